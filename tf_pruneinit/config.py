@@ -1,0 +1,213 @@
+"""What an experiment is: frozen dataclasses that hold all that can change its result, and its address.
+
+Everything else (paths, devices, compilation) is in `Execution`: it changes how a run is made, is recorded with the
+result, and is no part of the address.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from typing import Any
+
+from tf_pruneinit import tables
+from tf_pruneinit.errors import UsageError
+
+SCOPES = ("global", "layerwise")
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+JIT_COMPILE = ("auto", "true", "false")
+MAX_SEED = 2**31 - 1
+
+
+def _option(default: Any, help: str, **metadata: Any) -> Any:
+    """A dataclass field with the text, and where it differs the name, of its flag."""
+    return dataclasses.field(default=default, metadata={"help": help, **metadata})
+
+
+def _normalise(options: Any) -> None:
+    """Makes an integer given for a number a float: 1 and 1.0 are one experiment and have one address."""
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if isinstance(field.default, float) and isinstance(value, int) and not isinstance(value, bool):
+            object.__setattr__(options, field.name, float(value))
+
+
+def _require(condition: bool, rule: str, received: Any) -> None:
+    if not condition:
+        raise UsageError(f"{rule}; got {received!r}")
+
+
+def _require_count(name: str, value: Any) -> None:
+    _require(isinstance(value, int) and not isinstance(value, bool) and value >= 1, f"{name} must be an integer >= 1", value)
+
+
+def _require_number(name: str, value: Any, low: float, *, above: bool = False) -> None:
+    finite = isinstance(value, (int, float)) and math.isfinite(value)
+    rule = f"{name} must be a finite number {'>' if above else '>='} {low:g}"
+    _require(finite and (value > low if above else value >= low), rule, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prune:
+    """How a network is pruned at initialization.
+
+    Raises:
+      UsageError: for a value out of its range.
+    """
+
+    method: str = _option("snip", "how weights are scored (dense: not pruned)")
+    sparsity: float = _option(0.9, "fraction of the prunable weights to remove, in [0, 1)")
+    iterations: int | None = _option(None, "times to score and remove; by default the method's own (100 for synflow, else 1)")
+    scope: str = _option("global", "rank all layers together, or each to the same sparsity", choices=SCOPES)
+    examples_per_class: int = _option(10, "training images of each class that snip and grasp score on")
+    temperature: float = _option(200.0, "divides the logits in grasp's loss")
+
+    def __post_init__(self):
+        _normalise(self)
+        method = tables.lookup(tables.METHODS, self.method, "method")
+        hint = f" (did you mean {self.sparsity / 100:g}?)" if _is_percentage(self.sparsity) else ""
+        valid = isinstance(self.sparsity, (int, float)) and 0 <= self.sparsity < 1
+        _require(valid, f"sparsity is the fraction of weights removed and must be in [0, 1){hint}", self.sparsity)
+        if self.iterations is None:
+            object.__setattr__(self, "iterations", method.iterations)
+        _require_count("iterations", self.iterations)
+        tables.require_known(self.scope, SCOPES, "scope")
+        _require_count("examples_per_class", self.examples_per_class)
+        _require_number("temperature", self.temperature, 0, above=True)
+        # An option that the method does not read cannot change the result, so it cannot change the address either.
+        if not method.needs_data:
+            object.__setattr__(self, "examples_per_class", Prune.examples_per_class)
+        if "temperature" not in method.options:
+            object.__setattr__(self, "temperature", Prune.temperature)
+
+
+def _is_percentage(sparsity: Any) -> bool:
+    return isinstance(sparsity, (int, float)) and 1 < sparsity < 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """How a network is trained: SGD with momentum, a stepwise learning rate, an L2 term inside the gradient.
+
+    Raises:
+      UsageError: for a value out of its range.
+    """
+
+    epochs: int | None = _option(40, "length of training in epochs")
+    steps: int | None = _option(None, "length of training in optimizer steps, instead of epochs", flag="train_steps")
+    batch_size: int = _option(128, "images in one step, over all devices")
+    learning_rate: float = _option(0.1, "learning rate before any drop")
+    learning_rate_drops: tuple[float, ...] = _option((), "epochs, comma-separated, at which the rate is divided by 10")
+    momentum: float = _option(0.9, "momentum of SGD, in [0, 1)")
+    weight_decay: float = _option(1e-4, "factor of the L2 term, of every parameter")
+    warmup_epochs: float = _option(0.0, "epochs over which the rate grows linearly from 0")
+    precision: str = _option("float32", "arithmetic of the training step", choices=PRECISIONS)
+
+    def __post_init__(self):
+        _normalise(self)
+        object.__setattr__(self, "learning_rate_drops", tuple(float(epoch) for epoch in self.learning_rate_drops))
+        _require((self.epochs is None) != (self.steps is None), "give epochs or train_steps, not both", (self.epochs, self.steps))
+        if self.steps is None:
+            _require_count("epochs", self.epochs)
+        else:
+            _require_count("train_steps", self.steps)
+        _require_count("batch_size", self.batch_size)
+        _require_number("learning_rate", self.learning_rate, 0, above=True)
+        drops = self.learning_rate_drops
+        increasing = all(0 < a < b for a, b in zip((1e-9, *drops), drops, strict=False))
+        _require(increasing, "learning_rate_drops must be epochs > 0 in increasing order", drops)
+        _require_number("momentum", self.momentum, 0)
+        _require(self.momentum < 1, "momentum must be in [0, 1)", self.momentum)
+        _require_number("weight_decay", self.weight_decay, 0)
+        _require_number("warmup_epochs", self.warmup_epochs, 0)
+        tables.require_known(self.precision, PRECISIONS, "precision")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One experiment. `prune=None` is dense training, so that all pruned runs of a seed name the same dense one.
+
+    Raises:
+      UsageError: for an unknown dataset or model, or a seed outside [0, 2**31).
+    """
+
+    dataset: str = _option("digits", "images to train and test on")
+    model: str = _option("lenet_300_100", "network; by default the one usual for the dataset")
+    seed: int = _option(0, "root of every random choice: weights, order of data, augmentation, random scores")
+    prune: Prune | None = None
+    train: Train = Train()
+
+    def __post_init__(self):
+        tables.require_known(self.dataset, tables.DATASETS, "dataset")
+        tables.require_known(self.model, tables.MODELS, "model")
+        valid = isinstance(self.seed, int) and not isinstance(self.seed, bool) and 0 <= self.seed <= MAX_SEED
+        _require(valid, f"seed must be an integer in [0, {MAX_SEED}]", self.seed)
+
+    @property
+    def method(self) -> str:
+        return self.prune.method if self.prune else "dense"
+
+    @property
+    def sparsity(self) -> float:
+        return self.prune.sparsity if self.prune else 0.0
+
+    @property
+    def address(self) -> str:
+        """The name of this experiment's directory: readable, then 12 hex digits of a hash.
+
+        The hash is of the fields that differ from their defaults, so that a field added later changes no address.
+        """
+        canonical = json.dumps(_changed(self), sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        return f"{self.dataset}-{self.model}-{self.method}-{self.sparsity:g}-{digest}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the whole configuration as JSON values."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Config":
+        """Returns the configuration that `to_json` gave.
+
+        Raises:
+          UsageError: if the values are not those of a configuration.
+        """
+        try:
+            prune = Prune(**values["prune"]) if values["prune"] else None
+            return cls(**{**values, "prune": prune, "train": Train(**values["train"])})
+        except (KeyError, TypeError) as error:
+            raise UsageError(f"not the configuration of a run by this version: {error}") from error
+
+
+def _changed(options: Any) -> dict[str, Any]:
+    """The fields of a dataclass that differ from their defaults, nested ones likewise."""
+    values = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            # A part that is there by default (train) is named only if something in it differs; an optional part always.
+            if (nested := _changed(value)) or field.default is None:
+                values[field.name] = nested
+        elif value != field.default:
+            values[field.name] = value
+    return values
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How a run is made; recorded with its result, and no part of what the experiment is.
+
+    Raises:
+      UsageError: for a value out of its range.
+    """
+
+    devices: int = _option(1, "replicas to train on: GPUs, or where there are none shares of the CPU's cores")
+    jit_compile: str = _option("auto", "compile the training step with XLA (auto: on GPUs only)", choices=JIT_COMPILE)
+    workdir: str = _option("runs", "directory that holds a directory for each experiment")
+    data_dir: str | None = _option(None, "TFDS data directory (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)")
+    overwrite: bool = _option(False, "make the run again, although it is complete")
+
+    def __post_init__(self):
+        _require_count("devices", self.devices)
+        tables.require_known(self.jit_compile, JIT_COMPILE, "jit_compile")
+        _require(bool(self.workdir), "workdir must not be empty", self.workdir)

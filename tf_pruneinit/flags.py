@@ -1,0 +1,186 @@
+"""absl flags generated from the dataclasses of options; the only reader of flags.
+
+A flag's default is "not given": what it then means (a recipe's value, a method's own) is decided where the dataclasses
+are made, so that `--flagfile` and sweeps can tell a value that was asked for from one that was not.
+"""
+
+import dataclasses
+import os
+import shutil
+import textwrap
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from tf_pruneinit import __version__, tables
+from tf_pruneinit.config import Config, Execution, Prune, Train
+from tf_pruneinit.errors import UsageError
+from tf_pruneinit.recipes import recipe
+
+DENSE = "dense"
+
+
+class HelpRequested(Exception):
+    """Raised by `parse` for --help and --version: the text is what to print before ending well."""
+
+
+def define(options: type, *, skip: Iterable[str] = ()) -> flags.FlagValues:
+    """Returns the flags of one dataclass of options: a flag a field, without a value until it is given."""
+    values = flags.FlagValues()
+    types_of = typing.get_type_hints(options)
+    for field in dataclasses.fields(options):
+        if "help" not in field.metadata or field.name in skip:
+            continue
+        name = field.metadata.get("flag", field.name)
+        text = field.metadata["help"]
+        default = field.metadata.get("shown", _shown(field.default))
+        text += f" (default: {default})" if default and "default" not in text else ""
+        kind = types_of[field.name]
+        if typing.get_origin(kind) is types.UnionType:
+            kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
+        if kind is bool:
+            flags.DEFINE_boolean(name, None, text, flag_values=values)
+        elif kind is int:
+            flags.DEFINE_integer(name, None, text, flag_values=values)
+        elif kind is float:
+            flags.DEFINE_float(name, None, text, flag_values=values)
+        elif typing.get_origin(kind) is tuple:
+            flags.DEFINE_list(name, None, text, flag_values=values)
+        else:
+            flags.DEFINE_string(name, None, _with_choices(text, field.metadata.get("choices", ())), flag_values=values)
+    return values
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, bool) or default is None:
+        return ""
+    return ",".join(f"{item:g}" for item in default) if isinstance(default, tuple) else str(default)
+
+
+def _with_choices(text: str, choices: Sequence[str]) -> str:
+    return f"{text}: {', '.join(choices)}" if choices else text
+
+
+def parse(argv: Sequence[str], purpose: str, groups: Mapping[str, flags.FlagValues]) -> dict[str, Any]:
+    """Returns the flags that the command line, or a flag file named on it, gives: name -> value.
+
+    Args:
+      argv: the command line, the program's name first.
+      purpose: what the program does, in one line, for `--help`.
+      groups: title -> flags, in the order in which `--help` shows them.
+
+    Raises:
+      HelpRequested: for --help and --version.
+      UsageError: for an unknown flag, a value of the wrong type, an argument that is no flag, an unreadable flag file.
+    """
+    values = flags.FlagValues()
+    for group in groups.values():
+        values.append_flag_values(group)
+    flags.DEFINE_boolean("help", False, "print this help", short_name="h", flag_values=values)
+    flags.DEFINE_boolean("version", False, "print the version", flag_values=values)
+    # absl looks these two up by name; without a definition here an unknown-flag error would not know them.
+    flags.DEFINE_string("flagfile", "", "read flags, one a line, from this file", flag_values=values)
+    try:
+        extra = values(list(argv))[1:]
+    except (flags.Error, OSError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+    if values["help"].value:
+        raise HelpRequested(_help(argv[0], purpose, groups))
+    if values["version"].value:
+        raise HelpRequested(f"tf_pruneinit {__version__}")
+    if extra:
+        raise UsageError(f"flags are written --name=value; got the argument {extra[0]!r}")
+    names = [name for group in groups.values() for name in group]
+    return {name: values[name].value for name in names if values[name].present}
+
+
+def _help(program: str, purpose: str, groups: Mapping[str, flags.FlagValues]) -> str:
+    module = os.path.splitext(os.path.basename(program))[0]
+    command = f"python -m tf_pruneinit.{module}" if program.endswith(".py") else module
+    lines = [purpose, "", f"usage: {command} [--flag=value ...] [--flagfile=FILE]"]
+    for title, group in groups.items():
+        lines += ["", f"{title}:"]
+        for name in group:
+            lines += _entry(f"--{name}", group[name].help or "")
+    lines += ["", "Other:"]
+    lines += _entry("--flagfile", "read flags, one a line, from this file; later flags win")
+    lines += _entry("--version", "print the version") + _entry("--help", "print this help")
+    return "\n".join(lines)
+
+
+def _entry(name: str, text: str) -> list[str]:
+    indent = 24
+    width = min(120, max(80, shutil.get_terminal_size().columns))
+    first, *rest = text.split("\n")
+    wrapped = textwrap.wrap(first, width - indent) or [""]
+    for line in rest:
+        wrapped += textwrap.wrap(line, width - indent, subsequent_indent="  ")
+    return [f"  {name:<{indent - 2}}{wrapped[0]}", *(" " * indent + line for line in wrapped[1:])]
+
+
+def experiment_groups() -> dict[str, flags.FlagValues]:
+    """Returns the flags of one experiment, in the groups that `--help` shows."""
+    groups = {
+        "Experiment": define(Config),
+        "Pruning": define(Prune),
+        "Training (by default the recipe of the dataset and model; DEFAULTS in brackets hold where there is none)": define(Train),
+        "Execution (recorded, but no part of what the experiment is)": define(Execution),
+    }
+    _list_rows(groups["Experiment"], "dataset", tables.DATASETS)
+    _list_rows(groups["Experiment"], "model", tables.MODELS)
+    _list_rows(groups["Pruning"], "method", tables.METHODS)
+    return groups
+
+
+def _list_rows(group: flags.FlagValues, name: str, table: Mapping[str, Any]) -> None:
+    rows = "".join(f"\n{key}: {row.summary}" for key, row in table.items())
+    group[name].help = f"{group[name].help}{rows}"
+
+
+def experiment(given: Mapping[str, Any]) -> tuple[Config, Execution]:
+    """Returns the experiment that flags describe: what is not given is the dataset's, recipe's or method's default.
+
+    Raises:
+      UsageError: for values that break a rule of `config`, or that contradict each other.
+    """
+    dataset = given.get("dataset", Config.dataset)
+    model = given.get("model", tables.lookup(tables.DATASETS, dataset, "dataset").default_model)
+    changed = _given(Train, given)
+    if "steps" in changed and "epochs" not in changed:
+        changed["epochs"] = None
+    train = dataclasses.replace(recipe(dataset, model), **changed)
+    config = Config(dataset=dataset, model=model, prune=_prune(given), train=train, **_given(Config, given, "seed"))
+    return config, Execution(**_given(Execution, given))
+
+
+def _prune(given: Mapping[str, Any]) -> Prune | None:
+    method = given.get("method", Prune.method)
+    options = _given(Prune, given)
+    if method != DENSE:
+        tables.require_known(method, (*tables.METHODS, DENSE), "method")
+        return Prune(**options)
+    del options["method"]
+    if options:
+        name, value = next(iter(options.items()))
+        raise UsageError(f"method=dense prunes nothing and takes no {name}; got {name}={value}")
+    return None
+
+
+def _given(options: type, given: Mapping[str, Any], *only: str) -> dict[str, Any]:
+    """The fields of a dataclass of options that were given, by their own names."""
+    values = {}
+    for field in dataclasses.fields(options):
+        flag = field.metadata.get("flag", field.name)
+        if flag in given and "help" in field.metadata and (not only or field.name in only):
+            values[field.name] = _numbers(flag, given[flag]) if isinstance(given[flag], list) else given[flag]
+    return values
+
+
+def _numbers(flag: str, items: list[str]) -> tuple[float, ...]:
+    try:
+        return tuple(float(item) for item in items)
+    except ValueError as error:
+        raise UsageError(f"{flag} must be numbers separated by commas; got {','.join(items)!r}") from error

@@ -1,0 +1,29 @@
+"""The hyper-parameters a dataset and model are trained with when no flag says otherwise.
+
+Those of the paper are marked so (Frankle, Dziugaite, Roy, Carbin, "Pruning Neural Networks at Initialization: Why Are We
+Missing the Mark?", ICLR 2021, appendix); the others are chosen here to converge on two cores.
+"""
+
+from tf_pruneinit.config import Train
+
+_CIFAR = Train(epochs=160, learning_rate_drops=(80, 120))
+_SMALL = Train(epochs=20, learning_rate_drops=(10, 15))
+
+RECIPES = {
+    ("digits", "lenet_300_100"): Train(epochs=40, batch_size=64, momentum=0.0, weight_decay=0.0),
+    ("digits", "convnet"): Train(epochs=20, batch_size=64, learning_rate_drops=(10, 15)),
+    ("digits", "resnet20"): Train(epochs=20, batch_size=64, learning_rate_drops=(10, 15)),
+    ("mnist", "lenet_300_100"): Train(epochs=40, momentum=0.0, weight_decay=0.0),  # the paper's
+    ("mnist", "convnet"): _SMALL,
+    ("mnist", "resnet20"): _SMALL,
+    ("mnist", "vgg16"): _SMALL,
+    ("cifar10", "lenet_300_100"): Train(epochs=40, learning_rate=0.05, learning_rate_drops=(20, 30)),
+    ("cifar10", "convnet"): Train(epochs=40, learning_rate_drops=(20, 30)),
+    ("cifar10", "resnet20"): _CIFAR,  # the paper's
+    ("cifar10", "vgg16"): _CIFAR,  # the paper's
+}
+
+
+def recipe(dataset: str, model: str) -> Train:
+    """Returns the hyper-parameters for a dataset and model: its row, or else `Train`'s own defaults."""
+    return RECIPES.get((dataset, model), Train())

@@ -1,0 +1,15 @@
+"""Magnitude pruning."""
+
+import tensorflow as tf
+
+from tf_pruneinit.scorers.network import Network
+
+
+def magnitude(network: Network, images: None, labels: None) -> list[tf.Tensor]:
+    """Returns scores z = |w|.
+
+    Han, Pool, Tran, Dally, "Learning both Weights and Connections for Efficient Neural Networks", NeurIPS 2015; at
+    initialization in Frankle et al., "Pruning Neural Networks at Initialization: Why Are We Missing the Mark?", ICLR 2021.
+    """
+    del images, labels
+    return [tf.abs(w) for w in network.kernels]
