@@ -19,7 +19,7 @@ JIT_COMPILE = ("auto", "true", "false")
 MAX_SEED = 2**31 - 1
 
 
-def _option(default: Any, help: str, **metadata: Any) -> Any:
+def option(default: Any, help: str, **metadata: Any) -> Any:
     """A dataclass field with the text, and where it differs the name, of its flag."""
     return dataclasses.field(default=default, metadata={"help": help, **metadata})
 
@@ -55,12 +55,12 @@ class Prune:
       UsageError: for a value out of its range.
     """
 
-    method: str = _option("snip", "how weights are scored (dense: not pruned)")
-    sparsity: float = _option(0.9, "fraction of the prunable weights to remove, in [0, 1)")
-    iterations: int | None = _option(None, "times to score and remove; by default the method's own (100 for synflow, else 1)")
-    scope: str = _option("global", "rank all layers together, or each to the same sparsity", choices=SCOPES)
-    examples_per_class: int = _option(10, "training images of each class that snip and grasp score on")
-    temperature: float = _option(200.0, "divides the logits in grasp's loss")
+    method: str = option("snip", "how weights are scored (dense: not pruned)")
+    sparsity: float = option(0.9, "fraction of the prunable weights to remove, in [0, 1)")
+    iterations: int | None = option(None, "times to score and remove; by default the method's own (100 for synflow, else 1)")
+    scope: str = option("global", "rank all layers together, or each to the same sparsity", choices=SCOPES)
+    examples_per_class: int = option(10, "training images of each class that snip and grasp score on")
+    temperature: float = option(200.0, "divides the logits in grasp's loss")
 
     def __post_init__(self):
         _normalise(self)
@@ -93,20 +93,21 @@ class Train:
       UsageError: for a value out of its range.
     """
 
-    epochs: int | None = _option(40, "length of training in epochs")
-    steps: int | None = _option(None, "length of training in optimizer steps, instead of epochs", flag="train_steps")
-    batch_size: int = _option(128, "images in one step, over all devices")
-    learning_rate: float = _option(0.1, "learning rate before any drop")
-    learning_rate_drops: tuple[float, ...] = _option((), "epochs, comma-separated, at which the rate is divided by 10")
-    momentum: float = _option(0.9, "momentum of SGD, in [0, 1)")
-    weight_decay: float = _option(1e-4, "factor of the L2 term, of every parameter")
-    warmup_epochs: float = _option(0.0, "epochs over which the rate grows linearly from 0")
-    precision: str = _option("float32", "arithmetic of the training step", choices=PRECISIONS)
+    epochs: int | None = option(40, "length of training in epochs")
+    steps: int | None = option(None, "length of training in optimizer steps, instead of epochs", flag="train_steps")
+    batch_size: int = option(128, "images in one step, over all devices")
+    learning_rate: float = option(0.1, "learning rate before any drop")
+    learning_rate_drops: tuple[float, ...] = option((), "epochs, comma-separated, at which the rate is divided by 10")
+    momentum: float = option(0.9, "momentum of SGD, in [0, 1)")
+    weight_decay: float = option(1e-4, "factor of the L2 term, of every parameter")
+    warmup_epochs: float = option(0.0, "epochs over which the rate grows linearly from 0")
+    precision: str = option("float32", "arithmetic of the training step", choices=PRECISIONS)
 
     def __post_init__(self):
         _normalise(self)
         object.__setattr__(self, "learning_rate_drops", tuple(float(epoch) for epoch in self.learning_rate_drops))
-        _require((self.epochs is None) != (self.steps is None), "give epochs or train_steps, not both", (self.epochs, self.steps))
+        lengths = (self.epochs, self.steps)
+        _require(lengths.count(None) == 1, "one of epochs and train_steps must be given, and not both", lengths)
         if self.steps is None:
             _require_count("epochs", self.epochs)
         else:
@@ -131,9 +132,9 @@ class Config:
       UsageError: for an unknown dataset or model, or a seed outside [0, 2**31).
     """
 
-    dataset: str = _option("digits", "images to train and test on")
-    model: str = _option("lenet_300_100", "network; by default the one usual for the dataset")
-    seed: int = _option(0, "root of every random choice: weights, order of data, augmentation, random scores")
+    dataset: str = option("digits", "images to train and test on")
+    model: str = option("lenet_300_100", "network; by default the one usual for the dataset")
+    seed: int = option(0, "root of every random choice: weights, order of data, augmentation, random scores")
     prune: Prune | None = None
     train: Train = Train()
 
@@ -201,11 +202,11 @@ class Execution:
       UsageError: for a value out of its range.
     """
 
-    devices: int = _option(1, "replicas to train on: GPUs, or where there are none shares of the CPU's cores")
-    jit_compile: str = _option("auto", "compile the training step with XLA (auto: on GPUs only)", choices=JIT_COMPILE)
-    workdir: str = _option("runs", "directory that holds a directory for each experiment")
-    data_dir: str | None = _option(None, "TFDS data directory (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)")
-    overwrite: bool = _option(False, "make the run again, although it is complete")
+    devices: int = option(1, "replicas to train on: GPUs, or where there are none shares of the CPU's cores")
+    jit_compile: str = option("auto", "compile the training step with XLA (auto: on GPUs only)", choices=JIT_COMPILE)
+    workdir: str = option("runs", "directory that holds a directory for each experiment")
+    data_dir: str | None = option(None, "TFDS data directory (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)")
+    overwrite: bool = option(False, "make the run again, although it is complete")
 
     def __post_init__(self):
         _require_count("devices", self.devices)

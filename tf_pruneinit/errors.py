@@ -1,8 +1,15 @@
-"""The one exception that means: the user can mend this, and one line says how."""
+"""The two exceptions whose message says, on one line, all that a user needs."""
 
 
 class UsageError(ValueError):
     """Raised at a boundary for a value that breaks a rule: the message names the rule, then what was received.
 
     Command lines print it on one line and exit with code 2; from Python it is a `ValueError`.
+    """
+
+
+class RunError(RuntimeError):
+    """Raised when a run that was asked for correctly cannot go on: it diverged, or memory or disk ran out.
+
+    Command lines print it on one line and exit with code 1; the run is not marked complete.
     """

@@ -23,7 +23,7 @@ from tf_pruneinit.recipes import recipe
 DENSE = "dense"
 
 
-class HelpRequested(Exception):
+class HelpRequested(Exception):  # noqa: N818 (it is no error)
     """Raised by `parse` for --help and --version: the text is what to print before ending well."""
 
 
@@ -123,10 +123,11 @@ def _entry(name: str, text: str) -> list[str]:
 
 def experiment_groups() -> dict[str, flags.FlagValues]:
     """Returns the flags of one experiment, in the groups that `--help` shows."""
+    training = "Training (by default the recipe of the dataset and model; in brackets what holds where there is none)"
     groups = {
         "Experiment": define(Config),
         "Pruning": define(Prune),
-        "Training (by default the recipe of the dataset and model; DEFAULTS in brackets hold where there is none)": define(Train),
+        training: define(Train),
         "Execution (recorded, but no part of what the experiment is)": define(Execution),
     }
     _list_rows(groups["Experiment"], "dataset", tables.DATASETS)

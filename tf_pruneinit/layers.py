@@ -74,10 +74,12 @@ def exact_normalisation() -> Iterator[None]:
 class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization`, faster in training and right when it is differentiated twice.
 
-    In training the fused operation normalises images in 0.74x the time of a step of Keras' layer. Keras' layer stops the
-    gradient at the mean inside the variance: first derivatives are right, second derivatives are not; the fused operation's
-    are right to 2e-3 in float32. Within `exact_normalisation()` mean and variance are written out: 1e-6. The moving variance is of the unbiased kind,
-    n / (n - 1) times the batch's, as the fused operation and PyTorch have it; Keras' layer averages the biased one.
+    In training images are normalised by the fused operation (a step of ResNet-20 takes 0.74x the time). Keras' layer stops
+    the gradient at the mean inside the variance: first derivatives are right, second derivatives are not. Those of the fused
+    operation are right to 2e-3 in float32. Within `exact_normalisation()` mean and variance are written out: 2e-6.
+
+    The moving variance is of the unbiased kind, n / (n - 1) times the batch's, as the fused operation and PyTorch have it;
+    Keras' layer averages the biased one.
 
     Ioffe, Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift", ICML 2015.
     """
@@ -171,11 +173,12 @@ def copy_with(model: keras.Model, replace: Callable[[keras.Layer], tuple[type, d
         raise UsageError(f"the model has not been built: call it once, or give it an Input; got {model.name}")
 
     def clone(layer: keras.Layer) -> keras.Layer:
+        cls: Any
         cls, config = replace(layer)
         return cls.from_config(config)
 
     try:
-        copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
+        copy: Any = keras.models.clone_model(model, clone_function=clone, recursive=True)
     except ValueError as error:
         raise UsageError(
             f"only functional and sequential models can be given masks; got {type(model).__name__} {model.name}. "

@@ -59,17 +59,20 @@ def prune(
     seed: int = 0,
     on_iteration: Callable[[int, int], None] | None = None,
 ) -> keras.Model:
-    """Returns a copy of a model with masks set, exactly round((1 - sparsity) * total) weights left; its weights are the model's.
+    """Returns a copy of a model, same weights, with masks that leave exactly round((1 - sparsity) * total) of them.
 
-    Iterative pruning scores the network, in float64, with the masks found so far and removes to density (1 - sparsity) ** (n / N) in
-    iteration n of N; a removed weight never comes back.
+    Iterative pruning scores the network, in float64, with the masks found so far and removes to density
+    (1 - sparsity) ** (n / N) in iteration n of N; a removed weight never comes back.
 
     Args:
-      model, method, data, temperature, seed: as for `score`. Masks that the model has already are kept: only weights that
-        they leave are ranked.
+      model: as for `score`. Masks that it has already are kept: only weights that they leave are ranked.
+      method: as for `score`.
       sparsity: fraction of all prunable weights to remove, in [0, 1).
+      data: as for `score`.
       iterations: N; None means the method's own, 100 for SynFlow and 1 for the others.
       scope: "global" ranks all layers together, "layerwise" prunes each layer to the same sparsity.
+      temperature: as for `score`.
+      seed: as for `score`.
       on_iteration: called with (n, N) after each iteration.
 
     Raises:
@@ -129,9 +132,10 @@ class _Scorer:
             layers.set_masks(self._model, masks)
         total: list[tf.Tensor] = []
         count = 0
-        for count, (images, labels) in enumerate(self._batches, start=1):
+        for images, labels in self._batches:
             scores = self._step(images, labels)
             total = [a + b for a, b in zip(total, scores, strict=True)] if total else scores
+            count += 1
         if not count:
             raise UsageError(f"{self._method} scores on labelled images; got data without a batch")
         return {path: (z / count).numpy() for path, z in zip(self._paths, total, strict=True)}

@@ -10,7 +10,7 @@ _CIFAR = Train(epochs=160, learning_rate_drops=(80, 120))
 _SMALL = Train(epochs=20, learning_rate_drops=(10, 15))
 
 RECIPES = {
-    ("digits", "lenet_300_100"): Train(epochs=40, batch_size=64, momentum=0.0, weight_decay=0.0),
+    ("digits", "lenet_300_100"): Train(epochs=100, batch_size=64, momentum=0.0, weight_decay=0.0),
     ("digits", "convnet"): Train(epochs=20, batch_size=64, learning_rate_drops=(10, 15)),
     ("digits", "resnet20"): Train(epochs=20, batch_size=64, learning_rate_drops=(10, 15)),
     ("mnist", "lenet_300_100"): Train(epochs=40, momentum=0.0, weight_decay=0.0),  # the paper's

@@ -51,14 +51,14 @@ class Summary:
             rows.append((layer.name, shape, f"{layer.total:,}", f"{layer.remaining:,}", f"{layer.sparsity:.2%}"))
         rows.append(("total", "", f"{self.total:,}", f"{self.remaining:,}", f"{self.sparsity:.2%}"))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(_align(cell, i, width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in rows]
+        lines = ["  ".join(map(_align, row, widths, range(len(row)))) for row in rows]
         rule = "-" * len(lines[0])
         lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
         lines += [f"not pruned: {', '.join(self.exempt)}"] if self.exempt else []
         return "\n".join(line.rstrip() for line in lines)
 
 
-def _align(cell: str, column: int, width: int) -> str:
+def _align(cell: str, width: int, column: int) -> str:
     return cell.ljust(width) if column < 2 else cell.rjust(width)
 
 

@@ -7,7 +7,8 @@ from tf_pruneinit.models import blocks
 
 def convnet(input_shape: tuple[int, ...], classes: int, seed: int) -> keras.Model:
     """Returns three 3x3 convolutions of 16, 32 and 64 channels with batch norm and ReLU, 2x2 max-pools between them,
-    a global average and one dense layer. Images of 4x4 and larger."""
+    a global average and one dense layer. Images of 4x4 and larger.
+    """
     inputs = keras.Input(input_shape, name="images")
     x = inputs
     for i, filters in enumerate((16, 32, 64), start=1):

@@ -10,7 +10,8 @@ from tf_pruneinit.models import blocks
 
 def resnet20(input_shape: tuple[int, ...], classes: int, seed: int) -> keras.Model:
     """Returns ResNet-20: a 3x3 stem, three stages of three blocks with 16, 32 and 64 channels, a global average, one dense
-    layer. 270,896 prunable weights on 32x32x3 with ten classes."""
+    layer. 270,896 prunable weights on 32x32x3 with ten classes.
+    """
     inputs = keras.Input(input_shape, name="images")
     x = _convolution_norm(inputs, 16, name="stem", seed=seed)
     x = blocks.relu(x, name="stem_relu")

@@ -12,7 +12,8 @@ _GROUPS_16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512,
 
 def vgg16(input_shape: tuple[int, ...], classes: int, seed: int) -> keras.Model:
     """Returns VGG-16: thirteen 3x3 convolutions with batch norm and ReLU in five groups, 2x2 max-pools between the groups,
-    a global average, one dense layer. 14,715,584 prunable weights on three channels with ten classes."""
+    a global average, one dense layer. 14,715,584 prunable weights on three channels with ten classes.
+    """
     inputs = keras.Input(input_shape, name="images")
     x = inputs
     for group, widths in enumerate(_GROUPS_16, start=1):

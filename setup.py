@@ -1,0 +1,37 @@
+"""Packaging; the version is the one in tf_pruneinit/__init__.py."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "tf_pruneinit/__init__.py").read_text())[1]
+
+setup(
+    name="tf-pruneinit",
+    version=VERSION,
+    description="Pruning neural networks at initialization, for TensorFlow and Keras",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["tf_pruneinit", "tf_pruneinit.*"]),
+    python_requires=">=3.10,<3.14",
+    install_requires=[
+        "absl-py>=2.1",
+        "importlib_resources>=6.0",  # tensorflow-datasets 4.9.10 needs it and does not say so.
+        "keras>=3.12",
+        "numpy>=2.0",
+        "scikit-learn>=1.5",
+        "tensorboard>=2.20",
+        "tensorflow>=2.20",
+        "tensorflow-datasets>=4.9.9",
+    ],
+    extras_require={"test": ["hypothesis>=6.100", "mypy>=1.11", "pytest>=8.0", "ruff>=0.6"]},
+    entry_points={
+        "console_scripts": [
+            "tf-pruneinit=tf_pruneinit.main:main",
+            "tf-pruneinit-evaluate=tf_pruneinit.evaluate:main",
+        ]
+    },
+)

@@ -1,0 +1,112 @@
+"""What a person sees while a command works: lines, one live line on a terminal, and one-line errors."""
+
+import os
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from tf_pruneinit.errors import RunError, UsageError
+from tf_pruneinit.flags import HelpRequested
+
+_SECONDS_BETWEEN_LINES = 30
+
+
+class Console:
+    """Writes lines, and progress: rewritten in place on a terminal, elsewhere a line now and then."""
+
+    def __init__(self, stream: TextIO | None = None):
+        self._stream = stream or sys.stdout
+        self._terminal = self._stream.isatty()
+        self._live = False
+        self._last = time.monotonic()
+
+    def line(self, text: str = "") -> None:
+        """Writes text that stays."""
+        self._clear()
+        print(text, file=self._stream, flush=True)
+        self._last = time.monotonic()
+
+    def live(self, text: str) -> None:
+        """Shows what is going on just now."""
+        if self._terminal:
+            width = shutil.get_terminal_size().columns - 1
+            self._stream.write(f"\r\x1b[K{text[:width]}")
+            self._stream.flush()
+            self._live = True
+        elif time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
+            self.line(text)
+
+    def _clear(self) -> None:
+        if self._live:
+            self._stream.write("\r\x1b[K")
+            self._live = False
+
+
+def duration(seconds: float) -> str:
+    """Returns a length of time as a person reads it: `8 s`, `3 min 20 s`, `2 h 05 min`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02} min"
+
+
+def exit_code(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None) -> int:
+    """Runs a command; returns its exit code. Errors are one line on standard error.
+
+    0: done. 1: the run failed. 2: a mistake of the user's. 130: interrupted.
+    """
+    warnings.showwarning = _show_warning
+    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore", FutureWarning)
+    try:
+        command(sys.argv if argv is None else argv)
+        sys.stdout.flush()
+        return 0
+    except HelpRequested as help_text:
+        print(help_text)
+        return 0
+    except UsageError as error:
+        return _fail(error, 2)
+    except RunError as error:
+        return _fail(error, 1)
+    except BrokenPipeError:
+        # Nobody reads any more (`| head`); Python would complain once more when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return _fail(f"{error.strerror or error}{where}", 1)
+    except MemoryError:
+        return _fail("out of memory; a smaller batch_size or model needs less", 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the run is not complete", 130)
+
+
+def _fail(message: object, code: int) -> int:
+    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+    return code
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow and finds its devices without its greetings on standard error; Python's errors still show."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

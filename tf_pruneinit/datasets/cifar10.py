@@ -1,0 +1,24 @@
+"""CIFAR-10.
+
+Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
+"""
+
+from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, from_tfds
+
+
+def cifar10(data_dir: str | None = None) -> Dataset:
+    """Returns 50,000 training and 10,000 test images of 32x32 in colour, ten classes.
+
+    Training images are flipped, and cropped after padding by 4; all are normalised by ImageNet's mean and deviation, as in
+    the paper.
+    """
+    train, test, note = from_tfds.read("cifar10", data_dir, "https://www.cs.toronto.edu/~kriz/")
+    return Dataset(
+        name="cifar10",
+        classes=10,
+        train=train,
+        test=test,
+        preprocessing=Preprocessing(scale=255, mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225)),
+        augmentation=Augmentation(flip=True, pad=4),
+        note=note,
+    )

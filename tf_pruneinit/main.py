@@ -1,0 +1,47 @@
+"""One experiment from the command line: `python -m tf_pruneinit.main --method=snip --sparsity=0.95`."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from tf_pruneinit import flags, runs
+from tf_pruneinit.console import Console, duration, exit_code, start_tensorflow
+
+PURPOSE = "Prunes a network at initialization, trains it, evaluates it and exports it."
+
+
+def command(argv: Sequence[str]) -> None:
+    """Makes the run that the flags describe, unless it is complete already."""
+    config, execution = flags.experiment(flags.parse(argv, PURPOSE, flags.experiment_groups()))
+    console = Console()
+    run = None if execution.overwrite else runs.completed(execution.workdir, config)
+    if run:
+        console.line("This run is complete (overwrite makes it again):")
+    else:
+        console.live("starting TensorFlow")
+        start_tensorflow()
+        from tf_pruneinit import experiment
+
+        run = experiment.run(config, execution, console)
+    console.line(_summary(run.result or {}, run.path))
+
+
+def _summary(result: dict[str, Any], path: str) -> str:
+    seconds = ", ".join(f"{stage} {duration(value)}" for stage, value in result["seconds"].items())
+    detail = f"test loss {result['test_loss']:.4f}, after {result['steps']:,} steps"
+    lines = [
+        f"test accuracy  {result['test_accuracy']:.2%}   ({detail})",
+        f"sparsity       {result['sparsity']:.2%}   ({result['remaining']:,} of {result['total']:,} weights remain)",
+        f"run            {path}   ({seconds})",
+    ]
+    lines += [f"note           {result['dataset_note']}"] if result["dataset_note"] else []
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return exit_code(command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

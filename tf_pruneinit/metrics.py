@@ -1,0 +1,29 @@
+"""Loss and accuracy of anything that turns images into logits."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_pruneinit.datasets import Split
+
+BATCH_SIZE = 500
+
+
+def evaluate(logits: Callable[[Any], tf.Tensor], split: Split, batch_size: int = BATCH_SIZE) -> tuple[float, float]:
+    """Returns the mean cross-entropy, in float64, and the accuracy in [0, 1] over a split.
+
+    Args:
+      logits: images, uint8 (batch, height, width, channels) -> logits (batch, classes).
+      split: the images and their labels.
+      batch_size: images a call; it bounds the memory, and the last call has fewer.
+    """
+    losses, right = [], 0
+    for start in range(0, len(split.labels), batch_size):
+        labels = split.labels[start : start + batch_size]
+        outputs = tf.cast(logits(tf.constant(split.images[start : start + batch_size])), tf.float64)
+        losses.append(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, outputs).numpy())
+        right += int(np.sum(np.argmax(outputs.numpy(), axis=-1) == labels))
+    return math.fsum(np.concatenate(losses)) / len(split.labels), right / len(split.labels)

@@ -1,0 +1,46 @@
+"""Records of a run: one JSON object a line, appended; the one format that training writes and reports read."""
+
+import dataclasses
+import json
+import os
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One evaluation in the course of training.
+
+    Attributes:
+      step: optimizer steps taken.
+      epoch: the same in passes over the training images.
+      loss, accuracy: on the test images; mean cross-entropy, and fraction right in [0, 1].
+      train_loss, train_accuracy: the mean over the batches since the record before, as they were trained on.
+      learning_rate: of the last step taken.
+      seconds: since the start of training.
+      examples_per_second: trained on since the record before; evaluation is not counted.
+      skipped_steps: how many steps so far the dynamic loss scale of mixed_float16 has skipped.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    accuracy: float
+    train_loss: float
+    train_accuracy: float
+    learning_rate: float
+    seconds: float
+    examples_per_second: float
+    skipped_steps: int = 0
+
+
+def append(path: str, record: Record) -> None:
+    """Writes a record as the last line of a file, which is on disk when this returns."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(dataclasses.asdict(record)) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: str) -> list[Record]:
+    """Returns the records of a file; a last line that a killed process left unfinished is not among them."""
+    with open(path, encoding="utf-8") as file:
+        return [Record(**json.loads(line)) for line in file if line.endswith("\n")]

@@ -1,0 +1,175 @@
+"""The files of one run: what is complete, atomic save and load, one writer.
+
+    WORKDIR/<address>/config.json  masks.npz  records.jsonl  tensorboard/  saved_model/  result.json
+
+`result.json` is written last, by rename: its presence is completion.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
+
+import numpy as np
+
+from tf_pruneinit import records
+from tf_pruneinit.config import Config
+from tf_pruneinit.errors import UsageError
+
+CONFIG = "config.json"
+MASKS = "masks.npz"
+RECORDS = "records.jsonl"
+RESULT = "result.json"
+SAVED_MODEL = "saved_model"
+TENSORBOARD = "tensorboard"
+_LOCK = ".lock"
+
+
+class Run:
+    """The directory of one experiment. Made by `open_run`."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def file(self, name: str) -> str:
+        """Returns the path of one of its files."""
+        return os.path.join(self.path, name)
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What the complete run found; None while it is not complete."""
+        try:
+            return _read_json(self.file(RESULT))
+        except FileNotFoundError:
+            return None
+
+    def append(self, record: records.Record) -> None:
+        """Adds a record."""
+        records.append(self.file(RECORDS), record)
+
+    def save_masks(self, masks: Mapping[str, np.ndarray]) -> None:
+        """Writes masks.npz: kernel path -> uint8 array of 0 and 1."""
+        with _atomically(self.file(MASKS)) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **masks)  # type: ignore[arg-type]
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Writes result.json: the run is complete."""
+        _write_json(self.file(RESULT), result)
+
+
+def completed(workdir: str, config: Config) -> Run | None:
+    """Returns the complete run of an experiment, or None if there is none; makes nothing.
+
+    Raises:
+      UsageError: if the directory is that of another configuration.
+    """
+    run = Run(os.path.join(workdir, config.address))
+    if not os.path.isdir(run.path):
+        return None
+    _require_same(run, config)
+    return run if run.result is not None else None
+
+
+@contextlib.contextmanager
+def open_run(workdir: str, config: Config) -> Iterator[Run]:
+    """Opens the directory of an experiment for writing, empty but for its configuration: what a run before it left is removed.
+
+    If the user is at fault after all (`UsageError`), a directory that was made for this run is removed again.
+
+    Raises:
+      UsageError: if the directory cannot be written, is that of another configuration, or is being written by another process.
+    """
+    run = Run(os.path.join(workdir, config.address))
+    made = [path for path in (workdir, run.path) if not os.path.isdir(path)]
+    with contextlib.ExitStack() as stack:
+        try:
+            os.makedirs(run.path, exist_ok=True)
+            lock = stack.enter_context(open(run.file(_LOCK), "w"))
+            _lock(lock, run)
+            _require_same(run, config)
+            # The result goes first: a run that is being made again is not complete.
+            for name in (RESULT, RECORDS, MASKS, SAVED_MODEL, TENSORBOARD):
+                _remove(run.file(name))
+            _write_json(run.file(CONFIG), config.to_json())
+        except OSError as error:
+            raise UsageError(f"workdir must be a directory that can be written; got {workdir!r} ({error.strerror})") from error
+        try:
+            yield run
+        except UsageError:
+            if run.path in made:
+                shutil.rmtree(run.path)
+            if workdir in made:
+                with contextlib.suppress(OSError):  # Another run may have begun in it.
+                    os.rmdir(workdir)
+            raise
+
+
+def _lock(file: TextIO, run: Run) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UsageError(f"another process is writing {run.path}") from error
+
+
+def _require_same(run: Run, config: Config) -> None:
+    """Refuses a directory that holds anything but this configuration."""
+    try:
+        stored = _read_json(run.file(CONFIG))
+    except FileNotFoundError:
+        others = [name for name in os.listdir(run.path) if name != _LOCK]
+        if others:
+            raise UsageError(f"{run.path} is not a run directory: it has no {CONFIG}, but {others[0]}") from None
+        return
+    mine = config.to_json()
+    if stored != mine:
+        stored = stored if isinstance(stored, dict) else {}
+        keys = sorted(key for key in {*stored, *mine} if stored.get(key) != mine.get(key))
+        difference = f"it differs in {', '.join(keys)}"
+        raise UsageError(f"{run.path} is the run of another configuration ({difference}); use another workdir")
+
+
+def _read_json(path: str) -> Any:
+    with open(path, encoding="utf-8") as file:
+        try:
+            return json.load(file)
+        except ValueError as error:
+            raise UsageError(f"{path} is damaged: it is not JSON") from error
+
+
+def _write_json(path: str, value: Any) -> None:
+    with _atomically(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2)
+        file.write("\n")
+
+
+@contextlib.contextmanager
+def _atomically(path: str) -> Iterator[str]:
+    """Gives a temporary path to write; afterwards the file is at `path` whole, or, on any failure, not at all."""
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=f".{os.path.basename(path)}.")
+    os.close(handle)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)

@@ -1,0 +1,325 @@
+"""Replicated, compiled training of a masked model: yields a record an epoch.
+
+The clock is the step. Which images a step reads, and how they are augmented, is a function of the seed and the step alone.
+The images live on the device; a call of the compiled function gathers, augments and trains on many batches, so that small
+networks are not bound by Python. Forward and backward pass of a replica are one function, compiled by XLA where that pays;
+the sum over replicas and the optimizer are outside it.
+"""
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_pruneinit import layers, metrics, optimizers, seeds
+from tf_pruneinit.config import Train
+from tf_pruneinit.datasets import Dataset
+from tf_pruneinit.errors import RunError, UsageError
+from tf_pruneinit.records import Record
+
+_SECONDS_A_CALL = 0.5
+_MOST_STEPS_A_CALL = 1000
+# The dynamic loss scale of mixed_float16 begins too high on purpose and halves until steps are finite.
+_MOST_SKIPPED_IN_A_ROW = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where training is, after each call of the compiled function. `loss` is the mean over the steps of that call."""
+
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    seconds_left: float
+
+
+def total_steps(plan: Train, examples: int) -> int:
+    """Returns the length of training in steps; an epoch is every image once, the last batch with what is left."""
+    return plan.steps or (plan.epochs or 0) * math.ceil(examples / plan.batch_size)
+
+
+def schedule(plan: Train, examples: int) -> optimizers.StepSchedule:
+    """Returns the learning rate of each step."""
+    steps_an_epoch = math.ceil(examples / plan.batch_size)
+    drops = [round(epoch * steps_an_epoch) for epoch in plan.learning_rate_drops]
+    return optimizers.StepSchedule(plan.learning_rate, drops, round(plan.warmup_epochs * steps_an_epoch))
+
+
+def available_devices() -> list[str]:
+    """Returns the devices that replicas can run on: all GPUs, or where there are none one logical device a CPU core.
+
+    Logical CPU devices have to be made before TensorFlow starts; where it has started, they are those that there are.
+    """
+    if gpus := tf.config.list_logical_devices("GPU"):
+        return [device.name for device in gpus]
+    return [device.name for device in tf.config.list_logical_devices("CPU")]
+
+
+def prepare_devices(count: int) -> None:
+    """Makes sure that `count` replicas can run, before TensorFlow starts.
+
+    Raises:
+      UsageError: if there are fewer devices.
+    """
+    if not tf.config.list_physical_devices("GPU") and 1 < count <= cores():
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        if (tf.config.get_logical_device_configuration(cpu) or [None])[0] is None:
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    devices = available_devices()
+    if count > len(devices):
+        there = f"{len(devices)} GPUs" if "GPU" in devices[0] else f"{cores()} CPU cores"
+        raise UsageError(f"devices must be at most what there is, {there}; got {count}")
+
+
+def cores() -> int:
+    """Returns how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def uses_xla(jit_compile: str) -> bool:
+    """Returns whether the step is compiled by XLA: `auto` means on GPUs (on CPUs convolutions become 1.7x slower)."""
+    return jit_compile == "true" or (jit_compile == "auto" and bool(tf.config.list_physical_devices("GPU")))
+
+
+def train(
+    model: keras.Model,
+    dataset: Dataset,
+    plan: Train,
+    *,
+    seed: int,
+    devices: int = 1,
+    jit_compile: str = "auto",
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Iterator[Record]:
+    """Trains a model in place, to the end of its plan; yields a record after each epoch and after the last step.
+
+    Whenever a record is yielded, the model has the weights that the record is of.
+
+    Args:
+      model: images -> logits; layers with masks keep them.
+      dataset: what to train and test on.
+      plan: hyper-parameters.
+      seed: root of the order of the images and their augmentation.
+      devices: replicas. Each takes its share of every batch, normalises with its own statistics, and their moving averages
+        are averaged; gradients are of the mean loss over the whole batch.
+      jit_compile: "true", "false" or "auto".
+      on_progress: called about twice a second.
+
+    Raises:
+      RunError: if a loss is not finite (in mixed_float16: many in a row, since the loss scale skips single ones).
+      UsageError: if there are fewer devices.
+    """
+    engine = _Engine(model, dataset, plan, devices, uses_xla(jit_compile))
+    test = tf.function(lambda images: model(dataset.preprocessing(images), training=False), reduce_retracing=True)
+    rates = schedule(plan, len(dataset.train.labels))
+    steps = total_steps(plan, len(dataset.train.labels))
+    steps_an_epoch = math.ceil(len(dataset.train.labels) / plan.batch_size)
+    started = time.perf_counter()
+    step = 0
+    while step < steps:
+        seen = _Sums()
+        for places, draws in _batches(dataset, plan.batch_size, seed, step // steps_an_epoch, steps - step):
+            for part in engine.calls(len(places)):
+                sums = engine.run(places[part], draws[part])
+                step += len(places[part])
+                if sums.not_finite_in_a_row > (_MOST_SKIPPED_IN_A_ROW if plan.precision == "mixed_float16" else 0):
+                    raise RunError(f"the training loss is not finite by step {step}; a lower learning_rate may help")
+                seen.add(sums)
+                pace = (time.perf_counter() - started) / step
+                on_progress(Progress(step, steps, sums.mean_loss, sums.mean_accuracy, pace * (steps - step)))
+        engine.copy_weights_to(model)
+        loss, accuracy = metrics.evaluate(test, dataset.test)
+        if not math.isfinite(loss):
+            raise RunError(f"the test loss is {loss} after step {step}; a lower learning_rate may help")
+        yield Record(
+            step=step,
+            epoch=step / steps_an_epoch,
+            loss=loss,
+            accuracy=accuracy,
+            train_loss=seen.mean_loss,
+            train_accuracy=seen.mean_accuracy,
+            learning_rate=float(f"{float(rates(step - 1)):.7g}"),
+            seconds=time.perf_counter() - started,
+            examples_per_second=seen.examples / seen.seconds,
+            skipped_steps=engine.skipped_steps(step),
+        )
+
+
+def _batches(dataset: Dataset, batch_size: int, seed: int, epoch: int, steps: int) -> Iterator[tuple[Any, Any]]:
+    """The batches of one epoch, at most `steps` of them: first all full ones, then the last, smaller one.
+
+    Yields places of training images, (batches, images), and the draws of their augmentation, (batches, images, 3).
+    """
+    generator = np.random.default_rng(seeds.derive(seed, "data", "epoch", epoch))
+    count = len(dataset.train.labels)
+    order = generator.permutation(count).astype(np.int32)
+    draws = dataset.augmentation.draws(generator, count)
+    full = count // batch_size
+    end = min(full, steps) * batch_size
+    if end:
+        yield order[:end].reshape(-1, batch_size), draws[:end].reshape(-1, batch_size, draws.shape[1])
+    if steps > full and end < count:
+        yield order[None, end:], draws[None, end:]
+
+
+@dataclasses.dataclass
+class _Sums:
+    """Sums over steps whose loss was finite."""
+
+    loss: float = 0.0
+    right: float = 0.0
+    examples: int = 0
+    seconds: float = 0.0
+    not_finite_in_a_row: int = 0
+
+    @property
+    def mean_loss(self) -> float:
+        return self.loss / max(1, self.examples)
+
+    @property
+    def mean_accuracy(self) -> float:
+        return self.right / max(1, self.examples)
+
+    def add(self, other: "_Sums") -> None:
+        self.loss += other.loss
+        self.right += other.right
+        self.examples += other.examples
+        self.seconds += other.seconds
+
+
+class _Engine:
+    """The compiled training loop: variables and images on each replica, and the function that takes many steps."""
+
+    def __init__(self, model: keras.Model, dataset: Dataset, plan: Train, devices: int, jit: bool):
+        if devices > 1:
+            prepare_devices(devices)
+            self._strategy = tf.distribute.MirroredStrategy(available_devices()[:devices])
+        else:
+            self._strategy = tf.distribute.get_strategy()
+        self._devices = devices
+        self._dataset = dataset
+        self._steps_a_call = 2
+        self._timed_shape: tuple = ()
+        self._row = tf.constant(0)
+        with self._strategy.scope():
+            self._model = model if devices == 1 else layers.copy_with(model, lambda layer: (type(layer), layer.get_config()))
+            rates = schedule(plan, len(dataset.train.labels))
+            optimizer: Any = optimizers.SGD(rates, plan.momentum, plan.weight_decay)
+            if plan.precision == "mixed_float16":
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**15)
+            optimizer.build(self._model.trainable_variables)
+            self._optimizer = optimizer
+        self._data = self._strategy.experimental_distribute_values_from_function(
+            lambda context: (tf.constant(dataset.train.images), tf.constant(dataset.train.labels))
+        )
+        self._changed: list[int] = []
+        self._forward_backward = tf.function(self._loss_and_gradients, jit_compile=True) if jit else self._loss_and_gradients
+        self._steps = tf.function(self._take_steps, reduce_retracing=True)
+
+    def calls(self, steps: int) -> Iterator[slice]:
+        """Cuts steps into calls of about half a second."""
+        part = slice(0, 0)
+        while part.stop < steps:
+            part = slice(part.stop, part.stop + self._steps_a_call)
+            yield part
+
+    def run(self, places: np.ndarray, draws: np.ndarray) -> _Sums:
+        """Takes a step for each batch of places (steps, images) with their draws (steps, images, 3)."""
+        begin = time.perf_counter()
+        indices, augmentation = self._shares(places, draws)
+        count = tf.constant(places.shape[1], tf.float32)
+        loss, right, finite, self._row, worst = self._steps(self._data, indices, augmentation, count, self._row)
+        examples = int(finite) * places.shape[1]
+        sums = _Sums(float(loss), float(right), examples, time.perf_counter() - begin, int(worst))
+        # The first call of a shape is traced and compiled, and says nothing about the pace.
+        if self._timed_shape == places.shape[1:]:
+            pace = sums.seconds / len(places)
+            self._steps_a_call = int(min(max(1, _SECONDS_A_CALL / pace), 4 * self._steps_a_call, _MOST_STEPS_A_CALL))
+        self._timed_shape = places.shape[1:]
+        return sums
+
+    def copy_weights_to(self, model: keras.Model) -> None:
+        """Writes the trained weights into the model that was given; moving statistics are averaged over replicas."""
+        if self._model is not model:
+            for target, source in zip(model.variables, self._model.variables, strict=True):
+                target.assign(source.numpy())
+
+    def skipped_steps(self, step: int) -> int:
+        """Returns how many of the steps so far the loss scale has skipped."""
+        if not isinstance(self._optimizer, keras.optimizers.LossScaleOptimizer):
+            return 0
+        iterations = self._optimizer.inner_optimizer.iterations.value
+        return step - int(self._strategy.experimental_local_results(iterations)[0])
+
+    def _shares(self, places: np.ndarray, draws: np.ndarray) -> tuple[Any, Any]:
+        """Each replica's part of each batch. A replica without an image gets one that counts for nothing: place -1."""
+
+        def share(context) -> tuple[tf.Tensor, tf.Tensor]:
+            part = np.array_split(np.arange(places.shape[1]), self._devices)[context.replica_id_in_sync_group]
+            if not len(part):
+                return tf.fill([len(places), 1], -1), tf.zeros([len(places), 1, draws.shape[2]], tf.int32)
+            return tf.constant(places[:, part]), tf.constant(draws[:, part])
+
+        return self._strategy.experimental_distribute_values_from_function(share)
+
+    def _take_steps(self, data, indices, draws, count, not_finite_in_a_row):
+        """Takes steps; returns sums over those with a finite loss, and the length of the last and longest row without one."""
+        loss_sum, right_sum, finite_steps = tf.constant(0.0), tf.constant(0.0), tf.constant(0)
+        row, worst = not_finite_in_a_row, not_finite_in_a_row
+        steps = tf.shape(self._strategy.experimental_local_results(indices)[0])[0]
+        for i in tf.range(steps):
+            losses, rights = self._strategy.run(self._replica_step, (data, indices, draws, i, count))
+            loss = self._strategy.reduce("SUM", losses, axis=None)
+            finite = tf.math.is_finite(loss)
+            loss_sum += tf.where(finite, loss * count, 0.0)
+            right_sum += tf.where(finite, self._strategy.reduce("SUM", rights, axis=None), 0.0)
+            finite_steps += tf.cast(finite, tf.int32)
+            row = tf.where(finite, 0, row + 1)
+            worst = tf.maximum(row, worst)
+        return loss_sum, right_sum, finite_steps, row, worst
+
+    def _replica_step(self, data, indices, draws, i, count):
+        """One step of one replica: its share of the mean loss over the whole batch, and how many it had right."""
+        images, labels = data
+        places = indices[i]
+        counts = tf.cast(places >= 0, tf.float32)
+        places = tf.maximum(places, 0)
+        images = self._dataset.augmentation(tf.gather(images, places), draws[i])
+        trainable = [tf.convert_to_tensor(variable.value) for variable in self._model.trainable_variables]
+        state = [tf.convert_to_tensor(variable.value) for variable in self._model.non_trainable_variables]
+        scale = self._optimizer.scale_loss(tf.constant(1.0))
+        batch = (self._dataset.preprocessing(images), tf.gather(labels, places), counts / count)
+        loss, right, gradients, changes = self._forward_backward(trainable, state, *batch, scale)
+        self._optimizer.apply(gradients, self._model.trainable_variables)
+        for place, value in zip(self._changed, changes, strict=True):
+            variable = self._model.non_trainable_variables[place]
+            # An overflow in half precision must not stay in a moving average for ever.
+            if value.dtype.is_floating:
+                value = tf.where(tf.math.is_finite(value), value, state[place])
+            variable.assign(value)
+        return loss, right
+
+    def _loss_and_gradients(self, trainable, state, images, labels, weights, scale):
+        """A pure function of its arguments, which XLA can compile.
+
+        One owner of the division by the size of the batch: `weights` are 1 / (images in the whole batch), and what replicas
+        return is added up.
+        """
+        with tf.GradientTape() as tape:
+            tape.watch(trainable)
+            logits, new_state = self._model.stateless_call(trainable, state, images, training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            loss = tf.reduce_sum(losses * tf.cast(weights, losses.dtype))
+            scaled = loss * tf.cast(scale, loss.dtype)
+        gradients = tape.gradient(scaled, trainable, unconnected_gradients="zero")
+        self._changed = [i for i, (old, new) in enumerate(zip(state, new_state, strict=True)) if new is not old]
+        hits = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), labels)
+        right = tf.reduce_sum(tf.cast(hits & (weights > 0), tf.float32))
+        return tf.cast(loss, tf.float32), right, gradients, [new_state[i] for i in self._changed]
