@@ -13,7 +13,6 @@ from tf_pruneinit.datasets import Preprocessing
 from tf_pruneinit.errors import RunError, UsageError
 
 METADATA = "metadata.json"
-_STOCK = {masked: stock for stock, masked in layers.REPLACEMENTS.items()}
 _PROBES = 8
 
 
@@ -34,7 +33,7 @@ def save(model: keras.Model, path: str, preprocessing: Preprocessing, metadata: 
     Raises:
       RunError: if what was written does not compute what the model does.
     """
-    plain = layers.copy_with(model, _stock)
+    plain = layers.copy_with(model, layers.stock)
     module = tf.Module()
     module.kernels, module.masks = {}, {}
     pairs = zip(model._flatten_layers(), plain._flatten_layers(), strict=True)
@@ -71,11 +70,6 @@ def save(model: keras.Model, path: str, preprocessing: Preprocessing, metadata: 
     with open(os.path.join(path, METADATA), "w", encoding="utf-8") as file:
         json.dump(described, file, indent=2)
     _check(model, path, shape)
-
-
-def _stock(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
-    """The stock layer that computes what a masked one does with its kernel in effect."""
-    return _STOCK.get(type(layer), type(layer)), layer.get_config()
 
 
 def _check(model: keras.Model, path: str, shape: tuple[int, ...]) -> None:

@@ -127,6 +127,7 @@ REPLACEMENTS: dict[type, type] = {
     keras.layers.Conv2D: MaskedConv2D,
     keras.layers.BatchNormalization: BatchNormalization,
 }
+_STOCK = {ours: keras_own for keras_own, ours in REPLACEMENTS.items()}
 
 
 def with_masks(model: keras.Model) -> keras.Model:
@@ -155,6 +156,11 @@ def masked(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
     Classes are matched exactly: a user's subclass may compute something else.
     """
     return REPLACEMENTS.get(type(layer), type(layer)), layer.get_config()
+
+
+def stock(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
+    """Returns the class and configuration of Keras' own layer that stands for one of ours: the other way round."""
+    return _STOCK.get(type(layer), type(layer)), layer.get_config()
 
 
 def copy_with(model: keras.Model, replace: Callable[[keras.Layer], tuple[type, dict[str, Any]]]) -> keras.Model:

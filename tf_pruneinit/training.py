@@ -116,7 +116,7 @@ def train(
       RunError: if a loss is not finite (in mixed_float16: many in a row, since the loss scale skips single ones).
       UsageError: if there are fewer devices.
     """
-    engine = _Engine(model, dataset, plan, devices, uses_xla(jit_compile))
+    engine = Engine(model, dataset, plan, devices=devices, jit=uses_xla(jit_compile))
     test = tf.function(lambda images: model(dataset.preprocessing(images), training=False), reduce_retracing=True)
     rates = schedule(plan, len(dataset.train.labels))
     steps = total_steps(plan, len(dataset.train.labels))
@@ -124,8 +124,8 @@ def train(
     started = time.perf_counter()
     step = 0
     while step < steps:
-        seen = _Sums()
-        for places, draws in _batches(dataset, plan.batch_size, seed, step // steps_an_epoch, steps - step):
+        seen = Sums()
+        for places, draws in batches(dataset, plan.batch_size, seed, step // steps_an_epoch, steps - step):
             for part in engine.calls(len(places)):
                 sums = engine.run(places[part], draws[part])
                 step += len(places[part])
@@ -152,10 +152,10 @@ def train(
         )
 
 
-def _batches(dataset: Dataset, batch_size: int, seed: int, epoch: int, steps: int) -> Iterator[tuple[Any, Any]]:
-    """The batches of one epoch, at most `steps` of them: first all full ones, then the last, smaller one.
+def batches(dataset: Dataset, batch_size: int, seed: int, epoch: int, steps: int) -> Iterator[tuple[Any, Any]]:
+    """Yields the batches of one epoch, at most `steps` of them: first all full ones, then the last, smaller one.
 
-    Yields places of training images, (batches, images), and the draws of their augmentation, (batches, images, 3).
+    As places of training images, (batches, images), and the draws of their augmentation, (batches, images, 3).
     """
     generator = np.random.default_rng(seeds.derive(seed, "data", "epoch", epoch))
     count = len(dataset.train.labels)
@@ -170,7 +170,7 @@ def _batches(dataset: Dataset, batch_size: int, seed: int, epoch: int, steps: in
 
 
 @dataclasses.dataclass
-class _Sums:
+class Sums:
     """Sums over steps whose loss was finite."""
 
     loss: float = 0.0
@@ -187,17 +187,17 @@ class _Sums:
     def mean_accuracy(self) -> float:
         return self.right / max(1, self.examples)
 
-    def add(self, other: "_Sums") -> None:
+    def add(self, other: "Sums") -> None:
         self.loss += other.loss
         self.right += other.right
         self.examples += other.examples
         self.seconds += other.seconds
 
 
-class _Engine:
+class Engine:
     """The compiled training loop: variables and images on each replica, and the function that takes many steps."""
 
-    def __init__(self, model: keras.Model, dataset: Dataset, plan: Train, devices: int, jit: bool):
+    def __init__(self, model: keras.Model, dataset: Dataset, plan: Train, *, devices: int = 1, jit: bool = False):
         if devices > 1:
             prepare_devices(devices)
             self._strategy = tf.distribute.MirroredStrategy(available_devices()[:devices])
@@ -230,14 +230,14 @@ class _Engine:
             part = slice(part.stop, part.stop + self._steps_a_call)
             yield part
 
-    def run(self, places: np.ndarray, draws: np.ndarray) -> _Sums:
+    def run(self, places: np.ndarray, draws: np.ndarray) -> Sums:
         """Takes a step for each batch of places (steps, images) with their draws (steps, images, 3)."""
         begin = time.perf_counter()
         indices, augmentation = self._shares(places, draws)
         count = tf.constant(places.shape[1], tf.float32)
         loss, right, finite, self._row, worst = self._steps(self._data, indices, augmentation, count, self._row)
         examples = int(finite) * places.shape[1]
-        sums = _Sums(float(loss), float(right), examples, time.perf_counter() - begin, int(worst))
+        sums = Sums(float(loss), float(right), examples, time.perf_counter() - begin, int(worst))
         # The first call of a shape is traced and compiled, and says nothing about the pace.
         if self._timed_shape == places.shape[1:]:
             pace = sums.seconds / len(places)

@@ -1,0 +1,94 @@
+"""Times a training step of masked networks against the same networks of Keras' own, unmasked layers under model.fit.
+
+    python scripts/benchmark_step.py --model=resnet20
+
+All variants take turns in one process; what is printed is the median of each, and its ratio to the best model.fit. Ours is
+the whole step on random images: gather, augment, normalise, forward, backward, L2 term, momentum, masks. model.fit is given
+ready, normalised arrays and no augmentation.
+"""
+
+import statistics
+import sys
+import time
+
+from absl import app, flags
+
+_MODEL = flags.DEFINE_string("model", "resnet20", "row of tables.MODELS")
+_BATCH = flags.DEFINE_integer("batch_size", 128, "images in one step", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 8, "steps in one turn of a variant", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "turns of each variant that count", lower_bound=1)
+_SPARSITY = flags.DEFINE_float("sparsity", 0.9, "of the masked network", 0.0, 0.99)
+_SIZE = flags.DEFINE_integer("image_size", 32, "height and width of an image", lower_bound=4)
+_JIT = flags.DEFINE_boolean("jit", True, "also time model.fit under XLA")
+_RANDOM_IMAGES = 2048
+
+
+def main(_):
+    import keras
+    import numpy as np
+
+    from tf_pruneinit import layers, models, pruning, training
+    from tf_pruneinit.config import Train
+    from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, Split
+
+    generator = np.random.default_rng(0)
+    shape = (_SIZE.value, _SIZE.value, 3)
+    images = generator.integers(0, 256, (_RANDOM_IMAGES, *shape)).astype(np.uint8)
+    split = Split(images, generator.integers(0, 10, _RANDOM_IMAGES).astype(np.int32))
+    preprocessing = Preprocessing(255, (0.5,) * 3, (0.25,) * 3)
+    dataset = Dataset("random", 10, split, split, preprocessing, Augmentation(flip=True, pad=4))
+    plan = Train(batch_size=_BATCH.value, learning_rate=1e-3)
+
+    dense = models.build(_MODEL.value, shape, 10, seed=0)
+    masked = pruning.prune(dense, "magnitude", _SPARSITY.value)
+    unmasked = layers.copy_with(dense, lambda layer: layers.stock(layer) if hasattr(layer, "mask") else layers.masked(layer))
+    stock = layers.copy_with(dense, layers.stock)
+
+    count = _STEPS.value * _BATCH.value
+    order = np.resize(np.arange(_RANDOM_IMAGES, dtype=np.int32), count)
+    places = order.reshape(_STEPS.value, _BATCH.value)
+    draws = dataset.augmentation.draws(generator, count).reshape(*places.shape, 3)
+    ready = preprocessing(images[order]).numpy(), split.labels[order]
+
+    def step(model, **options):
+        engine = training.Engine(model, dataset, plan, **options)
+        return lambda: engine.run(places, draws)
+
+    def fit(jit_compile, steps_per_execution):
+        model = keras.models.clone_model(stock)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        options = {"jit_compile": jit_compile, "steps_per_execution": steps_per_execution}
+        model.compile(keras.optimizers.SGD(1e-3, 0.9, weight_decay=1e-4), loss, **options)
+        return lambda: model.fit(*ready, batch_size=_BATCH.value, epochs=1, shuffle=False, verbose=0)
+
+    variants = {
+        "this package, masked": step(masked),
+        "this package, unmasked": step(unmasked),
+        "model.fit": fit(False, 1),
+        f"model.fit, steps_per_execution={_STEPS.value}": fit(False, _STEPS.value),
+    }
+    if _JIT.value:
+        variants[f"model.fit, jit_compile, steps_per_execution={_STEPS.value}"] = fit(True, _STEPS.value)
+    times = {name: [] for name in variants}
+    for turn in range(_ROUNDS.value + 1):
+        for name, run in variants.items():
+            print(f"\rround {turn}/{_ROUNDS.value}: {name:<60}", end="", file=sys.stderr, flush=True)
+            begin = time.perf_counter()
+            run()
+            if turn:  # The first turn traces and compiles.
+                times[name].append((time.perf_counter() - begin) / _STEPS.value)
+    print(file=sys.stderr)
+
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    best = min(value for name, value in medians.items() if name.startswith("model.fit"))
+    print(
+        f"| {_MODEL.value}, batch {_BATCH.value}, sparsity {_SPARSITY.value:g} | ms a step (min to max) | ratio to best fit |"
+    )
+    print("|---|---|---|")
+    for name, values in times.items():
+        spread = f"{1e3 * min(values):.1f} to {1e3 * max(values):.1f}"
+        print(f"| {name} | {1e3 * medians[name]:.1f} ({spread}) | {medians[name] / best:.2f} |")
+
+
+if __name__ == "__main__":
+    app.run(main)
