@@ -52,7 +52,8 @@ def main(_):
 
     def step(model, **options):
         engine = training.Engine(model, dataset, plan, **options)
-        return lambda: engine.run(places, draws)
+        shares = engine.shares(places, draws)
+        return lambda: engine.run(shares, range(_STEPS.value))
 
     def fit(jit_compile, steps_per_execution):
         model = keras.models.clone_model(stock)

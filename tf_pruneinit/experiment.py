@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import tf_pruneinit
-from tf_pruneinit import datasets, export, layers, models, pruning, runs, scalars, seeds, training
+from tf_pruneinit import datasets, export, layers, models, pruning, runs, scalars, seeds, tables, training
 from tf_pruneinit.config import Config, Execution
 from tf_pruneinit.console import Console, duration
 from tf_pruneinit.errors import RunError
@@ -66,11 +66,12 @@ def _prune(config: Config, dataset: datasets.Dataset, model: keras.Model, consol
     if prune is None:
         return model
     console.line(f"pruning by {prune.method} to sparsity {prune.sparsity:g}, iterations: {prune.iterations}")
+    needs_data = tables.METHODS[prune.method].needs_data
     return pruning.prune(
         model,
         prune.method,
         prune.sparsity,
-        dataset.scoring_batch(prune.examples_per_class, config.seed),
+        dataset.scoring_batch(prune.examples_per_class, config.seed) if needs_data else None,
         iterations=prune.iterations,
         scope=prune.scope,
         temperature=prune.temperature,
@@ -96,12 +97,14 @@ def _train(
     steps = training.total_steps(config.train, len(dataset.train.labels))
     write_scalars = scalars.writer(run.file(runs.TENSORBOARD))
     last_shown = -math.inf
+    left = ""
     record = None
 
     def show(progress: training.Progress) -> None:
+        nonlocal left
+        left = "" if progress.seconds_left is None else f"  {duration(progress.seconds_left)} left"
         console.live(
-            f"step {progress.step:,}/{steps:,}  train loss {progress.loss:.4f}  accuracy {progress.accuracy:.2%}  "
-            f"{duration(progress.seconds_left)} left"
+            f"step {progress.step:,}/{steps:,}  train loss {progress.loss:.4f}  accuracy {progress.accuracy:.2%}{left}"
         )
 
     for record in training.train(
@@ -115,12 +118,11 @@ def _train(
     ):
         run.append(record)
         write_scalars(record)
-        left = record.seconds / record.step * (steps - record.step)
         if record.step - last_shown >= steps / 10 or record.step == steps or record.seconds > 60:
             last_shown = record.step
             console.line(
                 f"step {record.step:,}/{steps:,}  epoch {record.epoch:.4g}  train loss {record.train_loss:.4f}  "
-                f"test loss {record.loss:.4f}  test accuracy {record.accuracy:.2%}  {duration(left)} left"
+                f"test loss {record.loss:.4f}  test accuracy {record.accuracy:.2%}{left}"
             )
     assert record is not None
     return record

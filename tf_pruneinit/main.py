@@ -23,7 +23,7 @@ def command(argv: Sequence[str]) -> None:
         from tf_pruneinit import experiment
 
         run = experiment.run(config, execution, console)
-    console.line(_summary(run.result or {}, run.path))
+    console.line("\n" + _summary(run.result or {}, run.path))
 
 
 def _summary(result: dict[str, Any], path: str) -> str:

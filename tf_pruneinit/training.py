@@ -31,13 +31,13 @@ _MOST_SKIPPED_IN_A_ROW = 50
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where training is, after each call of the compiled function. `loss` is the mean over the steps of that call."""
+    """Where training is, after each call of the compiled function. Loss and accuracy are means over the steps of that call."""
 
     step: int
     steps: int
     loss: float
     accuracy: float
-    seconds_left: float
+    seconds_left: float | None
 
 
 def total_steps(plan: Train, examples: int) -> int:
@@ -121,21 +121,26 @@ def train(
     rates = schedule(plan, len(dataset.train.labels))
     steps = total_steps(plan, len(dataset.train.labels))
     steps_an_epoch = math.ceil(len(dataset.train.labels) / plan.batch_size)
+    pace = _Pace()
     started = time.perf_counter()
     step = 0
     while step < steps:
         seen = Sums()
-        for places, draws in batches(dataset, plan.batch_size, seed, step // steps_an_epoch, steps - step):
-            for part in engine.calls(len(places)):
-                sums = engine.run(places[part], draws[part])
-                step += len(places[part])
+        for places, draws in batches(dataset, plan.batch_size, seed, step // steps_an_epoch):
+            shares = engine.shares(places, draws)
+            for part in engine.calls(min(len(places), steps - step)):
+                sums = engine.run(shares, part)
+                step += len(part)
                 if sums.not_finite_in_a_row > (_MOST_SKIPPED_IN_A_ROW if plan.precision == "mixed_float16" else 0):
                     raise RunError(f"the training loss is not finite by step {step}; a lower learning_rate may help")
                 seen.add(sums)
-                pace = (time.perf_counter() - started) / step
-                on_progress(Progress(step, steps, sums.mean_loss, sums.mean_accuracy, pace * (steps - step)))
+                pace.trained(sums, len(part))
+                left = pace.seconds_left(steps - step, steps_an_epoch)
+                on_progress(Progress(step, steps, sums.mean_loss, sums.mean_accuracy, left))
         engine.copy_weights_to(model)
+        begin = time.perf_counter()
         loss, accuracy = metrics.evaluate(test, dataset.test)
+        pace.evaluated(time.perf_counter() - begin)
         if not math.isfinite(loss):
             raise RunError(f"the test loss is {loss} after step {step}; a lower learning_rate may help")
         yield Record(
@@ -152,8 +157,8 @@ def train(
         )
 
 
-def batches(dataset: Dataset, batch_size: int, seed: int, epoch: int, steps: int) -> Iterator[tuple[Any, Any]]:
-    """Yields the batches of one epoch, at most `steps` of them: first all full ones, then the last, smaller one.
+def batches(dataset: Dataset, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[Any, Any]]:
+    """Yields the batches of one epoch: first all full ones, then the last, smaller one.
 
     As places of training images, (batches, images), and the draws of their augmentation, (batches, images, 3).
     """
@@ -161,23 +166,23 @@ def batches(dataset: Dataset, batch_size: int, seed: int, epoch: int, steps: int
     count = len(dataset.train.labels)
     order = generator.permutation(count).astype(np.int32)
     draws = dataset.augmentation.draws(generator, count)
-    full = count // batch_size
-    end = min(full, steps) * batch_size
+    end = count // batch_size * batch_size
     if end:
         yield order[:end].reshape(-1, batch_size), draws[:end].reshape(-1, batch_size, draws.shape[1])
-    if steps > full and end < count:
+    if end < count:
         yield order[None, end:], draws[None, end:]
 
 
 @dataclasses.dataclass
 class Sums:
-    """Sums over steps whose loss was finite."""
+    """Sums over steps whose loss was finite; `traced` if a function was traced and compiled in their time."""
 
     loss: float = 0.0
     right: float = 0.0
     examples: int = 0
     seconds: float = 0.0
     not_finite_in_a_row: int = 0
+    traced: bool = False
 
     @property
     def mean_loss(self) -> float:
@@ -194,6 +199,39 @@ class Sums:
         self.seconds += other.seconds
 
 
+@dataclasses.dataclass(frozen=True)
+class Shares:
+    """Batches on the replicas: values of each, and how many batches of how many images in all."""
+
+    values: Any
+    batches: int
+    images: int
+
+
+class _Pace:
+    """How long is left, by the steps and evaluations so far in whose time nothing was traced."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._steps = 0
+        self._evaluations: list[float] = []
+
+    def trained(self, sums: Sums, steps: int) -> None:
+        if not sums.traced:
+            self._seconds += sums.seconds
+            self._steps += steps
+
+    def evaluated(self, seconds: float) -> None:
+        self._evaluations.append(seconds)
+
+    def seconds_left(self, steps: int, steps_an_epoch: int) -> float | None:
+        """Returns None before anything is known."""
+        if not self._steps:
+            return None
+        evaluation = min(self._evaluations[1:], default=0.0)
+        return self._seconds / self._steps * steps + evaluation * math.ceil(steps / steps_an_epoch)
+
+
 class Engine:
     """The compiled training loop: variables and images on each replica, and the function that takes many steps."""
 
@@ -206,7 +244,7 @@ class Engine:
         self._devices = devices
         self._dataset = dataset
         self._steps_a_call = 2
-        self._timed_shape: tuple = ()
+        self._traced: set[tuple[int, int]] = set()
         self._row = tf.constant(0)
         with self._strategy.scope():
             self._model = model if devices == 1 else layers.copy_with(model, lambda layer: (type(layer), layer.get_config()))
@@ -221,28 +259,42 @@ class Engine:
         )
         self._changed: list[int] = []
         self._forward_backward = tf.function(self._loss_and_gradients, jit_compile=True) if jit else self._loss_and_gradients
-        self._steps = tf.function(self._take_steps, reduce_retracing=True)
+        self._steps = tf.function(self._take_steps)
 
-    def calls(self, steps: int) -> Iterator[slice]:
+    def shares(self, places: np.ndarray, draws: np.ndarray) -> Shares:
+        """Puts batches on the replicas: places (batches, images) and draws (batches, images, 3), cut into a share for each.
+
+        A replica without an image gets one that counts for nothing: place -1.
+        """
+
+        def share(context) -> tuple[tf.Tensor, tf.Tensor]:
+            part = np.array_split(np.arange(places.shape[1]), self._devices)[context.replica_id_in_sync_group]
+            if not len(part):
+                return tf.fill([len(places), 1], -1), tf.zeros([len(places), 1, draws.shape[2]], tf.int32)
+            return tf.constant(places[:, part]), tf.constant(draws[:, part])
+
+        return Shares(self._strategy.experimental_distribute_values_from_function(share), *places.shape)
+
+    def calls(self, steps: int) -> Iterator[range]:
         """Cuts steps into calls of about half a second."""
-        part = slice(0, 0)
+        part = range(0)
         while part.stop < steps:
-            part = slice(part.stop, part.stop + self._steps_a_call)
+            part = range(part.stop, min(part.stop + self._steps_a_call, steps))
             yield part
 
-    def run(self, places: np.ndarray, draws: np.ndarray) -> Sums:
-        """Takes a step for each batch of places (steps, images) with their draws (steps, images, 3)."""
+    def run(self, shares: Shares, part: range) -> Sums:
+        """Takes a step for each batch in a part of those that the replicas have."""
         begin = time.perf_counter()
-        indices, augmentation = self._shares(places, draws)
-        count = tf.constant(places.shape[1], tf.float32)
-        loss, right, finite, self._row, worst = self._steps(self._data, indices, augmentation, count, self._row)
-        examples = int(finite) * places.shape[1]
-        sums = Sums(float(loss), float(right), examples, time.perf_counter() - begin, int(worst))
-        # The first call of a shape is traced and compiled, and says nothing about the pace.
-        if self._timed_shape == places.shape[1:]:
-            pace = sums.seconds / len(places)
+        first, last, images = tf.constant(part.start), tf.constant(part.stop), tf.constant(shares.images, tf.float32)
+        loss, right, finite, self._row, worst = self._steps(self._data, shares.values, first, last, images, self._row)
+        shape = (shares.batches, shares.images)
+        traced = shape not in self._traced
+        self._traced.add(shape)
+        examples = int(finite) * shares.images
+        sums = Sums(float(loss), float(right), examples, time.perf_counter() - begin, int(worst), traced)
+        if not traced:
+            pace = sums.seconds / len(part)
             self._steps_a_call = int(min(max(1, _SECONDS_A_CALL / pace), 4 * self._steps_a_call, _MOST_STEPS_A_CALL))
-        self._timed_shape = places.shape[1:]
         return sums
 
     def copy_weights_to(self, model: keras.Model) -> None:
@@ -258,24 +310,12 @@ class Engine:
         iterations = self._optimizer.inner_optimizer.iterations.value
         return step - int(self._strategy.experimental_local_results(iterations)[0])
 
-    def _shares(self, places: np.ndarray, draws: np.ndarray) -> tuple[Any, Any]:
-        """Each replica's part of each batch. A replica without an image gets one that counts for nothing: place -1."""
-
-        def share(context) -> tuple[tf.Tensor, tf.Tensor]:
-            part = np.array_split(np.arange(places.shape[1]), self._devices)[context.replica_id_in_sync_group]
-            if not len(part):
-                return tf.fill([len(places), 1], -1), tf.zeros([len(places), 1, draws.shape[2]], tf.int32)
-            return tf.constant(places[:, part]), tf.constant(draws[:, part])
-
-        return self._strategy.experimental_distribute_values_from_function(share)
-
-    def _take_steps(self, data, indices, draws, count, not_finite_in_a_row):
+    def _take_steps(self, data, shares, first, last, count, not_finite_in_a_row):
         """Takes steps; returns sums over those with a finite loss, and the length of the last and longest row without one."""
         loss_sum, right_sum, finite_steps = tf.constant(0.0), tf.constant(0.0), tf.constant(0)
         row, worst = not_finite_in_a_row, not_finite_in_a_row
-        steps = tf.shape(self._strategy.experimental_local_results(indices)[0])[0]
-        for i in tf.range(steps):
-            losses, rights = self._strategy.run(self._replica_step, (data, indices, draws, i, count))
+        for i in tf.range(first, last):
+            losses, rights = self._strategy.run(self._replica_step, (data, shares, i, count))
             loss = self._strategy.reduce("SUM", losses, axis=None)
             finite = tf.math.is_finite(loss)
             loss_sum += tf.where(finite, loss * count, 0.0)
@@ -285,9 +325,9 @@ class Engine:
             worst = tf.maximum(row, worst)
         return loss_sum, right_sum, finite_steps, row, worst
 
-    def _replica_step(self, data, indices, draws, i, count):
+    def _replica_step(self, data, shares, i, count):
         """One step of one replica: its share of the mean loss over the whole batch, and how many it had right."""
-        images, labels = data
+        (images, labels), (indices, draws) = data, shares
         places = indices[i]
         counts = tf.cast(places >= 0, tf.float32)
         places = tf.maximum(places, 0)

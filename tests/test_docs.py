@@ -1,0 +1,58 @@
+"""What README and BUILD.md tell a reader to type works."""
+
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from tf_pruneinit import evaluate, flags, main
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "BUILD.md"]
+
+
+def blocks(page: pathlib.Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line for page in PAGES for block in blocks(page, "bash") for line in block.splitlines()]
+    return [part for line in lines for part in re.split(r" && ", line)]
+
+
+def test_the_first_two_blocks_are_one_line_each():
+    assert [block.count("\n") for block in blocks(PAGES[0], "bash")[:2]] == [1, 1]
+
+
+@pytest.mark.parametrize("command", [command for command in commands() if "-m tf_pruneinit." in command])
+def test_flags_of_commands_are_understood(command):
+    module, *arguments = shlex.split(command.split("-m tf_pruneinit.")[1])
+    if module == "main":
+        flags.experiment(flags.parse(["main", *arguments], main.PURPOSE, flags.experiment_groups()))
+    else:
+        evaluate.Options(**flags.parse(["evaluate", *arguments], evaluate.PURPOSE, {"Flags": flags.define(evaluate.Options)}))
+
+
+def test_files_that_pages_name_are_there():
+    for page in PAGES:
+        prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        links = re.findall(r"\]\(([^):]+)\)", prose)
+        paths = re.findall(r"\b(?:scripts|tests|docs|tf_pruneinit|\.ci)/[\w./]+", page.read_text())
+        assert links + paths
+        for name in [*links, *(path.rstrip(".") for path in paths)]:
+            assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+def test_python_in_readme_runs(tmp_path, monkeypatch):
+    """The blocks of README in order: one's own model, then loading the result of a run."""
+    own_model, load = blocks(PAGES[0], "python")
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    exec(own_model, scope)
+    assert (tmp_path / "pruned.keras").exists()
+    assert main.main(["main", "--sparsity=0.5", "--train_steps=1", "--workdir=runs"]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    run.rename(tmp_path / "runs" / "RUN")
+    exec(load, scope)
+    assert scope["logits"].shape == (5, 10)
