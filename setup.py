@@ -19,9 +19,12 @@ setup(
     python_requires=">=3.10,<3.14",
     install_requires=[
         "absl-py>=2.1",
+        # Hints for Python 3.10, where an older pip otherwise tries versions for a quarter of an hour: etils, protobuf.
+        "etils<1.14; python_version < '3.11'",
         "importlib_resources>=6.0",  # tensorflow-datasets 4.9.10 needs it and does not say so.
         "keras>=3.12",
         "numpy>=2.0",
+        "protobuf<6.33; python_version < '3.11'",
         "scikit-learn>=1.5",
         "tensorboard>=2.20",
         "tensorflow>=2.20",
