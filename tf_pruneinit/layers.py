@@ -173,29 +173,33 @@ def copy_with(model: keras.Model, replace: Callable[[keras.Layer], tuple[type, d
     Raises:
       UsageError: if the model cannot be copied.
     """
-    if not isinstance(model, (keras.Sequential, keras.models.Model)):
-        raise UsageError(f"a Keras model is needed; got {type(model).__name__}")
-    if not model.built:
-        raise UsageError(f"the model has not been built: call it once, or give it an Input; got {model.name}")
+    require_model(model)
 
     def clone(layer: keras.Layer) -> keras.Layer:
         cls: Any
         cls, config = replace(layer)
         return cls.from_config(config)
 
-    try:
-        copy: Any = keras.models.clone_model(model, clone_function=clone, recursive=True)
-    except ValueError as error:
-        raise UsageError(
-            f"only functional and sequential models can be given masks; got {type(model).__name__} {model.name}. "
-            "In a subclassed model use tf_pruneinit.layers.MaskedDense and MaskedConv2D instead of Keras' layers"
-        ) from error
+    copy: Any = keras.models.clone_model(model, clone_function=clone, recursive=True)
     for source, target in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
         old = {variable.name: variable for variable in _own_variables(source)}
         for variable in _own_variables(target):
             if variable.name in old:
                 variable.assign(old[variable.name].numpy())
     return copy
+
+
+def require_model(model: Any) -> None:
+    """Raises `UsageError` unless the model is functional or sequential, and built."""
+    if not isinstance(model, keras.Model):
+        raise UsageError(f"a Keras model is needed; got {type(model).__name__}")
+    if not isinstance(model, keras.Sequential) and getattr(model, "outputs", None) is None:
+        raise UsageError(
+            f"only functional and sequential models can be copied with masks; got {type(model).__name__} {model.name}: "
+            "in a subclassed model, use tf_pruneinit.layers.MaskedDense and MaskedConv2D instead of Keras' layers"
+        )
+    if not model.built:
+        raise UsageError(f"the model has not been built: call it once, or give it an Input; got {model.name}")
 
 
 def _own_variables(layer: keras.Layer) -> list[keras.Variable]:

@@ -120,7 +120,8 @@ class _Scorer:
         chosen = {name: options[name] for name in row.options}
         scorer = row.score.resolve() if isinstance(row.score, tables.Lazy) else row.score
 
-        @tf.function(reduce_retracing=True)
+        # Without autograph, as Keras runs layers: errors raised while tracing come out as they are.
+        @tf.function(autograph=False, reduce_retracing=True)
         def step(images, labels):
             return scorer(network, images, labels, **chosen)
 
@@ -138,7 +139,9 @@ class _Scorer:
             count += 1
         if not count:
             raise UsageError(f"{self._method} scores on labelled images; got data without a batch")
-        return {path: (z / count).numpy() for path, z in zip(self._paths, total, strict=True)}
+        scores = {path: (z / count).numpy() for path, z in zip(self._paths, total, strict=True)}
+        ranking.require_finite(scores)
+        return scores
 
 
 def _scoring_copy(model: keras.Model, dtype: str) -> keras.Model:
@@ -154,6 +157,9 @@ def _scoring_copy(model: keras.Model, dtype: str) -> keras.Model:
             cls, config = keras.layers.Identity, {"name": layer.name, "dtype": dtype}
         return cls, config
 
+    layers.require_model(model)
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise UsageError(f"the model must have one input and one output; got {len(model.inputs)} and {len(model.outputs)}")
     last = _last_layer(model)
     copy = layers.copy_with(model, replace)
     if not layers.kernels(copy):
@@ -172,6 +178,8 @@ class _Batches:
 
     def __init__(self, data: Batch | Iterable[Batch], model: keras.Model, dtype: str):
         pair = isinstance(data, (tuple, list)) and len(data) == 2 and not isinstance(data[0], (tuple, list))
+        if not isinstance(data, Iterable):
+            raise UsageError(f"data must be (images, labels) or an iterable of such pairs; got {type(data).__name__}")
         # An iterator can be read once, and iterative methods read it again and again.
         self._data = [data] if pair else list(data) if iter(data) is data else data
         self._model = model

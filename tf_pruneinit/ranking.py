@@ -76,14 +76,19 @@ def layerwise_masks(scores: Scores, sparsity: float, within: Scores | None = Non
 SCOPES = {"global": global_masks, "layerwise": layerwise_masks}
 
 
-def _flatten(scores: Scores, within: Scores | None) -> tuple[np.ndarray, np.ndarray]:
-    """All scores, and which weights are ranked, as vectors in model order."""
-    if not sum(score.size for score in scores.values()):
-        raise UsageError("there is no weight to prune: the scores are empty")
+def require_finite(scores: Scores) -> None:
+    """Raises `UsageError`, which names the first layer, if a score is not a finite number."""
     for path, score in scores.items():
         bad = score.size - np.count_nonzero(np.isfinite(score))
         if bad:
             raise UsageError(f"scores must be finite; {bad} of the {score.size} of {path} are not")
+
+
+def _flatten(scores: Scores, within: Scores | None) -> tuple[np.ndarray, np.ndarray]:
+    """All scores, and which weights are ranked, as vectors in model order."""
+    if not sum(score.size for score in scores.values()):
+        raise UsageError("there is no weight to prune: the scores are empty")
+    require_finite(scores)
     flat = np.concatenate([np.ravel(score) for score in scores.values()])
     if within is None:
         return flat, np.ones(flat.size, bool)

@@ -6,6 +6,7 @@ networks are not bound by Python. Forward and backward pass of a replica are one
 the sum over replicas and the optimizer are outside it.
 """
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -70,11 +71,14 @@ def prepare_devices(count: int) -> None:
     """
     if not tf.config.list_physical_devices("GPU") and 1 < count <= cores():
         cpu = tf.config.list_physical_devices("CPU")[0]
-        if (tf.config.get_logical_device_configuration(cpu) or [None])[0] is None:
-            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+        if not tf.config.get_logical_device_configuration(cpu):
+            with contextlib.suppress(RuntimeError):  # TensorFlow has started, with one.
+                tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
     devices = available_devices()
     if count > len(devices):
         there = f"{len(devices)} GPUs" if "GPU" in devices[0] else f"{cores()} CPU cores"
+        if "CPU" in devices[0] and count <= cores():
+            there = f"{len(devices)} logical CPU devices, with which TensorFlow has started"
         raise UsageError(f"devices must be at most what there is, {there}; got {count}")
 
 

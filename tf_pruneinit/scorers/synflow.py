@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from tf_pruneinit.errors import UsageError
 from tf_pruneinit.scorers.network import Network
 
 
@@ -15,6 +16,8 @@ def synflow(network: Network, images: None, labels: None) -> list[tf.Tensor]:
     NeurIPS 2020.
     """
     del images, labels
+    if None in network.input_shape:
+        raise UsageError(f"synflow needs a model with a fixed input shape; got {network.input_shape}")
     kernels = [tf.abs(w) for w in network.kernels]
     others = [(variable, tf.abs(tf.convert_to_tensor(variable))) for variable in network.other_weights]
     ones = tf.ones((1, *network.input_shape), kernels[0].dtype)
