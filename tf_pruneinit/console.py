@@ -8,8 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from tf_pruneinit.errors import RunError, UsageError
-from tf_pruneinit.flags import HelpRequested
+from tf_pruneinit.errors import HelpRequested, RunError, UsageError
 
 _SECONDS_BETWEEN_LINES = 30
 

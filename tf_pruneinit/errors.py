@@ -1,4 +1,4 @@
-"""The two exceptions whose message says, on one line, all that a user needs."""
+"""The exceptions that end a command, and whose message is all that its user needs."""
 
 
 class UsageError(ValueError):
@@ -13,3 +13,7 @@ class RunError(RuntimeError):
 
     Command lines print it on one line and exit with code 1; the run is not marked complete.
     """
+
+
+class HelpRequested(Exception):  # noqa: N818 (it is no error)
+    """Raised for --help and --version: the text is what to print before ending well."""

@@ -17,14 +17,10 @@ from absl import flags
 
 from tf_pruneinit import __version__, tables
 from tf_pruneinit.config import Config, Execution, Prune, Train
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import HelpRequested, UsageError
 from tf_pruneinit.recipes import recipe
 
 DENSE = "dense"
-
-
-class HelpRequested(Exception):  # noqa: N818 (it is no error)
-    """Raised by `parse` for --help and --version: the text is what to print before ending well."""
 
 
 def define(options: type, *, skip: Iterable[str] = ()) -> flags.FlagValues:
