@@ -87,7 +87,8 @@ def exit_code(command: Callable[[Sequence[str]], None], argv: Sequence[str] | No
 
 
 def _fail(message: object, code: int) -> int:
-    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+    over_live_line = "\r\x1b[K" if sys.stderr.isatty() else ""
+    print(f"{over_live_line}error: {' '.join(str(message).split())}", file=sys.stderr)
     return code
 
 
