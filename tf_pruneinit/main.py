@@ -16,7 +16,9 @@ def command(argv: Sequence[str]) -> None:
     console = Console()
     run = None if execution.overwrite else runs.completed(execution.workdir, config)
     if run:
-        console.line("This run is complete (overwrite makes it again):")
+        replicas = (run.result or {})["replicas"]
+        made = f", made on {replicas} device(s)" if replicas != execution.devices else ""
+        console.line(f"This run is complete{made} (overwrite makes it again):")
     else:
         console.live("starting TensorFlow")
         start_tensorflow()
