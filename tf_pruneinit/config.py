@@ -17,6 +17,8 @@ SCOPES = ("global", "layerwise")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 JIT_COMPILE = ("auto", "true", "false")
 MAX_SEED = 2**31 - 1
+# The largest float32, which is what networks compute in.
+_LARGEST = 3.4e38
 
 
 def option(default: Any, help: str, **metadata: Any) -> Any:
@@ -25,11 +27,15 @@ def option(default: Any, help: str, **metadata: Any) -> Any:
 
 
 def _normalise(options: Any) -> None:
-    """Makes an integer given for a number a float: 1 and 1.0 are one experiment and have one address."""
+    """Makes a number a float, and zero positive: 1 and 1.0, 0.0 and -0.0 are one experiment and have one address."""
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        if isinstance(field.default, float) and isinstance(value, int) and not isinstance(value, bool):
-            object.__setattr__(options, field.name, float(value))
+        if isinstance(field.default, float) and _is_number(value):
+            object.__setattr__(options, field.name, float(value) + 0.0)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _require(condition: bool, rule: str, received: Any) -> None:
@@ -42,7 +48,7 @@ def _require_count(name: str, value: Any) -> None:
 
 
 def _require_number(name: str, value: Any, low: float, *, above: bool = False) -> None:
-    finite = isinstance(value, (int, float)) and math.isfinite(value)
+    finite = _is_number(value) and abs(value) <= _LARGEST
     rule = f"{name} must be a finite number {'>' if above else '>='} {low:g}"
     _require(finite and (value > low if above else value >= low), rule, value)
 
@@ -66,7 +72,7 @@ class Prune:
         _normalise(self)
         method = tables.lookup(tables.METHODS, self.method, "method")
         hint = f" (did you mean {self.sparsity / 100:g}?)" if _is_percentage(self.sparsity) else ""
-        valid = isinstance(self.sparsity, (int, float)) and 0 <= self.sparsity < 1
+        valid = _is_number(self.sparsity) and 0 <= self.sparsity < 1
         _require(valid, f"sparsity is the fraction of weights removed and must be in [0, 1){hint}", self.sparsity)
         if self.iterations is None:
             object.__setattr__(self, "iterations", method.iterations)
@@ -105,7 +111,11 @@ class Train:
 
     def __post_init__(self):
         _normalise(self)
-        object.__setattr__(self, "learning_rate_drops", tuple(float(epoch) for epoch in self.learning_rate_drops))
+        drops = self.learning_rate_drops
+        numbers = isinstance(drops, (tuple, list)) and all(_is_number(epoch) and math.isfinite(epoch) for epoch in drops)
+        increasing = numbers and all(0 < a < b for a, b in zip((1e-9, *drops), drops, strict=False))
+        _require(increasing, "learning_rate_drops must be epochs > 0 in increasing order", drops)
+        object.__setattr__(self, "learning_rate_drops", tuple(float(epoch) for epoch in drops))
         lengths = (self.epochs, self.steps)
         _require(lengths.count(None) == 1, "one of epochs and train_steps must be given, and not both", lengths)
         if self.steps is None:
@@ -114,9 +124,6 @@ class Train:
             _require_count("train_steps", self.steps)
         _require_count("batch_size", self.batch_size)
         _require_number("learning_rate", self.learning_rate, 0, above=True)
-        drops = self.learning_rate_drops
-        increasing = all(0 < a < b for a, b in zip((1e-9, *drops), drops, strict=False))
-        _require(increasing, "learning_rate_drops must be epochs > 0 in increasing order", drops)
         _require_number("momentum", self.momentum, 0)
         _require(self.momentum < 1, "momentum must be in [0, 1)", self.momentum)
         _require_number("weight_decay", self.weight_decay, 0)

@@ -63,11 +63,11 @@ def exit_code(command: Callable[[Sequence[str]], None], argv: Sequence[str] | No
     warnings.simplefilter("ignore", DeprecationWarning)
     warnings.simplefilter("ignore", FutureWarning)
     try:
-        command(sys.argv if argv is None else argv)
+        try:
+            command(sys.argv if argv is None else argv)
+        except HelpRequested as help_text:
+            print(help_text)
         sys.stdout.flush()
-        return 0
-    except HelpRequested as help_text:
-        print(help_text)
         return 0
     except UsageError as error:
         return _fail(error, 2)
@@ -87,13 +87,17 @@ def exit_code(command: Callable[[Sequence[str]], None], argv: Sequence[str] | No
 
 
 def _fail(message: object, code: int) -> int:
-    over_live_line = "\r\x1b[K" if sys.stderr.isatty() else ""
-    print(f"{over_live_line}error: {' '.join(str(message).split())}", file=sys.stderr)
+    _say("error", message)
     return code
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    _say("warning", message)
+
+
+def _say(kind: str, message: object) -> None:
+    over_live_line = "\r\x1b[K" if sys.stderr.isatty() else ""
+    print(f"{over_live_line}{kind}: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def start_tensorflow() -> None:

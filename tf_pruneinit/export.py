@@ -89,7 +89,11 @@ def load(path: str) -> Any:
     Raises:
       UsageError: if there is none at the path, or it cannot be read.
     """
-    if not tf.saved_model.contains_saved_model(path):
+    try:
+        there = tf.saved_model.contains_saved_model(path)
+    except tf.errors.OpError:  # gs://, http://, ...
+        there = False
+    if not there:
         raise UsageError(f"saved_model must be the folder of a SavedModel (it has a saved_model.pb); got {path!r}")
     try:
         return tf.saved_model.load(path)
@@ -110,6 +114,9 @@ def metadata(path: str) -> dict[str, Any]:
         raise UsageError(f"{path!r} was not exported by tf_pruneinit: its {METADATA} is missing or damaged") from error
     if not isinstance(described, dict) or not {"dataset", "input_shape", "preprocessing"} <= set(described):
         raise UsageError(f"{path!r} was not exported by tf_pruneinit: its {METADATA} lacks entries")
+    shape = described["input_shape"]
+    if not isinstance(shape, list) or not all(isinstance(side, int) for side in shape):
+        raise UsageError(f"{path!r} was not exported by tf_pruneinit: its {METADATA} has input_shape {shape!r}")
     return described
 
 

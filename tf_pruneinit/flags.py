@@ -81,7 +81,7 @@ def parse(argv: Sequence[str], purpose: str, groups: Mapping[str, flags.FlagValu
     flags.DEFINE_string("flagfile", "", "read flags, one a line, from this file", flag_values=values)
     try:
         extra = values(list(argv))[1:]
-    except (flags.Error, OSError) as error:
+    except (flags.Error, OSError, UnicodeError) as error:
         raise UsageError(" ".join(str(error).split())) from error
     if values["help"].value:
         raise HelpRequested(_help(argv[0], purpose, groups))
@@ -98,7 +98,7 @@ def _help(program: str, purpose: str, groups: Mapping[str, flags.FlagValues]) ->
     command = f"python -m tf_pruneinit.{module}" if program.endswith(".py") else module
     lines = [purpose, "", f"usage: {command} [--flag=value ...] [--flagfile=FILE]"]
     for title, group in groups.items():
-        lines += ["", f"{title}:"]
+        lines += ["", *textwrap.wrap(f"{title}:", 80)]
         for name in group:
             lines += _entry(f"--{name}", group[name].help or "")
     lines += ["", "Other:"]

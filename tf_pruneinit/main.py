@@ -6,6 +6,7 @@ from typing import Any
 
 from tf_pruneinit import flags, runs
 from tf_pruneinit.console import Console, duration, exit_code, start_tensorflow
+from tf_pruneinit.errors import UsageError
 
 PURPOSE = "Prunes a network at initialization, trains it, evaluates it and exports it."
 
@@ -16,16 +17,23 @@ def command(argv: Sequence[str]) -> None:
     console = Console()
     run = None if execution.overwrite else runs.completed(execution.workdir, config)
     if run:
-        replicas = (run.result or {})["replicas"]
-        made = f", made on {replicas} device(s)" if replicas != execution.devices else ""
-        console.line(f"This run is complete{made} (overwrite makes it again):")
+        console.line(_found(run, execution.devices))
     else:
         console.live("starting TensorFlow")
         start_tensorflow()
         from tf_pruneinit import experiment
 
         run = experiment.run(config, execution, console)
-    console.line("\n" + _summary(run.result or {}, run.path))
+        console.line("\n" + _summary(run.result or {}, run.path))
+
+
+def _found(run: runs.Run, devices: int) -> str:
+    result = run.result or {}
+    try:
+        made = f", made on {result['replicas']} device(s)" if result["replicas"] != devices else ""
+        return f"This run is complete{made} (overwrite makes it again):\n\n{_summary(result, run.path)}"
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{run.file(runs.RESULT)} is damaged: it lacks {error}; overwrite makes the run again") from error
 
 
 def _summary(result: dict[str, Any], path: str) -> str:

@@ -64,11 +64,16 @@ def layerwise_masks(scores: Scores, sparsity: float, within: Scores | None = Non
     """
     flat, alive = _flatten(scores, within)
     sizes = np.array([score.size for score in scores.values()])
-    exact = (1 - sparsity) * sizes
-    counts = np.floor(exact).astype(np.int64)
-    missing = remaining_count(sparsity, flat.size) - counts.sum()
-    counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
     edges = np.cumsum(sizes)[:-1]
+    left = np.array([np.count_nonzero(part) for part in np.split(alive, edges)])
+    total = remaining_count(sparsity, flat.size)
+    exact = (1 - sparsity) * sizes
+    counts = np.minimum(np.floor(exact).astype(np.int64), left)
+    order = np.argsort(counts - exact, kind="stable")
+    _require_left(total, left.sum())
+    # Remainders grow as well as shrink from one density to the next: a layer gets no weight back that it has lost.
+    while missing := total - counts.sum():
+        counts[order[counts[order] < left[order]][:missing]] += 1
     kept = [_keep_highest(*layer) for layer in zip(np.split(flat, edges), np.split(alive, edges), counts, strict=True)]
     return _unflatten(np.concatenate(kept), scores)
 
@@ -98,8 +103,7 @@ def _flatten(scores: Scores, within: Scores | None) -> tuple[np.ndarray, np.ndar
 def _keep_highest(scores: np.ndarray, alive: np.ndarray, count: int) -> np.ndarray:
     """A boolean vector that is true at exactly the `count` highest scores among those alive, ties to the earlier one."""
     places = np.flatnonzero(alive)
-    if count > places.size:
-        raise UsageError(f"pruning never brings weights back: {count} were to be kept, but only {places.size} are left")
+    _require_left(count, places.size)
     kept = np.zeros(scores.size, bool)
     if count == 0:
         return kept
@@ -110,6 +114,11 @@ def _keep_highest(scores: np.ndarray, alive: np.ndarray, count: int) -> np.ndarr
     ties = np.flatnonzero(ranked == threshold)
     kept[places[ties[: count - np.count_nonzero(above)]]] = True
     return kept
+
+
+def _require_left(count: int, left: int) -> None:
+    if count > left:
+        raise UsageError(f"pruning never brings weights back: {count} were to be kept, but only {left} are left")
 
 
 def _unflatten(kept: np.ndarray, scores: Scores) -> Masks:

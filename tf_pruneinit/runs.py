@@ -84,28 +84,50 @@ def open_run(workdir: str, config: Config) -> Iterator[Run]:
       UsageError: if the directory cannot be written, is that of another configuration, or is being written by another process.
     """
     run = Run(os.path.join(workdir, config.address))
-    made = [path for path in (workdir, run.path) if not os.path.isdir(path)]
+    made = _missing(run.path)
     with contextlib.ExitStack() as stack:
         try:
+            if not made:
+                _require_same(run, config)
             os.makedirs(run.path, exist_ok=True)
             lock = stack.enter_context(open(run.file(_LOCK), "w"))
             _lock(lock, run)
             _require_same(run, config)
             # The result goes first: a run that is being made again is not complete.
-            for name in (RESULT, RECORDS, MASKS, SAVED_MODEL, TENSORBOARD):
+            for name in (RESULT, RECORDS, MASKS, SAVED_MODEL, TENSORBOARD, *_unfinished(run)):
                 _remove(run.file(name))
             _write_json(run.file(CONFIG), config.to_json())
         except OSError as error:
+            _remove_empty(made)
             raise UsageError(f"workdir must be a directory that can be written; got {workdir!r} ({error.strerror})") from error
         try:
             yield run
         except UsageError:
             if run.path in made:
                 shutil.rmtree(run.path)
-            if workdir in made:
-                with contextlib.suppress(OSError):  # Another run may have begun in it.
-                    os.rmdir(workdir)
+            _remove_empty(made)
             raise
+
+
+def _missing(path: str) -> list[str]:
+    """Those of a path and the folders above it that do not exist, the deepest first."""
+    made = []
+    while path and not os.path.lexists(path):
+        made.append(path)
+        path = os.path.dirname(path)
+    return made
+
+
+def _remove_empty(paths: list[str]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):  # Another run may have begun in it.
+            os.rmdir(path)
+
+
+def _unfinished(run: Run) -> list[str]:
+    """Files that a process was writing when it was killed: `_atomically` names them so."""
+    begins = tuple(f".{name}." for name in (CONFIG, MASKS, RESULT))
+    return [name for name in os.listdir(run.path) if name.startswith(begins)]
 
 
 def _lock(file: TextIO, run: Run) -> None:
@@ -120,7 +142,7 @@ def _require_same(run: Run, config: Config) -> None:
     try:
         stored = _read_json(run.file(CONFIG))
     except FileNotFoundError:
-        others = [name for name in os.listdir(run.path) if name != _LOCK]
+        others = sorted({*os.listdir(run.path)} - {_LOCK, *_unfinished(run)})
         if others:
             raise UsageError(f"{run.path} is not a run directory: it has no {CONFIG}, but {others[0]}") from None
         return

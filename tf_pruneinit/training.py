@@ -8,6 +8,7 @@ the sum over replicas and the optimizer are outside it.
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import time
@@ -49,7 +50,8 @@ def total_steps(plan: Train, examples: int) -> int:
 def schedule(plan: Train, examples: int) -> optimizers.StepSchedule:
     """Returns the learning rate of each step."""
     steps_an_epoch = math.ceil(examples / plan.batch_size)
-    drops = [round(epoch * steps_an_epoch) for epoch in plan.learning_rate_drops]
+    end = total_steps(plan, examples)
+    drops = [round(epoch * steps_an_epoch) for epoch in plan.learning_rate_drops if epoch * steps_an_epoch < end]
     return optimizers.StepSchedule(plan.learning_rate, drops, round(plan.warmup_epochs * steps_an_epoch))
 
 
@@ -236,13 +238,19 @@ class _Pace:
         return self._seconds / self._steps * steps + evaluation * math.ceil(steps / steps_an_epoch)
 
 
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """One strategy for the same devices: a second one numbers its collective operations as the first did, and they collide."""
+    return tf.distribute.MirroredStrategy(devices)
+
+
 class Engine:
     """The compiled training loop: variables and images on each replica, and the function that takes many steps."""
 
     def __init__(self, model: keras.Model, dataset: Dataset, plan: Train, *, devices: int = 1, jit: bool = False):
         if devices > 1:
             prepare_devices(devices)
-            self._strategy = tf.distribute.MirroredStrategy(available_devices()[:devices])
+            self._strategy = _mirrored(tuple(available_devices()[:devices]))
         else:
             self._strategy = tf.distribute.get_strategy()
         self._devices = devices

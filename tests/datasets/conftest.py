@@ -1,0 +1,65 @@
+"""TFDS folders of small, made-up data, as TFDS writes them: no download."""
+
+import numpy as np
+import pytest
+
+SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+COUNTS = {"train": 30, "test": 20}
+
+
+def examples(name, split):
+    """Images and labels; labels count through the classes."""
+    count = COUNTS[split]
+    images = np.random.default_rng(len(name) + count).integers(0, 256, (count, *SHAPES[name]))
+    return images.astype("uint8"), np.arange(count) % 10
+
+
+def write(folder, name, encoding="png"):
+    """Writes a dataset of the table, with the version that TFDS has, below a data directory."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    image = tfds.features.Image(shape=SHAPES[name], dtype=np.uint8, encoding_format=encoding)
+    features = {"image": image, "label": tfds.features.ClassLabel(num_classes=10)}
+    names = {"id": tfds.features.Text()} if name == "cifar10" else {}
+    splits = {}
+    for split in COUNTS:
+        images, labels = examples(name, split)
+        named = {key: [f"{split}_{i}" for i in range(len(labels))] for key in names}
+        splits[split] = tf.data.Dataset.from_tensor_slices({"image": images, "label": labels, **named})
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name,
+        version=str(tfds.builder(name, data_dir=str(folder)).version),
+        features=tfds.features.FeaturesDict(features | names),
+        split_datasets=splits,
+        data_dir=str(folder),
+        disable_shuffling=True,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tfds_folder(tmp_path_factory):
+    """A data directory with MNIST and CIFAR-10; tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("tfds")
+    for name in SHAPES:
+        write(folder, name)
+    return folder
+
+
+@pytest.fixture
+def made_up():
+    """The functions that make the data: `examples(name, split)` and `write(folder, name, encoding)`."""
+    return examples, write
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Every address is out of reach, at once."""
+    import urllib.error
+    import urllib.request
+
+    def refuse(request, timeout):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)

@@ -1,0 +1,57 @@
+import keras
+import numpy as np
+import pytest
+
+import tf_pruneinit
+
+
+def dense(*sizes, **options):
+    layers = [keras.layers.Dense(units, name=f"fc{i}", **options) for i, units in enumerate(sizes[1:], start=1)]
+    return keras.Sequential([keras.Input((sizes[0],)), *layers], name="net")
+
+
+def test_two_dense_layers_by_hand():
+    model = dense(2, 2, 1, use_bias=False)
+    model.layers[0].kernel.assign([[1.0, -2.0], [3.0, 0.0]])
+    model.layers[1].kernel.assign([[-1.0], [2.0]])
+    # With absolute values ones give (4, 2), and R = 4 + 4.
+    first, second = tf_pruneinit.score(model, "synflow").values()
+    np.testing.assert_array_equal(first, [[1, 4], [3, 0]])
+    np.testing.assert_array_equal(second, [[4], [4]])
+
+
+def test_biases_and_normalisation_count_by_their_absolute_values():
+    inputs = keras.Input((1,))
+    x = keras.layers.Dense(1, name="fc1")(inputs)
+    x = keras.layers.BatchNormalization(epsilon=0, name="bn")(x)
+    model = keras.Model(inputs, keras.layers.Dense(1, name="fc2")(x))
+    fc1, bn, fc2 = (model.get_layer(name) for name in ("fc1", "bn", "fc2"))
+    for variable, value in ((fc1.kernel, -2), (fc1.bias, -3), (bn.gamma, -4), (bn.beta, -5), (fc2.kernel, -6), (fc2.bias, -7)):
+        variable.assign([[value]] if len(variable.shape) == 2 else [value])
+    bn.moving_mean.assign([1.0])
+    bn.moving_variance.assign([4.0])
+    # fc1: 2 + 3; normalised by the moving statistics: (5 - 1) / 2 * 4 + 5 = 13; R = 6 * 13 + 7.
+    scores = tf_pruneinit.score(model, "synflow")
+    np.testing.assert_allclose(scores["fc1/kernel"], [[2 * 6 * 4 / 2]])
+    np.testing.assert_allclose(scores["fc2/kernel"], [[6 * 13]])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_layer_of_a_network_without_biases_has_the_same_sum_of_scores(seed):
+    keras.utils.set_random_seed(seed)
+    x = inputs = keras.Input((8, 8, 2))
+    for filters in (3, 5):
+        x = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+        x = keras.layers.MaxPooling2D()(keras.layers.ReLU()(x))
+    x = keras.layers.Dense(6, use_bias=False)(keras.layers.Flatten()(x))
+    model = keras.Model(inputs, keras.layers.Dense(4, use_bias=False)(keras.layers.ReLU()(x)))
+    sums = [scores.sum() for scores in tf_pruneinit.score(model, "synflow").values()]
+    assert len(sums) == 4
+    np.testing.assert_allclose(sums, sums[0], rtol=1e-12)
+
+
+def test_flow_beyond_the_range_of_float32_is_finite():
+    model = dense(*[10] * 9, use_bias=False, kernel_initializer=keras.initializers.Constant(1e8))
+    flow = 10 * (10 * 1e8) ** 8
+    for scores in tf_pruneinit.score(model, "synflow").values():
+        np.testing.assert_allclose(scores, np.full((10, 10), flow / 100), rtol=1e-6)

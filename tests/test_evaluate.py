@@ -1,0 +1,215 @@
+"""A SavedModel on a dataset: the accuracy that its run recorded, and what is refused."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tf_pruneinit import evaluate, main, runs, tables
+from tf_pruneinit.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> runs.Run:
+    """A complete run; tests leave it as it is."""
+    workdir = tmp_path_factory.mktemp("runs")
+    assert main.main(["main", f"--workdir={workdir}", "--model=convnet", "--sparsity=0.5", "--train_steps=5"]) == 0
+    (path,) = workdir.iterdir()
+    return runs.Run(str(path))
+
+
+@pytest.fixture
+def saved_model(run, tmp_path) -> pathlib.Path:
+    """A copy of its SavedModel, to damage."""
+    return pathlib.Path(shutil.copytree(run.file(runs.SAVED_MODEL), tmp_path / "saved_model"))
+
+
+def call(*flags: str) -> int:
+    return evaluate.main(["evaluate", *flags])
+
+
+def mistake(capfd, *flags: str) -> str:
+    """The one line that a mistake gets, with exit code 2."""
+    capfd.readouterr()
+    code = call(*flags)
+    shown, error = capfd.readouterr()
+    assert (code, shown, error.count("\n")) == (2, "", 1), error
+    assert error.startswith("error: ")
+    return error
+
+
+def found_by(capfd, *flags: str) -> dict:
+    capfd.readouterr()
+    assert call("--json", *flags) == 0
+    shown, error = capfd.readouterr()
+    assert error == ""
+    return json.loads(shown)
+
+
+def test_repeats_what_the_run_recorded(run, capfd):
+    found = found_by(capfd, f"--saved_model={run.file(runs.SAVED_MODEL)}")
+    result = run.result
+    assert found["accuracy"] == result["test_accuracy"]
+    assert found["loss"] == pytest.approx(result["test_loss"], rel=1e-5)
+    assert {key: found[key] for key in ("sparsity", "remaining", "total")} == {
+        key: result[key] for key in ("sparsity", "remaining", "total")
+    }
+    assert (found["dataset"], found["examples"]) == ("digits", 359)
+
+
+def test_density_of_each_layer_is_that_of_its_mask(run, capfd):
+    found = found_by(capfd, f"--saved_model={run.file(runs.SAVED_MODEL)}")
+    with np.load(run.file(runs.MASKS)) as masks:
+        expected = [(path, list(mask.shape), mask.mean()) for path, mask in masks.items()]
+    assert [(layer["name"], layer["shape"], layer["density"]) for layer in found["layers"]] == expected
+
+
+def test_dense_run_has_density_one(tmp_path, capfd):
+    assert main.main(["main", f"--workdir={tmp_path}", "--method=dense", "--train_steps=1"]) == 0
+    (path,) = tmp_path.iterdir()
+    found = found_by(capfd, f"--saved_model={path}/saved_model")
+    assert [layer["density"] for layer in found["layers"]] == [1.0, 1.0, 1.0]
+    assert found["accuracy"] == runs.Run(str(path)).result["test_accuracy"]
+
+
+def test_table_shows_layers_accuracy_and_loss(run, capfd):
+    capfd.readouterr()
+    assert call(f"--saved_model={run.file(runs.SAVED_MODEL)}") == 0
+    shown, error = capfd.readouterr()
+    result = run.result
+    assert error == ""
+    assert all(layer["name"] in shown for layer in result["layers"])
+    assert f"test accuracy  {result['test_accuracy']:.2%}" in shown
+    assert f"{result['test_loss']:.4f}" in shown
+
+
+@pytest.mark.parametrize("batch_size", [1000, 7])
+def test_size_of_batches_changes_nothing(run, capfd, batch_size):
+    flags = [f"--saved_model={run.file(runs.SAVED_MODEL)}"]
+    found, other = found_by(capfd, *flags), found_by(capfd, *flags, f"--batch_size={batch_size}")
+    assert other["accuracy"] == found["accuracy"]
+    assert other["loss"] == pytest.approx(found["loss"], rel=1e-6)
+
+
+def test_folder_may_be_moved_and_end_in_a_slash(saved_model, capfd):
+    assert found_by(capfd, f"--saved_model={saved_model}/")["examples"] == 359
+
+
+def test_json_of_a_process_of_its_own_is_one_object_and_nothing_else(run):
+    """TensorFlow's greetings, which only a process of its own shows, are on neither stream."""
+    arguments = ["-m", "tf_pruneinit.evaluate", f"--saved_model={run.file(runs.SAVED_MODEL)}", "--json"]
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    ran = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert json.loads(ran.stdout)["accuracy"] == run.result["test_accuracy"]
+
+
+def add_dataset(monkeypatch, shape=(8, 8, 1), classes=10):
+    """Adds a row of blank images to the table of datasets."""
+
+    def load(data_dir):
+        from tf_pruneinit import datasets
+
+        split = datasets.Split(np.zeros((classes, *shape), np.uint8), np.arange(classes, dtype=np.int32))
+        return datasets.Dataset("blank", classes, split, split, datasets.Preprocessing(1, (0,), (1,)), note="all blank")
+
+    monkeypatch.setitem(tables.DATASETS, "blank", tables.Dataset(load, "blank images", "convnet"))
+
+
+def test_another_dataset_that_fits_is_evaluated_and_its_note_shown(run, capfd, monkeypatch):
+    add_dataset(monkeypatch)
+    flags = [f"--saved_model={run.file(runs.SAVED_MODEL)}", "--dataset=blank"]
+    found = found_by(capfd, *flags)
+    assert (found["dataset"], found["examples"], found["accuracy"], found["dataset_note"]) == ("blank", 10, 0.1, "all blank")
+    assert call(*flags) == 0
+    assert "note           all blank" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "shape, classes, received",
+    [
+        ((28, 28, 1), 10, "28x28x1 in 10 classes"),
+        ((8, 8, 3), 10, "8x8x3 in 10 classes"),
+        ((8, 8, 1), 11, "8x8x1 in 11 classes"),
+    ],
+)
+def test_dataset_that_does_not_fit_is_refused(run, capfd, monkeypatch, shape, classes, received):
+    add_dataset(monkeypatch, shape, classes)
+    error = mistake(capfd, f"--saved_model={run.file(runs.SAVED_MODEL)}", "--dataset=blank")
+    assert f"the SavedModel takes images of 8x8x1 in 10 classes; got blank, {received}" in error
+
+
+@pytest.mark.parametrize(
+    "flags, rule",
+    [
+        ([], "saved_model must name the folder of a SavedModel; got none"),
+        (["--saved_model="], "saved_model must name the folder of a SavedModel; got none"),
+        (["--saved_model=nowhere", "--batch_size=0"], "batch_size must be an integer >= 1; got 0"),
+        (["--saved_model=nowhere", "--batch_size=many"], "batch_size=many"),
+        (["--saved_model=nowhere", "--dataset=imagenet"], "dataset must be one of digits, mnist, cifar10; got 'imagenet'"),
+        (["--saved_model=nowhere", "--json=perhaps"], "json=perhaps"),
+        (["--saved_model=nowhere", "--sparsity=0.5"], "sparsity"),
+        (["nowhere"], "got the argument 'nowhere'"),
+    ],
+)
+def test_mistaken_flag_is_answered_by_its_rule(capfd, flags, rule):
+    assert rule in mistake(capfd, *flags)
+
+
+@pytest.mark.parametrize("place", ["nowhere", "empty", "file", "foo://bar"])
+def test_place_without_a_saved_model_is_refused(tmp_path, capfd, place):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("text")
+    path = place if "://" in place else str(tmp_path / place)
+    error = mistake(capfd, f"--saved_model={path}")
+    assert "saved_model must be the folder of a SavedModel" in error and repr(path) in error
+
+
+@pytest.mark.parametrize("file", ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"])
+@pytest.mark.parametrize("left", [0.0, 0.5, 0.999])
+def test_truncated_saved_model_is_refused(saved_model, capfd, file, left):
+    content = (saved_model / file).read_bytes()
+    (saved_model / file).write_bytes(content[: int(left * len(content))])
+    assert f"the SavedModel in '{saved_model}' cannot be read" in mistake(capfd, f"--saved_model={saved_model}")
+
+
+def test_saved_model_without_its_variables_is_refused(saved_model, capfd):
+    shutil.rmtree(saved_model / "variables")
+    assert "cannot be read" in mistake(capfd, f"--saved_model={saved_model}")
+
+
+METADATA = {"dataset": "digits", "input_shape": [8, 8, 1], "preprocessing": {}}
+DAMAGED = [
+    json.dumps({**METADATA, **wrong}) for wrong in ({"input_shape": 8}, {"dataset": "imagenet"}, {"dataset": ["digits"]})
+]
+
+
+@pytest.mark.parametrize("content", [None, "", '{"data', "[]", "{}", *DAMAGED])
+def test_metadata_that_is_missing_or_damaged_is_refused(saved_model, capfd, content):
+    if content is None:
+        os.remove(saved_model / "metadata.json")
+    else:
+        (saved_model / "metadata.json").write_text(content)
+    mistake(capfd, f"--saved_model={saved_model}")
+
+
+@pytest.mark.parametrize("metadata", [False, True])
+def test_saved_model_of_another_program_is_refused(tmp_path, capfd, metadata):
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.weight = tf.Variable(1.0)
+    tf.saved_model.save(module, str(tmp_path / "foreign"))
+    if metadata:
+        (tmp_path / "foreign" / "metadata.json").write_text(json.dumps(METADATA))
+    assert "was not exported by tf_pruneinit" in mistake(capfd, f"--saved_model={tmp_path / 'foreign'}")
+
+
+def test_function_raises_what_the_command_prints(tmp_path):
+    with pytest.raises(UsageError, match="saved_model must be the folder of a SavedModel"):
+        evaluate.evaluate(evaluate.Options(saved_model=str(tmp_path)))

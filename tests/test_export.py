@@ -1,0 +1,188 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tf_pruneinit
+from tf_pruneinit import export, layers, models
+from tf_pruneinit.datasets import Preprocessing
+from tf_pruneinit.errors import RunError, UsageError
+
+SHAPE = (8, 8, 1)
+PREPROCESSING = Preprocessing(scale=255, mean=(0.25,), deviation=(0.5,))
+METADATA = {"method": "random", "sparsity_asked": 0.8, "dataset": "digits"}
+BYTES = np.random.default_rng(0).integers(0, 256, (6, *SHAPE)).astype("uint8")
+
+
+def pruned(precision="float32", name="convnet"):
+    """A pruned network whose weights and statistics are nothing special."""
+    rng = np.random.default_rng(1)
+    model = tf_pruneinit.prune(models.build(name, SHAPE, 4, 0, precision=precision), "random", 0.8)
+    for variable in model.variables:
+        if "bn" in variable.path:
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return pruned()
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "saved_model"
+    export.save(model, str(folder), PREPROCESSING, METADATA)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def logits(model):
+    return model(PREPROCESSING(BYTES), training=False).numpy()
+
+
+class TestSave:
+    def test_plain_tensorflow_serves_it_without_this_package(self, folder, model, logits, tmp_path):
+        np.save(tmp_path / "bytes.npy", BYTES)
+        code = """
+import sys
+sys.modules["tf_pruneinit"] = None
+import numpy as np, tensorflow as tf
+loaded = tf.saved_model.load(sys.argv[1])
+images = np.load("bytes.npy")
+raw = loaded.signatures["serving_raw"](images=tf.constant(images))["logits"]
+ready = loaded.signatures["serving_default"](images=tf.constant((images / 255 - 0.25) / 0.5, tf.float32))["logits"]
+np.savez("logits.npz", raw=raw, ready=ready)
+np.savez("masks.npz", **{path: mask.numpy() for path, mask in loaded.masks.items()})
+np.savez("kernels.npz", **{path: kernel.numpy() for path, kernel in loaded.kernels.items()})
+"""
+        subprocess.run([sys.executable, "-I", "-c", code, folder], cwd=tmp_path, check=True)
+        found, masks, kernels = (np.load(tmp_path / f"{name}.npz") for name in ("logits", "masks", "kernels"))
+        np.testing.assert_allclose(found["raw"], logits, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found["ready"], logits, rtol=1e-4, atol=1e-5)
+        assert set(masks) == set(kernels) == set(layers.kernels(model))
+        for path, layer in layers.kernels(model).items():
+            np.testing.assert_array_equal(masks[path], layer.mask)
+            np.testing.assert_array_equal(kernels[path], layer.kernel)
+            assert not kernels[path][masks[path] == 0].any()
+            assert layer._kernel.numpy()[masks[path] == 0].all()
+
+    def test_every_variable_is_stored_once_and_masks_in_a_byte_a_weight(self, folder, model):
+        reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+        types = reader.get_variable_to_dtype_map()
+        stored = {"float32": 0, "uint8": 0}
+        for key, shape in reader.get_variable_to_shape_map().items():
+            if types[key] != tf.string:
+                stored[types[key].name] += int(np.prod(shape))
+        masks = sum(layer.mask.shape.num_elements() for layer in layers.kernels(model).values())
+        assert stored == {"float32": sum(variable.shape.num_elements() for variable in model.variables) - masks, "uint8": masks}
+
+    def test_the_model_stays_as_it_is(self, model, tmp_path):
+        before = [variable.numpy() for variable in model.variables]
+        export.save(model, str(tmp_path / "again"), PREPROCESSING, METADATA)
+        for variable, value in zip(model.variables, before, strict=True):
+            np.testing.assert_array_equal(variable, value)
+
+    def test_metadata_says_what_the_images_must_be(self, folder):
+        described = json.loads((folder / "metadata.json").read_text())
+        assert described.items() >= METADATA.items()
+        assert described["input_shape"] == [8, 8, 1]
+        assert described["preprocessing"].items() >= {"scale": 255, "mean": [0.25], "deviation": [0.5]}.items()
+        assert export.metadata(str(folder)) == described
+
+    @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+    def test_mixed_precision_serves_float32_logits(self, precision, tmp_path):
+        model = pruned(precision)
+        export.save(model, str(tmp_path / "half"), PREPROCESSING, METADATA)
+        got = export.load(str(tmp_path / "half")).signatures["serving_raw"](tf.constant(BYTES))["logits"]
+        assert got.dtype == tf.float32
+        np.testing.assert_allclose(got, model(PREPROCESSING(BYTES), training=False), rtol=0.05, atol=0.05)
+
+    def test_any_number_of_images_is_served(self, folder, logits):
+        serve = tf.saved_model.load(str(folder)).signatures["serving_raw"]
+        for count in (1, 5):
+            np.testing.assert_allclose(serve(tf.constant(BYTES[:count]))["logits"], logits[:count], rtol=1e-4, atol=1e-5)
+
+    def test_nested_models_are_exported(self, tmp_path):
+        inputs = keras.Input(SHAPE)
+        head = keras.Sequential([keras.Input((64,)), keras.layers.Dense(4, name="fc")], name="head")
+        model = tf_pruneinit.prune(keras.Model(inputs, head(keras.layers.Flatten()(inputs))), "magnitude", 0.5)
+        export.save(model, str(tmp_path / "nested"), PREPROCESSING, METADATA)
+        (kernel,) = export.load(str(tmp_path / "nested")).kernels.values()
+        np.testing.assert_array_equal(kernel, model.get_layer("head").get_layer("fc").kernel)
+
+    def test_a_folder_that_computes_something_else_is_an_error(self, model, tmp_path, monkeypatch):
+        wrong = pruned(name="lenet_300_100")
+        export.save(wrong, str(tmp_path / "wrong"), PREPROCESSING, METADATA)
+        other = export.load(str(tmp_path / "wrong"))
+        monkeypatch.setattr(export, "load", lambda path: other)
+        with pytest.raises(RunError, match=r"^the exported model differs from the trained one by \d"):
+            export.save(model, str(tmp_path / "saved_model"), PREPROCESSING, METADATA)
+
+
+def cut_in_half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+class TestLoad:
+    @pytest.fixture
+    def copy(self, folder, tmp_path):
+        return shutil.copytree(folder, tmp_path / "copy")
+
+    def test_masks_are_those_of_the_model(self, folder, model):
+        masks = export.masks(export.load(str(folder)))
+        assert list(masks) == list(layers.kernels(model))
+        for path, mask in tf_pruneinit.masks(model).items():
+            assert masks[path].dtype == np.uint8
+            np.testing.assert_array_equal(masks[path], mask)
+
+    def test_a_path_without_a_saved_model_is_refused(self, tmp_path):
+        (tmp_path / "file").write_text("text")
+        for path in (tmp_path, tmp_path / "missing", tmp_path / "file"):
+            with pytest.raises(
+                UsageError, match=r"saved_model must be the folder of a SavedModel \(it has a saved_model.pb\); got"
+            ):
+                export.load(str(path))
+
+    @pytest.mark.parametrize(
+        ("file", "damage"),
+        [
+            ("saved_model.pb", cut_in_half),
+            ("saved_model.pb", lambda path: path.write_bytes(b"")),
+            ("saved_model.pb", lambda path: path.write_bytes(b"not a protocol buffer")),
+            ("variables/variables.index", lambda path: path.unlink()),
+            ("variables/variables.index", cut_in_half),
+            ("variables/variables.data-00000-of-00001", lambda path: path.unlink()),
+            ("variables/variables.data-00000-of-00001", cut_in_half),
+        ],
+    )
+    def test_a_damaged_saved_model_is_refused_on_one_line(self, copy, file, damage):
+        damage(copy / file)
+        with pytest.raises(UsageError, match=r"the SavedModel in .* cannot be read: ") as caught:
+            export.load(str(copy))
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("damage", "message"),
+        [
+            (lambda path: path.unlink(), "is missing or damaged"),
+            (lambda path: path.write_text("{"), "is missing or damaged"),
+            (lambda path: path.write_bytes(b"\xff\xfe"), "is missing or damaged"),
+            (lambda path: path.write_text("[]"), "lacks entries"),
+            (lambda path: path.write_text('{"dataset": "digits"}'), "lacks entries"),
+        ],
+    )
+    def test_damaged_metadata_is_refused(self, copy, damage, message):
+        damage(copy / "metadata.json")
+        with pytest.raises(UsageError, match=f"was not exported by tf_pruneinit: its metadata.json {message}"):
+            export.metadata(str(copy))
+
+    def test_a_saved_model_of_something_else_has_no_masks(self, tmp_path):
+        tf.saved_model.save(tf.Module(), str(tmp_path / "other"))
+        with pytest.raises(UsageError, match="the SavedModel has no masks: it was not exported by tf_pruneinit"):
+            export.masks(export.load(str(tmp_path / "other")))

@@ -1,0 +1,113 @@
+"""Imports point down, never sideways or up; and what needs no TensorFlow does not wait for it."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = "tf_pruneinit"
+ROOT = pathlib.Path(__file__).parent.parent / PACKAGE
+
+# A module imports only from layers above it in this list. A package (datasets, models, scorers) stands in one place, and its
+# files may import each other. `__init__` names the public functions and imports them when they are first used.
+LAYERS = [
+    ("__init__", "errors", "seeds", "records", "optimizers"),
+    ("tables", "ranking", "sparsity", "scalars", "console"),
+    ("config", "layers", "datasets"),
+    ("recipes", "runs", "models", "scorers", "metrics", "export"),
+    ("flags", "pruning", "training"),
+    ("experiment",),
+    ("main", "evaluate"),
+]
+LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
+
+# All that `--help`, a mistaken flag and a complete run need.
+LIGHT = ["tables", "ranking", "sparsity", "recipes", "runs", "console", "main", "evaluate"]
+HEAVY = {"tensorflow", "keras", "tensorflow_datasets", "sklearn"}
+
+
+def place(path: pathlib.Path) -> str:
+    """The entry of the list that a file belongs to: its module, or its package."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def runtime_nodes(tree: ast.AST):
+    """All nodes, inside functions too, but for those that only type checkers read."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from runtime_nodes(node)
+
+
+def imported(path: pathlib.Path) -> set[str]:
+    """Entries of the list that a file imports."""
+    names = set()
+    for node in runtime_nodes(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    parts = [name.split(".") for name in names if name.split(".")[0] == PACKAGE]
+    return {part[1] if len(part) > 1 and part[1] in LEVEL else "__init__" for part in parts}
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def test_every_module_has_its_place():
+    modules = [module for modules in LAYERS for module in modules]
+    assert sorted(modules) == sorted({place(path) for path in FILES})
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path):
+    here = place(path)
+    others = imported(path) - {here}
+    assert {other for other in others if LEVEL[other] >= LEVEL[here]} == set()
+
+
+def packages_after(code: str, *arguments: str) -> tuple[int, set[str]]:
+    """The exit code of Python that runs this code with these arguments, and the packages that it has imported in the end."""
+    names = "{name.split('.')[0] for name in sys.modules}"
+    report = f"import atexit, sys; atexit.register(lambda: print(*{names}, file=sys.stderr))"
+    ran = subprocess.run([sys.executable, "-c", f"{report}\n{code}", *arguments], capture_output=True, text=True)
+    return ran.returncode, set(ran.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_module_imports_no_tensorflow(module):
+    code, packages = packages_after(f"import tf_pruneinit.{module}")
+    assert code == 0
+    assert not packages & HEAVY
+
+
+@pytest.mark.parametrize(
+    "module, flag, expected",
+    [
+        ("main", "--help", 0),
+        ("main", "--version", 0),
+        ("main", "--sparsty=0.5", 2),
+        ("main", "--sparsity=95", 2),
+        ("main", "--method=nonsense", 2),
+        ("evaluate", "--help", 0),
+        ("evaluate", "--dataset=nonsense", 2),
+    ],
+)
+def test_help_and_mistaken_flags_are_answered_without_tensorflow(module, flag, expected):
+    code, packages = packages_after(f"import runpy; runpy.run_module('tf_pruneinit.{module}', run_name='__main__')", flag)
+    assert code == expected
+    assert PACKAGE in packages
+    assert not packages & HEAVY
+
+
+def test_public_names_are_found_when_they_are_used():
+    import tf_pruneinit
+
+    assert all(callable(getattr(tf_pruneinit, name)) for name in tf_pruneinit.__all__)
+    assert set(tf_pruneinit.__all__) <= set(dir(tf_pruneinit))
+    with pytest.raises(AttributeError, match="tf_pruneinit"):
+        _ = tf_pruneinit.nonsense

@@ -1,0 +1,421 @@
+"""The main job from its command line, from flags to the files of the run."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tf_pruneinit import main, records, runs, tables
+
+QUICK = ("--train_steps=3", "--batch_size=64")
+
+
+def call(workdir, *flags: str) -> int:
+    return main.main(["main", f"--workdir={workdir}", *QUICK, *flags])
+
+
+def run_in(workdir) -> runs.Run:
+    (path,) = pathlib.Path(workdir).iterdir()
+    return runs.Run(str(path))
+
+
+def contents(path) -> dict[str, tuple[int, bytes]]:
+    """When each file below a path was written, and what is in it; but for locks, which hold nothing."""
+    files = [file for file in pathlib.Path(path).rglob("*") if file.is_file() and file.name != ".lock"]
+    return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> pathlib.Path:
+    """The working directory of one complete run; tests leave it as it is."""
+    workdir = tmp_path_factory.mktemp("finished")
+    assert call(workdir, "--sparsity=0.95") == 0
+    return workdir
+
+
+def mistake(capfd, workdir, *flags: str) -> str:
+    """The one line that a mistake gets, with exit code 2, and nothing left behind."""
+    capfd.readouterr()
+    code = main.main(["main", f"--workdir={workdir}", *flags])
+    error = capfd.readouterr().err
+    assert (code, error.count("\n")) == (2, 1), error
+    assert error.startswith("error: ")
+    assert not os.path.exists(workdir)
+    return error
+
+
+@pytest.mark.parametrize("method", [*tables.METHODS, "dense"])
+def test_every_method_prunes_trains_evaluates_and_exports(tmp_path, capfd, method):
+    assert call(tmp_path, f"--method={method}", *([] if method == "dense" else ["--sparsity=0.95"])) == 0
+    run = run_in(tmp_path)
+    result = run.result
+    remaining = 50200 if method == "dense" else round(0.05 * 50200)
+    assert (result["method"], result["remaining"], result["total"]) == (method, remaining, 50200)
+    assert result["sparsity"] == pytest.approx(1 - remaining / 50200)
+    with np.load(run.file(runs.MASKS)) as masks:
+        assert [(layer["name"], layer["shape"], layer["total"], layer["remaining"]) for layer in result["layers"]] == [
+            (path, list(mask.shape), mask.size, mask.sum()) for path, mask in masks.items()
+        ]
+        assert sum(mask.sum() for mask in masks.values()) == remaining
+        assert {mask.dtype for mask in masks.values()} == {np.dtype("uint8")}
+    shown, error = capfd.readouterr()
+    assert f"{result['test_accuracy']:.2%}" in shown.splitlines()[-3]
+    assert run.path in shown
+    assert "Traceback" not in error
+
+
+def test_result_says_how_it_came_about(finished):
+    result = run_in(finished).result
+    assert 0 <= result["test_accuracy"] <= 1 and result["test_loss"] > 0
+    assert set(result["seconds"]) == {"data", "prune", "train", "export"}
+    assert {"tf_pruneinit", "python", "tensorflow", "keras", "numpy"} <= set(result["versions"])
+    assert (result["steps"], result["replicas"], result["dataset"], result["model"]) == (3, 1, "digits", "lenet_300_100")
+
+
+def test_last_record_is_the_result(finished):
+    run = run_in(finished)
+    found = records.read(run.file(runs.RECORDS))
+    with open(run.file(runs.RECORDS)) as file:
+        keys = set(json.loads(file.readline()))
+    assert {"step", "epoch", "loss", "accuracy", "learning_rate", "seconds", "examples_per_second"} <= keys
+    assert (found[-1].accuracy, found[-1].loss) == (run.result["test_accuracy"], run.result["test_loss"])
+    assert (found[-1].step, found[-1].learning_rate) == (3, 0.1)
+    assert found[-1].seconds > 0 and found[-1].examples_per_second > 0
+
+
+def test_run_directory_holds_these_files(finished):
+    run = run_in(finished)
+    shown = {name for name in os.listdir(run.path) if not name.startswith(".")}
+    assert shown == {"config.json", "masks.npz", "records.jsonl", "tensorboard", "saved_model", "result.json"}
+    assert os.listdir(run.file("tensorboard"))
+
+
+def test_saved_model_is_served_without_this_package_and_is_pruned(finished):
+    import tensorflow as tf
+
+    run = run_in(finished)
+    loaded = tf.saved_model.load(run.file(runs.SAVED_MODEL))
+    logits = loaded.signatures["serving_default"](tf.zeros((5, 8, 8, 1)))["logits"]
+    assert logits.shape == (5, 10)
+    with np.load(run.file(runs.MASKS)) as masks:
+        assert set(loaded.masks) == set(loaded.kernels) == set(masks)
+        for path, mask in masks.items():
+            np.testing.assert_array_equal(loaded.masks[path].numpy(), mask)
+            assert not np.any(loaded.kernels[path].numpy()[mask == 0])
+
+
+def test_metadata_says_what_the_model_is_of(finished):
+    with open(run_in(finished).file("saved_model/metadata.json")) as file:
+        described = json.load(file)
+    assert (described["method"], described["sparsity_asked"], described["dataset"]) == ("snip", 0.95, "digits")
+    assert described["preprocessing"]["scale"] == 16
+
+
+def test_shows_the_pruning_summary_then_steps_then_where_the_run_is(tmp_path, capfd):
+    assert call(tmp_path) == 0
+    shown = capfd.readouterr().out
+    parts = ["layer", "fc1/kernel", "fc2/kernel", "fc3/kernel", "total", "step 3/3", "test accuracy", run_in(tmp_path).path]
+    places = [shown.index(part) for part in parts]
+    assert places == sorted(places)
+
+
+def test_same_command_finds_the_run_complete_and_trains_nothing(finished, capfd):
+    before = contents(finished)
+    assert call(finished, "--sparsity=0.95") == 0
+    shown = capfd.readouterr().out
+    assert "This run is complete" in shown
+    assert run_in(finished).path in shown
+    assert contents(finished) == before
+
+
+def test_complete_run_is_found_in_a_new_process_without_tensorflow(finished):
+    before = contents(finished)
+    arguments = ["-m", "tf_pruneinit.main", f"--workdir={finished}", *QUICK, "--sparsity=0.95"]
+    ran = subprocess.run([sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True)
+    imports = {line.split("|")[-1].strip() for line in ran.stderr.splitlines()}
+    assert ran.returncode == 0
+    assert "This run is complete" in ran.stdout
+    assert "tf_pruneinit.runs" in imports
+    assert not imports & {"tensorflow", "keras"}
+    assert contents(finished) == before
+
+
+def test_what_cannot_change_the_result_finds_the_same_run(finished, capfd):
+    assert call(finished, "--sparsity=0.95", "--devices=2", "--jit_compile=true", "--data_dir=elsewhere", "--iterations=1") == 0
+    assert "This run is complete" in capfd.readouterr().out
+
+
+def test_overwrite_makes_the_run_again_to_the_same_bits(tmp_path, capfd):
+    assert call(tmp_path) == 0
+    run = run_in(tmp_path)
+    first = run.result
+    with open(run.file(runs.RECORDS), "a") as file:
+        file.write("torn")
+    capfd.readouterr()
+    assert call(tmp_path, "--overwrite") == 0
+    assert "This run is complete" not in capfd.readouterr().out
+    assert run.result["weights_sha256"] == first["weights_sha256"]
+    assert [record.step for record in records.read(run.file(runs.RECORDS))] == [3]
+
+
+def test_run_without_a_result_is_made_again(tmp_path):
+    assert call(tmp_path) == 0
+    run = run_in(tmp_path)
+    os.remove(run.file(runs.RESULT))
+    assert call(tmp_path) == 0
+    assert run.result["steps"] == 3
+
+
+@pytest.mark.parametrize("flags", [(), ("--overwrite",)])
+def test_directory_of_another_configuration_is_refused_and_untouched(tmp_path, capfd, flags):
+    assert call(tmp_path) == 0
+    run = run_in(tmp_path)
+    with open(run.file(runs.CONFIG)) as file:
+        config = json.load(file)
+    with open(run.file(runs.CONFIG), "w") as file:
+        json.dump({**config, "seed": 5}, file)
+    before = contents(tmp_path)
+    capfd.readouterr()
+    assert call(tmp_path, *flags) == 2
+    error = capfd.readouterr().err
+    assert "is the run of another configuration (it differs in seed); use another workdir\n" in error
+    assert error.count("\n") == 1
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("content", ['{"test_acc', "{}", "[1]"])
+def test_damaged_result_is_named(tmp_path, capfd, content):
+    assert call(tmp_path) == 0
+    with open(run_in(tmp_path).file(runs.RESULT), "w") as file:
+        file.write(content)
+    capfd.readouterr()
+    assert call(tmp_path) == 2
+    assert "result.json is damaged" in capfd.readouterr().err
+    assert call(tmp_path, "--overwrite") == 0
+
+
+def test_all_flags_together(tmp_path):
+    flags = "--method=grasp --sparsity=0.8 --iterations=2 --scope=layerwise --examples_per_class=4 --temperature=50 --seed=3"
+    flags += " --model=convnet --learning_rate=0.05 --learning_rate_drops=1,2 --momentum=0.5 --weight_decay=0.001"
+    flags += " --warmup_epochs=1 --precision=mixed_bfloat16 --jit_compile=true --devices=2 --overwrite"
+    assert call(tmp_path, *flags.split()) == 0
+    result = run_in(tmp_path).result
+    assert (result["replicas"], result["xla"], result["precision"]) == (2, True, "mixed_bfloat16")
+    assert all(layer["remaining"] == pytest.approx(0.2 * layer["total"], abs=1) for layer in result["layers"])
+
+
+def test_epochs_are_counted_and_drops_come_at_theirs(tmp_path):
+    flags = ["--method=dense", "--epochs=3", "--learning_rate_drops=1,2", "--batch_size=500"]
+    assert main.main(["main", f"--workdir={tmp_path}", *flags]) == 0
+    found = records.read(run_in(tmp_path).file(runs.RECORDS))
+    assert [(record.step, record.epoch) for record in found] == [(3, 1.0), (6, 2.0), (9, 3.0)]
+    assert [record.learning_rate for record in found] == pytest.approx([0.1, 0.01, 0.001])
+
+
+def test_two_devices_prune_alike_and_train_almost_alike(finished, tmp_path):
+    assert call(tmp_path, "--sparsity=0.95", "--devices=2") == 0
+    one, two = run_in(finished), run_in(tmp_path)
+    assert (one.result["replicas"], two.result["replicas"]) == (1, 2)
+    with np.load(one.file(runs.MASKS)) as expected, np.load(two.file(runs.MASKS)) as masks:
+        for path in expected:
+            np.testing.assert_array_equal(masks[path], expected[path])
+    assert two.result["test_loss"] == pytest.approx(one.result["test_loss"], rel=1e-4)
+
+
+def test_another_seed_is_another_run(finished, tmp_path):
+    assert call(tmp_path, "--sparsity=0.95", "--seed=1") == 0
+    assert run_in(tmp_path).result["weights_sha256"] != run_in(finished).result["weights_sha256"]
+
+
+def test_batch_larger_than_the_dataset_is_the_dataset(tmp_path):
+    assert call(tmp_path, "--batch_size=99999999999999999999999") == 0
+
+
+@pytest.mark.parametrize("flags", [["--learning_rate_drops=1e300"], ["--learning_rate_drops=1e12", "--warmup_epochs=1e12"]])
+def test_epochs_far_beyond_the_end_are_never_reached(tmp_path, capfd, flags):
+    assert call(tmp_path, *flags) == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_layer_left_without_weights_is_named_in_a_warning(tmp_path, capfd):
+    assert call(tmp_path, "--method=random", "--sparsity=0.99999") == 0
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("warning: no weight is left in fc")
+
+
+def test_layerwise_pruning_in_many_iterations_reaches_its_counts(tmp_path):
+    flags = ["--method=synflow", "--scope=layerwise", "--sparsity=0.99", "--model=convnet"]
+    assert call(tmp_path, *flags) == 0
+    result = run_in(tmp_path).result
+    assert result["remaining"] == round(0.01 * result["total"])
+    assert all(abs(layer["remaining"] - 0.01 * layer["total"]) < 1 for layer in result["layers"])
+
+
+@pytest.mark.parametrize("flag", ["--learning_rate=1e30", "--weight_decay=1e30"])
+def test_diverging_run_fails_on_one_line_and_is_not_complete(tmp_path, capfd, flag):
+    assert call(tmp_path, flag) == 1
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("error: the t") and "loss is" in error and "a lower learning_rate may help" in error
+    assert run_in(tmp_path).result is None
+
+
+def test_interrupted_run_is_not_complete(tmp_path, capfd, monkeypatch):
+    from tf_pruneinit import training
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train", interrupted)
+    assert call(tmp_path) == 130
+    assert capfd.readouterr().err == "error: interrupted; the run is not complete\n"
+    assert run_in(tmp_path).result is None
+
+
+@pytest.mark.parametrize(
+    "flags, rule, received",
+    [
+        ("--method=prune", "method must be one of random, magnitude, snip, grasp, grasp_abs, synflow, dense", "'prune'"),
+        ("--dataset=imagenet", "dataset must be one of digits, mnist, cifar10", "'imagenet'"),
+        ("--model=lenet", "model must be one of lenet_300_100, convnet, resnet20, vgg16", "'lenet'"),
+        ("--sparsity=1", "sparsity is the fraction of weights removed and must be in [0, 1)", "1.0"),
+        ("--sparsity=-0.1", "sparsity is the fraction of weights removed and must be in [0, 1)", "-0.1"),
+        ("--sparsity=nan", "sparsity is the fraction of weights removed and must be in [0, 1)", "nan"),
+        ("--sparsity=95", "must be in [0, 1) (did you mean 0.95?)", "95.0"),
+        ("--sparsity=95%", "sparsity", "95%"),
+        ("--sparsity=most", "sparsity", "most"),
+        ("--batch_size=0", "batch_size must be an integer >= 1", "0"),
+        ("--batch_size=-8", "batch_size must be an integer >= 1", "-8"),
+        ("--batch_size=1.5", "batch_size", "1.5"),
+        ("--epochs=0", "epochs must be an integer >= 1", "0"),
+        ("--epochs=-1", "epochs must be an integer >= 1", "-1"),
+        ("--epochs=ten", "epochs", "ten"),
+        ("--train_steps=0", "train_steps must be an integer >= 1", "0"),
+        ("--epochs=1 --train_steps=1", "one of epochs and train_steps must be given, and not both", "1"),
+        ("--devices=0", "devices must be an integer >= 1", "0"),
+        ("--devices=-1", "devices must be an integer >= 1", "-1"),
+        ("--devices=999", "devices must be at most what there is", "999"),
+        ("--devices=all", "devices", "all"),
+        ("--method=dense --sparsity=0.5", "method=dense prunes nothing and takes no sparsity", "sparsity=0.5"),
+        ("--seed=-1", "seed must be an integer in [0, 2147483647]", "-1"),
+        ("--seed=99999999999999999999", "seed must be an integer in [0, 2147483647]", "99999999999999999999"),
+        ("--iterations=0", "iterations must be an integer >= 1", "0"),
+        ("--scope=local", "scope must be one of global, layerwise", "'local'"),
+        ("--examples_per_class=1000", "examples_per_class must be at most the training images of each class", "1000"),
+        ("--temperature=0 --method=grasp", "temperature must be a finite number > 0", "0.0"),
+        ("--learning_rate=0", "learning_rate must be a finite number > 0", "0.0"),
+        ("--learning_rate=inf", "learning_rate must be a finite number > 0", "inf"),
+        ("--learning_rate=1e300", "learning_rate must be a finite number > 0", "1e+300"),  # In float32 it is infinite.
+        ("--weight_decay=1e300", "weight_decay must be a finite number >= 0", "1e+300"),
+        ("--temperature=1e300 --method=grasp", "temperature must be a finite number > 0", "1e+300"),
+        ("--learning_rate_drops=3,2", "learning_rate_drops must be epochs > 0 in increasing order", "(3.0, 2.0)"),
+        ("--learning_rate_drops=inf", "learning_rate_drops must be epochs > 0 in increasing order", "inf"),
+        ("--momentum=1", "momentum must be in [0, 1)", "1.0"),
+        ("--precision=float16", "precision must be one of float32, mixed_float16, mixed_bfloat16", "'float16'"),
+        ("--jit_compile=maybe", "jit_compile must be one of auto, true, false", "'maybe'"),
+        ("--overwrite=maybe", "overwrite", "maybe"),
+        ("--sparsty=0.5", "Unknown command line flag", "sparsty"),
+        ("--seed=1 -- --sparsity=0.5", "flags are written --name=value", "--sparsity=0.5"),
+        ("snip", "flags are written --name=value", "snip"),
+        ("--flagfile=no_such_file", "flagfile", "no_such_file"),
+        ("--model=vgg16", "vgg16 cannot be built for images of 8x8x1", "1 1 512"),
+        ("--method=grasp --temperature=1e-300", "scores must be finite", "19200 of the 19200 of fc1/kernel"),
+    ],
+)
+def test_mistake_is_answered_by_its_rule_and_what_was_received(tmp_path, capfd, flags, rule, received):
+    error = mistake(capfd, tmp_path / "made" / "runs", *flags.split())
+    assert rule in error
+    assert received in error.split(rule, 1)[1]
+    assert os.listdir(tmp_path) == []
+
+
+def test_mistake_of_a_process_of_its_own_is_one_line_too(tmp_path):
+    """TensorFlow's greetings, which only a process of its own shows, are not on standard error."""
+    arguments = ["-m", "tf_pruneinit.main", f"--workdir={tmp_path}/runs", "--devices=999"]
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    ran = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1), ran.stderr
+    assert ran.stderr.startswith("error: devices must be at most what there is")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["", "file", "file/below", "new/" + 300 * "x"])
+def test_workdir_that_cannot_be_written_is_refused(tmp_path, capfd, place):
+    (tmp_path / "file").write_text("precious")
+    workdir = place and os.path.join(tmp_path, place)
+    assert call(workdir) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("error: workdir must") and repr(workdir) in error
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_workdir_on_a_read_only_file_system_is_refused(capfd):
+    if not os.path.isdir("/proc/self"):
+        pytest.skip("there is no /proc")
+    assert call("/proc/self/runs") == 2
+    assert "error: workdir must be a directory that can be written; got '/proc/self/runs'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("data_dir", ["nowhere", "foo://bar"])
+def test_missing_data_says_what_is_missing_and_where_it_looked(tmp_path, capfd, monkeypatch, data_dir):
+    import urllib.error
+    import urllib.request
+
+    def no_network(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
+    data_dir = data_dir if "://" in data_dir else str(tmp_path / data_dir)
+    error = mistake(capfd, tmp_path / "runs", "--dataset=mnist", f"--data_dir={data_dir}")
+    assert "mnist" in error and data_dir in error
+    assert os.listdir(tmp_path) == []
+
+
+def add_dataset(monkeypatch, labels):
+    """Adds a row with these labels to the table of datasets: all that adding a dataset takes."""
+
+    def load(data_dir):
+        from tf_pruneinit import datasets
+
+        split = datasets.Split(np.zeros((len(labels), 8, 8, 1), np.uint8), np.array(labels, np.int32))
+        return datasets.Dataset("added", 10, split, split, datasets.Preprocessing(1, (0,), (1,)))
+
+    monkeypatch.setitem(tables.DATASETS, "added", tables.Dataset(load, "made up", "lenet_300_100"))
+
+
+@pytest.mark.parametrize("labels", [[0, 10], [-1, 3]])
+def test_labels_outside_the_classes_are_refused(tmp_path, capfd, monkeypatch, labels):
+    add_dataset(monkeypatch, labels)
+    error = mistake(capfd, tmp_path / "runs", "--dataset=added")
+    assert f"added's training labels must be in [0, 10); got {min(labels)} to {max(labels)}" in error
+
+
+def test_class_without_enough_images_is_named(tmp_path, capfd, monkeypatch):
+    add_dataset(monkeypatch, [*range(10), *range(9)])
+    error = mistake(capfd, tmp_path / "runs", "--dataset=added", "--examples_per_class=2")
+    assert "examples_per_class must be at most the training images of each class; got 2, and class 9 has 1" in error
+
+
+def test_method_without_data_needs_no_number_of_images_of_each_class(tmp_path, monkeypatch):
+    add_dataset(monkeypatch, [0, 1, 2])
+    assert call(tmp_path, "--dataset=added", "--method=magnitude") == 0
+
+
+@pytest.mark.parametrize("method", ["snip", "dense"])
+def test_model_without_a_prunable_layer_is_refused(tmp_path, capfd, monkeypatch, method):
+    def build(input_shape, classes, seed):
+        import keras
+
+        pixels = [keras.layers.Reshape((64, 1)), keras.layers.Cropping1D((0, 54)), keras.layers.Flatten()]
+        return keras.Sequential([keras.Input(input_shape), *pixels])
+
+    monkeypatch.setitem(tables.MODELS, "pixels", tables.Model(build, "ten pixels as logits"))
+    error = mistake(capfd, tmp_path / "runs", "--model=pixels", f"--method={method}")
+    assert "no prunable layer" in error

@@ -1,0 +1,228 @@
+"""Run directories: what is complete, what is refused, and that nothing is ever half there."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tf_pruneinit import records, runs
+from tf_pruneinit.config import Config, Prune
+from tf_pruneinit.errors import UsageError
+
+CONFIG = Config(prune=Prune("magnitude"))
+RECORD = records.Record(1, 1.0, 2.0, 0.5, 2.0, 0.5, 0.1, 1.0, 100.0)
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    return str(tmp_path / "runs")
+
+
+def home(workdir) -> str:
+    return os.path.join(workdir, CONFIG.address)
+
+
+def contents(path) -> dict[str, bytes]:
+    """All files below a directory, and empty directories."""
+    found = {}
+    for folder, _, names in os.walk(path):
+        found[os.path.relpath(folder, path)] = b""
+        for name in names:
+            with open(os.path.join(folder, name), "rb") as file:
+                found[os.path.relpath(file.name, path)] = file.read()
+    return found
+
+
+def complete(workdir, result=None) -> runs.Run:
+    with runs.open_run(workdir, CONFIG) as run:
+        run.save_masks({"fc/kernel": np.array([1, 0], np.uint8)})
+        run.append(RECORD)
+        run.finish(result or {"accuracy": 0.5})
+    return run
+
+
+def test_result_is_completion(workdir):
+    with runs.open_run(workdir, CONFIG) as run:
+        run.save_masks({"fc/kernel": np.ones(2, np.uint8)})
+        run.append(RECORD)
+        assert run.result is None
+        assert runs.completed(workdir, CONFIG) is None
+        run.finish({"accuracy": 0.5})
+        assert run.result == {"accuracy": 0.5}
+    assert runs.completed(workdir, CONFIG).result == {"accuracy": 0.5}
+
+
+def test_directory_holds_what_was_written(workdir):
+    run = complete(workdir)
+    assert run.path == home(workdir)
+    with open(run.file(runs.CONFIG)) as file:
+        assert Config.from_json(json.load(file)) == CONFIG
+    with np.load(run.file(runs.MASKS)) as masks:
+        np.testing.assert_array_equal(masks["fc/kernel"], np.array([1, 0], np.uint8), strict=True)
+    assert records.read(run.file(runs.RECORDS)) == [RECORD]
+
+
+def test_looking_for_a_run_makes_nothing(workdir):
+    assert runs.completed(workdir, CONFIG) is None
+    assert not os.path.exists(workdir)
+
+
+def test_runs_of_two_configurations_do_not_meet(workdir):
+    complete(workdir)
+    assert runs.completed(workdir, Config(seed=1, prune=CONFIG.prune)) is None
+
+
+def test_run_that_is_made_again_begins_empty(workdir):
+    run = complete(workdir)
+    for folder in (runs.SAVED_MODEL, runs.TENSORBOARD):
+        os.mkdir(run.file(folder))
+    with runs.open_run(workdir, CONFIG) as run:
+        assert run.result is None
+        assert [name for name in os.listdir(run.path) if not name.startswith(".")] == [runs.CONFIG]
+
+
+@pytest.mark.parametrize("write", ["save_masks", "finish"])
+def test_write_that_fails_leaves_the_old_file(workdir, write):
+    run = complete(workdir)
+    before = contents(workdir)
+    # Neither an array nor JSON: an error in the middle of the file.
+    unwritable = {"good": np.ones(3), "bad": type("Unwritable", (), {"__array__": None})()}
+    with pytest.raises((TypeError, ValueError)):
+        getattr(run, write)(unwritable if write == "save_masks" else {"good": 1, "bad": object()})
+    assert contents(workdir) == before
+
+
+def test_write_that_is_killed_before_the_rename_leaves_the_old_file(workdir, monkeypatch):
+    run = complete(workdir)
+    before = contents(workdir)
+
+    def killed(*paths):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.finish({"accuracy": 1.0})
+    assert contents(workdir) == before
+
+
+def test_files_can_be_read_by_those_whom_the_umask_lets(workdir):
+    before = os.umask(0o027)
+    try:
+        run = complete(workdir)
+    finally:
+        os.umask(before)
+    modes = {os.stat(run.file(name)).st_mode & 0o777 for name in (runs.CONFIG, runs.MASKS, runs.RECORDS, runs.RESULT)}
+    assert modes == {0o640}
+
+
+def test_second_writer_is_refused_and_the_first_goes_on(workdir):
+    with runs.open_run(workdir, CONFIG) as run:
+        run.append(RECORD)
+        before = contents(workdir)
+        with pytest.raises(UsageError, match=f"another process is writing {run.path}"), runs.open_run(workdir, CONFIG):
+            pass
+        assert contents(workdir) == before
+        run.finish({})
+    with runs.open_run(workdir, CONFIG):  # The lock is gone with its holder.
+        pass
+
+
+def test_directory_of_another_configuration_is_refused_and_untouched(workdir):
+    run = complete(workdir)
+    with open(run.file(runs.CONFIG), "w") as file:
+        json.dump(Config(seed=1, prune=Prune("magnitude", 0.5)).to_json(), file)
+    before = contents(workdir)
+    for attempt in (runs.completed, lambda *of: runs.open_run(*of).__enter__()):
+        with pytest.raises(UsageError, match=r"another configuration \(it differs in prune, seed\); use another workdir"):
+            attempt(workdir, CONFIG)
+    assert contents(workdir) == before
+
+
+def test_directory_that_is_no_run_is_refused_and_untouched(workdir):
+    os.makedirs(home(workdir))
+    with open(os.path.join(home(workdir), "thesis.tex"), "w") as file:
+        file.write("precious")
+    before = contents(workdir)
+    for attempt in (runs.completed, lambda *of: runs.open_run(*of).__enter__()):
+        with pytest.raises(UsageError, match=r"is not a run directory: it has no config\.json, but thesis\.tex"):
+            attempt(workdir, CONFIG)
+    assert contents(workdir) == before
+
+
+@pytest.mark.parametrize("name", [runs.CONFIG, runs.RESULT])
+def test_damaged_file_is_named(workdir, name):
+    run = complete(workdir)
+    with open(run.file(name), "w") as file:
+        file.write('{"accur')
+    with pytest.raises(UsageError, match=f"{name} is damaged"):
+        assert runs.completed(workdir, CONFIG).result
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_mistake_of_the_users_removes_every_directory_that_was_made(tmp_path, depth):
+    workdir = tmp_path.joinpath("runs", *"abc"[:depth])
+    with pytest.raises(UsageError, match="too many"), runs.open_run(str(workdir), CONFIG) as run:
+        run.append(RECORD)
+        raise UsageError("too many")
+    assert os.listdir(tmp_path) == []
+
+
+def test_mistake_of_the_users_leaves_directories_that_were_there(tmp_path):
+    neighbour = tmp_path / "another run"
+    neighbour.mkdir()
+    with pytest.raises(UsageError), runs.open_run(str(tmp_path), CONFIG):
+        raise UsageError("too many")
+    assert os.listdir(tmp_path) == ["another run"]
+
+
+@pytest.mark.parametrize("files", [1, 2, 3], ids=["config", "masks", "result"])
+def test_run_that_is_killed_in_a_write_can_be_made_again_and_leaves_no_trace(workdir, files):
+    """The process ends as by SIGKILL, nothing cleaned up, when it is about to put its n-th file in place."""
+    script = f"""
+import os, sys
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+import test_runs
+replace, left = os.replace, list(range({files}))
+os.replace = lambda *paths: replace(*paths) if left.pop() else os._exit(9)
+test_runs.complete({workdir!r})
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 9
+    assert runs.completed(workdir, CONFIG) is None
+    complete(workdir)
+    assert set(os.listdir(home(workdir))) == {".lock", runs.CONFIG, runs.MASKS, runs.RECORDS, runs.RESULT}
+
+
+def test_run_that_fails_is_kept_and_not_complete(workdir):
+    with pytest.raises(RuntimeError), runs.open_run(workdir, CONFIG) as run:
+        run.append(RECORD)
+        raise RuntimeError("diverged")
+    assert runs.completed(workdir, CONFIG) is None
+    assert records.read(run.file(runs.RECORDS)) == [RECORD]
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "new/" + 300 * "x"])
+def test_workdir_that_cannot_be_made_is_refused_and_nothing_left(tmp_path, place):
+    (tmp_path / "file").write_text("precious")
+    before = contents(tmp_path)
+    with pytest.raises(UsageError, match="workdir must be a directory that can be written; got"):
+        runs.open_run(os.path.join(tmp_path, place), CONFIG).__enter__()
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_workdir_without_permission_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UsageError, match="Permission denied"):
+        runs.open_run(str(tmp_path), CONFIG).__enter__()
+
+
+def test_file_in_the_place_of_the_run_is_refused_and_kept(workdir):
+    os.makedirs(workdir)
+    with open(home(workdir), "w") as file:
+        file.write("precious")
+    with pytest.raises(UsageError, match="workdir must be a directory that can be written"):
+        runs.open_run(workdir, CONFIG).__enter__()
+    assert os.path.isfile(home(workdir))

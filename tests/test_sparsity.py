@@ -1,0 +1,50 @@
+"""What masks leave of a network."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from tf_pruneinit import sparsity
+from tf_pruneinit.errors import UsageError
+
+MASKS = {"conv/kernel": np.array([[1, 0], [0, 0]], np.uint8), "fc/kernel": np.ones((1200, 1), np.uint8)}
+
+
+def test_counts_each_layer_and_the_network():
+    summary = sparsity.summarise(MASKS)
+    assert summary.layers == (sparsity.Layer("conv/kernel", (2, 2), 4, 1), sparsity.Layer("fc/kernel", (1200, 1), 1200, 1200))
+    assert [layer.sparsity for layer in summary.layers] == [0.75, 0.0]
+    assert (summary.remaining, summary.total) == (1201, 1204)
+    assert summary.sparsity == pytest.approx(3 / 1204)
+
+
+def test_prints_one_row_a_layer():
+    header, rule, conv, fc, _, total, exempt = str(sparsity.summarise(MASKS, exempt=("depthwise/kernel",))).splitlines()
+    assert header.split() == ["layer", "shape", "weights", "remaining", "sparsity"]
+    assert set(rule) == {"-"}
+    assert conv.split() == ["conv/kernel", "2x2", "4", "1", "75.00%"]
+    assert fc.split() == ["fc/kernel", "1200x1", "1,200", "1,200", "0.00%"]
+    assert total.split() == ["total", "1,204", "1,201", "0.25%"]
+    assert exempt == "not pruned: depthwise/kernel"
+
+
+def test_columns_are_aligned():
+    lines = str(sparsity.summarise(MASKS)).splitlines()
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_no_mask_at_all_is_refused():
+    with pytest.raises(UsageError, match="no prunable layer"):
+        sparsity.summarise({})
+
+
+def test_layers_without_a_weight_are_named_in_a_warning():
+    with pytest.warns(UserWarning, match="no weight is left in a/kernel, c/kernel: the network is cut there"):
+        sparsity.warn_of_empty_layers({"a/kernel": np.zeros(3), "b/kernel": np.ones(3), "c/kernel": np.zeros((2, 2))})
+
+
+def test_one_weight_is_enough():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sparsity.warn_of_empty_layers(MASKS)
