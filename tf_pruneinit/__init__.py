@@ -8,6 +8,8 @@ Names are imported when they are first used: `import tf_pruneinit` does not impo
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import wrapt
+
 __version__ = "0.1.0"
 __all__ = ["masks", "prune", "score", "set_masks", "summary", "with_masks"]
 
@@ -23,6 +25,14 @@ _HOMES = {
 if TYPE_CHECKING:
     from tf_pruneinit.layers import masks, set_masks, summary, with_masks
     from tf_pruneinit.pruning import prune, score
+
+
+# Keras finds the classes in a .keras file only if they have been registered, which is done when their modules are imported.
+# So they are imported as soon as Keras is, and not before.
+@wrapt.when_imported("keras")
+def _register(_: Any) -> None:
+    for module in ("layers", "optimizers"):
+        importlib.import_module(f"{__name__}.{module}")
 
 
 def __getattr__(name: str) -> Any:

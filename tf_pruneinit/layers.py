@@ -145,8 +145,8 @@ def with_masks(model: keras.Model) -> keras.Model:
     copy = copy_with(model, masked)
     if not kernels(copy):
         raise UsageError(f"the model has no prunable layer (no Dense or Conv2D); got {model.name}")
-    if model.compiled and (config := model.get_compile_config()):
-        copy.compile_from_config(config)
+    if model.compiled:
+        _compile_alike(copy, model)
     return copy
 
 
@@ -163,30 +163,72 @@ def stock(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
     return _STOCK.get(type(layer), type(layer)), layer.get_config()
 
 
-def copy_with(model: keras.Model, replace: Callable[[keras.Layer], tuple[type, dict[str, Any]]]) -> keras.Model:
-    """Returns a copy of a model, same weights, each layer made anew from what `replace` gives.
+def copy_with(
+    model: keras.Model, replace: Callable[[keras.Layer], tuple[type, dict[str, Any]]], *, dtype: str | None = None
+) -> keras.Model:
+    """Returns a copy of a model, same weights, each layer made anew from what `replace` gives. It is not compiled.
 
     Args:
-      model: a built functional or sequential model.
+      model: a built functional or sequential model; models nested in it are copied likewise.
       replace: layer -> (class, configuration). Variables that only the new layer has keep their initial values.
+      dtype: floating-point type of the inputs, also of nested models; None keeps theirs. (Layers have the dtype of their
+        configuration.)
 
     Raises:
       UsageError: if the model cannot be copied.
     """
-    require_model(model)
-
-    def clone(layer: keras.Layer) -> keras.Layer:
-        cls: Any
-        cls, config = replace(layer)
-        return cls.from_config(config)
-
-    copy: Any = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    copy = _clone(model, replace, dtype, {})
     for source, target in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
         old = {variable.name: variable for variable in _own_variables(source)}
         for variable in _own_variables(target):
             if variable.name in old:
                 variable.assign(old[variable.name].numpy())
     return copy
+
+
+def _clone(model: keras.Model, replace: Callable, dtype: str | None, clones: dict[int, Any]) -> Any:
+    """A copy with initial weights; `clones` has the layers copied so far, which nested models may share."""
+    require_model(model)
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        if id(layer) not in clones:
+            if isinstance(layer, keras.Model):
+                clones[id(layer)] = _clone(layer, replace, dtype, clones)
+            else:
+                cls, config = replace(layer)
+                clones[id(layer)] = cls.from_config(config)  # type: ignore[attr-defined]
+        return clones[id(layer)]
+
+    def make_input(tensor: Any) -> Any:
+        floating = dtype and keras.backend.is_float_dtype(tensor.dtype)
+        return keras.Input(batch_shape=tensor.shape, dtype=dtype if floating else tensor.dtype, name=tensor.name)
+
+    tensors = model.inputs if isinstance(model, keras.Sequential) else model.input
+    inputs = keras.tree.map_structure(make_input, tensors)
+    with _not_compiled(model):
+        return keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
+
+
+@contextlib.contextmanager
+def _not_compiled(model: keras.Model) -> Iterator[None]:
+    """Keeps Keras from compiling the clone from a serialised configuration, which fails for a loss of the user's own."""
+    compiled = model.compiled
+    model.compiled = False
+    try:
+        yield
+    finally:
+        model.compiled = compiled
+
+
+def _compile_alike(copy: keras.Model, model: keras.Model) -> None:
+    """Compiles a copy as its model is compiled, with an optimizer and metrics of its own that have no state yet."""
+
+    def fresh(value: Any) -> Any:
+        stateful = isinstance(value, (keras.optimizers.Optimizer, keras.Metric))
+        return type(value).from_config(value.get_config()) if stateful else value
+
+    arguments = model._compile_config.config
+    copy.compile(**{name: keras.tree.map_structure(fresh, value) for name, value in arguments.items()})
 
 
 def require_model(model: Any) -> None:
@@ -258,14 +300,19 @@ def set_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
         of the model has been changed.
     """
     layers = kernels(model)
+    arrays = {}
     for path, mask in masks.items():
         if path not in layers:
             raise UsageError(f"a mask must be for one of the kernels {', '.join(layers)}; got {path!r}")
         shape = tuple(layers[path].mask.shape)
-        if np.shape(mask) != shape or not np.isin(mask, (0, 1)).all():
-            raise UsageError(f"the mask of {path} must hold 0 and 1 in the shape {shape}; got the shape {np.shape(mask)}")
-    for path, mask in masks.items():
-        layers[path].mask.assign(np.asarray(mask, "float32"))
+        try:
+            arrays[path] = np.asarray(mask, "float32")
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"the mask of {path} must be an array in the shape {shape}; got {mask!r:.60}") from error
+        if arrays[path].shape != shape or not np.isin(arrays[path], (0, 1)).all():
+            raise UsageError(f"the mask of {path} must hold 0 and 1 in the shape {shape}; got the shape {arrays[path].shape}")
+    for path, array in arrays.items():
+        layers[path].mask.assign(array)
 
 
 def summary(model: keras.Model) -> sparsity.Summary:

@@ -1,5 +1,6 @@
 """Prunes a model: score, rank, repeat."""
 
+import numbers
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -81,7 +82,7 @@ def prune(
     select = tables.lookup(ranking.SCOPES, scope, "scope")
     row = tables.lookup(tables.METHODS, method, "method")
     total_iterations = row.iterations if iterations is None else iterations
-    if not isinstance(total_iterations, int) or total_iterations < 1:
+    if not isinstance(total_iterations, numbers.Integral) or isinstance(total_iterations, bool) or total_iterations < 1:
         raise UsageError(f"iterations must be an integer >= 1; got {iterations!r}")
     ranking.remaining_count(sparsity, 1)
     pruned = layers.with_masks(model)
@@ -106,8 +107,9 @@ class _Scorer:
 
     def __init__(self, model: keras.Model, method: str, data: Batch | Iterable[Batch] | None, dtype: str, **options: Any):
         row = tables.lookup(tables.METHODS, method, "method")
-        if not options["temperature"] > 0:
-            raise UsageError(f"temperature must be > 0; got {options['temperature']!r}")
+        temperature = options["temperature"]
+        if not isinstance(temperature, numbers.Real) or not 0 < float(temperature) < np.finfo(np.float32).max:
+            raise UsageError(f"temperature must be a finite number > 0; got {temperature!r}")
         self._method = method
         self._model = _scoring_copy(model, dtype)
         self._batches: Iterable[Any] = [(None, None)]
@@ -154,17 +156,24 @@ def _scoring_copy(model: keras.Model, dtype: str) -> keras.Model:
         if layer is last and config.get("activation") == "softmax":
             config["activation"] = "linear"
         elif layer is last and cls is keras.layers.Softmax:
-            cls, config = keras.layers.Identity, {"name": layer.name, "dtype": dtype}
+            cls, config = _PassOn, {"name": layer.name, "dtype": dtype}
         return cls, config
 
     layers.require_model(model)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise UsageError(f"the model must have one input and one output; got {len(model.inputs)} and {len(model.outputs)}")
     last = _last_layer(model)
-    copy = layers.copy_with(model, replace)
+    copy = layers.copy_with(model, replace, dtype=dtype)
     if not layers.kernels(copy):
         raise UsageError(f"the model has no prunable layer (no Dense or Conv2D); got {model.name}")
     return copy
+
+
+class _PassOn(keras.layers.Layer):
+    """Stands for a softmax layer, whose calls have a mask."""
+
+    def call(self, inputs, mask=None):
+        return inputs
 
 
 def _last_layer(model: keras.Model) -> Any:
@@ -192,9 +201,12 @@ class _Batches:
             yield self._checked(*batch)
 
     def _checked(self, images: Any, labels: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        images = tf.cast(tf.convert_to_tensor(images), self._dtype)
-        labels = np.asarray(labels)
         shape = self._model.input_shape[1:]
+        try:
+            images = tf.cast(tf.convert_to_tensor(images), self._dtype)
+        except (TypeError, ValueError, tf.errors.OpError) as error:
+            raise UsageError(f"images must be numbers in a batch of the model's input shape {shape}; got {error}") from error
+        labels = np.asarray(labels)
         fits = len(images.shape) == len(shape) + 1 and all(n in (None, m) for n, m in zip(shape, images.shape[1:], strict=True))
         if not fits:
             raise UsageError(f"images must be a batch of the model's input shape {shape}; got the shape {tuple(images.shape)}")

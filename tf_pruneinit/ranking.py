@@ -3,6 +3,7 @@
 Scores and masks are dicts from kernel path to an array of the kernel's shape, in model order. Larger scores are kept.
 """
 
+import numbers
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -19,7 +20,7 @@ def remaining_count(sparsity: float, total: int) -> int:
     Raises:
       UsageError: unless 0 <= sparsity < 1.
     """
-    if not 0 <= sparsity < 1:
+    if not isinstance(sparsity, numbers.Real) or not 0 <= float(sparsity) < 1:
         raise UsageError(f"sparsity is the fraction of weights removed and must be in [0, 1); got {sparsity!r}")
     return round((1 - sparsity) * total)
 
@@ -63,10 +64,10 @@ def layerwise_masks(scores: Scores, sparsity: float, within: Scores | None = Non
     down, and the largest remainders (of equal ones the earlier layer) get one more. Otherwise as `global_masks`.
     """
     flat, alive = _flatten(scores, within)
+    total = remaining_count(sparsity, flat.size)
     sizes = np.array([score.size for score in scores.values()])
     edges = np.cumsum(sizes)[:-1]
     left = np.array([np.count_nonzero(part) for part in np.split(alive, edges)])
-    total = remaining_count(sparsity, flat.size)
     exact = (1 - sparsity) * sizes
     counts = np.minimum(np.floor(exact).astype(np.int64), left)
     order = np.argsort(counts - exact, kind="stable")

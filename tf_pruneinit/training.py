@@ -313,7 +313,9 @@ class Engine:
         """Writes the trained weights into the model that was given; moving statistics are averaged over replicas."""
         if self._model is not model:
             for target, source in zip(model.variables, self._model.variables, strict=True):
-                target.assign(source.numpy())
+                copies = [copy.numpy() for copy in self._strategy.experimental_local_results(source.value)]
+                floating = np.issubdtype(copies[0].dtype, np.floating)
+                target.assign(np.mean(copies, axis=0, dtype=np.float64) if floating else copies[0])
 
     def skipped_steps(self, step: int) -> int:
         """Returns how many of the steps so far the loss scale has skipped."""
@@ -349,12 +351,17 @@ class Engine:
         scale = self._optimizer.scale_loss(tf.constant(1.0))
         batch = (self._dataset.preprocessing(images), tf.gather(labels, places), counts / count)
         loss, right, gradients, changes = self._forward_backward(trainable, state, *batch, scale)
+        if self._devices > 1 and isinstance(self._optimizer, keras.optimizers.LossScaleOptimizer):
+            # It looks for an overflow on the first replica only, before gradients are added up: so every replica has to know.
+            overflow = tf.add_n([tf.reduce_sum(gradient * 0) for gradient in gradients])
+            overflow = tf.distribute.get_replica_context().all_reduce("SUM", overflow)
+            gradients = [gradient + tf.cast(overflow, gradient.dtype) for gradient in gradients]
         self._optimizer.apply(gradients, self._model.trainable_variables)
         for place, value in zip(self._changed, changes, strict=True):
             variable = self._model.non_trainable_variables[place]
-            # An overflow in half precision must not stay in a moving average for ever.
+            # An overflow in half precision must not stay in a moving average for ever, nor an image that counts for nothing.
             if value.dtype.is_floating:
-                value = tf.where(tf.math.is_finite(value), value, state[place])
+                value = tf.where(tf.math.is_finite(value) & tf.reduce_any(counts > 0), value, state[place])
             variable.assign(value)
         return loss, right
 
