@@ -28,7 +28,7 @@ setup(
         "scikit-learn>=1.5",
         "tensorboard>=2.20",
         "tensorflow>=2.20",
-        "tensorflow-datasets>=4.9.9",
+        "tensorflow-datasets>=4.9.10",
         "wrapt>=1.15",
     ],
     extras_require={"test": ["hypothesis>=6.100", "mypy>=1.11", "pytest>=8.0", "ruff>=0.6"]},
