@@ -25,7 +25,7 @@ def run(config: Config, execution: Execution, console: Console) -> runs.Run:
     Raises:
       UsageError: for data that is missing or does not fit, too many devices, a workdir that cannot be written. Nothing is
         left behind.
-      RunError: if training diverges or memory runs out. The run is left incomplete.
+      RunError: if training diverges, or memory or disk runs out. The run is left incomplete.
     """
     clock = _Clock()
     training.prepare_devices(execution.devices)
@@ -48,6 +48,8 @@ def run(config: Config, execution: Execution, console: Console) -> runs.Run:
             export.save(model, run.file(runs.SAVED_MODEL), dataset.preprocessing, metadata)
             clock.lap("export")
         except tf.errors.ResourceExhaustedError as error:
+            if "No space left" in str(error):
+                raise RunError(f"no space is left for {run.path}") from error
             raise RunError("out of memory; a smaller batch_size or model needs less") from error
         run.finish({**_outcome(config, dataset, model, record), **_circumstances(config, execution), "seconds": clock.laps})
     return run
