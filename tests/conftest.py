@@ -1,4 +1,4 @@
-"""Two logical CPU devices for the tests of replicas, and a TFDS folder of small, made-up data."""
+"""Two logical CPU devices for the tests of replicas, and the same Hypothesis examples in every run."""
 
 import os
 

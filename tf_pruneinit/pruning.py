@@ -120,12 +120,11 @@ class _Scorer:
         network = Network(self._model)
         self._paths = network.paths
         chosen = {name: options[name] for name in row.options}
-        scorer = row.score.resolve() if isinstance(row.score, tables.Lazy) else row.score
 
         # Without autograph, as Keras runs layers: errors raised while tracing come out as they are.
         @tf.function(autograph=False, reduce_retracing=True)
         def step(images, labels):
-            return scorer(network, images, labels, **chosen)
+            return row.score(network, images, labels, **chosen)
 
         self._step = step
 
