@@ -11,27 +11,32 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 __version__ = "0.1.0"
-__all__ = ["masks", "prune", "score", "set_masks", "summary", "with_masks"]
+__all__ = ["balanced_sample", "masks", "prune", "register", "score", "set_masks", "summary", "with_masks"]
 
 _HOMES = {
-    "masks": "layers",
+    "balanced_sample": "datasets",
+    "masks": "masking",
     "prune": "pruning",
-    "score": "pruning",
-    "set_masks": "layers",
-    "summary": "layers",
-    "with_masks": "layers",
+    "register": "layers",
+    "score": "scoring",
+    "set_masks": "masking",
+    "summary": "masking",
+    "with_masks": "masking",
 }
 
 if TYPE_CHECKING:
-    from tf_pruneinit.layers import masks, set_masks, summary, with_masks
-    from tf_pruneinit.pruning import prune, score
+    from tf_pruneinit.datasets import balanced_sample
+    from tf_pruneinit.layers import register
+    from tf_pruneinit.masking import masks, set_masks, summary, with_masks
+    from tf_pruneinit.pruning import prune
+    from tf_pruneinit.scoring import score
 
 
 # Keras finds the classes in a .keras file only if they have been registered, which is done when their modules are imported.
 # So they are imported as soon as Keras is, and not before.
 @wrapt.when_imported("keras")
 def _register(_: Any) -> None:
-    for module in ("layers", "optimizers"):
+    for module in ("layers", "normalisation", "optimizers"):
         importlib.import_module(f"{__name__}.{module}")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import tf_pruneinit
-from tf_pruneinit import datasets, export, layers, models, pruning, runs, scalars, seeds, tables, training
+from tf_pruneinit import datasets, export, masking, models, pruning, runs, scalars, seeds, tables, training
 from tf_pruneinit.config import Config, Execution
 from tf_pruneinit.console import Console, duration
 from tf_pruneinit.errors import RunError
@@ -37,8 +37,8 @@ def run(config: Config, execution: Execution, console: Console) -> runs.Run:
     with runs.open_run(execution.workdir, config) as run:
         try:
             model = _prune(config, dataset, model, console)
-            console.line(f"\n{layers.summary(model)}\n")
-            run.save_masks(layers.masks(model))
+            console.line(f"\n{masking.summary(model)}\n")
+            run.save_masks(masking.masks(model))
             clock.lap("prune")
 
             record = _train(config, execution, dataset, model, run, console)
@@ -141,7 +141,7 @@ def _identity(config: Config) -> dict[str, Any]:
 
 
 def _outcome(config: Config, dataset: datasets.Dataset, model: keras.Model, record: Record) -> dict[str, Any]:
-    summary = layers.summary(model)
+    summary = masking.summary(model)
     digest = hashlib.sha256()
     for variable in model.variables:
         digest.update(np.ascontiguousarray(variable.numpy()).tobytes())

@@ -8,9 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pruneinit import layers
+from tf_pruneinit import masking
 from tf_pruneinit.datasets import Preprocessing
 from tf_pruneinit.errors import RunError, UsageError
+from tf_pruneinit.layers import mask_name
 
 METADATA = "metadata.json"
 _PROBES = 8
@@ -33,17 +34,18 @@ def save(model: keras.Model, path: str, preprocessing: Preprocessing, metadata: 
     Raises:
       RunError: if what was written does not compute what the model does.
     """
-    plain = layers.copy_with(model, layers.stock)
+    plain = masking.copy_with(model, masking.stock)
     module = tf.Module()
     module.kernels, module.masks = {}, {}
     pairs = zip(model._flatten_layers(), plain._flatten_layers(), strict=True)
     stock = {id(masked): layer for masked, layer in pairs}
-    for name, layer in layers.kernels(model).items():
-        kernel = stock[id(layer)]._kernel
-        kernel.assign(keras.ops.convert_to_numpy(layer.kernel))
-        module.kernels[name] = kernel.value
-        mask = layer.mask.numpy().astype(np.uint8)
-        module.masks[name] = tf.Variable(mask, trainable=False, name=name.removesuffix("kernel") + "mask")
+    masks = masking.masks(model)
+    for path, kernel in masking.kernels(model).items():
+        variable = masking.Kernel(stock[id(kernel.layer)], kernel.name).variable
+        variable.assign(kernel.value)
+        module.kernels[path] = variable.value
+        name = path.removesuffix(kernel.name) + mask_name(kernel.name)
+        module.masks[path] = tf.Variable(masks[path], trainable=False, name=name)
     shape = model.input_shape[1:]
 
     @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32, name="images")])

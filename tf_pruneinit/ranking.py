@@ -3,8 +3,12 @@
 Scores and masks are dicts from kernel path to an array of the kernel's shape, in model order. Larger scores are kept.
 """
 
+import concurrent.futures
+import math
 import numbers
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +16,9 @@ from tf_pruneinit.errors import UsageError
 
 Scores = Mapping[str, np.ndarray]
 Masks = dict[str, np.ndarray]
+
+_SAMPLE = 1 << 14
+_WORTH_THREADS = 1 << 20
 
 
 def remaining_count(sparsity: float, total: int) -> int:
@@ -35,7 +42,7 @@ def densities(density: float, iterations: int) -> Iterator[float]:
         yield density ** (n / iterations)
 
 
-def global_masks(scores: Scores, sparsity: float, within: Scores | None = None) -> Masks:
+def global_masks(scores: Scores, sparsity: float, within: Scores | None = None, *, min_remaining: int = 0) -> Masks:
     """Returns masks that keep the highest scores over all layers together.
 
     Exactly `remaining_count(sparsity, total)` weights are kept. Of equal scores the earlier weight is kept: layers in
@@ -45,87 +52,200 @@ def global_masks(scores: Scores, sparsity: float, within: Scores | None = None) 
       scores: larger is more worth keeping.
       sparsity: fraction removed, of all weights, in [0, 1).
       within: masks; only weights that these keep are ranked, and the others stay removed.
+      min_remaining: weights that each layer keeps at least, its best ones (all of a layer that has fewer).
 
     Returns:
       uint8 arrays of 0 and 1, of the scores' shapes.
 
     Raises:
-      UsageError: for a sparsity out of range, scores that are not finite (the layer is named), no scores at all, or a
-        sparsity lower than that of `within`.
+      UsageError: for a sparsity out of range, scores that are not finite (the layer is named), no scores at all, a sparsity
+        lower than that of `within`, or one that leaves fewer than `min_remaining` a layer.
     """
-    flat, alive = _flatten(scores, within)
-    return _unflatten(_keep_highest(flat, alive, remaining_count(sparsity, flat.size)), scores)
+    flat, alive, count = _prepare(scores, sparsity, within)
+    if not min_remaining:
+        return _shaped(_highest(flat, alive, count), scores)
+    floors = _floors(alive, min_remaining, count)
+    sure = [_highest([part], [left], floor)[0] for part, left, floor in zip(flat, alive, floors, strict=True)]
+    others = _highest(flat, [left & ~kept for left, kept in zip(alive, sure, strict=True)], count - sum(floors))
+    return _shaped([a | b for a, b in zip(sure, others, strict=True)], scores)
 
 
-def layerwise_masks(scores: Scores, sparsity: float, within: Scores | None = None) -> Masks:
+def layerwise_masks(scores: Scores, sparsity: float, within: Scores | None = None, *, min_remaining: int = 0) -> Masks:
     """Returns masks that keep the highest scores of each layer, each layer to the same sparsity.
 
-    The counts of all layers add up to exactly `remaining_count(sparsity, total)`: each is (1 - sparsity) * its size rounded
-    down, and the largest remainders (of equal ones the earlier layer) get one more. Otherwise as `global_masks`.
+    The counts of all layers add up to exactly `remaining_count(sparsity, total)`; a layer's count is its share of that
+    rounded down, and the largest remainders (of equal ones the earlier layer) get one more. Otherwise as `global_masks`.
     """
-    flat, alive = _flatten(scores, within)
-    total = remaining_count(sparsity, flat.size)
-    sizes = np.array([score.size for score in scores.values()])
-    edges = np.cumsum(sizes)[:-1]
-    left = np.array([np.count_nonzero(part) for part in np.split(alive, edges)])
-    exact = (1 - sparsity) * sizes
-    counts = np.minimum(np.floor(exact).astype(np.int64), left)
-    order = np.argsort(counts - exact, kind="stable")
-    _require_left(total, left.sum())
-    # Remainders grow as well as shrink from one density to the next: a layer gets no weight back that it has lost.
-    while missing := total - counts.sum():
-        counts[order[counts[order] < left[order]][:missing]] += 1
-    kept = [_keep_highest(*layer) for layer in zip(np.split(flat, edges), np.split(alive, edges), counts, strict=True)]
-    return _unflatten(np.concatenate(kept), scores)
+    return _by_layer(scores, sparsity, within, min_remaining, lambda shape: 1.0)
 
 
-SCOPES = {"global": global_masks, "layerwise": layerwise_masks}
+def erk_masks(scores: Scores, sparsity: float, within: Scores | None = None, *, min_remaining: int = 0) -> Masks:
+    """Returns masks that keep the highest scores of each layer, each layer to its Erdos-Renyi-kernel density.
+
+    The density of a layer is proportional to the sum over the product of its kernel's sides, (n_in + n_out) / (n_in n_out)
+    of a dense layer, (n_in + n_out + height + width) / (n_in n_out height width) of a convolution. Layers that would
+    exceed density 1 are dense, and the others share what is left. Counts are made whole as in `layerwise_masks`.
+
+    Evci, Gale, Menick, Castro, Elsen, "Rigging the Lottery: Making All Tickets Winners", ICML 2020.
+    """
+    return _by_layer(scores, sparsity, within, min_remaining, lambda shape: sum(shape) / math.prod(shape))
+
+
+SCOPES = {"global": global_masks, "layerwise": layerwise_masks, "erk": erk_masks}
+
+
+def removed_places(before: Scores, after: Scores) -> list[np.ndarray]:
+    """Returns, of each kernel, the places (in C order) that `before` keeps and `after` does not; both are masks."""
+    return _in_parallel(lambda old, new: np.flatnonzero(old > new), list(before.values()), [after[path] for path in before])
 
 
 def require_finite(scores: Scores) -> None:
     """Raises `UsageError`, which names the first layer, if a score is not a finite number."""
-    for path, score in scores.items():
+    # A sum is quicker than a look at each, and finite only if they all are.
+    with np.errstate(all="ignore"):
+        sums = _in_parallel(np.sum, list(scores.values()))
+    for (path, score), total in zip(scores.items(), sums, strict=True):
+        if np.isfinite(total):
+            continue
         bad = score.size - np.count_nonzero(np.isfinite(score))
         if bad:
             raise UsageError(f"scores must be finite; {bad} of the {score.size} of {path} are not")
 
 
-def _flatten(scores: Scores, within: Scores | None) -> tuple[np.ndarray, np.ndarray]:
-    """All scores, and which weights are ranked, as vectors in model order."""
-    if not sum(score.size for score in scores.values()):
+def _prepare(
+    scores: Scores, sparsity: float, within: Scores | None
+) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+    """Each layer's scores and which of its weights are ranked, as vectors, and how many weights are to be kept."""
+    total = sum(score.size for score in scores.values())
+    if not total:
         raise UsageError("there is no weight to prune: the scores are empty")
+    count = remaining_count(sparsity, total)
     require_finite(scores)
-    flat = np.concatenate([np.ravel(score) for score in scores.values()])
+    flat = [np.ravel(score) for score in scores.values()]
     if within is None:
-        return flat, np.ones(flat.size, bool)
-    return flat, np.concatenate([np.ravel(within[path]) != 0 for path in scores])
+        return flat, [np.ones(score.size, bool) for score in flat], count
+    alive = [np.ravel(within[path]) != 0 for path in scores]
+    left = sum(map(np.count_nonzero, alive))
+    if count > left:
+        raise UsageError(f"pruning never brings weights back: {count} were to be kept, but only {left} are left")
+    return flat, alive, count
 
 
-def _keep_highest(scores: np.ndarray, alive: np.ndarray, count: int) -> np.ndarray:
-    """A boolean vector that is true at exactly the `count` highest scores among those alive, ties to the earlier one."""
-    places = np.flatnonzero(alive)
-    _require_left(count, places.size)
-    kept = np.zeros(scores.size, bool)
+def _floors(alive: Sequence[np.ndarray], min_remaining: int, count: int) -> list[int]:
+    floors = [min(min_remaining, int(np.count_nonzero(left))) for left in alive]
+    if sum(floors) > count:
+        rule = f"min_remaining={min_remaining} keeps {sum(floors)} weights in {len(floors)} layers"
+        raise UsageError(f"{rule}, more than the {count} that the sparsity leaves")
+    return floors
+
+
+def _by_layer(
+    scores: Scores, sparsity: float, within: Scores | None, min_remaining: int, weight: Callable[[tuple[int, ...]], float]
+) -> Masks:
+    flat, alive, count = _prepare(scores, sparsity, within)
+    left = np.array([np.count_nonzero(part) for part in alive])
+    wanted = np.array([score.size * weight(score.shape) for score in scores.values()], np.float64)
+    counts = _shares(wanted, np.array(_floors(alive, min_remaining, count)), left, count)
+    kept = [_highest([part], [ranked], int(n))[0] for part, ranked, n in zip(flat, alive, counts, strict=True)]
+    return _shaped(kept, scores)
+
+
+def _shares(wanted: np.ndarray, low: np.ndarray, high: np.ndarray, total: int) -> np.ndarray:
+    """Whole numbers in [low, high] that add up to `total`, proportional to `wanted` where the bounds let them."""
+    # The sum grows with the factor, and is right somewhere between none of it and enough for the least wanted layer.
+    small, large = 0.0, float((high[wanted > 0] / wanted[wanted > 0]).max(initial=0.0))
+    for _ in range(200):
+        factor = (small + large) / 2
+        small, large = (factor, large) if np.clip(factor * wanted, low, high).sum() < total else (small, factor)
+    exact = np.clip(large * wanted, low, high)
+    # Rounding in the sum may leave a share a hair below the whole number that it is.
+    counts = np.minimum(np.floor(exact + 1e-9 * (1 + exact)).astype(np.int64), high)
+    order = np.argsort(counts - exact, kind="stable")
+    while missing := total - counts.sum():
+        open_layers = order[counts[order] < high[order]] if missing > 0 else order[::-1][(counts > low)[order[::-1]]]
+        counts[open_layers[: abs(missing)]] += np.sign(missing)
+    return counts
+
+
+def _highest(scores: Sequence[np.ndarray], alive: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+    """Boolean vectors, a layer each, that are true at exactly the `count` highest scores among those alive, ties to the
+    earlier one. Scores must be finite.
+
+    A sample brackets the threshold, so that only the few scores between its bounds are ordered.
+    """
+    left = sum(map(np.count_nonzero, alive))
+    if count >= left:
+        return [part.copy() for part in alive]
     if count == 0:
+        return [np.zeros(part.size, bool) for part in alive]
+    low, high = _bracket(scores, alive, left - count, left)
+    while True:
+        kept, between = _sift(scores, alive, low, high)
+        missing = count - sum(map(np.count_nonzero, kept))
+        candidates = np.concatenate([part[places] for part, places in zip(scores, between, strict=True)])
+        if 0 <= missing <= candidates.size:
+            break
+        low, high = -np.inf, np.inf
+    if missing == 0:
         return kept
-    ranked = scores[places]
-    threshold = np.partition(ranked, places.size - count)[places.size - count]
-    above = ranked > threshold
-    kept[places[above]] = True
-    ties = np.flatnonzero(ranked == threshold)
-    kept[places[ties[: count - np.count_nonzero(above)]]] = True
+    threshold = np.partition(candidates, candidates.size - missing)[candidates.size - missing]
+    chosen = candidates > threshold
+    chosen[np.flatnonzero(candidates == threshold)[: missing - np.count_nonzero(chosen)]] = True
+    edges = np.cumsum([places.size for places in between])[:-1]
+    for part, places, taken in zip(kept, between, np.split(chosen, edges), strict=True):
+        part[places[taken]] = True
     return kept
 
 
-def _require_left(count: int, left: int) -> None:
-    if count > left:
-        raise UsageError(f"pruning never brings weights back: {count} were to be kept, but only {left} are left")
+def _sift(
+    scores: Sequence[np.ndarray], alive: Sequence[np.ndarray], low: float, high: float
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Of each layer which of those alive are above `high`, and the places of those from `low` to `high`."""
+
+    def sift(score: np.ndarray, ranked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rest = np.less_equal(score, high)
+        rest &= ranked
+        if low > -np.inf:
+            above = ranked ^ rest
+            rest &= score >= low
+            return above, np.flatnonzero(rest)
+        places = np.flatnonzero(rest)
+        above = ranked.copy()
+        above[places] = False
+        return above, places
+
+    kept, places = zip(*_in_parallel(sift, scores, alive), strict=True)
+    return list(kept), list(places)
 
 
-def _unflatten(kept: np.ndarray, scores: Scores) -> Masks:
-    masks: Masks = {}
-    start = 0
-    for path, score in scores.items():
-        masks[path] = kept[start : start + score.size].reshape(score.shape).astype(np.uint8)
-        start += score.size
-    return masks
+def _in_parallel(function: Callable, *layers: Sequence[np.ndarray]) -> list[Any]:
+    """The function of each layer's arrays, on as many threads as there are cores if that is worth starting them."""
+    if sum(part.size for part in layers[0]) < _WORTH_THREADS:
+        return list(map(function, *layers))
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+        return list(threads.map(function, *layers))
+
+
+def _bracket(
+    scores: Sequence[np.ndarray], alive: Sequence[np.ndarray], removed: int, left: int
+) -> tuple[float, float]:
+    """Two scores between which, very likely, is the one that has `removed` of the `left` scores below it."""
+    # Random places: scores of one channel are alike, and a stride may meet some channels only.
+    generator = np.random.default_rng(0)
+    size = sum(part.size for part in scores)
+    sampled = []
+    for part, ranked in zip(scores, alive, strict=True):
+        places = generator.integers(0, max(1, part.size), math.ceil(_SAMPLE * part.size / size))
+        sampled.append(part[places[ranked[places]]])
+    sample = np.sort(np.concatenate(sampled))
+    expected = removed / left * sample.size
+    margin = 5 * math.sqrt(expected * (1 - removed / left)) + 5
+    first, last = math.floor(expected - margin), math.ceil(expected + margin)
+    # A short tail is ordered sooner than cut off.
+    low = sample[first] if first > 0.05 * sample.size else -np.inf
+    return low, (sample[last] if last < sample.size else np.inf)
+
+
+def _shaped(kept: Sequence[np.ndarray], scores: Scores) -> Masks:
+    pairs = zip(kept, scores.items(), strict=True)
+    return {path: part.view(np.uint8).reshape(score.shape) for part, (path, score) in pairs}

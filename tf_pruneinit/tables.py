@@ -35,12 +35,13 @@ class Method:
     """A pruning method.
 
     Attributes:
-      score: the scorer, `(network, images, labels, *, <options>) -> scores`; see `tf_pruneinit.scorers`.
+      score: the scorer, `(network, batch, *, <options>) -> scores`; see `tf_pruneinit.scorers`.
       summary: what is removed first, in one line.
       iterations: how often it scores and removes, by default.
       needs_data: whether it is given labelled images.
       options: the options, of those that flags and `prune` have, that it takes.
       dtype: the floating-point type one score is computed in; iterative scores always are in float64.
+      absolute: whether it is given the network with every parameter replaced by its absolute value.
     """
 
     score: Callable[..., Any]
@@ -49,6 +50,7 @@ class Method:
     needs_data: bool = False
     options: tuple[str, ...] = ()
     dtype: str = "float32"
+    absolute: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +91,7 @@ METHODS = {
         "smallest |w * dR/dw|, R the flow of an input of ones (Tanaka et al., 2020)",
         iterations=100,
         dtype="float64",
+        absolute=True,
     ),
 }
 

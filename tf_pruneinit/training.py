@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pruneinit import layers, metrics, optimizers, seeds
+from tf_pruneinit import masking, metrics, optimizers, seeds
 from tf_pruneinit.config import Train
 from tf_pruneinit.datasets import Dataset
 from tf_pruneinit.errors import RunError, UsageError
@@ -259,7 +259,7 @@ class Engine:
         self._traced: set[tuple[int, int]] = set()
         self._row = tf.constant(0)
         with self._strategy.scope():
-            self._model = model if devices == 1 else layers.copy_with(model, lambda layer: (type(layer), layer.get_config()))
+            self._model = model if devices == 1 else masking.copy_with(model, lambda layer: (type(layer), layer.get_config()))
             rates = schedule(plan, len(dataset.train.labels))
             optimizer: Any = optimizers.SGD(rates, plan.momentum, plan.weight_decay)
             if plan.precision == "mixed_float16":

@@ -1,6 +1,7 @@
 """Labelled images held in memory as bytes, how they are preprocessed and augmented, and class-balanced samples of them."""
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -92,14 +93,28 @@ class Dataset:
         """Of one image: (height, width, channels)."""
         return self.train.images.shape[1:]
 
-    def scoring_batch(self, per_class: int, seed: int) -> tuple[tf.Tensor, np.ndarray]:
-        """Returns preprocessed training images, not augmented, and labels: as many of each class, in random order.
+    def scoring_batches(self, per_class: int, batch_size: int, seed: int) -> "ScoringBatches":
+        """Returns batches of preprocessed training images, not augmented, and labels: `per_class` random ones of each class.
 
         Raises:
           UsageError: if a class has fewer images than `per_class`; names the class.
         """
-        chosen = balanced_sample(self.train.labels, self.classes, per_class, seed)
-        return self.preprocessing(self.train.images[chosen]), self.train.labels[chosen]
+        chosen = _balanced_places(self.train.labels, self.classes, per_class, seed)
+        places = [chosen[part] for part in balanced_batches(self.train.labels[chosen], batch_size)]
+        return ScoringBatches(self.train, self.preprocessing, places)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoringBatches:
+    """Batches of (images, labels) that can be read again; each is preprocessed when it is read."""
+
+    split: Split
+    preprocessing: Preprocessing
+    places: list[np.ndarray]
+
+    def __iter__(self) -> Iterator[tuple[tf.Tensor, np.ndarray]]:
+        for places in self.places:
+            yield self.preprocessing(self.split.images[places]), self.split.labels[places]
 
 
 def load(name: str, data_dir: str | None = None) -> Dataset:
@@ -115,18 +130,81 @@ def load(name: str, data_dir: str | None = None) -> Dataset:
     return tables.lookup(tables.DATASETS, name, "dataset").load(data_dir)
 
 
-def balanced_sample(labels: np.ndarray, classes: int, per_class: int, seed: int) -> np.ndarray:
-    """Returns the places of `per_class` random entries of each class in `labels`, in random order, without repetition.
-
-    Raises:
-      UsageError: if a class has fewer entries; names the class.
-    """
+def _balanced_places(labels: np.ndarray, classes: int, per_class: int, seed: int) -> np.ndarray:
+    """The places of `per_class` random entries of each class in `labels`, in random order, without repetition."""
     generator = np.random.default_rng(seeds.derive(seed, "data", "scoring"))
     chosen = []
     for label in range(classes):
         places = np.flatnonzero(labels == label)
-        if len(places) < per_class:
-            rule = "examples_per_class must be at most the training images of each class"
-            raise UsageError(f"{rule}; got {per_class}, and class {label} has {len(places)}")
+        _require_enough(len(places), per_class, label)
         chosen.append(generator.choice(places, per_class, replace=False))
     return generator.permutation(np.concatenate(chosen))
+
+
+def _require_enough(there: int, per_class: int, label: int) -> None:
+    if there < per_class:
+        rule = "examples_per_class must be at most the training images of each class"
+        raise UsageError(f"{rule}; got {per_class}, and class {label} has {there}")
+
+
+def balanced_sample(
+    examples: Iterable[tuple[Any, Any]], *, classes: int, per_class: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns `per_class` random examples of each class of a dataset of any size: (images, labels) to score on.
+
+    One pass, in which no more than the sample is kept (a reservoir for each class). The same examples in the same order give
+    the same sample.
+
+    Args:
+      examples: (image, label) one by one, as a `tf.data.Dataset` that is not batched; labels are integers in [0, classes).
+      classes: how many there are.
+      per_class: how many examples of each.
+      seed: of the choice, and of the order.
+
+    Raises:
+      UsageError: if a class has fewer examples than `per_class` (the class is named), or a label is out of range.
+
+    Vitter, "Random Sampling with a Reservoir", ACM Transactions on Mathematical Software, 1985.
+    """
+    if per_class < 1 or classes < 1:
+        raise UsageError(f"classes and per_class must be integers >= 1; got {classes} and {per_class}")
+    generator = np.random.default_rng(seeds.derive(seed, "data", "scoring"))
+    kept: list[list[np.ndarray]] = [[] for _ in range(classes)]
+    met = np.zeros(classes, np.int64)
+    for image, label in examples:
+        label = np.asarray(label)
+        if label.shape or not np.issubdtype(label.dtype, np.integer) or not 0 <= label < classes:
+            raise UsageError(f"examples must be (image, label) pairs, not batched, labels in [0, {classes}); got {label!r:.60}")
+        met[label] += 1
+        place = len(kept[label]) if met[label] <= per_class else generator.integers(met[label])
+        if place < per_class:
+            kept[label][place : place + 1] = [np.asarray(image)]
+    for label in range(classes):
+        _require_enough(int(met[label]), per_class, label)
+    order = generator.permutation(classes * per_class)
+    images = np.stack([image for images in kept for image in images])
+    return images[order], np.repeat(np.arange(classes), per_class)[order]
+
+
+def balanced_batches(labels: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Returns the places of all entries of `labels` in batches of at most `batch_size`, the classes spread evenly.
+
+    A batch that can hold every class holds the same number of each, up to one, and batches that cannot hold as many
+    different classes as they can. Within that the order of the entries is kept.
+    """
+    labels = np.asarray(labels)
+    classes, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    # The n-th of each class comes before the n+1-st of any: each stretch has as many classes as there are.
+    by_class = np.argsort(codes, kind="stable")
+    starts = np.cumsum(counts) - counts
+    turn = np.empty(len(labels), np.int64)
+    turn[by_class] = np.arange(len(labels)) - np.repeat(starts, counts)
+    order = np.lexsort((codes, turn))
+    whole = batch_size - batch_size % len(classes) if batch_size >= len(classes) else batch_size
+    if whole >= len(classes) and (counts == counts[0]).all():
+        each = whole // len(classes)
+        rounds = np.array_split(order.reshape(-1, len(classes)), -(-counts[0] // each))
+        batches = [part.ravel() for part in rounds]
+    else:
+        batches = np.array_split(order, -(-len(labels) // batch_size))
+    return [np.sort(batch) for batch in batches]

@@ -11,7 +11,7 @@ import math
 
 import keras
 
-from tf_pruneinit import layers, seeds
+from tf_pruneinit import layers, normalisation, seeds
 
 
 def kaiming_normal(seed: int, name: str) -> keras.Initializer:
@@ -41,7 +41,7 @@ def convolution(x, filters: int, *, name: str, seed: int, size: int = 3, strides
 def batch_norm(x, *, name: str, seed: int):
     """Applies batch normalisation: scale uniform(0, 1), shift 0, epsilon 1e-5, running averages 0.9 old + 0.1 new."""
     scale = keras.initializers.RandomUniform(0.0, 1.0, seeds.derive(seed, name, "gamma"))
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, gamma_initializer=scale, name=name)(x)
+    return normalisation.BatchNormalization(momentum=0.9, epsilon=1e-5, gamma_initializer=scale, name=name)(x)
 
 
 def relu(x, *, name: str):

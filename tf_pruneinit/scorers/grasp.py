@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
-from tf_pruneinit.scorers.network import Network, cross_entropy
+from tf_pruneinit.scorers.network import Batch, Network
 
 
-def grasp(network: Network, images: tf.Tensor, labels: tf.Tensor, *, temperature: float) -> list[tf.Tensor]:
+def grasp(network: Network, batch: Batch, *, temperature: float) -> list[tf.Tensor]:
     """Returns scores z = w * Hg, g = dL/dw and H the Hessian of L, the cross-entropy of logits / temperature.
 
     The paper scores -w * Hg and removes the highest; larger is kept here for every method, hence the other sign. Hg is the
@@ -13,21 +13,12 @@ def grasp(network: Network, images: tf.Tensor, labels: tf.Tensor, *, temperature
 
     Wang, Zhang, Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow", ICLR 2020.
     """
-    kernels = network.kernels
-    with tf.GradientTape() as outer:
-        outer.watch(kernels)
-        with tf.GradientTape() as inner:
-            inner.watch(kernels)
-            loss = cross_entropy(network.logits(kernels, images, training=True) / temperature, labels)
-        gradients = inner.gradient(loss, kernels, unconnected_gradients="zero")
-        product = tf.add_n([tf.reduce_sum(tf.stop_gradient(g) * g) for g in gradients])
-    products = outer.gradient(product, kernels, unconnected_gradients="zero")
-    return [w * h for w, h in zip(kernels, products, strict=True)]
+    return [w * h for w, h in zip(network.kernels, batch.hessian_gradients(temperature), strict=True)]
 
 
-def grasp_abs(network: Network, images: tf.Tensor, labels: tf.Tensor, *, temperature: float) -> list[tf.Tensor]:
+def grasp_abs(network: Network, batch: Batch, *, temperature: float) -> list[tf.Tensor]:
     """Returns scores z = |w * Hg|, the size of GraSP's.
 
     Frankle, Dziugaite, Roy, Carbin, "Pruning Neural Networks at Initialization: Why Are We Missing the Mark?", ICLR 2021.
     """
-    return [tf.abs(z) for z in grasp(network, images, labels, temperature=temperature)]
+    return [tf.abs(z) for z in grasp(network, batch, temperature=temperature)]

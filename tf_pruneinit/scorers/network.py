@@ -1,56 +1,129 @@
-"""A Keras model as a pure function of its weights, which is what scorers differentiate."""
+"""A Keras model as a function of its weights, which is what scorers differentiate, and batches to differentiate a loss on."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tf_pruneinit import layers
+from tf_pruneinit.normalisation import exact_normalisation
 
 
+@dataclasses.dataclass(frozen=True)
 class Network:
-    """A masked model whose weights can be replaced by tensors, and which nothing that is computed with it changes.
+    """A model as a function of its kernels; nothing that is computed with it changes it.
 
     Attributes:
-      kernels: the kernels in effect (kernel * mask), in model order.
-      input_shape: of one image, without the batch.
+      model: of layers without masks; its own kernels are never read.
+      variables: the kernels among its variables by their paths, in model order.
+      kernels: tensors, the kernels in effect (kernel * mask).
+      masks: tensors of 0 and 1, uint8.
     """
 
-    def __init__(self, model: keras.Model):
-        self._model = model
-        self._layers = list(layers.kernels(model).values())
-        self.input_shape = tuple(model.input_shape[1:])
-        self.paths = list(layers.kernels(model))
+    model: keras.Model
+    variables: Mapping[str, keras.Variable]
+    kernels: Sequence[tf.Tensor]
+    masks: Sequence[tf.Tensor]
 
     @property
-    def kernels(self) -> list[tf.Tensor]:
-        return [tf.convert_to_tensor(layer.kernel) for layer in self._layers]
+    def paths(self) -> list[str]:
+        """The paths of the kernels."""
+        return list(self.variables)
 
     @property
-    def other_weights(self) -> list[keras.Variable]:
-        """The trainable variables that are not kernels: biases, scales and shifts of normalisation."""
-        kernels = {id(layer._kernel) for layer in self._layers}
-        return [weight for weight in self._model.trainable_variables if id(weight) not in kernels]
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Of one example, without the batch."""
+        return tuple(self.model.input_shape[1:])
 
-    def logits(
-        self,
-        kernels: Sequence[tf.Tensor],
-        images: tf.Tensor,
-        *,
-        training: bool,
-        others: Sequence[tuple[keras.Variable, tf.Tensor]] = (),
-    ) -> tf.Tensor:
-        """Returns the model's outputs, (batch, classes), computed with these kernels (and still their masks).
+    @property
+    def input_type(self) -> str:
+        """Of an example."""
+        return self.model.inputs[0].dtype
+
+    def logits(self, kernels: Sequence[tf.Tensor], examples: tf.Tensor, *, training: bool) -> tf.Tensor:
+        """Returns the model's outputs, (batch, classes), computed with these kernels.
 
         Args:
           kernels: tensors that stand for the kernels, in order.
-          images: (batch, *input_shape).
+          examples: (batch, *input_shape).
           training: whether normalisation uses the batch's statistics. Updates of running statistics are discarded.
-          others: (variable, tensor that stands for it) of other weights.
         """
-        own = [(layer._kernel, kernel) for layer, kernel in zip(self._layers, kernels, strict=True)]
-        with layers.exact_normalisation(), keras.StatelessScope(state_mapping=[*own, *others]):
-            return self._model(images, training=training)
+        mapping = list(zip(self.variables.values(), kernels, strict=True))
+        with exact_normalisation(), keras.StatelessScope(state_mapping=mapping):
+            return self.model(examples, training=training)
+
+    def gradients(self, images: tf.Tensor, labels: tf.Tensor, temperature: float = 1.0) -> list[tf.Tensor]:
+        """Returns dL/dw of each kernel, L the mean cross-entropy of logits / temperature, normalised in training mode."""
+        kernels = list(self.kernels)
+        with tf.GradientTape() as tape:
+            tape.watch(kernels)
+            loss = self._loss(kernels, images, labels, temperature)
+        return tape.gradient(loss, kernels, unconnected_gradients="zero")
+
+    def hessian_product(
+        self, images: tf.Tensor, labels: tf.Tensor, temperature: float = 1.0, vectors: list[tf.Tensor] | None = None
+    ) -> list[tf.Tensor]:
+        """Returns Hv of each kernel, H the Hessian of L over the weights that are left: the derivative of g'v, v constant.
+
+        Args:
+          images: (batch, *input_shape).
+          labels: integers, (batch,).
+          temperature: of L, which is as for `gradients`.
+          vectors: v, a tensor a kernel; None means g = dL/dw itself.
+        """
+        kernels = list(self.kernels)
+        with tf.GradientTape() as outer:
+            outer.watch(kernels)
+            with tf.GradientTape() as inner:
+                inner.watch(kernels)
+                loss = self._loss(kernels, images, labels, temperature)
+            gradients = inner.gradient(loss, kernels, unconnected_gradients="zero")
+            masks = [tf.cast(mask, g.dtype) for mask, g in zip(self.masks, gradients, strict=True)]
+            vectors = [tf.stop_gradient(v) * mask for v, mask in zip(vectors or gradients, masks, strict=True)]
+            product = tf.add_n([tf.reduce_sum(v * g) for v, g in zip(vectors, gradients, strict=True)])
+        return outer.gradient(product, kernels, unconnected_gradients="zero")
+
+    def _loss(self, kernels: Sequence[tf.Tensor], images: tf.Tensor, labels: tf.Tensor, temperature: float) -> tf.Tensor:
+        logits = self.logits(kernels, images, training=True)
+        return cross_entropy(logits if temperature == 1 else logits / temperature, labels)
+
+
+class Batch:
+    """Labelled examples whose mean loss is differentiated, all at once or, if memory is short, in chunks.
+
+    Derivatives are means over all the examples. Chunks change nothing but for batch normalisation, which takes the
+    statistics of each chunk.
+    """
+
+    def __init__(self, chunks: Iterable[Any], gradients: Callable, hessian_product: Callable):
+        """Takes (images, labels) pairs, readable again and again, and `Network`'s two functions of a pair."""
+        self._chunks = chunks
+        self._gradients = gradients
+        self._hessian_product = hessian_product
+        self._single = isinstance(chunks, Sequence) and len(chunks) == 1
+
+    def gradients(self, temperature: float = 1.0) -> list[tf.Tensor]:
+        """Returns g = dL/dw of each kernel; see `Network.gradients`."""
+        return self._mean(self._gradients, temperature)
+
+    def hessian_gradients(self, temperature: float = 1.0) -> list[tf.Tensor]:
+        """Returns Hg of each kernel; see `Network.hessian_product`."""
+        # Of one chunk both come from one pass.
+        vectors = None if self._single else self.gradients(temperature)
+        return self._mean(self._hessian_product, temperature, vectors)
+
+    def _mean(self, function: Callable, *arguments: Any) -> list[tf.Tensor]:
+        if self._single:
+            return function(*next(iter(self._chunks)), *arguments)
+        total: list[tf.Tensor] = []
+        count = 0
+        for images, labels in self._chunks:
+            size = len(labels)
+            values = [size * value for value in function(images, labels, *arguments)]
+            total = [a + b for a, b in zip(total, values, strict=True)] if total else values
+            count += size
+        return [value / count for value in total]
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

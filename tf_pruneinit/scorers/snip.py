@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
-from tf_pruneinit.scorers.network import Network, cross_entropy
+from tf_pruneinit.scorers.network import Batch, Network
 
 
-def snip(network: Network, images: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
+def snip(network: Network, batch: Batch) -> list[tf.Tensor]:
     """Returns scores z = |w * dL/dw|, L the cross-entropy of one batch with its own batch statistics.
 
     The absolute value is taken of each batch's product; scores of several batches are averaged after it. The published
@@ -13,9 +13,4 @@ def snip(network: Network, images: tf.Tensor, labels: tf.Tensor) -> list[tf.Tens
 
     Lee, Ajanthan, Torr, "SNIP: Single-shot Network Pruning based on Connection Sensitivity", ICLR 2019.
     """
-    kernels = network.kernels
-    with tf.GradientTape() as tape:
-        tape.watch(kernels)
-        loss = cross_entropy(network.logits(kernels, images, training=True), labels)
-    gradients = tape.gradient(loss, kernels, unconnected_gradients="zero")
-    return [tf.abs(w * g) for w, g in zip(kernels, gradients, strict=True)]
+    return [tf.abs(w * g) for w, g in zip(network.kernels, batch.gradients(), strict=True)]

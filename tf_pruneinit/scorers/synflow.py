@@ -6,23 +6,23 @@ from tf_pruneinit.errors import UsageError
 from tf_pruneinit.scorers.network import Network
 
 
-def synflow(network: Network, images: None, labels: None) -> list[tf.Tensor]:
+def synflow(network: Network, batch: None) -> list[tf.Tensor]:
     """Returns scores z = |w| * dR/d|w|, R the sum of the logits for one input of ones, every parameter by its absolute value.
 
-    Parameters are kernels, biases, and scales and shifts of normalisation, which runs on its moving statistics. Computed in
-    float64: the product of many layers leaves the range of float32.
+    Parameters are kernels, biases, and scales and shifts of normalisation, which runs on its moving statistics. The network
+    is given with absolute values already (`absolute` in the table), in float64: the product of many layers leaves the range
+    of float32.
 
     Tanaka, Kunin, Yamins, Ganguli, "Pruning neural networks without any data by iteratively conserving synaptic flow",
     NeurIPS 2020.
     """
-    del images, labels
+    del batch
     if None in network.input_shape:
         raise UsageError(f"synflow needs a model with a fixed input shape; got {network.input_shape}")
-    kernels = [tf.abs(w) for w in network.kernels]
-    others = [(variable, tf.abs(tf.convert_to_tensor(variable))) for variable in network.other_weights]
-    ones = tf.ones((1, *network.input_shape), kernels[0].dtype)
+    kernels = network.kernels
     with tf.GradientTape() as tape:
         tape.watch(kernels)
-        flow = tf.reduce_sum(network.logits(kernels, ones, training=False, others=others))
+        ones = tf.ones((1, *network.input_shape), network.input_type)
+        flow = tf.reduce_sum(network.logits(kernels, ones, training=False))
     gradients = tape.gradient(flow, kernels, unconnected_gradients="zero")
     return [w * g for w, g in zip(kernels, gradients, strict=True)]

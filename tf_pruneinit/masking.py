@@ -1,0 +1,350 @@
+"""Copies of a model with masks, and the masks of a model: the paths of its kernels, reading them, setting them."""
+
+import contextlib
+import dataclasses
+import fnmatch
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_pruneinit import connectivity, sparsity
+from tf_pruneinit.errors import UsageError
+from tf_pruneinit.layers import MASKED, mask_name, raw_kernel
+from tf_pruneinit.normalisation import BatchNormalization
+
+_REPLACEMENTS: dict[type, type] = {keras.layers.BatchNormalization: BatchNormalization}
+# Weights of rank two and more that are no kernels: nothing is said when they have no mask.
+_NO_KERNELS = (keras.layers.Embedding, keras.layers.PReLU, keras.layers.LayerNormalization)
+Replace = Callable[[keras.Layer], tuple[type, dict[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A prunable kernel: an attribute, by default `kernel`, of a layer."""
+
+    layer: keras.Layer
+    name: str
+
+    @property
+    def variable(self) -> keras.Variable:
+        """The raw kernel, which is trained."""
+        return raw_kernel(self.layer, self.name)
+
+    @property
+    def mask(self) -> keras.Variable | None:
+        """The mask; None in a stock layer."""
+        return vars(self.layer).get(mask_name(self.name))
+
+    @property
+    def value(self) -> np.ndarray:
+        """The kernel in effect: kernel * mask."""
+        kernel = self.variable.numpy()
+        return kernel if self.mask is None else kernel * self.mask.numpy()
+
+
+def with_masks(model: keras.Model, exclude: Sequence[str] = ()) -> keras.Model:
+    """Returns a copy of a model, same weights, whose layers of the table `layers.MASKED` have masks of ones.
+
+    Batch normalisation becomes ours (see `normalisation.BatchNormalization`). Masks that layers have already are kept. The
+    given model is untouched and shares no variable with the copy. A compiled model's copy is compiled alike, its optimizer
+    fresh. Kernels that get no mask, because the class of their layer is not in the table, are named in a warning.
+
+    Args:
+      model: a built functional or sequential model; models nested in it are copied likewise.
+      exclude: shell-style patterns of layers that get no mask, as `("conv1", "head/*")`: each is matched with the names of
+        layers, and with their paths (of a kernel `head/fc/kernel`: `head/fc`). Masks that such layers have are dropped.
+
+    Raises:
+      UsageError: if the model is neither, has not been built, has no layer that can be masked, or a pattern matches none.
+    """
+    require_model(model)
+    left_out = excluded(model, exclude)
+
+    def replace(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
+        if id(layer) in left_out:
+            return stock(layer)
+        table = MASKED | _REPLACEMENTS
+        return table.get(type(layer), type(layer)), layer.get_config()
+
+    copy = copy_with(model, replace)
+    if not kernels(copy):
+        raise UsageError(f"the model has no prunable layer (no dense or convolution layer); got {model.name}")
+    _warn_of_unmasked(copy, [layer.name for layer in model._flatten_layers() if id(layer) in left_out])
+    if model.compiled:
+        _compile_alike(copy, model)
+    return copy
+
+
+def stock(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
+    """Returns the class and configuration of the layer without masks, of Keras or the user, that stands for a masked one.
+
+    Classes are matched exactly: a user's subclass may compute something else.
+    """
+    table = {masked: cls for cls, masked in (MASKED | _REPLACEMENTS).items()}
+    return table.get(type(layer), type(layer)), layer.get_config()
+
+
+def copy_with(model: keras.Model, replace: Replace, *, dtype: str | None = None) -> keras.Model:
+    """Returns a copy of a model, same weights, each layer made anew from what `replace` gives. It is not compiled.
+
+    Args:
+      model: a built functional or sequential model; models nested in it are copied likewise.
+      replace: layer -> (class, configuration). Variables that only the new layer has keep their initial values.
+      dtype: floating-point type of the inputs, also of nested models; None keeps theirs. (Layers have the dtype of their
+        configuration.)
+
+    Raises:
+      UsageError: if the model cannot be copied.
+    """
+    copy = _clone(model, replace, dtype, {})
+    for source, target in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
+        copy_variables(source, target)
+    return copy
+
+
+def copy_variables(source: keras.Layer, target: keras.Layer, skipped: Collection[int] = ()) -> None:
+    """Gives a layer the values of another one's own variables: weights, seeds, and masks that both have.
+
+    Variables of the target whose identities are among those skipped keep theirs.
+    """
+    masks, new_masks = _masks_of(source), _masks_of(target)
+    old, new = _variables_without(masks, source), _variables_without(new_masks, target)
+    if [variable.shape for variable in old] != [variable.shape for variable in new]:
+        raise UsageError(f"{source.name} cannot be copied: made from its configuration it has other variables")
+    pairs = [*zip(old, new, strict=True), *((masks[name], new_masks[name]) for name in masks if name in new_masks)]
+    for old_variable, new_variable in pairs:
+        if id(new_variable) not in skipped:
+            new_variable.assign(tf.convert_to_tensor(old_variable.value))
+
+
+def _masks_of(layer: Any) -> dict[str, keras.Variable]:
+    return {name: vars(layer)[mask_name(name)] for name in getattr(layer, "kernel_names", ()) if mask_name(name) in vars(layer)}
+
+
+def _variables_without(masks: Mapping[str, keras.Variable], layer: Any) -> list[keras.Variable]:
+    excepted = {id(mask) for mask in masks.values()}
+    seeds = [generator.state for generator in layer._seed_generators]
+    variables = layer._trainable_variables + layer._non_trainable_variables + seeds
+    return [variable for variable in variables if id(variable) not in excepted]
+
+
+def _clone(model: keras.Model, replace: Replace, dtype: str | None, clones: dict[int, Any]) -> Any:
+    """A copy with initial weights; `clones` has the layers copied so far, which nested models may share."""
+    require_model(model)
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        if id(layer) not in clones:
+            if isinstance(layer, keras.Model) and type(layer) not in MASKED and type(layer) not in MASKED.values():
+                clones[id(layer)] = _clone(layer, replace, dtype, clones)
+            else:
+                clones[id(layer)] = _make(layer, *replace(layer))
+        return clones[id(layer)]
+
+    def make_input(tensor: Any) -> Any:
+        floating = dtype and keras.backend.is_float_dtype(tensor.dtype)
+        return keras.Input(batch_shape=tensor.shape, dtype=dtype if floating else tensor.dtype, name=tensor.name)
+
+    tensors = model.inputs if isinstance(model, keras.Sequential) else model.input
+    inputs = keras.tree.map_structure(make_input, tensors)
+    with _not_compiled(model):
+        return keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
+
+
+def _make(layer: keras.Layer, cls: Any, config: dict[str, Any]) -> keras.Layer:
+    if isinstance(layer, keras.layers.Lambda):
+        # Keras refuses to make one from a configuration that holds Python code.
+        options = {name: config[name] for name in ("name", "trainable", "dtype")}
+        return keras.layers.Lambda(layer.function, layer._output_shape, layer.mask, layer.arguments, **options)
+    try:
+        return cls.from_config(config)
+    except UsageError:
+        raise
+    except Exception as error:  # A user's constructor may raise anything.
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(f"layer {layer.name} ({cls.__name__}) cannot be made from its get_config(): {reason}") from error
+
+
+@contextlib.contextmanager
+def _not_compiled(model: keras.Model) -> Iterator[None]:
+    """Keeps Keras from compiling the clone from a serialised configuration, which fails for a loss of the user's own."""
+    compiled = model.compiled
+    model.compiled = False
+    try:
+        yield
+    finally:
+        model.compiled = compiled
+
+
+def _compile_alike(copy: keras.Model, model: keras.Model) -> None:
+    """Compiles a copy as its model is compiled, with an optimizer and metrics of its own that have no state yet."""
+
+    def fresh(value: Any) -> Any:
+        stateful = isinstance(value, (keras.optimizers.Optimizer, keras.Metric))
+        return type(value).from_config(value.get_config()) if stateful else value
+
+    arguments = model._compile_config.config
+    copy.compile(**{name: keras.tree.map_structure(fresh, value) for name, value in arguments.items()})
+
+
+def require_model(model: Any) -> None:
+    """Raises `UsageError` unless the model is functional or sequential, and built."""
+    if not isinstance(model, keras.Model):
+        raise UsageError(f"a Keras model is needed; got {type(model).__name__}")
+    if not isinstance(model, keras.Sequential) and getattr(model, "outputs", None) is None:
+        name = type(model).__name__
+        raise UsageError(
+            f"only functional and sequential models can be copied with masks; got {name} {model.name}: a subclassed model "
+            f"is pruned inside a functional one, after tf_pruneinit.register({name}): keras.Model(inputs, model(inputs))"
+        )
+    if not model.built:
+        raise UsageError(f"the model has not been built: call it once, or give it an Input; got {model.name}")
+
+
+def _walk(layer: Any, scope: tuple, seen: set[int]) -> Iterator[tuple[keras.Layer, tuple]]:
+    """Each layer below a layer once (layers can be shared), with the (name, is shown in paths) of those that hold it."""
+    children = layer.layers if isinstance(layer, keras.Model) else layer._flatten_layers(include_self=False, recursive=False)
+    for child in children:
+        if id(child) not in seen:
+            seen.add(id(child))
+            yield child, scope
+            functional = isinstance(child, keras.Model) and not isinstance(child, keras.Sequential)
+            yield from _walk(child, (*scope, (child.name, not functional)), seen)
+
+
+def _paths(model: keras.Model) -> list[tuple[str, keras.Layer]]:
+    """All layers below a model, in model order, each with its path.
+
+    The paths are those that Keras gives a model just built: layer, below the names of the sequential models and composite
+    layers that hold it. (Keras' own paths change when a model is saved and loaded; these do not.) Where two layers of
+    nested models have one path, the names of functional models are put before it too.
+    """
+    found = list(_walk(model, ((model.name, isinstance(model, keras.Sequential)),), {id(model)}))
+    short = ["/".join([name for name, shown in scope if shown] + [layer.name]) for layer, scope in found]
+    full = ["/".join([name for name, _ in scope] + [layer.name]) for layer, scope in found]
+    paths = [long if short.count(path) > 1 else path for path, long in zip(short, full, strict=True)]
+    return list(zip(paths, (layer for layer, _ in found), strict=True))
+
+
+def kernels(model: keras.Model) -> dict[str, Kernel]:
+    """Returns the masked kernels of a model by their path (that of the layer, and `/kernel`), in model order."""
+    return {
+        f"{path}/{name}": Kernel(layer, name)
+        for path, layer in _paths(model)
+        for name in getattr(layer, "kernel_names", ())
+        if mask_name(name) in vars(layer)
+    }
+
+
+def prunable(model: keras.Model, exclude: Sequence[str] = ()) -> dict[str, Kernel]:
+    """Returns the kernels that `with_masks(model, exclude)` has masks for, of the model itself; stock layers have no mask.
+
+    Raises:
+      UsageError: as `with_masks`.
+    """
+    require_model(model)
+    left_out = excluded(model, exclude)
+    inside = {id(layer) for layer in _inner_layers(model)}
+    found = {}
+    for path, layer in _paths(model):
+        if id(layer) not in left_out and (id(layer) not in inside or hasattr(layer, "kernel_names")):
+            names = MASKED.get(type(layer), type(layer)).__dict__.get("kernel_names", ())
+            found |= {f"{path}/{name}": Kernel(layer, name) for name in names}
+    if not found:
+        raise UsageError(f"the model has no prunable layer (no dense or convolution layer); got {model.name}")
+    return found
+
+
+def _inner_layers(model: keras.Model) -> Iterator[keras.Layer]:
+    """Layers inside layers that are not in the table: their stock layers are made by code that knows of no masks."""
+    known = (*MASKED, *MASKED.values())
+    for _, layer in _paths(model):
+        if not isinstance(layer, keras.Model) and type(layer) not in known:
+            yield from layer._flatten_layers(include_self=False)
+
+
+def excluded(model: keras.Model, patterns: Sequence[str]) -> set[int]:
+    """Returns the identities of the layers that match a pattern, with all that is inside them.
+
+    Raises:
+      UsageError: if a pattern matches no layer that could be pruned.
+    """
+    if isinstance(patterns, str):
+        raise UsageError(f"exclude must be a sequence of patterns; got the string {patterns!r}")
+    paths = _paths(model)
+    known = (*MASKED, *MASKED.values())
+    left_out: set[int] = set()
+    for pattern in patterns:
+        chosen = [layer for path, layer in paths if fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(layer.name, pattern)]
+        inside = [part for layer in chosen for part in layer._flatten_layers()]
+        if not any(type(part) in known for part in inside):
+            names = ", ".join(path for path, layer in paths if type(layer) in known)
+            raise UsageError(f"exclude must be patterns of the names of prunable layers ({names}); got {pattern!r}")
+        left_out |= {id(part) for part in inside}
+    return left_out
+
+
+def exempt(model: keras.Model) -> tuple[str, ...]:
+    """Returns the paths of the weights of rank two and more that have no mask (embeddings, recurrent kernels, ...)."""
+    return tuple(weight.path for _, weight in _unmasked(model))
+
+
+def _unmasked(model: keras.Model) -> list[tuple[keras.Layer, keras.Variable]]:
+    masked = {id(kernel.variable) for kernel in kernels(model).values()}
+    weights = [(layer, weight) for layer in model._flatten_layers() for weight in layer._trainable_variables]
+    return [(layer, weight) for layer, weight in weights if len(weight.shape) >= 2 and id(weight) not in masked]
+
+
+def _warn_of_unmasked(model: keras.Model, silent: Collection[str]) -> None:
+    found = [
+        f"{weight.path} ({type(layer).__name__})"
+        for layer, weight in _unmasked(model)
+        if not isinstance(layer, _NO_KERNELS) and layer.name not in silent
+    ]
+    if found:
+        rule = 'tf_pruneinit.register(CLASS, "kernel") gives a layer class masks, exclude=NAMES leaves layers out'
+        warnings.warn(f"not pruned, no masked class is known: {', '.join(found)}; {rule}", stacklevel=3)
+
+
+def masks(model: keras.Model) -> dict[str, np.ndarray]:
+    """Returns the masks of a model: kernel path -> uint8 array of 0 and 1 of the kernel's shape, in model order."""
+    return {path: kernel.mask.numpy().astype(np.uint8) for path, kernel in kernels(model).items()}  # type: ignore[union-attr]
+
+
+def set_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
+    """Sets masks of a model, in place.
+
+    Args:
+      model: a model with masked layers.
+      masks: kernel path -> array of 0 and 1 of the kernel's shape. Layers that are not named keep their mask.
+
+    Raises:
+      UsageError: if a path is not one of the model's kernels, or a mask has another shape or other values; then no mask
+        of the model has been changed.
+    """
+    known = kernels(model)
+    arrays = {}
+    for path, mask in masks.items():
+        if path not in known:
+            raise UsageError(f"a mask must be for one of the kernels {', '.join(known)}; got {path!r}")
+        shape = tuple(known[path].variable.shape)
+        try:
+            arrays[path] = np.asarray(mask, "float32")
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"the mask of {path} must be an array in the shape {shape}; got {mask!r:.60}") from error
+        if arrays[path].shape != shape or not np.isin(arrays[path], (0, 1)).all():
+            raise UsageError(f"the mask of {path} must hold 0 and 1 in the shape {shape}; got the shape {arrays[path].shape}")
+    for path, array in arrays.items():
+        known[path].mask.assign(array)  # type: ignore[union-attr]
+
+
+def summary(model: keras.Model) -> sparsity.Summary:
+    """Returns what is left of each prunable kernel of a model, and of that what lies on a path; print it for a table.
+
+    Raises:
+      UsageError: if the model has no masked layer.
+    """
+    return sparsity.summarise(masks(model), exempt(model), connectivity.connected(model, kernels(model)))

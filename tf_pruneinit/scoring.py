@@ -1,0 +1,415 @@
+"""Scores of a model's weights: a copy made for scoring, the data it is given, and a method compiled for both."""
+
+import json
+import math
+import numbers
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_pruneinit import datasets, masking, ranking, seeds, tables
+from tf_pruneinit.errors import UsageError
+from tf_pruneinit.normalisation import EXACT
+from tf_pruneinit.scorers.network import Batch, Network
+
+Pair = tuple[Any, Any]
+_ALIGNMENT = 64
+ACCUMULATE = ("scores", "gradients")
+PRECISIONS = ("float32", "float64")
+# Activations of one chunk, in bytes, beyond which a batch is computed in chunks, and how many times over a method keeps
+# them (measured on ResNet-50, where 16 GiB then hold GraSP of any batch).
+_CHUNK_BYTES = 8 * 2**30
+_KEPT = {"gradients": 2, "hessian": 5}
+
+
+def score(
+    model: keras.Model,
+    method: str,
+    data: Pair | Iterable[Pair] | None = None,
+    *,
+    temperature: float = 200.0,
+    seed: int = 0,
+    precision: str = "float32",
+    batch_size: int | None = None,
+    accumulate: str = "scores",
+    exclude: Sequence[str] = (),
+) -> dict[str, np.ndarray]:
+    """Returns how much each weight is worth keeping; the model and all its variables stay as they are.
+
+    Weights that a mask of the model removes score as the zeros that they act as. Computed without XLA, in float32 (SynFlow in
+    float64) or better whatever the model's precision. A softmax at the end of the model is left out: scores need logits.
+
+    Args:
+      model: a built functional or sequential Keras model with one input, which gives (batch, classes). Its layers may be
+        Keras' own.
+      method: a row of `tables.METHODS`: random, magnitude, snip, grasp, grasp_abs, synflow.
+      data: (images, labels), or an iterable of such pairs, each one batch. Images are floating-point, of the model's input
+        shape, preprocessed; labels are integers in [0, classes), or one-hot. For methods without data it is not read.
+      temperature: divides the logits in GraSP's loss, > 0.
+      seed: of random scores, and of dropout.
+      precision: "float64" computes every score in float64.
+      batch_size: splits (images, labels) into batches of at most so many examples, each with the same number of every class
+        where it holds them all; None means one batch.
+      accumulate: "scores" averages the scores of batches, which count alike. "gradients" averages gradients instead, which
+        gives the score of all batches as one (but for batch normalisation, which has the statistics of each).
+      exclude: patterns of layers that are left out, as for `with_masks`.
+
+    Returns:
+      kernel path -> array of the kernel's shape, in model order. Larger is more worth keeping (for GraSP that is w * Hg).
+
+    Raises:
+      UsageError: for an unknown method, a model without prunable layers, data that is missing or does not fit the model,
+        or scores that are not finite.
+    """
+    options = {"temperature": temperature, "seed": seed}
+    with Scorer(model, method, data, precision, options, batch_size, accumulate, exclude) as scorer:
+        scores = {path: np.array(values) for path, values in scorer.scores().items()}
+    ranking.require_finite(scores)
+    return scores
+
+
+class Scorer:
+    """A method on a model and its data: call `scores` again after `remove`, and nothing is traced again.
+
+    What has been compiled is kept for the next model of the same architecture. Use it in a `with` statement.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        method: str,
+        data: Pair | Iterable[Pair] | None,
+        precision: str,
+        options: dict[str, Any],
+        batch_size: int | None = None,
+        accumulate: str = "scores",
+        exclude: Sequence[str] = (),
+        repeats: bool = False,
+    ):
+        row = tables.lookup(tables.METHODS, method, "method")
+        temperature = options["temperature"]
+        if not isinstance(temperature, numbers.Real) or not 0 < float(temperature) < np.finfo(np.float32).max:
+            raise UsageError(f"temperature must be a finite number > 0; got {temperature!r}")
+        tables.require_known(precision, PRECISIONS, "precision")
+        tables.require_known(accumulate, ACCUMULATE, "accumulate")
+        if batch_size is not None and (not isinstance(batch_size, numbers.Integral) or batch_size < 1):
+            raise UsageError(f"batch_size must be an integer >= 1, or None; got {batch_size!r}")
+        _require_one_in_one_out(model)
+        self._row = row
+        self._method = method
+        self._model = model
+        self._kernels = masking.prunable(model, exclude)
+        self._accumulate = accumulate
+        self._dtype = "float64" if precision == "float64" else row.dtype
+        self._options = {name: options[name] for name in row.options}
+        self._seed = options["seed"]
+        self._examples: Examples | None = None
+        if row.needs_data:
+            if data is None:
+                raise UsageError(f"{method} scores on labelled images: data=(images, labels) is needed; got None")
+            self._examples = Examples(data, model, self._dtype, batch_size, repeats or accumulate == "gradients")
+
+    def __enter__(self) -> "Scorer":
+        self._key = _architecture(self._model, self._method, self._dtype, tuple(self._options.items()), tuple(self._kernels))
+        self._compiled = _take(self._key) or _Compiled(self._model, self._kernels, self._row, self._dtype, self._options)
+        self._compiled.load(self._model, self._kernels, self._row.absolute, self._seed)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is None:
+            _keep(self._key, self._compiled)
+
+    def remove(self, places: Iterable[np.ndarray]) -> None:
+        """Removes weights: of each kernel those at these places, counted in C order."""
+        for kernel, mask, removed in zip(self._compiled.kernels, self._compiled.masks, places, strict=True):
+            kernel.ravel()[removed] = 0
+            mask.ravel()[removed] = 0
+
+    def scores(self) -> dict[str, np.ndarray]:
+        """Returns the scores, of all batches, of the network with what is left of it: arrays to read, maybe not finite."""
+        if self._examples is None:
+            scores = self._compiled.score()
+        elif self._accumulate == "gradients":
+            chunks = [chunk for batch in self._examples for chunk in self._chunks(*batch)] if self._examples.single else None
+            scores = self._of_batch(chunks or _Flat(self._examples, self._chunks))
+        else:
+            scores = self._mean_over_batches()
+        # Views: numpy() would copy.
+        return {path: np.asarray(memoryview(z)) for path, z in zip(self._kernels, scores, strict=True)}
+
+    def _mean_over_batches(self) -> list[tf.Tensor]:
+        total: list[tf.Tensor] = []
+        count = 0
+        assert self._examples is not None
+        for batch in self._examples:
+            scores = self._of_batch(self._chunks(*batch))
+            total = [a + b for a, b in zip(total, scores, strict=True)] if total else scores
+            count += 1
+        if not count:
+            raise UsageError(f"{self._method} scores on labelled images; got data without a batch")
+        return total if count == 1 else [z / count for z in total]
+
+    def _of_batch(self, chunks: Any) -> list[tf.Tensor]:
+        if isinstance(chunks, list) and len(chunks) == 1:
+            return self._compiled.score(*chunks[0])
+        return self._compiled.score_in_chunks(chunks)
+
+    def _chunks(self, images: tf.Tensor, labels: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        """A batch as it is, or in equal parts if its activations would not fit into memory."""
+        kept = _KEPT["hessian" if "temperature" in self._row.options else "gradients"]
+        each = kept * self._compiled.activations * tf.as_dtype(self._dtype).size
+        count = len(labels)
+        parts = math.ceil(count * each / _CHUNK_BYTES)
+        if parts <= 1:
+            return [(images, labels)]
+        parts = min(parts, count)
+        if self._compiled.batch_normalised:
+            size = math.ceil(count / parts)
+            text = f"memory does not hold a batch of {count}: computed in chunks of {size}, whose statistics batch norm takes"
+            warnings.warn(f"{text} (batch_size= splits it into batches)", stacklevel=2)
+        bounds = np.linspace(0, count, parts + 1).astype(int)
+        return [(images[a:b], labels[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+class _Flat:
+    """The chunks of all batches as those of one, readable again and again."""
+
+    def __init__(self, examples: "Examples", split: Any):
+        self._examples = examples
+        self._split = split
+
+    def __iter__(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        for batch in self._examples:
+            yield from self._split(*batch)
+
+
+class _Compiled:
+    """A copy of a model for scoring, and a method compiled for it.
+
+    Attributes:
+      kernels: arrays, the kernels in effect (kernel * mask); weights are removed in place.
+      masks: arrays of 0 and 1, uint8.
+      activations: numbers that the layers give for one example; a size that is not known counts as 1.
+      batch_normalised: whether batch normalisation is among them.
+    """
+
+    def __init__(self, model: keras.Model, kernels: dict[str, masking.Kernel], row: Any, dtype: str, options: dict[str, Any]):
+        self._copy = copy = _scoring_copy(model, dtype)
+        twins = {id(layer): twin for layer, twin in zip(model._flatten_layers(), copy._flatten_layers(), strict=True)}
+        variables = {path: masking.Kernel(twins[id(kernel.layer)], kernel.name).variable for path, kernel in kernels.items()}
+        self._variables = variables
+        self.kernels = [_aligned(kernel.shape, dtype) for kernel in variables.values()]
+        self.masks = [_aligned(kernel.shape, "uint8") for kernel in variables.values()]
+        # Tensors and arrays share their memory: what is removed from the arrays is removed from the network.
+        self._tensors = [[_tensor(array) for array in arrays] for arrays in (self.kernels, self.masks)]
+        self.batch_normalised = any(isinstance(layer, keras.layers.BatchNormalization) for layer in copy._flatten_layers())
+        outputs = [node.outputs for layer in copy._flatten_layers() for node in getattr(layer, "_inbound_nodes", ())]
+        self.activations = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in keras.tree.flatten(outputs))
+
+        def compiled(function: Callable) -> Callable:
+            # Without autograph, as Keras runs layers: errors raised while tracing come out as they are.
+            traced = tf.function(function, autograph=False, reduce_retracing=True)
+            return lambda *arguments: traced(*self._tensors, *arguments)
+
+        def step(kernels, masks, *pair):
+            network = Network(copy, variables, kernels, masks)
+            return row.score(network, Batch([pair], network.gradients, network.hessian_product) if pair else None, **options)
+
+        def gradients(kernels, masks, *arguments):
+            return Network(copy, variables, kernels, masks).gradients(*arguments)
+
+        def hessian_product(kernels, masks, *arguments):
+            return Network(copy, variables, kernels, masks).hessian_product(*arguments)
+
+        self.score = compiled(step)
+        derivatives = compiled(gradients), compiled(hessian_product)
+        network = Network(copy, variables, *self._tensors)
+        self.score_in_chunks = lambda chunks: row.score(network, Batch(chunks, *derivatives), **options)
+
+    def load(self, model: keras.Model, kernels: dict[str, masking.Kernel], absolute: bool, seed: int) -> None:
+        """Takes over the weights and masks of a model, and gives dropout seeds."""
+        skipped = {id(variable) for variable in self._variables.values()}
+        for source, target in zip(model._flatten_layers(), self._copy._flatten_layers(), strict=True):
+            masking.copy_variables(source, target, skipped)
+            for n, generator in enumerate(target._seed_generators):
+                generator.state.assign([seeds.derive(seed, "dropout", target.name, n), 0])
+            for variable in target._trainable_variables if absolute else ():
+                if id(variable) not in skipped:
+                    variable.assign(tf.abs(variable.value))
+        for kernel, value, mask in zip(kernels.values(), self.kernels, self.masks, strict=True):
+            value[...] = np.asarray(memoryview(tf.convert_to_tensor(kernel.variable.value)))
+            mask[...] = 1 if kernel.mask is None else kernel.mask.numpy()
+            value *= mask
+            if absolute:
+                np.abs(value, out=value)
+
+
+def _aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """An array of zeros whose memory a tensor can share, which it must be aligned for."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def _tensor(array: np.ndarray) -> tf.Tensor:
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
+# What was compiled last, by architecture; an entry is taken out while it is in use.
+_compiled: OrderedDict[Any, _Compiled] = OrderedDict()
+_lock = threading.Lock()
+_COMPILED_AT_MOST = 6
+
+
+def _take(key: Any) -> _Compiled | None:
+    with _lock:
+        return _compiled.pop(key, None) if key else None
+
+
+def _keep(key: Any, compiled: _Compiled) -> None:
+    if key:
+        with _lock:
+            _compiled[key] = compiled
+            while len(_compiled) > _COMPILED_AT_MOST:
+                _compiled.popitem(last=False)
+
+
+def _architecture(model: keras.Model, *others: Any) -> Any:
+    """What two models have in common whose copies for scoring are alike but for their weights; None if it cannot be said."""
+    layers = list(model._flatten_layers())
+    if any(isinstance(layer, keras.layers.Lambda) for layer in layers):
+        return None
+    try:
+        config = json.dumps(model.get_config(), sort_keys=True)
+    except Exception:  # A user's layer may keep anything in its configuration, or have none.
+        return None
+    return config, tuple(type(layer) for layer in layers), tuple(layer.trainable for layer in layers), *others
+
+
+def _scoring_copy(model: keras.Model, dtype: str) -> keras.Model:
+    """A copy of a model that computes logits in `dtype`, without masks, normalised by layers with exact derivatives."""
+    last = _last_layer(model)
+
+    def replace(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
+        cls, config = masking.stock(layer)
+        if "dtype" in config:
+            config["dtype"] = dtype
+        if layer is last and config.get("activation") == "softmax":
+            config["activation"] = "linear"
+        elif layer is last and cls is keras.layers.Softmax:
+            cls, config = _PassOn, {"name": layer.name, "dtype": dtype}
+        return cls, config
+
+    # Layers that a layer of the user's makes for itself follow the policy in force.
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        copy = masking.copy_with(model, replace, dtype=dtype)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    for layer in copy._flatten_layers():
+        layer.__class__ = EXACT.get(type(layer), type(layer))
+    return copy
+
+
+class _PassOn(keras.layers.Layer):
+    """Stands for a softmax layer, whose calls have a mask."""
+
+    def call(self, inputs, mask=None):
+        return inputs
+
+
+def _last_layer(model: keras.Model) -> Any:
+    """The layer that computes the outputs, looked for inside nested models."""
+    layer = model.layers[-1] if model.layers else None
+    return _last_layer(layer) if isinstance(layer, keras.Model) else layer
+
+
+def _require_one_in_one_out(model: keras.Model) -> None:
+    masking.require_model(model)
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise UsageError(f"the model must have one input and one output; got {len(model.inputs)} and {len(model.outputs)}")
+
+
+class Examples:
+    """Labelled batches that can be read again, each checked against the model."""
+
+    def __init__(
+        self, data: Pair | Iterable[Pair], model: keras.Model, dtype: str, batch_size: int | None = None, again: bool = True
+    ):
+        """Takes what `score` takes; `again` says whether the batches are read more than once."""
+        if not isinstance(data, Iterable):
+            raise UsageError(f"data must be (images, labels) or an iterable of such pairs; got {type(data).__name__}")
+        self.single = isinstance(data, (tuple, list)) and len(data) == 2 and not isinstance(data[0], (tuple, list))
+        if batch_size is not None and not self.single:
+            raise UsageError("batch_size splits data=(images, labels); the given data is in batches already")
+        if len(model.output_shape) != 2:
+            raise UsageError(f"the model must give (batch, classes); got outputs of the shape {model.output_shape}")
+        self._shape = tuple(model.input_shape[1:])
+        self._classes = model.output_shape[-1]
+        floating = keras.backend.is_float_dtype(model.inputs[0].dtype)
+        self._dtype = tf.as_dtype(dtype if floating else model.inputs[0].dtype)
+        if self.single:
+            images, labels = self._checked(*data)
+            self._require_two_classes(labels)
+            parts = [slice(None)] if batch_size is None else datasets.balanced_batches(labels.numpy(), batch_size)
+            self._data: Any = [(tf.gather(images, p), tf.gather(labels, p)) if len(parts) > 1 else (images, labels) for p in parts]
+            self.single = len(parts) == 1
+        else:
+            # An iterator can be read once.
+            self._data = list(data) if again and iter(data) is data else data
+
+    def __iter__(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        seen: set[int] = set()
+        for batch in self._data:
+            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+                raise UsageError(f"data must be (images, labels) or an iterable of such pairs; got {type(batch).__name__}")
+            images, labels = self._checked(*batch)
+            seen |= set(labels.numpy().tolist()) if len(seen) < 2 else set()
+            yield images, labels
+        if seen:
+            self._require_two_classes(np.array(list(seen)))
+
+    @staticmethod
+    def _require_two_classes(labels: Any) -> None:
+        if len(np.unique(labels)) < 2:
+            raise UsageError(f"labels must be of two classes at least; got only {int(np.ravel(labels)[0])}")
+
+    def _checked(self, images: Any, labels: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        shape = self._shape
+        try:
+            images = tf.convert_to_tensor(images)
+        except (TypeError, ValueError, tf.errors.OpError) as error:
+            raise UsageError(f"images must be numbers in a batch of the model's input shape {shape}; got {error}") from error
+        fits = len(images.shape) == len(shape) + 1 and all(n in (None, m) for n, m in zip(shape, images.shape[1:], strict=True))
+        if not fits:
+            raise UsageError(f"images must be a batch of the model's input shape {shape}; got the shape {tuple(images.shape)}")
+        if self._dtype.is_floating and not images.dtype.is_floating:
+            rule = "images must be floating-point, scaled and normalised as the model is trained on them"
+            raise UsageError(f"{rule}; got {images.dtype.name}")
+        labels = self._integers(labels, len(images))
+        if not labels.size:
+            raise UsageError("images and labels must not be empty; got none")
+        if labels.min() < 0 or labels.max() >= self._classes:
+            rule = f"labels must be in [0, {self._classes}), the model's outputs"
+            raise UsageError(f"{rule}; got {labels.min()} to {labels.max()}")
+        return tf.cast(images, self._dtype), tf.convert_to_tensor(labels, tf.int32)
+
+    def _integers(self, labels: Any, count: int) -> np.ndarray:
+        """Labels as integers; one-hot ones by the place of their one."""
+        labels = np.asarray(labels)
+        if labels.shape == (count, self._classes) and self._classes > 1:
+            places = labels.argmax(axis=-1)
+            if np.array_equal(labels, np.eye(self._classes)[places]):
+                return places
+        if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+            shapes = f"{labels.dtype} labels of shape {labels.shape} for {count} images"
+            raise UsageError(f"labels must be integers, one an image, or one-hot; got {shapes}")
+        return labels
