@@ -13,11 +13,13 @@ ROOT = pathlib.Path(__file__).parent.parent / PACKAGE
 # A module imports only from layers above it in this list. A package (datasets, models, scorers) stands in one place, and its
 # files may import each other. `__init__` names the public functions and imports them when they are first used.
 LAYERS = [
-    ("__init__", "errors", "seeds", "records", "optimizers"),
-    ("tables", "ranking", "sparsity", "scalars", "console"),
-    ("config", "layers", "datasets"),
-    ("recipes", "runs", "models", "scorers", "metrics", "export"),
-    ("flags", "pruning", "training"),
+    ("__init__", "errors", "seeds", "records", "optimizers", "normalisation", "scalars"),
+    ("tables", "ranking", "sparsity", "console", "layers"),
+    ("config", "connectivity", "datasets"),
+    ("recipes", "runs", "masking", "metrics"),
+    ("callbacks", "models", "scorers", "export"),
+    ("flags", "scoring", "training"),
+    ("pruning",),
     ("experiment",),
     ("main", "evaluate"),
 ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 __version__ = "0.1.0"
-__all__ = ["balanced_sample", "masks", "prune", "register", "score", "set_masks", "summary", "with_masks"]
+__all__ = ["balanced_sample", "callbacks", "masks", "prune", "register", "score", "set_masks", "summary", "with_masks"]
 
 _HOMES = {
     "balanced_sample": "datasets",
@@ -25,6 +25,7 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from tf_pruneinit import callbacks
     from tf_pruneinit.datasets import balanced_sample
     from tf_pruneinit.layers import register
     from tf_pruneinit.masking import masks, set_masks, summary, with_masks
@@ -41,6 +42,8 @@ def _register(_: Any) -> None:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "callbacks":
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -13,7 +13,9 @@ from typing import Any
 from tf_pruneinit import tables
 from tf_pruneinit.errors import UsageError
 
-SCOPES = ("global", "layerwise")
+SCOPES = ("global", "layerwise", "erk")
+ACCUMULATE = ("scores", "gradients")
+SCORE_PRECISIONS = ("float32", "float64")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 JIT_COMPILE = ("auto", "true", "false")
 MAX_SEED = 2**31 - 1
@@ -64,8 +66,15 @@ class Prune:
     method: str = option("snip", "how weights are scored (dense: not pruned)")
     sparsity: float = option(0.9, "fraction of the prunable weights to remove, in [0, 1)")
     iterations: int | None = option(None, "times to score and remove; by default the method's own (100 for synflow, else 1)")
-    scope: str = option("global", "rank all layers together, or each to the same sparsity", choices=SCOPES)
+    scope: str = option(
+        "global", "rank all layers together, or each to the same sparsity or Erdos-Renyi-kernel density", choices=SCOPES
+    )
+    min_remaining: int = option(0, "weights that each layer keeps at least")
+    exclude: tuple[str, ...] = option((), "layers, comma-separated names or patterns, that are not pruned and not counted")
     examples_per_class: int = option(10, "training images of each class that snip and grasp score on")
+    score_batch_size: int = option(256, "images in one batch of these at most; scores of batches are averaged")
+    accumulate: str = option("scores", "what is averaged over batches", choices=ACCUMULATE)
+    score_precision: str = option("float32", "arithmetic of one-shot scores (iterative: float64)", choices=SCORE_PRECISIONS)
     temperature: float = option(200.0, "divides the logits in grasp's loss")
 
     def __post_init__(self):
@@ -80,11 +89,21 @@ class Prune:
         tables.require_known(self.scope, SCOPES, "scope")
         _require_count("examples_per_class", self.examples_per_class)
         _require_number("temperature", self.temperature, 0, above=True)
+        _require_count("score_batch_size", self.score_batch_size)
+        tables.require_known(self.accumulate, ACCUMULATE, "accumulate")
+        tables.require_known(self.score_precision, SCORE_PRECISIONS, "score_precision")
+        remaining = self.min_remaining
+        valid = isinstance(remaining, int) and not isinstance(remaining, bool) and remaining >= 0
+        _require(valid, "min_remaining must be an integer >= 0", remaining)
+        patterns = isinstance(self.exclude, (tuple, list)) and all(isinstance(name, str) and name for name in self.exclude)
+        _require(patterns, "exclude must be names of layers", self.exclude)
+        object.__setattr__(self, "exclude", tuple(self.exclude))
         # An option that the method does not read cannot change the result, so it cannot change the address either.
-        if not method.needs_data:
-            object.__setattr__(self, "examples_per_class", Prune.examples_per_class)
-        if "temperature" not in method.options:
-            object.__setattr__(self, "temperature", Prune.temperature)
+        unread = [] if method.needs_data else ["examples_per_class", "score_batch_size", "accumulate"]
+        unread += [] if "temperature" in method.options else ["temperature"]
+        unread += ["score_precision"] if self.iterations > 1 or method.dtype == "float64" else []
+        for name in unread:
+            object.__setattr__(self, name, getattr(Prune, name))
 
 
 def _is_percentage(sparsity: Any) -> bool:
@@ -147,7 +166,8 @@ class Config:
 
     def __post_init__(self):
         tables.require_known(self.dataset, tables.DATASETS, "dataset")
-        tables.require_known(self.model, tables.MODELS, "model")
+        if not tables.is_keras_application(self.model):
+            tables.require_known(self.model, (*tables.MODELS, f"{tables.KERAS}NAME"), "model")
         valid = isinstance(self.seed, int) and not isinstance(self.seed, bool) and 0 <= self.seed <= MAX_SEED
         _require(valid, f"seed must be an integer in [0, {MAX_SEED}]", self.seed)
 
@@ -167,7 +187,8 @@ class Config:
         """
         canonical = json.dumps(_changed(self), sort_keys=True, separators=(",", ":"))
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
-        return f"{self.dataset}-{self.model}-{self.method}-{self.sparsity:g}-{digest}"
+        model = self.model.replace(":", "-")
+        return f"{self.dataset}-{model}-{self.method}-{self.sparsity:g}-{digest}"
 
     def to_json(self) -> dict[str, Any]:
         """Returns the whole configuration as JSON values."""

@@ -53,7 +53,7 @@ _POOLING = {
 _STOCK = {masked: cls for cls, masked in MASKED.items() if cls in (*_LINEAR, _KERAS.MultiHeadAttention, _KERAS.TimeDistributed)}
 
 
-class _Unknown(Exception):  # noqa: N818: it says what was met, and is no failure.
+class _UnknownError(Exception):
     """A layer has masks, and what depends on what in it is not known here."""
 
 
@@ -87,7 +87,7 @@ def connected(model: keras.Model, kernels: Mapping[str, Any]) -> dict[str, np.nd
             ones = [tf.ones((1, *tensor.shape[1:])) for tensor in graph.inputs]
             outputs = graph._run_through_graph(ones, operation_fn=lambda operation: _flow(operation, values))
             reached = tf.add_n([tf.reduce_sum(output) for output in keras.tree.flatten(outputs)])
-    except _Unknown:
+    except _UnknownError:
         return None
     derivatives = tape.gradient(reached, list(kept.values()), unconnected_gradients="zero")
     on_path = [(derivative * mask).numpy() > 0 for derivative, mask in zip(derivatives, kept.values(), strict=True)]
@@ -164,7 +164,7 @@ def _linear(layer: Any, x: tf.Tensor, values: Mapping[int, tf.Tensor]) -> tf.Ten
 def _attention(layer: Any, values: Mapping[int, tf.Tensor], query, value, key=None, **_) -> tf.Tensor:
     """Each place attends to every one, so that what it gets depends on all keys and values, and on its own query."""
     if len(query.shape) != 3 or len(value.shape) != 3:
-        raise _Unknown
+        raise _UnknownError
     queries = _flow(layer._query_dense, values)(query)
     keys = _flow(layer._key_dense, values)(value if key is None else key)
     attended = tf.reduce_sum(_flow(layer._value_dense, values)(value), 1, keepdims=True)
@@ -183,7 +183,7 @@ def _dense(operation: Any) -> Callable:
     """Every output depends on every input."""
     parts = operation._flatten_layers() if isinstance(operation, keras.Layer) else []
     if any(mask_name(name) in vars(part) for part in parts for name in getattr(part, "kernel_names", ())):
-        raise _Unknown
+        raise _UnknownError
 
     def run(*args, **kwargs):
         inputs = [x for x in keras.tree.flatten((args, kwargs)) if tf.is_tensor(x) and x.dtype.is_floating]
@@ -191,7 +191,7 @@ def _dense(operation: Any) -> Callable:
         try:
             spec = operation.compute_output_spec(*args, **kwargs)
         except Exception as error:  # A user's layer may raise anything.
-            raise _Unknown from error
+            raise _UnknownError from error
         return keras.tree.map_structure(lambda tensor: tf.ones([size or 1 for size in tensor.shape]) * arrived, spec)
 
     return run

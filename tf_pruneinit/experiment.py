@@ -1,5 +1,6 @@
 """One experiment, from configuration to result: the recipe, in order."""
 
+import dataclasses
 import hashlib
 import math
 import platform
@@ -73,10 +74,14 @@ def _prune(config: Config, dataset: datasets.Dataset, model: keras.Model, consol
         model,
         prune.method,
         prune.sparsity,
-        dataset.scoring_batch(prune.examples_per_class, config.seed) if needs_data else None,
+        dataset.scoring_batches(prune.examples_per_class, prune.score_batch_size, config.seed) if needs_data else None,
         iterations=prune.iterations,
         scope=prune.scope,
+        min_remaining=prune.min_remaining,
+        exclude=prune.exclude,
         temperature=prune.temperature,
+        accumulate=prune.accumulate,
+        precision=prune.score_precision,
         seed=config.seed,
         on_iteration=_pruning_progress(console),
     )
@@ -119,7 +124,7 @@ def _train(
         on_progress=show,
     ):
         run.append(record)
-        write_scalars(record)
+        write_scalars(record.step, {name: value for name, value in dataclasses.asdict(record).items() if name != "step"})
         if record.step - last_shown >= steps / 10 or record.step == steps or record.seconds > 60:
             last_shown = record.step
             console.line(
@@ -154,10 +159,17 @@ def _outcome(config: Config, dataset: datasets.Dataset, model: keras.Model, reco
         "epochs": record.epoch,
         "skipped_steps": record.skipped_steps,
         "sparsity": summary.sparsity,
+        "effective_sparsity": summary.effective_sparsity,
         "remaining": summary.remaining,
         "total": summary.total,
         "layers": [
-            {"name": layer.name, "shape": list(layer.shape), "total": layer.total, "remaining": layer.remaining}
+            {
+                "name": layer.name,
+                "shape": list(layer.shape),
+                "total": layer.total,
+                "remaining": layer.remaining,
+                "connected": layer.connected,
+            }
             for layer in summary.layers
         ],
         "exempt": list(summary.exempt),

@@ -128,6 +128,7 @@ def experiment_groups() -> dict[str, flags.FlagValues]:
     }
     _list_rows(groups["Experiment"], "dataset", tables.DATASETS)
     _list_rows(groups["Experiment"], "model", tables.MODELS)
+    groups["Experiment"]["model"].help += f"\n{tables.KERAS}NAME: NAME of keras.applications, as {tables.KERAS}ResNet50"
     _list_rows(groups["Pruning"], "method", tables.METHODS)
     return groups
 
@@ -172,7 +173,10 @@ def _given(options: type, given: Mapping[str, Any], *only: str) -> dict[str, Any
     for field in dataclasses.fields(options):
         flag = field.metadata.get("flag", field.name)
         if flag in given and "help" in field.metadata and (not only or field.name in only):
-            values[field.name] = _numbers(flag, given[flag]) if isinstance(given[flag], list) else given[flag]
+            value = given[flag]
+            if isinstance(value, list):
+                value = tuple(value) if typing.get_type_hints(options)[field.name] == tuple[str, ...] else _numbers(flag, value)
+            values[field.name] = value
     return values
 
 

@@ -278,7 +278,9 @@ def excluded(model: keras.Model, patterns: Sequence[str]) -> set[int]:
     known = (*MASKED, *MASKED.values())
     left_out: set[int] = set()
     for pattern in patterns:
-        chosen = [layer for path, layer in paths if fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(layer.name, pattern)]
+        chosen = [
+            layer for path, layer in paths if fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(layer.name, pattern)
+        ]
         inside = [part for layer in chosen for part in layer._flatten_layers()]
         if not any(type(part) in known for part in inside):
             names = ", ".join(path for path, layer in paths if type(layer) in known)

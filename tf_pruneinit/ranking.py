@@ -17,7 +17,7 @@ from tf_pruneinit.errors import UsageError
 Scores = Mapping[str, np.ndarray]
 Masks = dict[str, np.ndarray]
 
-_SAMPLE = 1 << 14
+_SAMPLE = 1 << 12, 1 << 14
 _WORTH_THREADS = 1 << 20
 
 
@@ -112,9 +112,7 @@ def require_finite(scores: Scores) -> None:
             raise UsageError(f"scores must be finite; {bad} of the {score.size} of {path} are not")
 
 
-def _prepare(
-    scores: Scores, sparsity: float, within: Scores | None
-) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+def _prepare(scores: Scores, sparsity: float, within: Scores | None) -> tuple[list[np.ndarray], list[np.ndarray], int]:
     """Each layer's scores and which of its weights are ranked, as vectors, and how many weights are to be kept."""
     total = sum(score.size for score in scores.values())
     if not total:
@@ -226,16 +224,15 @@ def _in_parallel(function: Callable, *layers: Sequence[np.ndarray]) -> list[Any]
         return list(threads.map(function, *layers))
 
 
-def _bracket(
-    scores: Sequence[np.ndarray], alive: Sequence[np.ndarray], removed: int, left: int
-) -> tuple[float, float]:
+def _bracket(scores: Sequence[np.ndarray], alive: Sequence[np.ndarray], removed: int, left: int) -> tuple[float, float]:
     """Two scores between which, very likely, is the one that has `removed` of the `left` scores below it."""
     # Random places: scores of one channel are alike, and a stride may meet some channels only.
     generator = np.random.default_rng(0)
     size = sum(part.size for part in scores)
+    total = min(max(size // 64, _SAMPLE[0]), _SAMPLE[1])
     sampled = []
     for part, ranked in zip(scores, alive, strict=True):
-        places = generator.integers(0, max(1, part.size), math.ceil(_SAMPLE * part.size / size))
+        places = generator.integers(0, max(1, part.size), math.ceil(total * part.size / size))
         sampled.append(part[places[ranked[places]]])
     sample = np.sort(np.concatenate(sampled))
     expected = removed / left * sample.size

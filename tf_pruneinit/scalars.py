@@ -1,20 +1,15 @@
-"""Records as TensorBoard scalars."""
+"""Numbers over time as TensorBoard scalars."""
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
-from tf_pruneinit.records import Record
 
-
-def writer(path: str) -> Callable[[Record], None]:
-    """Returns a function that writes each number of a record as a scalar at the record's step, into a folder of event files."""
+def writer(path: str) -> Callable[[int, Mapping[str, float]], None]:
+    """Returns a function of a step and named numbers that writes each as a scalar, into a folder of event files."""
     events = tf.summary.create_file_writer(path)
 
-    def write(record: Record) -> None:
-        values = dataclasses.asdict(record)
-        step = values.pop("step")
+    def write(step: int, values: Mapping[str, float]) -> None:
         with events.as_default(step=step):
             for name, value in values.items():
                 tf.summary.scalar(name, value)

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tf_pruneinit import datasets, masking, ranking, seeds, tables
 from tf_pruneinit.errors import UsageError
-from tf_pruneinit.normalisation import EXACT
+from tf_pruneinit.normalisation import EXACT, is_twice_differentiable
 from tf_pruneinit.scorers.network import Batch, Network
 
 Pair = tuple[Any, Any]
@@ -118,6 +118,10 @@ class Scorer:
     def __enter__(self) -> "Scorer":
         self._key = _architecture(self._model, self._method, self._dtype, tuple(self._options.items()), tuple(self._kernels))
         self._compiled = _take(self._key) or _Compiled(self._model, self._kernels, self._row, self._dtype, self._options)
+        if self._row.second_order and self._compiled.unvouched:
+            names = ", ".join(self._compiled.unvouched)
+            text = "differentiates twice, and no test vouches for the second derivatives of"
+            warnings.warn(f"{self._method} {text} {names}", stacklevel=4)
         self._compiled.load(self._model, self._kernels, self._row.absolute, self._seed)
         return self
 
@@ -162,7 +166,7 @@ class Scorer:
 
     def _chunks(self, images: tf.Tensor, labels: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
         """A batch as it is, or in equal parts if its activations would not fit into memory."""
-        kept = _KEPT["hessian" if "temperature" in self._row.options else "gradients"]
+        kept = _KEPT["hessian" if self._row.second_order else "gradients"]
         each = kept * self._compiled.activations * tf.as_dtype(self._dtype).size
         count = len(labels)
         parts = math.ceil(count * each / _CHUNK_BYTES)
@@ -197,6 +201,7 @@ class _Compiled:
       masks: arrays of 0 and 1, uint8.
       activations: numbers that the layers give for one example; a size that is not known counts as 1.
       batch_normalised: whether batch normalisation is among them.
+      unvouched: layers whose second derivatives no test vouches for, with their classes.
     """
 
     def __init__(self, model: keras.Model, kernels: dict[str, masking.Kernel], row: Any, dtype: str, options: dict[str, Any]):
@@ -209,6 +214,8 @@ class _Compiled:
         # Tensors and arrays share their memory: what is removed from the arrays is removed from the network.
         self._tensors = [[_tensor(array) for array in arrays] for arrays in (self.kernels, self.masks)]
         self.batch_normalised = any(isinstance(layer, keras.layers.BatchNormalization) for layer in copy._flatten_layers())
+        others = [layer for layer in copy._flatten_layers() if not isinstance(layer, (keras.Model, _PassOn))]
+        self.unvouched = [f"{layer.name} ({type(layer).__name__})" for layer in others if not is_twice_differentiable(layer)]
         outputs = [node.outputs for layer in copy._flatten_layers() for node in getattr(layer, "_inbound_nodes", ())]
         self.activations = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in keras.tree.flatten(outputs))
 
@@ -360,7 +367,9 @@ class Examples:
             images, labels = self._checked(*data)
             self._require_two_classes(labels)
             parts = [slice(None)] if batch_size is None else datasets.balanced_batches(labels.numpy(), batch_size)
-            self._data: Any = [(tf.gather(images, p), tf.gather(labels, p)) if len(parts) > 1 else (images, labels) for p in parts]
+            self._data: Any = [
+                (tf.gather(images, p), tf.gather(labels, p)) if len(parts) > 1 else (images, labels) for p in parts
+            ]
             self.single = len(parts) == 1
         else:
             # An iterator can be read once.

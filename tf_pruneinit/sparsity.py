@@ -1,7 +1,6 @@
 """What masks leave of a network, layer by layer. NumPy only."""
 
 import dataclasses
-import textwrap
 import warnings
 from collections.abc import Mapping
 
@@ -34,8 +33,9 @@ class Summary:
       total: prunable weights.
       remaining: weights that their masks keep.
       sparsity: the fraction removed of all prunable weights.
-      disconnected: of the weights that remain, those on no path from input to output, which cannot matter; None if it is
+      connected: of the weights that remain, those on a path from input to output; the others cannot matter. None if it is
         not known (see `connectivity.connected`).
+      disconnected: the others; None likewise.
       effective_sparsity: the fraction removed or disconnected; None likewise.
     """
 
@@ -55,39 +55,35 @@ class Summary:
         return 1 - self.remaining / self.total
 
     @property
+    def connected(self) -> int | None:
+        counts = [layer.connected for layer in self.layers]
+        return None if None in counts else sum(filter(None, counts))
+
+    @property
     def disconnected(self) -> int | None:
-        if any(layer.connected is None for layer in self.layers):
-            return None
-        return self.remaining - sum(layer.connected or 0 for layer in self.layers)
+        return None if self.connected is None else self.remaining - self.connected
 
     @property
     def effective_sparsity(self) -> float | None:
-        return None if self.disconnected is None else 1 - (self.remaining - self.disconnected) / self.total
+        return None if self.connected is None else 1 - self.connected / self.total
 
     def __str__(self) -> str:
-        rows = [("layer", "shape", "weights", "remaining", "sparsity")]
-        for layer in self.layers:
-            shape = "x".join(map(str, layer.shape))
-            rows.append((layer.name, shape, f"{layer.total:,}", f"{layer.remaining:,}", f"{layer.sparsity:.2%}"))
-        rows.append(("total", "", f"{self.total:,}", f"{self.remaining:,}", f"{self.sparsity:.2%}"))
+        known = self.disconnected is not None
+        rows = [("layer", "shape", "weights", "remaining", "sparsity", "connected")[: 6 if known else 5]]
+        for layer in (*self.layers, None):
+            shape = "x".join(map(str, layer.shape)) if layer else ""
+            part = layer or self
+            row = (layer.name if layer else "total", shape, f"{part.total:,}", f"{part.remaining:,}", f"{part.sparsity:.2%}")
+            rows.append((*row, f"{part.connected:,}") if known else row)
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(_align, row, widths, range(len(row)))) for row in rows]
         rule = "-" * len(lines[0])
         lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
-        lines += self._effective()
+        if known:
+            cut = f"{self.disconnected:,} of the remaining weights lie on no path from input to output"
+            lines.append(f"effective sparsity {self.effective_sparsity:.2%}: {cut}")
         lines += [f"not pruned: {', '.join(self.exempt)}"] if self.exempt else []
         return "\n".join(line.rstrip() for line in lines)
-
-    def _effective(self) -> list[str]:
-        if self.effective_sparsity is None:
-            return []
-        effective = f"effective sparsity {self.effective_sparsity:.2%}"
-        if not self.disconnected:
-            return [f"{effective}: all remaining weights lie on a path from input to output"]
-        cut = [(layer.name, layer.remaining - (layer.connected or 0)) for layer in self.layers]
-        where = ", ".join(f"{count:,} in {name}" for name, count in cut if count)
-        text = f"{effective}: {self.disconnected:,} of the remaining weights lie on no path from input to output ({where})"
-        return textwrap.wrap(text, 100, subsequent_indent="  ")
 
 
 def _align(cell: str, width: int, column: int) -> str:

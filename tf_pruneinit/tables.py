@@ -41,6 +41,7 @@ class Method:
       needs_data: whether it is given labelled images.
       options: the options, of those that flags and `prune` have, that it takes.
       dtype: the floating-point type one score is computed in; iterative scores always are in float64.
+      second_order: whether it differentiates twice.
       absolute: whether it is given the network with every parameter replaced by its absolute value.
     """
 
@@ -50,6 +51,7 @@ class Method:
     needs_data: bool = False
     options: tuple[str, ...] = ()
     dtype: str = "float32"
+    second_order: bool = False
     absolute: bool = False
 
 
@@ -79,12 +81,14 @@ METHODS = {
         "smallest w * Hg, the weights that slow the flow of gradient (Wang et al., 2020)",
         needs_data=True,
         options=("temperature",),
+        second_order=True,
     ),
     "grasp_abs": Method(
         Lazy("scorers.grasp:grasp_abs"),
         "smallest |w * Hg| (Frankle et al., 2021)",
         needs_data=True,
         options=("temperature",),
+        second_order=True,
     ),
     "synflow": Method(
         Lazy("scorers.synflow:synflow"),
@@ -102,11 +106,19 @@ MODELS = {
     "vgg16": Model(Lazy("models.vgg:vgg16"), "thirteen convolutions with batch norm, one dense layer"),
 }
 
+# `keras:NAME` is the network NAME of keras.applications, without weights.
+KERAS = "keras:"
+
 DATASETS = {
     "digits": Dataset(Lazy("datasets.digits:digits"), "scikit-learn's 8x8 handwritten digits (embedded)", "lenet_300_100"),
     "mnist": Dataset(Lazy("datasets.mnist:mnist"), "28x28 handwritten digits (TFDS)", "lenet_300_100"),
     "cifar10": Dataset(Lazy("datasets.cifar10:cifar10"), "32x32 colour images of ten classes (TFDS)", "resnet20"),
 }
+
+
+def is_keras_application(model: Any) -> bool:
+    """Returns whether a model is named as one of keras.applications, `keras:NAME`; whether there is one shows in building it."""
+    return isinstance(model, str) and model.startswith(KERAS) and model.removeprefix(KERAS).isidentifier()
 
 
 def lookup(table: Mapping[str, Row], name: str, kind: str) -> Row:

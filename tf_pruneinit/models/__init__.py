@@ -1,5 +1,6 @@
 """Networks, initialised as in the paper: `build(name, input_shape, classes, seed)`."""
 
+import functools
 import re
 from typing import Any
 
@@ -15,7 +16,7 @@ def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int, *, p
     The same seed gives the same weights whatever the precision.
 
     Args:
-      name: a row of `tables.MODELS`.
+      name: a row of `tables.MODELS`, or `keras:NAME` for a network of keras.applications.
       input_shape: (height, width, channels).
       classes: how many logits.
       seed: root seed of the initial weights.
@@ -24,7 +25,10 @@ def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int, *, p
     Raises:
       UsageError: for an unknown name, or images that are too small for the network.
     """
-    make = tables.lookup(tables.MODELS, name, "model").build
+    if tables.is_keras_application(name):
+        make = functools.partial(tables.Lazy("models.applications:application"), name.removeprefix(tables.KERAS))
+    else:
+        make = tables.lookup(tables.MODELS, name, "model").build
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:

@@ -1,0 +1,35 @@
+"""Keras callbacks for a user's own `model.fit`."""
+
+import keras
+
+from tf_pruneinit import masking, scalars
+
+
+class SparsityLogger(keras.callbacks.Callback):
+    """Writes the density of each masked kernel, and of all together, to TensorBoard before training and after each epoch.
+
+        model.fit(images, labels, callbacks=[tf_pruneinit.callbacks.SparsityLogger("logs")])
+
+    The scalars are `density/<kernel path>` and `density/all`, fractions kept; the step is the epoch.
+    """
+
+    def __init__(self, log_dir: str):
+        """Takes the directory of event files, which need not exist."""
+        super().__init__()
+        self._log_dir = log_dir
+
+    def on_train_begin(self, logs=None):
+        """Writes the densities before training, at step 0."""
+        self._write = scalars.writer(self._log_dir)
+        self._log(0)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the densities after an epoch."""
+        self._log(epoch + 1)
+
+    def _log(self, step: int) -> None:
+        masks = masking.masks(self.model)
+        values = {f"density/{path}": float(mask.mean()) for path, mask in masks.items()}
+        total = sum(mask.size for mask in masks.values())
+        values["density/all"] = sum(int(mask.sum()) for mask in masks.values()) / total if total else 1.0
+        self._write(step, values)
