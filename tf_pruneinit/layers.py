@@ -14,7 +14,7 @@ PACKAGE = "tf_pruneinit"
 MASKED: dict[type, type] = {}
 
 
-def register(cls: type, *kernels: str) -> type:
+def register(cls: Any, *kernels: str) -> Any:
     """Makes and returns the masked class of a layer class; from then on models that contain it are pruned there too.
 
         tf_pruneinit.register(MyDense, "kernel")  # its attribute `kernel` is masked
@@ -29,7 +29,8 @@ def register(cls: type, *kernels: str) -> type:
     Raises:
       UsageError: if `cls` is not a layer class, or is a masked one already.
     """
-    if not (isinstance(cls, type) and issubclass(cls, keras.layers.Layer)):
+    is_layer_class = isinstance(cls, type) and issubclass(cls, keras.layers.Layer)
+    if not is_layer_class:
         raise UsageError(f"a layer class is needed, a subclass of keras.layers.Layer; got {cls!r}")
     if issubclass(cls, _Masked):
         raise UsageError(f"{cls.__name__} is a masked class already")
@@ -79,7 +80,7 @@ class _Masked:
 
     kernel_names: tuple[str, ...] = ()
 
-    def _add_masks(self) -> None:
+    def _add_masks(self: Any) -> None:
         for name in self.kernel_names:
             if mask_name(name) not in vars(self):
                 kernel = raw_kernel(self, name)

@@ -84,7 +84,7 @@ def stock(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
 
     Classes are matched exactly: a user's subclass may compute something else.
     """
-    table = {masked: cls for cls, masked in (MASKED | _REPLACEMENTS).items()}
+    table: dict[type, type] = {masked: cls for cls, masked in (MASKED | _REPLACEMENTS).items()}
     return table.get(type(layer), type(layer)), layer.get_config()
 
 
@@ -248,7 +248,7 @@ def prunable(model: keras.Model, exclude: Sequence[str] = ()) -> dict[str, Kerne
     require_model(model)
     left_out = excluded(model, exclude)
     inside = {id(layer) for layer in _inner_layers(model)}
-    found = {}
+    found: dict[str, Kernel] = {}
     for path, layer in _paths(model):
         if id(layer) not in left_out and (id(layer) not in inside or hasattr(layer, "kernel_names")):
             names = MASKED.get(type(layer), type(layer)).__dict__.get("kernel_names", ())
@@ -278,9 +278,7 @@ def excluded(model: keras.Model, patterns: Sequence[str]) -> set[int]:
     known = (*MASKED, *MASKED.values())
     left_out: set[int] = set()
     for pattern in patterns:
-        chosen = [
-            layer for path, layer in paths if fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(layer.name, pattern)
-        ]
+        chosen = [layer for path, layer in paths if any(fnmatch.fnmatchcase(name, pattern) for name in (path, layer.name))]
         inside = [part for layer in chosen for part in layer._flatten_layers()]
         if not any(type(part) in known for part in inside):
             names = ", ".join(path for path, layer in paths if type(layer) in known)

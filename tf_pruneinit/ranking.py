@@ -73,8 +73,8 @@ def global_masks(scores: Scores, sparsity: float, within: Scores | None = None, 
 def layerwise_masks(scores: Scores, sparsity: float, within: Scores | None = None, *, min_remaining: int = 0) -> Masks:
     """Returns masks that keep the highest scores of each layer, each layer to the same sparsity.
 
-    The counts of all layers add up to exactly `remaining_count(sparsity, total)`; a layer's count is its share of that
-    rounded down, and the largest remainders (of equal ones the earlier layer) get one more. Otherwise as `global_masks`.
+    The counts of all layers add up to exactly `remaining_count(sparsity, total)`: each is (1 - sparsity) * its size rounded
+    down, and the largest remainders (of equal ones the earlier layer) get one more. Otherwise as `global_masks`.
     """
     return _by_layer(scores, sparsity, within, min_remaining, lambda shape: 1.0)
 
@@ -143,18 +143,21 @@ def _by_layer(
     flat, alive, count = _prepare(scores, sparsity, within)
     left = np.array([np.count_nonzero(part) for part in alive])
     wanted = np.array([score.size * weight(score.shape) for score in scores.values()], np.float64)
-    counts = _shares(wanted, np.array(_floors(alive, min_remaining, count)), left, count)
+    floors = np.array(_floors(alive, min_remaining, count))
+    counts = _shares(wanted, floors, left, (1 - sparsity) * sum(part.size for part in flat), count)
     kept = [_highest([part], [ranked], int(n))[0] for part, ranked, n in zip(flat, alive, counts, strict=True)]
     return _shaped(kept, scores)
 
 
-def _shares(wanted: np.ndarray, low: np.ndarray, high: np.ndarray, total: int) -> np.ndarray:
-    """Whole numbers in [low, high] that add up to `total`, proportional to `wanted` where the bounds let them."""
+def _shares(wanted: np.ndarray, low: np.ndarray, high: np.ndarray, exact_total: float, total: int) -> np.ndarray:
+    """Whole numbers in [low, high] that add up to `total`, which is `exact_total` rounded, proportional to `wanted` where the
+    bounds let them.
+    """
     # The sum grows with the factor, and is right somewhere between none of it and enough for the least wanted layer.
     small, large = 0.0, float((high[wanted > 0] / wanted[wanted > 0]).max(initial=0.0))
     for _ in range(200):
         factor = (small + large) / 2
-        small, large = (factor, large) if np.clip(factor * wanted, low, high).sum() < total else (small, factor)
+        small, large = (factor, large) if np.clip(factor * wanted, low, high).sum() < exact_total else (small, factor)
     exact = np.clip(large * wanted, low, high)
     # Rounding in the sum may leave a share a hair below the whole number that it is.
     counts = np.minimum(np.floor(exact + 1e-9 * (1 + exact)).astype(np.int64), high)

@@ -1,5 +1,6 @@
 """Scores of a model's weights: a copy made for scoring, the data it is given, and a method compiled for both."""
 
+import itertools
 import json
 import math
 import numbers
@@ -178,7 +179,7 @@ class Scorer:
             text = f"memory does not hold a batch of {count}: computed in chunks of {size}, whose statistics batch norm takes"
             warnings.warn(f"{text} (batch_size= splits it into batches)", stacklevel=2)
         bounds = np.linspace(0, count, parts + 1).astype(int)
-        return [(images[a:b], labels[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        return [(images[a:b], labels[a:b]) for a, b in itertools.pairwise(bounds)]
 
 
 class _Flat:
@@ -367,10 +368,10 @@ class Examples:
             images, labels = self._checked(*data)
             self._require_two_classes(labels)
             parts = [slice(None)] if batch_size is None else datasets.balanced_batches(labels.numpy(), batch_size)
-            self._data: Any = [
-                (tf.gather(images, p), tf.gather(labels, p)) if len(parts) > 1 else (images, labels) for p in parts
-            ]
             self.single = len(parts) == 1
+            self._data: Any = [(images, labels)]
+            if not self.single:
+                self._data = [(tf.gather(images, places), tf.gather(labels, places)) for places in parts]
         else:
             # An iterator can be read once.
             self._data = list(data) if again and iter(data) is data else data

@@ -117,7 +117,7 @@ DATASETS = {
 
 
 def is_keras_application(model: Any) -> bool:
-    """Returns whether a model is named as one of keras.applications, `keras:NAME`; whether there is one shows in building it."""
+    """Returns whether a model is named as one of keras.applications, `keras:NAME`; building it shows whether there is."""
     return isinstance(model, str) and model.startswith(KERAS) and model.removeprefix(KERAS).isidentifier()
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -25,10 +26,7 @@ def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int, *, p
     Raises:
       UsageError: for an unknown name, or images that are too small for the network.
     """
-    if tables.is_keras_application(name):
-        make = functools.partial(tables.Lazy("models.applications:application"), name.removeprefix(tables.KERAS))
-    else:
-        make = tables.lookup(tables.MODELS, name, "model").build
+    make = _application(name) if tables.is_keras_application(name) else tables.lookup(tables.MODELS, name, "model").build
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
@@ -42,3 +40,7 @@ def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int, *, p
         raise UsageError(f"{name} cannot be built for images of {size}: {re.sub(chr(27) + '[^m]*m', '', reason)}") from error
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def _application(name: str) -> Callable[..., Any]:
+    return functools.partial(tables.Lazy("models.applications:application"), name.removeprefix(tables.KERAS))
