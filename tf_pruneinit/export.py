@@ -40,12 +40,12 @@ def save(model: keras.Model, path: str, preprocessing: Preprocessing, metadata: 
     pairs = zip(model._flatten_layers(), plain._flatten_layers(), strict=True)
     stock = {id(masked): layer for masked, layer in pairs}
     masks = masking.masks(model)
-    for path, kernel in masking.kernels(model).items():
+    for name, kernel in masking.kernels(model).items():
         variable = masking.Kernel(stock[id(kernel.layer)], kernel.name).variable
         variable.assign(kernel.value)
-        module.kernels[path] = variable.value
-        name = path.removesuffix(kernel.name) + mask_name(kernel.name)
-        module.masks[path] = tf.Variable(masks[path], trainable=False, name=name)
+        module.kernels[name] = variable.value
+        mask = name.removesuffix(kernel.name) + mask_name(kernel.name)
+        module.masks[name] = tf.Variable(masks[name], trainable=False, name=mask)
     shape = model.input_shape[1:]
 
     @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32, name="images")])
