@@ -100,7 +100,13 @@ def copy_with(model: keras.Model, replace: Replace, *, dtype: str | None = None)
     Raises:
       UsageError: if the model cannot be copied.
     """
-    copy = _clone(model, replace, dtype, {})
+    clones: dict[int, Any] = {}
+    initialisers: list[tuple[keras.Layer, str, Any]] = []
+    try:
+        copy = _clone(model, replace, dtype, clones, initialisers)
+    finally:
+        for layer, name, initialiser in initialisers:
+            vars(layer)[name] = initialiser
     for source, target in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
         copy_variables(source, target)
     return copy
@@ -132,16 +138,25 @@ def _variables_without(masks: Mapping[str, keras.Variable], layer: Any) -> list[
     return [variable for variable in variables if id(variable) not in excepted]
 
 
-def _clone(model: keras.Model, replace: Replace, dtype: str | None, clones: dict[int, Any]) -> Any:
-    """A copy with initial weights; `clones` has the layers copied so far, which nested models may share."""
+def _clone(
+    model: keras.Model, replace: Replace, dtype: str | None, clones: dict[int, Any], initialisers: list[tuple[Any, str, Any]]
+) -> Any:
+    """A copy with weights of zeros; `clones` has the layers copied so far, which nested models may share.
+
+    Weights are copied later, and it takes a while to draw millions: the layers' own initialisers are put aside.
+    """
     require_model(model)
 
     def clone(layer: keras.Layer) -> keras.Layer:
         if id(layer) not in clones:
             if isinstance(layer, keras.Model) and type(layer) not in MASKED and type(layer) not in MASKED.values():
-                clones[id(layer)] = _clone(layer, replace, dtype, clones)
+                clones[id(layer)] = _clone(layer, replace, dtype, clones, initialisers)
             else:
-                clones[id(layer)] = _make(layer, *replace(layer))
+                clones[id(layer)] = made = _make(layer, *replace(layer))
+                own = [(name, value) for name, value in vars(made).items() if isinstance(value, keras.Initializer)]
+                for name, value in own:
+                    initialisers.append((made, name, value))
+                    vars(made)[name] = keras.initializers.Zeros()
         return clones[id(layer)]
 
     def make_input(tensor: Any) -> Any:

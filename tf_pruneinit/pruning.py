@@ -72,7 +72,8 @@ def prune(
         for n, density in enumerate(ranking.densities(1 - sparsity, total_iterations), start=1):
             # The last density is the target itself, not a power that rounding may move.
             target = sparsity if n == total_iterations else 1 - density
-            before, masks = masks, select(scorer.scores(), target, within=masks, min_remaining=min_remaining)
+            scores = scorer.scores()
+            before, masks = masks, select(scores, target, within=masks, min_remaining=min_remaining, finite=True)
             if n < total_iterations:
                 scorer.remove(ranking.removed_places(before, masks))
             if on_iteration:

@@ -42,7 +42,9 @@ def densities(density: float, iterations: int) -> Iterator[float]:
         yield density ** (n / iterations)
 
 
-def global_masks(scores: Scores, sparsity: float, within: Scores | None = None, *, min_remaining: int = 0) -> Masks:
+def global_masks(
+    scores: Scores, sparsity: float, within: Scores | None = None, *, min_remaining: int = 0, finite: bool = False
+) -> Masks:
     """Returns masks that keep the highest scores over all layers together.
 
     Exactly `remaining_count(sparsity, total)` weights are kept. Of equal scores the earlier weight is kept: layers in
@@ -53,6 +55,7 @@ def global_masks(scores: Scores, sparsity: float, within: Scores | None = None, 
       sparsity: fraction removed, of all weights, in [0, 1).
       within: masks; only weights that these keep are ranked, and the others stay removed.
       min_remaining: weights that each layer keeps at least, its best ones (all of a layer that has fewer).
+      finite: whether the scores are known to be finite, and need no look.
 
     Returns:
       uint8 arrays of 0 and 1, of the scores' shapes.
@@ -61,7 +64,7 @@ def global_masks(scores: Scores, sparsity: float, within: Scores | None = None, 
       UsageError: for a sparsity out of range, scores that are not finite (the layer is named), no scores at all, a sparsity
         lower than that of `within`, or one that leaves fewer than `min_remaining` a layer.
     """
-    flat, alive, count = _prepare(scores, sparsity, within)
+    flat, alive, count = _prepare(scores, sparsity, within, finite)
     if not min_remaining:
         return _shaped(_highest(flat, alive, count), scores)
     floors = _floors(alive, min_remaining, count)
@@ -70,16 +73,20 @@ def global_masks(scores: Scores, sparsity: float, within: Scores | None = None, 
     return _shaped([a | b for a, b in zip(sure, others, strict=True)], scores)
 
 
-def layerwise_masks(scores: Scores, sparsity: float, within: Scores | None = None, *, min_remaining: int = 0) -> Masks:
+def layerwise_masks(
+    scores: Scores, sparsity: float, within: Scores | None = None, *, min_remaining: int = 0, finite: bool = False
+) -> Masks:
     """Returns masks that keep the highest scores of each layer, each layer to the same sparsity.
 
     The counts of all layers add up to exactly `remaining_count(sparsity, total)`: each is (1 - sparsity) * its size rounded
     down, and the largest remainders (of equal ones the earlier layer) get one more. Otherwise as `global_masks`.
     """
-    return _by_layer(scores, sparsity, within, min_remaining, lambda shape: 1.0)
+    return _by_layer(scores, sparsity, within, min_remaining, finite, lambda shape: 1.0)
 
 
-def erk_masks(scores: Scores, sparsity: float, within: Scores | None = None, *, min_remaining: int = 0) -> Masks:
+def erk_masks(
+    scores: Scores, sparsity: float, within: Scores | None = None, *, min_remaining: int = 0, finite: bool = False
+) -> Masks:
     """Returns masks that keep the highest scores of each layer, each layer to its Erdos-Renyi-kernel density.
 
     The density of a layer is proportional to the sum over the product of its kernel's sides, (n_in + n_out) / (n_in n_out)
@@ -88,7 +95,7 @@ def erk_masks(scores: Scores, sparsity: float, within: Scores | None = None, *, 
 
     Evci, Gale, Menick, Castro, Elsen, "Rigging the Lottery: Making All Tickets Winners", ICML 2020.
     """
-    return _by_layer(scores, sparsity, within, min_remaining, lambda shape: sum(shape) / math.prod(shape))
+    return _by_layer(scores, sparsity, within, min_remaining, finite, lambda shape: sum(shape) / math.prod(shape))
 
 
 SCOPES = {"global": global_masks, "layerwise": layerwise_masks, "erk": erk_masks}
@@ -101,24 +108,22 @@ def removed_places(before: Scores, after: Scores) -> list[np.ndarray]:
 
 def require_finite(scores: Scores) -> None:
     """Raises `UsageError`, which names the first layer, if a score is not a finite number."""
-    # A sum is quicker than a look at each, and finite only if they all are.
-    with np.errstate(all="ignore"):
-        sums = _in_parallel(np.sum, list(scores.values()))
-    for (path, score), total in zip(scores.items(), sums, strict=True):
-        if np.isfinite(total):
-            continue
+    for path, score in scores.items():
         bad = score.size - np.count_nonzero(np.isfinite(score))
         if bad:
             raise UsageError(f"scores must be finite; {bad} of the {score.size} of {path} are not")
 
 
-def _prepare(scores: Scores, sparsity: float, within: Scores | None) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+def _prepare(
+    scores: Scores, sparsity: float, within: Scores | None, finite: bool
+) -> tuple[list[np.ndarray], list[np.ndarray], int]:
     """Each layer's scores and which of its weights are ranked, as vectors, and how many weights are to be kept."""
     total = sum(score.size for score in scores.values())
     if not total:
         raise UsageError("there is no weight to prune: the scores are empty")
     count = remaining_count(sparsity, total)
-    require_finite(scores)
+    if not finite:
+        require_finite(scores)
     flat = [np.ravel(score) for score in scores.values()]
     if within is None:
         return flat, [np.ones(score.size, bool) for score in flat], count
@@ -138,9 +143,14 @@ def _floors(alive: Sequence[np.ndarray], min_remaining: int, count: int) -> list
 
 
 def _by_layer(
-    scores: Scores, sparsity: float, within: Scores | None, min_remaining: int, weight: Callable[[tuple[int, ...]], float]
+    scores: Scores,
+    sparsity: float,
+    within: Scores | None,
+    min_remaining: int,
+    finite: bool,
+    weight: Callable[[tuple[int, ...]], float],
 ) -> Masks:
-    flat, alive, count = _prepare(scores, sparsity, within)
+    flat, alive, count = _prepare(scores, sparsity, within, finite)
     left = np.array([np.count_nonzero(part) for part in alive])
     wanted = np.array([score.size * weight(score.shape) for score in scores.values()], np.float64)
     floors = np.array(_floors(alive, min_remaining, count))

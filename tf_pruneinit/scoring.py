@@ -70,9 +70,7 @@ def score(
     """
     options = {"temperature": temperature, "seed": seed}
     with Scorer(model, method, data, precision, options, batch_size, accumulate, exclude) as scorer:
-        scores = {path: np.array(values) for path, values in scorer.scores().items()}
-    ranking.require_finite(scores)
-    return scores
+        return {path: np.array(values) for path, values in scorer.scores().items()}
 
 
 class Scorer:
@@ -137,33 +135,42 @@ class Scorer:
             mask.ravel()[removed] = 0
 
     def scores(self) -> dict[str, np.ndarray]:
-        """Returns the scores, of all batches, of the network with what is left of it: arrays to read, maybe not finite."""
+        """Returns the scores, of all batches, of the network with what is left of it: arrays to read.
+
+        Raises:
+          UsageError: if a score is not finite; names the layer.
+        """
         if self._examples is None:
-            scores = self._compiled.score()
+            scores, total = self._compiled.score()
         elif self._accumulate == "gradients":
             chunks = [chunk for batch in self._examples for chunk in self._chunks(*batch)] if self._examples.single else None
-            scores = self._of_batch(chunks or _Flat(self._examples, self._chunks))
+            scores, total = self._of_batch(chunks or _Flat(self._examples, self._chunks))
         else:
-            scores = self._mean_over_batches()
+            scores, total = self._mean_over_batches()
         # Views: numpy() would copy.
-        return {path: np.asarray(memoryview(z)) for path, z in zip(self._kernels, scores, strict=True)}
+        arrays = {path: np.asarray(memoryview(z)) for path, z in zip(self._kernels, scores, strict=True)}
+        # A sum is quicker than a look at each score, and finite only if they all are.
+        if total is None or not np.isfinite(total):
+            ranking.require_finite(arrays)
+        return arrays
 
-    def _mean_over_batches(self) -> list[tf.Tensor]:
-        total: list[tf.Tensor] = []
+    def _mean_over_batches(self) -> tuple[list[tf.Tensor], Any]:
+        sums: list[tf.Tensor] = []
         count = 0
-        assert self._examples is not None
-        for batch in self._examples:
-            scores = self._of_batch(self._chunks(*batch))
-            total = [a + b for a, b in zip(total, scores, strict=True)] if total else scores
+        total = None
+        for batch in self._examples or ():
+            scores, total = self._of_batch(self._chunks(*batch))
+            sums = [a + b for a, b in zip(sums, scores, strict=True)] if sums else scores
             count += 1
         if not count:
             raise UsageError(f"{self._method} scores on labelled images; got data without a batch")
-        return total if count == 1 else [z / count for z in total]
+        return (sums, total) if count == 1 else ([z / count for z in sums], None)
 
-    def _of_batch(self, chunks: Any) -> list[tf.Tensor]:
+    def _of_batch(self, chunks: Any) -> tuple[list[tf.Tensor], Any]:
+        """The scores of one batch, and if it is at hand their sum."""
         if isinstance(chunks, list) and len(chunks) == 1:
             return self._compiled.score(*chunks[0])
-        return self._compiled.score_in_chunks(chunks)
+        return self._compiled.score_in_chunks(chunks), None
 
     def _chunks(self, images: tf.Tensor, labels: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
         """A batch as it is, or in equal parts if its activations would not fit into memory."""
@@ -227,7 +234,9 @@ class _Compiled:
 
         def step(kernels, masks, *pair):
             network = Network(copy, variables, kernels, masks)
-            return row.score(network, Batch([pair], network.gradients, network.hessian_product) if pair else None, **options)
+            batch = Batch([pair], network.gradients, network.hessian_product) if pair else None
+            scores = row.score(network, batch, **options)
+            return scores, tf.add_n([tf.reduce_sum(z) for z in scores])
 
         def gradients(kernels, masks, *arguments):
             return Network(copy, variables, kernels, masks).gradients(*arguments)

@@ -111,4 +111,4 @@ def warn_of_empty_layers(masks: Mapping[str, np.ndarray]) -> None:
     """Warns of each layer that is left without a weight: nothing passes through it."""
     empty = [path for path, mask in masks.items() if not np.count_nonzero(mask)]
     if empty:
-        warnings.warn(f"no weight is left in {', '.join(empty)}: the network is cut there", stacklevel=2)
+        warnings.warn(f"no weight is left in {', '.join(empty)}: nothing passes through", stacklevel=2)

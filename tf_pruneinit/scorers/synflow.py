@@ -7,11 +7,11 @@ from tf_pruneinit.scorers.network import Network
 
 
 def synflow(network: Network, batch: None) -> list[tf.Tensor]:
-    """Returns scores z = |w| * dR/d|w|, R the sum of the logits for one input of ones, every parameter by its absolute value.
+    """Returns scores z = |w * dR/d|w||, R the sum of the logits for one input of ones, every parameter by its absolute value.
 
     Parameters are kernels, biases, and scales and shifts of normalisation, which runs on its moving statistics. The network
     is given with absolute values already (`absolute` in the table), in float64: the product of many layers leaves the range
-    of float32.
+    of float32. (The derivative is negative only where something between the kernels is not monotone, as layer normalisation.)
 
     Tanaka, Kunin, Yamins, Ganguli, "Pruning neural networks without any data by iteratively conserving synaptic flow",
     NeurIPS 2020.
@@ -25,4 +25,4 @@ def synflow(network: Network, batch: None) -> list[tf.Tensor]:
         ones = tf.ones((1, *network.input_shape), network.input_type)
         flow = tf.reduce_sum(network.logits(kernels, ones, training=False))
     gradients = tape.gradient(flow, kernels, unconnected_gradients="zero")
-    return [w * g for w, g in zip(kernels, gradients, strict=True)]
+    return [tf.abs(w * g) for w, g in zip(kernels, gradients, strict=True)]
