@@ -16,7 +16,7 @@ LAYERS = [
     ("__init__", "errors", "seeds", "records", "optimizers", "normalisation", "scalars"),
     ("tables", "ranking", "sparsity", "console", "layers"),
     ("config", "connectivity", "datasets"),
-    ("recipes", "runs", "masking", "metrics"),
+    ("recipes", "runs", "masking", "metrics", "examples"),
     ("callbacks", "models", "scorers", "export"),
     ("flags", "scoring", "training"),
     ("pruning",),

@@ -7,7 +7,8 @@ import keras
 
 from tf_pruneinit import masking, ranking, tables
 from tf_pruneinit.errors import UsageError
-from tf_pruneinit.scoring import Pair, Scorer
+from tf_pruneinit.examples import Pair
+from tf_pruneinit.scoring import Scorer
 from tf_pruneinit.sparsity import warn_of_empty_layers
 
 
