@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import tf_pruneinit
-from tf_pruneinit import export, layers, models
+from tf_pruneinit import export, masking, models
 from tf_pruneinit.datasets import Preprocessing
 from tf_pruneinit.errors import RunError, UsageError
 
@@ -65,12 +65,12 @@ np.savez("kernels.npz", **{path: kernel.numpy() for path, kernel in loaded.kerne
         found, masks, kernels = (np.load(tmp_path / f"{name}.npz") for name in ("logits", "masks", "kernels"))
         np.testing.assert_allclose(found["raw"], logits, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(found["ready"], logits, rtol=1e-4, atol=1e-5)
-        assert set(masks) == set(kernels) == set(layers.kernels(model))
-        for path, layer in layers.kernels(model).items():
-            np.testing.assert_array_equal(masks[path], layer.mask)
-            np.testing.assert_array_equal(kernels[path], layer.kernel)
+        assert set(masks) == set(kernels) == set(masking.kernels(model))
+        for path, kernel in masking.kernels(model).items():
+            np.testing.assert_array_equal(masks[path], kernel.mask)
+            np.testing.assert_array_equal(kernels[path], kernel.layer.kernel)
             assert not kernels[path][masks[path] == 0].any()
-            assert layer._kernel.numpy()[masks[path] == 0].all()
+            assert kernel.variable.numpy()[masks[path] == 0].all()
 
     def test_every_variable_is_stored_once_and_masks_in_a_byte_a_weight(self, folder, model):
         reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
@@ -79,7 +79,7 @@ np.savez("kernels.npz", **{path: kernel.numpy() for path, kernel in loaded.kerne
         for key, shape in reader.get_variable_to_shape_map().items():
             if types[key] != tf.string:
                 stored[types[key].name] += int(np.prod(shape))
-        masks = sum(layer.mask.shape.num_elements() for layer in layers.kernels(model).values())
+        masks = sum(kernel.mask.shape.num_elements() for kernel in masking.kernels(model).values())
         assert stored == {"float32": sum(variable.shape.num_elements() for variable in model.variables) - masks, "uint8": masks}
 
     def test_the_model_stays_as_it_is(self, model, tmp_path):
@@ -136,7 +136,7 @@ class TestLoad:
 
     def test_masks_are_those_of_the_model(self, folder, model):
         masks = export.masks(export.load(str(folder)))
-        assert list(masks) == list(layers.kernels(model))
+        assert list(masks) == list(masking.kernels(model))
         for path, mask in tf_pruneinit.masks(model).items():
             assert masks[path].dtype == np.uint8
             np.testing.assert_array_equal(masks[path], mask)

@@ -40,6 +40,21 @@ def brute_force(scores: np.ndarray, count: int, alive: np.ndarray) -> np.ndarray
     return np.isin(np.arange(scores.size), places[:count])
 
 
+def by_a_stable_sort(scores, sparsity, within=None) -> np.ndarray:
+    """What `global_masks` has to return, flat, for networks too large for `brute_force`."""
+    everything = flat(scores).astype(np.float64)
+    order = np.argsort(-everything, kind="stable")
+    if within is not None:
+        order = order[flat(within)[order] == 1]
+    mask = np.zeros(everything.size, np.uint8)
+    mask[order[: round((1 - sparsity) * everything.size)]] = 1
+    return mask
+
+
+def counts(masks) -> list[int]:
+    return [int(mask.sum()) for mask in masks.values()]
+
+
 @selections
 @given(scores=scores_of_networks, sparsity=sparsities)
 def test_keeps_exactly_the_rounded_count_with_ties(select, scores, sparsity):
@@ -96,7 +111,7 @@ def test_layer_gets_no_weight_back_when_its_remainder_becomes_the_largest():
     scores = {"small": np.ones(1), "large": np.ones(3)}
     first = ranking.layerwise_masks(scores, 0.375)
     second = ranking.layerwise_masks(scores, 0.5, within=first)
-    assert [int(mask.sum()) for mask in (*first.values(), *second.values())] == [0, 2, 0, 2]
+    assert counts(first) + counts(second) == [0, 2, 0, 2]
 
 
 @selections
@@ -125,6 +140,78 @@ def test_zeros_of_both_signs_are_one_score():
     np.testing.assert_array_equal(masks["a"], [1, 1, 0, 0])
 
 
+def test_kernels_are_read_in_c_order_whatever_their_memory_holds():
+    score = np.asfortranarray(np.ones((2, 3)))
+    np.testing.assert_array_equal(ranking.global_masks({"a": score}, 0.5)["a"], [[1, 1, 1], [0, 0, 0]])
+    np.testing.assert_array_equal(ranking.global_masks({"a": np.arange(6.0).reshape(2, 3).T}, 0.5)["a"], [[0, 1]] * 3)
+
+
+rng = np.random.default_rng(0)
+# About a million scores each, so that layers are sifted by threads and the sample is a small part.
+LARGE = {
+    "normal": lambda size: rng.normal(size=size),
+    "normal in float32": lambda size: rng.normal(size=size).astype(np.float32),
+    "constant": lambda size: np.full(size, -2.5, np.float32),
+    "zeros of both signs": lambda size: np.where(rng.random(size) < 0.5, 0.0, -0.0),
+    "nearly all zero": lambda size: np.where(rng.random(size) < 1e-4, rng.normal(size=size), 0.0),
+    "heavy tails": lambda size: rng.standard_cauchy(size) ** 3,
+    "sixty orders of magnitude": lambda size: (10 ** rng.uniform(-30, 30, size)).astype(np.float32),
+    "a few values": lambda size: rng.integers(-1, 3, size).astype(np.float32),
+    "falling": lambda size: np.arange(size, 0, -1, dtype=np.float64),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_large_networks_are_ranked_as_by_a_stable_sort(kind):
+    shapes = [(3, 3, 64, 64), (1,), (1100, 900), (5, 7, 3000)]
+    scores = named([LARGE[kind](math.prod(shape)).reshape(shape) for shape in shapes])
+    assert flat(scores).size > ranking._WORTH_THREADS
+    masks = None
+    for sparsity in (0.05, 0.5, 0.99, 0.99999):
+        np.testing.assert_array_equal(flat(ranking.global_masks(scores, sparsity)), by_a_stable_sort(scores, sparsity))
+        expected = by_a_stable_sort(scores, sparsity, masks)
+        masks = ranking.global_masks(scores, sparsity, masks)
+        np.testing.assert_array_equal(flat(masks), expected)
+
+
+def test_large_layers_of_very_different_scores_are_ranked_together():
+    """The sampled threshold lies between layers, or in one of them only."""
+    parts = [rng.normal(size=(700, 800)) * 1e-6, rng.normal(size=(700, 800)) + 1e6, np.ones((300, 300))]
+    scores = named([part.astype(np.float32) for part in parts])
+    for sparsity in (0.01, 560_000 / 1_210_000, 0.6, 0.99):
+        np.testing.assert_array_equal(flat(ranking.global_masks(scores, sparsity)), by_a_stable_sort(scores, sparsity))
+
+
+@pytest.mark.parametrize("bracket", [(-np.inf, -3.0), (3.0, np.inf), (-4.0, -3.9), (3.9, 4.0), (-np.inf, np.inf), (7.0, 8.0)])
+@pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.9])
+def test_bracket_that_misses_the_threshold_changes_nothing(monkeypatch, bracket, sparsity):
+    scores = named([rng.normal(size=(40, 50)), rng.normal(size=300)])
+    monkeypatch.setattr(ranking, "_bracket", lambda *_: bracket)
+    np.testing.assert_array_equal(flat(ranking.global_masks(scores, sparsity)), by_a_stable_sort(scores, sparsity))
+
+
+def test_sample_that_meets_unusual_scores_only_changes_nothing(monkeypatch):
+    """Every score that the sample reads is far from all the others, so that its bounds have no threshold between them."""
+    size = 200_000
+    read = np.zeros(size, bool)
+    draw = np.random.default_rng
+
+    class Watched:
+        def integers(self, low, high, count):
+            places = draw(0).integers(low, high, count)
+            read[places] = True
+            return places
+
+    monkeypatch.setattr(ranking.np.random, "default_rng", lambda seed: Watched())
+    scores = rng.normal(size=size)
+    ranking.global_masks({"a": scores}, 0.5)
+    assert 1000 < read.sum() < size / 2
+    for far in (-100.0, 100.0):
+        moved = {"a": np.where(read, scores + far, scores)}
+        for sparsity in (0.1, 0.5, 0.9):
+            np.testing.assert_array_equal(flat(ranking.global_masks(moved, sparsity)), by_a_stable_sort(moved, sparsity))
+
+
 def test_layers_are_ranked_together_or_each_alone():
     scores = {"low": np.array([1.0, 2.0, 3.0, 4.0]), "high": np.array([5.0, 6.0, 7.0, 8.0])}
     together, alone = ranking.global_masks(scores, 0.5), ranking.layerwise_masks(scores, 0.5)
@@ -135,7 +222,153 @@ def test_layers_are_ranked_together_or_each_alone():
 def test_layerwise_counts_go_to_the_largest_remainders():
     """Half of 3, 3 and 3 is 1.5 each, 4.5 in all: 4 weights, and the one over goes to the first layer."""
     masks = ranking.layerwise_masks(named([np.ones(3)] * 3), 0.5)
-    assert [int(mask.sum()) for mask in masks.values()] == [2, 1, 1]
+    assert counts(masks) == [2, 1, 1]
+
+
+@given(
+    sizes=st.lists(st.integers(1, 200), min_size=1, max_size=6),
+    numerator=st.integers(0, 31),
+)
+def test_layerwise_counts_are_those_of_largest_remainders(sizes, numerator):
+    """Of densities in 32nds, where shares are exact: rounded down, and one more to the largest remainders, the first ones."""
+    sparsity = numerator / 32
+    shares = [(1 - sparsity) * size for size in sizes]
+    expected = [math.floor(share) for share in shares]
+    order = sorted(range(len(sizes)), key=lambda i: (expected[i] - shares[i], i))
+    for i in order[: round(sum(shares)) - sum(expected)]:
+        expected[i] += 1
+    assert counts(ranking.layerwise_masks(named([np.ones(size) for size in sizes]), sparsity)) == expected
+
+
+def test_erk_counts_by_hand():
+    """Kernels of 10 x 10, 3 x 3 x 4 x 8 and 20 x 40 have sums of sides 20, 18 and 60: 49 weights in that proportion."""
+    scores = named([np.ones((10, 10)), np.ones((3, 3, 4, 8)), np.ones((20, 40))])
+    assert counts(ranking.erk_masks(scores, 1 - 49 / 1188)) == [10, 9, 30]
+
+
+def test_erk_layer_that_would_be_more_than_dense_is_dense_and_the_others_share_what_is_left():
+    """Sums of sides 5 and 20 share 40 weights as 8 to 32, but the first layer has 6 weights: 34 are left."""
+    scores = named([np.ones((2, 3)), np.ones((10, 10))])
+    assert counts(ranking.erk_masks(scores, 1 - 40 / 106)) == [6, 34]
+
+
+def test_erk_keeps_the_highest_scores_of_each_layer():
+    scores = {"a": np.arange(100.0).reshape(10, 10), "b": 1000 - np.arange(100.0).reshape(10, 10)}
+    masks = ranking.erk_masks(scores, 0.9)
+    np.testing.assert_array_equal(masks["a"].ravel(), np.arange(100) >= 90)
+    np.testing.assert_array_equal(masks["b"].ravel(), np.arange(100) < 10)
+
+
+kernel_shapes = st.lists(hnp.array_shapes(min_dims=1, max_dims=4, max_side=12), min_size=1, max_size=6)
+
+
+def erk_shares(shapes, total: float) -> list[float]:
+    """Evci et al.'s rule as in their code: layers are made dense one after another until no density is above one."""
+    dense: set[int] = set()
+    while True:
+        open_layers = [i for i in range(len(shapes)) if i not in dense]
+        left = total - sum(math.prod(shapes[i]) for i in dense)
+        factor = left / max(sum(sum(shapes[i]) for i in open_layers), 1)
+        over = [i for i in open_layers if factor * sum(shapes[i]) > math.prod(shapes[i]) * (1 + 1e-12)]
+        if not over:
+            return [math.prod(shape) if i in dense else factor * sum(shape) for i, shape in enumerate(shapes)]
+        dense |= set(over)
+
+
+@given(kernel_shapes, st.floats(0, 0.999))
+def test_erk_counts_are_those_of_the_papers_rule_up_to_rounding(shapes, sparsity):
+    scores = named([np.ones(shape) for shape in shapes])
+    total = sum(math.prod(shape) for shape in shapes)
+    got = counts(ranking.erk_masks(scores, sparsity))
+    assert sum(got) == round((1 - sparsity) * total)
+    np.testing.assert_allclose(got, erk_shares(shapes, (1 - sparsity) * total), atol=1 + 1e-6)
+
+
+@given(kernel_shapes, st.floats(0, 0.999), st.integers(1, 4))
+def test_erk_of_larger_masks_keeps_its_total_when_layers_have_too_little_left(shapes, sparsity, divisor):
+    """One layer has lost nearly all of its weights before: the others get what it cannot have."""
+    scores = named([np.arange(float(math.prod(shape))).reshape(shape) for shape in shapes])
+    within = {path: np.ones(score.shape, np.uint8) for path, score in scores.items()}
+    first = next(iter(within.values()))
+    first.ravel()[: first.size - first.size // (2 * divisor)] = 0
+    count = round((1 - sparsity) * flat(scores).size)
+    if count > flat(within).sum():
+        with pytest.raises(UsageError, match="never brings weights back"):
+            ranking.erk_masks(scores, sparsity, within)
+        return
+    masks = ranking.erk_masks(scores, sparsity, within)
+    assert flat(masks).sum() == count
+    assert np.all(flat(masks) <= flat(within))
+
+
+@selections
+@given(scores=scores_of_networks, sparsities=st.lists(sparsities, min_size=1, max_size=3).map(sorted), least=st.integers(1, 5))
+def test_every_layer_keeps_its_minimum_and_the_total_stays_exact(select, scores, sparsities, least):
+    masks = None
+    for sparsity in sparsities:
+        count = round((1 - sparsity) * flat(scores).size)
+        floors = [min(least, score.size) for score in scores.values()]
+        if sum(floors) > count:
+            with pytest.raises(UsageError, match=f"min_remaining={least} keeps {sum(floors)} weights in {len(floors)} layers"):
+                select(scores, sparsity, masks, min_remaining=least)
+            return
+        before, masks = masks, select(scores, sparsity, masks, min_remaining=least)
+        assert flat(masks).sum() == count
+        assert all(kept >= floor for kept, floor in zip(counts(masks), floors, strict=True))
+        assert before is None or np.all(flat(masks) <= flat(before))
+
+
+@given(scores_of_networks, sparsities, st.integers(1, 5))
+def test_minimum_of_a_layer_is_its_best_weights_and_the_rest_is_ranked_together(scores, sparsity, least):
+    count = round((1 - sparsity) * flat(scores).size)
+    sure = [brute_force(z.ravel(), least, np.ones(z.size, bool)) for z in scores.values()]
+    sure = np.concatenate(sure)
+    if sure.sum() > count:
+        return
+    expected = sure | brute_force(flat(scores), count - sure.sum(), ~sure)
+    np.testing.assert_array_equal(flat(ranking.global_masks(scores, sparsity, min_remaining=least)), expected)
+
+
+def test_minimum_of_each_layer_by_hand():
+    """Five of ten weights, at least two a layer: the second layer's best two, and the three best of the others."""
+    scores = {"high": np.array([9.0, 5.0, 8.0, 6.0, 7.0]), "low": np.array([1.0, 4.0, 2.0, 3.0]), "one": np.array([0.0])}
+    without = ranking.global_masks(scores, 0.5)
+    assert counts(without) == [5, 0, 0]
+    masks = ranking.global_masks(scores, 0.5, min_remaining=2)
+    np.testing.assert_array_equal(flat(masks), [1, 0, 1, 0, 0, 0, 1, 0, 1, 1])
+
+
+@selections
+def test_minimum_is_what_a_layer_has_left_if_that_is_less(select):
+    scores = {"a": np.arange(10.0), "b": np.arange(10.0)}
+    within = {"a": np.ones(10, np.uint8), "b": np.arange(10) == 4}
+    masks = select(scores, 0.7, within, min_remaining=3)
+    assert counts(masks) == [5, 1]
+    assert masks["b"][4] == 1
+
+
+@selections
+def test_minimum_that_the_sparsity_does_not_leave_is_refused(select):
+    scores = named([np.ones(10)] * 3)
+    rule = "min_remaining=4 keeps 12 weights in 3 layers, more than the 10 that the sparsity leaves"
+    with pytest.raises(UsageError, match=rule):
+        select(scores, 2 / 3, min_remaining=4)
+
+
+@selections
+def test_layer_without_entries_stays_without_them(select):
+    assert counts(select({"empty": np.ones((0, 3)), "b": np.ones((2, 2))}, 0.5)) == [0, 2]
+
+
+def test_removed_places_are_those_that_the_new_masks_lack():
+    before = {"a": np.array([[1, 1], [0, 1]], np.uint8), "b": np.ones(3, np.uint8)}
+    after = {"b": np.ones(3, np.uint8), "a": np.array([[1, 0], [0, 0]], np.uint8)}
+    assert [places.tolist() for places in ranking.removed_places(before, after)] == [[1, 3], []]
+
+
+def test_scores_known_to_be_finite_need_no_look():
+    scores = {"a": np.array([1.0, 2.0, 3.0, 4.0])}
+    np.testing.assert_array_equal(ranking.global_masks(scores, 0.5, finite=True)["a"], [0, 0, 1, 1])
 
 
 def test_scores_of_several_types_are_compared_by_value():

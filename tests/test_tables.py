@@ -28,7 +28,7 @@ def test_row_names_a_documented_function_of_its_own_name(kind, name):
 @pytest.mark.parametrize("name", tables.METHODS)
 def test_scorer_takes_exactly_the_options_of_its_row(name):
     row = tables.METHODS[name]
-    assert parameters(row.score) == ["network", "images", "labels", *row.options]
+    assert parameters(row.score) == ["network", "batch", *row.options]
     assert row.iterations >= 1
     assert row.dtype in ("float32", "float64")
 

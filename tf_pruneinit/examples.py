@@ -71,6 +71,8 @@ class Examples:
         if self._dtype.is_floating and not images.dtype.is_floating:
             rule = "images must be floating-point, scaled and normalised as the model is trained on them"
             raise UsageError(f"{rule}; got {images.dtype.name}")
+        if self._dtype.is_integer and not images.dtype.is_integer:
+            raise UsageError(f"the model takes {self._dtype.name} inputs; got {images.dtype.name}")
         labels = self._integers(labels, len(images))
         if not labels.size:
             raise UsageError("images and labels must not be empty; got none")

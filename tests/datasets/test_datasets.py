@@ -93,7 +93,7 @@ class TestDataset:
             self.build(**{part: Split(IMAGES[:0], SPLIT.labels[:0])})
 
     def test_scoring_batch_is_preprocessed_and_not_augmented(self):
-        images, labels = self.build(augmentation=Augmentation(flip=True, pad=2)).scoring_batch(2, seed=0)
+        ((images, labels),) = self.build(augmentation=Augmentation(flip=True, pad=2)).scoring_batches(2, 6, seed=0)
         chosen = [int(np.argmin([np.abs(image - ready).max() for ready in COLOUR(IMAGES)])) for image in images.numpy()]
         assert sorted(chosen) == list(range(6))
         np.testing.assert_array_equal(images, COLOUR(IMAGES[chosen]))

@@ -2,8 +2,9 @@ import keras
 import numpy as np
 import pytest
 
-from tf_pruneinit import layers, models, tables
+from tf_pruneinit import masking, models, tables
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.normalisation import BatchNormalization
 
 every_model = pytest.mark.parametrize("name", tables.MODELS)
 SHAPE = (16, 16, 3)
@@ -17,9 +18,9 @@ def built():
 
 def kernel_initialisers(model):
     """Each masked layer with its kernel and its fan-in."""
-    for layer in layers.kernels(model).values():
-        kernel = layer._kernel.numpy()
-        yield layer, kernel, kernel[..., 0].size
+    for masked in masking.kernels(model).values():
+        kernel = masked.variable.numpy()
+        yield masked.layer, kernel, kernel[..., 0].size
 
 
 @every_model
@@ -37,7 +38,7 @@ class TestEveryModel:
                 assert np.mean(first.numpy() == second.numpy()) < 0.01
 
     def test_no_two_layers_begin_alike(self, name, built):
-        kernels = [layer._kernel.numpy().ravel()[:27] for layer in layers.kernels(built[name]).values()]
+        kernels = [kernel.variable.numpy().ravel()[:27] for kernel in masking.kernels(built[name]).values()]
         scaled = np.array([kernel / np.abs(kernel).max() for kernel in kernels])
         assert len(np.unique(scaled.round(4), axis=0)) == len(kernels)
 
@@ -49,12 +50,12 @@ class TestEveryModel:
         logits = model(np.ones((2, *SHAPE)))
         assert (logits.shape, logits.dtype) == ((2, 7), "float32")
         assert np.isfinite(logits).all()
-        inner = next(iter(layers.kernels(model).values()))
-        assert inner.compute_dtype == precision.removeprefix("mixed_")
+        inner = next(iter(masking.kernels(model).values()))
+        assert inner.layer.compute_dtype == precision.removeprefix("mixed_")
 
     def test_every_weight_of_rank_two_and_more_is_masked_with_ones(self, name, built):
-        assert layers.exempt(built[name]) == ()
-        assert all(layer.mask.numpy().all() for layer in layers.kernels(built[name]).values())
+        assert masking.exempt(built[name]) == ()
+        assert all(kernel.mask.numpy().all() for kernel in masking.kernels(built[name]).values())
 
     def test_kernels_are_kaiming_normal_and_not_truncated(self, name, built):
         standardised = np.concatenate([(k / np.sqrt(2 / fan_in)).ravel() for _, k, fan_in in kernel_initialisers(built[name])])
@@ -79,7 +80,7 @@ class TestEveryModel:
         normalisations = [layer for layer in built[name].layers if isinstance(layer, keras.layers.BatchNormalization)]
         assert (not normalisations) == (name == "lenet_300_100")
         for layer in normalisations:
-            assert type(layer) is layers.BatchNormalization
+            assert type(layer) is BatchNormalization
             assert (layer.momentum, layer.epsilon) == (0.9, 1e-5)
             assert not layer.beta.numpy().any()
             assert not layer.moving_mean.numpy().any()
@@ -99,7 +100,7 @@ class TestEveryModel:
 )
 def test_numbers_of_prunable_weights(name, shape, total):
     model = models.build(name, shape, 10, 0)
-    assert sum(layer.mask.shape.num_elements() for layer in layers.kernels(model).values()) == total
+    assert sum(kernel.mask.shape.num_elements() for kernel in masking.kernels(model).values()) == total
 
 
 @pytest.mark.parametrize(("name", "shape"), [("convnet", (3, 3, 1)), ("vgg16", (15, 32, 3))])
