@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parent.parent / PACKAGE
 # files may import each other. `__init__` names the public functions and imports them when they are first used.
 LAYERS = [
     ("__init__", "errors", "seeds", "records", "optimizers", "normalisation", "scalars"),
-    ("tables", "ranking", "sparsity", "console", "layers"),
+    ("tables", "ranking", "sparsity", "console", "layers", "exact"),
     ("config", "connectivity", "datasets"),
     ("recipes", "runs", "masking", "metrics", "examples"),
     ("callbacks", "models", "scorers", "export"),
@@ -26,7 +26,7 @@ LAYERS = [
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 
 # All that `--help`, a mistaken flag and a complete run need.
-LIGHT = ["tables", "ranking", "sparsity", "recipes", "runs", "console", "main", "evaluate"]
+LIGHT = ["tables", "ranking", "sparsity", "config", "recipes", "runs", "console", "flags", "main", "evaluate"]
 HEAVY = {"tensorflow", "keras", "tensorflow_datasets", "sklearn"}
 
 
@@ -95,6 +95,10 @@ def test_light_module_imports_no_tensorflow(module):
         ("main", "--sparsty=0.5", 2),
         ("main", "--sparsity=95", 2),
         ("main", "--method=nonsense", 2),
+        ("main", "--model=keras:", 2),
+        ("main", "--min_remaining=-1", 2),
+        ("main", "--scope=nonsense", 2),
+        ("main", "--exclude=,", 2),
         ("evaluate", "--help", 0),
         ("evaluate", "--dataset=nonsense", 2),
     ],

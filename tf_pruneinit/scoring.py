@@ -16,8 +16,8 @@ import tensorflow as tf
 
 from tf_pruneinit import masking, ranking, seeds, tables
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.exact import EXACT, PassOn, not_vouched_for
 from tf_pruneinit.examples import Examples, Pair
-from tf_pruneinit.normalisation import EXACT, is_twice_differentiable
 from tf_pruneinit.scorers.network import Batch, Network
 
 _ALIGNMENT = 64
@@ -120,7 +120,7 @@ class Scorer:
         if self._row.second_order and self._compiled.unvouched:
             names = ", ".join(self._compiled.unvouched)
             text = "differentiates twice, and no test vouches for the second derivatives of"
-            warnings.warn(f"{self._method} {text} {names}", stacklevel=4)
+            warnings.warn(f"{self._method} {text} {names}", stacklevel=3)
         self._compiled.load(self._model, self._kernels, self._row.absolute, self._seed)
         return self
 
@@ -140,19 +140,26 @@ class Scorer:
         Raises:
           UsageError: if a score is not finite; names the layer.
         """
-        if self._examples is None:
-            scores, total = self._compiled.score()
-        elif self._accumulate == "gradients":
-            chunks = [chunk for batch in self._examples for chunk in self._chunks(*batch)] if self._examples.single else None
-            scores, total = self._of_batch(chunks or _Flat(self._examples, self._chunks))
-        else:
-            scores, total = self._mean_over_batches()
+        try:
+            scores, total = self._scores()
+        except LookupError as error:
+            # Of TensorFlow: an operation's derivative has no derivative itself.
+            raise UsageError(f"{self._method} differentiates twice, which this model cannot be: {error}") from error
         # Views: numpy() would copy.
         arrays = {path: np.asarray(memoryview(z)) for path, z in zip(self._kernels, scores, strict=True)}
         # A sum is quicker than a look at each score, and finite only if they all are.
         if total is None or not np.isfinite(total):
             ranking.require_finite(arrays)
         return arrays
+
+    def _scores(self) -> tuple[list[tf.Tensor], Any]:
+        if self._examples is None:
+            return self._compiled.score()
+        if self._accumulate == "scores":
+            return self._mean_over_batches()
+        if self._examples.single:
+            return self._of_batch([chunk for batch in self._examples for chunk in self._chunks(*batch)])
+        return self._of_batch(_Flat(self._examples, self._chunks))
 
     def _mean_over_batches(self) -> tuple[list[tf.Tensor], Any]:
         sums: list[tf.Tensor] = []
@@ -222,8 +229,7 @@ class _Compiled:
         # Tensors and arrays share their memory: what is removed from the arrays is removed from the network.
         self._tensors = [[_tensor(array) for array in arrays] for arrays in (self.kernels, self.masks)]
         self.batch_normalised = any(isinstance(layer, keras.layers.BatchNormalization) for layer in copy._flatten_layers())
-        others = [layer for layer in copy._flatten_layers() if not isinstance(layer, (keras.Model, _PassOn))]
-        self.unvouched = [f"{layer.name} ({type(layer).__name__})" for layer in others if not is_twice_differentiable(layer)]
+        self.unvouched = not_vouched_for(copy)
         outputs = [node.outputs for layer in copy._flatten_layers() for node in getattr(layer, "_inbound_nodes", ())]
         self.activations = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in keras.tree.flatten(outputs))
 
@@ -260,7 +266,7 @@ class _Compiled:
                 if id(variable) not in skipped:
                     variable.assign(tf.abs(variable.value))
         for kernel, value, mask in zip(kernels.values(), self.kernels, self.masks, strict=True):
-            value[...] = np.asarray(memoryview(tf.convert_to_tensor(kernel.variable.value)))
+            value[...] = np.asarray(memoryview(tf.cast(kernel.variable.value, value.dtype)))
             mask[...] = 1 if kernel.mask is None else kernel.mask.numpy()
             value *= mask
             if absolute:
@@ -321,7 +327,7 @@ def _scoring_copy(model: keras.Model, dtype: str) -> keras.Model:
         if layer is last and config.get("activation") == "softmax":
             config["activation"] = "linear"
         elif layer is last and cls is keras.layers.Softmax:
-            cls, config = _PassOn, {"name": layer.name, "dtype": dtype}
+            cls, config = PassOn, {"name": layer.name, "dtype": dtype}
         return cls, config
 
     # Layers that a layer of the user's makes for itself follow the policy in force.
@@ -334,13 +340,6 @@ def _scoring_copy(model: keras.Model, dtype: str) -> keras.Model:
     for layer in copy._flatten_layers():
         layer.__class__ = EXACT.get(type(layer), type(layer))
     return copy
-
-
-class _PassOn(keras.layers.Layer):
-    """Stands for a softmax layer, whose calls have a mask."""
-
-    def call(self, inputs, mask=None):
-        return inputs
 
 
 def _last_layer(model: keras.Model) -> Any:
