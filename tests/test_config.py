@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tf_pruneinit import tables
-from tf_pruneinit.config import MAX_SEED, PRECISIONS, SCOPES, Config, Execution, Prune, Train
+from tf_pruneinit.config import ACCUMULATE, MAX_SEED, PRECISIONS, SCOPES, SCORE_PRECISIONS, Config, Execution, Prune, Train
 from tf_pruneinit.errors import UsageError
 
 counts = st.integers(1, 10**6)
@@ -19,7 +19,12 @@ prunes = st.builds(
     sparsity=st.floats(0, 1, exclude_max=True),
     iterations=st.none() | counts,
     scope=st.sampled_from(SCOPES),
+    min_remaining=st.integers(0, 100),
+    exclude=st.lists(st.text(min_size=1), max_size=3),
     examples_per_class=counts,
+    score_batch_size=counts,
+    accumulate=st.sampled_from(ACCUMULATE),
+    score_precision=st.sampled_from(SCORE_PRECISIONS),
     temperature=positive,
 )
 lengths = st.one_of(
@@ -39,7 +44,7 @@ trains = st.builds(
 configs = st.builds(
     Config,
     dataset=st.sampled_from(sorted(tables.DATASETS)),
-    model=st.sampled_from(sorted(tables.MODELS)),
+    model=st.sampled_from([*sorted(tables.MODELS), "keras:ResNet50"]),
     seed=st.integers(0, MAX_SEED),
     prune=st.none() | prunes,
     train=trains,
@@ -78,6 +83,30 @@ def test_every_single_field_counts_in_the_address(a, b, data):
             Config("mnist", seed=1, prune=Prune("synflow", 0.98, scope="layerwise"), train=Train(None, 100, momentum=0)),
             "mnist-lenet_300_100-synflow-0.98-a2a30e13449e",
         ),
+        (
+            Config(
+                "cifar10",
+                "vgg16",
+                7,
+                Prune("grasp", 0.98, scope="layerwise", temperature=100, examples_per_class=20),
+                Train(160, learning_rate_drops=(80, 120)),
+            ),
+            "cifar10-vgg16-grasp-0.98-3667bb67fb31",
+        ),
+        (
+            Config(
+                "mnist",
+                "convnet",
+                2,
+                Prune("grasp_abs", 0.5, iterations=10),
+                Train(None, 200, warmup_epochs=2, precision="mixed_bfloat16"),
+            ),
+            "mnist-convnet-grasp_abs-0.5-346f29554f68",
+        ),
+        (Config("digits", "resnet20", MAX_SEED, Prune("magnitude", 0.0)), "digits-resnet20-magnitude-0-7cda41248b31"),
+        (Config(prune=Prune("random", 0.99, scope="layerwise")), "digits-lenet_300_100-random-0.99-092f7d6628e4"),
+        (Config(prune=Prune("synflow", 0.9, iterations=1)), "digits-lenet_300_100-synflow-0.9-10648fdca031"),
+        (Config(prune=Prune("snip", iterations=5, examples_per_class=1)), "digits-lenet_300_100-snip-0.9-82bf12c606a1"),
     ],
 )
 def test_address_stays_what_it_was_in_earlier_versions(config, address):
@@ -97,6 +126,9 @@ def test_address_stays_what_it_was_in_earlier_versions(config, address):
         (Train(learning_rate_drops=(80, 120)), Train(learning_rate_drops=[80.0, 120.0])),
         (Prune("synflow"), Prune("synflow", iterations=100)),
         (Prune("snip"), Prune("snip", iterations=1)),
+        (Prune(exclude=["fc3"]), Prune(exclude=("fc3",))),
+        (Prune("snip", iterations=2), Prune("snip", iterations=2, score_precision="float64")),
+        (Prune("synflow", iterations=1), Prune("synflow", iterations=1, score_precision="float64")),
     ],
 )
 def test_two_ways_to_write_one_experiment_have_one_address(a, b):
@@ -112,7 +144,82 @@ def test_options_that_a_method_does_not_read_leave_its_address(method):
 
     row = tables.METHODS[method]
     assert (address() != address(examples_per_class=7)) == row.needs_data
+    assert (address() != address(score_batch_size=7)) == row.needs_data
+    assert (address() != address(accumulate="gradients")) == row.needs_data
     assert (address() != address(temperature=7)) == ("temperature" in row.options)
+    assert address(iterations=2) == address(iterations=2, score_precision="float64")
+
+
+@pytest.mark.parametrize("method", tables.METHODS)
+@pytest.mark.parametrize("option", [{"min_remaining": 1}, {"exclude": ("fc3",)}, {"scope": "erk"}])
+def test_options_of_ranking_count_for_every_method(method, option):
+    assert Config(prune=Prune(method, **option)).address != Config(prune=Prune(method)).address
+
+
+@pytest.mark.parametrize("method", ["snip", "grasp", "grasp_abs"])
+def test_precision_of_scores_counts_where_they_are_float32(method):
+    assert Prune(method, score_precision="float64") != Prune(method)
+
+
+@pytest.mark.parametrize("method", ["random", "magnitude"])
+def test_precision_of_scores_that_are_not_computed_leaves_the_address(method):
+    """Random scores are float64 whatever is asked for, and |w| of a float32 weight is the same number in both."""
+    assert Prune(method, score_precision="float64") == Prune(method)
+
+
+def test_other_pattern_or_another_order_of_layers_left_out_is_another_address():
+    addresses = {Config(prune=Prune(exclude=names)).address for names in [(), ("a",), ("b",), ("a", "b"), ("a,b",)]}
+    assert len(addresses) == 5
+
+
+@pytest.mark.parametrize("name", ["ResNet50", "MobileNetV3Small"])
+def test_directory_of_a_keras_application_has_no_colon(name):
+    address = Config("cifar10", f"keras:{name}").address
+    assert address.startswith(f"cifar10-keras-{name}-dense-0-")
+    assert set(address) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
+
+
+@pytest.mark.parametrize("model", ["keras:", "kers:ResNet50", "keras:../up", "keras:Res Net", "Keras:ResNet50", "ResNet50"])
+def test_model_that_is_no_keras_application_is_refused(model):
+    with pytest.raises(UsageError, match=r"^model must be one of lenet_300_100, .*keras:NAME; got ") as error:
+        Config(model=model)
+    assert "\n" not in str(error.value)
+
+
+# What version 0.1 before these options wrote of `Config("cifar10", "vgg16", 7, Prune("grasp", ...))`.
+EARLIER = {
+    "dataset": "cifar10",
+    "model": "vgg16",
+    "seed": 7,
+    "prune": {
+        "method": "grasp",
+        "sparsity": 0.98,
+        "iterations": 1,
+        "scope": "layerwise",
+        "examples_per_class": 20,
+        "temperature": 100.0,
+    },
+    "train": {
+        "epochs": 160,
+        "steps": None,
+        "batch_size": 128,
+        "learning_rate": 0.1,
+        "learning_rate_drops": [80.0, 120.0],
+        "momentum": 0.9,
+        "weight_decay": 0.0001,
+        "warmup_epochs": 0.0,
+        "precision": "float32",
+    },
+}
+
+
+def test_json_of_an_earlier_version_is_the_same_experiment():
+    config = Config.from_json(EARLIER)
+    assert config.address == "cifar10-vgg16-grasp-0.98-3667bb67fb31"
+    prune = config.prune
+    assert (prune.min_remaining, prune.exclude, prune.score_batch_size) == (0, (), 256)
+    assert (prune.accumulate, prune.score_precision) == ("scores", "float32")
+    assert Config.from_json(config.to_json()) == config
 
 
 def test_all_pruned_runs_of_a_seed_share_the_dense_one():
@@ -130,7 +237,12 @@ OUT_OF_RANGE = {
         "sparsity": (1, 1.0, -0.1, -1e-300, 95, *NO_NUMBERS, False),
         "iterations": NO_COUNTS,
         "scope": ("", "local", None),
+        "min_remaining": (-1, 1.5, "3", True, None),
+        "exclude": ("fc3", [""], ("a", ""), (1,), None, 3),
         "examples_per_class": (*NO_COUNTS, None),
+        "score_batch_size": (*NO_COUNTS, None),
+        "accumulate": ("", "sum", None),
+        "score_precision": ("float16", "", None),
         "temperature": (0, -1, *NO_NUMBERS),
     },
     Train: {
@@ -145,7 +257,7 @@ OUT_OF_RANGE = {
     },
     Config: {
         "dataset": ("", "imagenet", None),
-        "model": ("", "lenet", None),
+        "model": ("", "lenet", None, 3, "keras:"),
         "seed": (-1, MAX_SEED + 1, 0.5, "0", True, None),
     },
     Execution: {
@@ -161,8 +273,9 @@ OUT_OF_RANGE = {
     [(options, field, value) for options, fields in OUT_OF_RANGE.items() for field in fields for value in fields[field]],
 )
 def test_value_out_of_range_is_refused_by_name(options, field, value):
-    with pytest.raises(UsageError, match=f"^(one of )?{field}"):
+    with pytest.raises(UsageError, match=f"^(one of )?{field}") as error:
         options(**{field: value})
+    assert "\n" not in str(error.value)
 
 
 @given(st.floats().filter(lambda s: not 0 <= s < 1))

@@ -116,6 +116,40 @@ np.savez("kernels.npz", **{path: kernel.numpy() for path, kernel in loaded.kerne
         (kernel,) = export.load(str(tmp_path / "nested")).kernels.values()
         np.testing.assert_array_equal(kernel, model.get_layer("head").get_layer("fc").kernel)
 
+    def test_layers_with_several_kernels_and_layers_inside_layers_are_exported(self, tmp_path):
+        inputs = keras.Input(SHAPE)
+        x = keras.layers.SeparableConv2D(6, 3, name="separable")(inputs)
+        x = keras.layers.Reshape((36, 6))(x)
+        x = keras.layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+        x = keras.layers.TimeDistributed(keras.layers.Dense(5), name="each")(x)
+        outputs = keras.layers.Dense(4, name="head")(keras.layers.Flatten()(x))
+        model = tf_pruneinit.prune(keras.Model(inputs, outputs), "random", 0.5)
+        export.save(model, str(tmp_path / "several"), PREPROCESSING, METADATA)
+        loaded = export.load(str(tmp_path / "several"))
+        kernels = masking.kernels(model)
+        assert len(kernels) == 8
+        assert list(export.masks(loaded)) == list(kernels)
+        for path, kernel in kernels.items():
+            np.testing.assert_array_equal(loaded.masks[path], kernel.mask)
+            np.testing.assert_array_equal(loaded.kernels[path], kernel.value)
+            assert not loaded.kernels[path].numpy()[kernel.mask.numpy() == 0].any()
+
+    def test_a_layer_left_out_keeps_its_weights_and_has_no_mask(self, tmp_path):
+        model = tf_pruneinit.prune(models.build("lenet_300_100", SHAPE, 4, 0), "magnitude", 0.9, exclude=("fc3",))
+        export.save(model, str(tmp_path / "left_out"), PREPROCESSING, METADATA)
+        loaded = export.load(str(tmp_path / "left_out"))
+        assert list(export.masks(loaded)) == list(masking.kernels(model)) == list(loaded.kernels)
+        assert len(loaded.masks) == 2
+        got = loaded.signatures["serving_raw"](tf.constant(BYTES))["logits"]
+        np.testing.assert_allclose(got, model(PREPROCESSING(BYTES), training=False), rtol=1e-4, atol=1e-5)
+
+    def test_a_shared_layer_is_exported_once(self, tmp_path):
+        inputs, shared = keras.Input(SHAPE), keras.layers.Dense(64, name="shared")
+        x = shared(shared(keras.layers.Flatten()(inputs)))
+        model = tf_pruneinit.prune(keras.Model(inputs, keras.layers.Dense(4, name="head")(x)), "magnitude", 0.5)
+        export.save(model, str(tmp_path / "shared"), PREPROCESSING, METADATA)
+        assert list(export.load(str(tmp_path / "shared")).masks) == ["shared/kernel", "head/kernel"]
+
     def test_a_folder_that_computes_something_else_is_an_error(self, model, tmp_path, monkeypatch):
         wrong = pruned(name="lenet_300_100")
         export.save(wrong, str(tmp_path / "wrong"), PREPROCESSING, METADATA)

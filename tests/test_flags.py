@@ -18,7 +18,12 @@ GIVEN = {
     "sparsity": ("0.25", 0.25),
     "iterations": ("3", 3),
     "scope": ("layerwise", "layerwise"),
+    "min_remaining": ("2", 2),
+    "exclude": ("fc3,head/*", ("fc3", "head/*")),
     "examples_per_class": ("5", 5),
+    "score_batch_size": ("64", 64),
+    "accumulate": ("gradients", "gradients"),
+    "score_precision": ("float64", "float64"),
     "temperature": ("50", 50.0),
     "epochs": ("9", 9),
     "train_steps": ("11", 11),
@@ -107,6 +112,45 @@ def test_drops_can_be_none():
     assert experiment("--dataset=cifar10", "--learning_rate_drops=")[0].train.learning_rate_drops == ()
 
 
+@pytest.mark.parametrize(
+    "typed, names",
+    [
+        ("fc3", ("fc3",)),
+        ("a,b", ("a", "b")),
+        ("a, b", ("a", "b")),
+        ("stage*_conv?,head/[ab]", ("stage*_conv?", "head/[ab]")),
+        ("1,2.5", ("1", "2.5")),
+        ("", ()),
+    ],
+)
+def test_layers_left_out_are_names_and_patterns_separated_by_commas(typed, names):
+    assert experiment(f"--exclude={typed}")[0].prune.exclude == names
+
+
+@pytest.mark.parametrize("typed", [",", "a,", ",a", "a,,b"])
+def test_name_of_a_layer_left_out_is_not_empty(typed):
+    with pytest.raises(UsageError, match=r"^exclude must be names of layers; got"):
+        experiment(f"--exclude={typed}")
+
+
+def test_keras_application_is_a_model_with_the_usual_training():
+    found, _ = experiment("--dataset=cifar10", "--model=keras:ResNet50")
+    assert (found.model, found.train) == ("keras:ResNet50", Train())
+    assert ":" not in found.address
+
+
+@pytest.mark.parametrize("model", ["keras:", "kers:ResNet50", "keras", "ResNet50", "keras:a:b"])
+def test_model_that_is_no_keras_application_is_refused(model):
+    with pytest.raises(UsageError, match=f"^model must be one of .*, keras:NAME; got '{model}'"):
+        experiment(f"--model={model}")
+
+
+def test_help_says_how_keras_applications_are_named():
+    with pytest.raises(HelpRequested) as help_text:
+        parse("--help")
+    assert "keras:NAME: NAME of keras.applications, as keras:ResNet50" in " ".join(str(help_text.value).split())
+
+
 def test_last_of_repeated_flags_holds():
     assert experiment("--seed=1", "--seed=2")[0].seed == 2
 
@@ -161,6 +205,9 @@ def test_directory_is_no_flag_file(tmp_path):
         (["--sparsity="], "sparsity="),
         (["--sparsity"], "sparsity"),
         (["--overwrite=perhaps"], "overwrite=perhaps"),
+        (["--min_remaining=few"], "min_remaining=few"),
+        (["--score_batch_size=1.5"], "score_batch_size=1.5"),
+        (["--score_precison=float64"], "score_precison.*Did you mean: score_precision"),
         (["snip"], "snip"),
         (["--seed=1", "--", "--sparsity=0.5"], "--sparsity=0.5"),
     ],
@@ -193,7 +240,8 @@ def test_help_shows_every_flag_and_every_row(flag):
     assert text.startswith("Purpose.")
     assert all(f"\n  --{name} " in text for name in [*GIVEN, "flagfile", "help", "version"])
     assert all(f" {name}: " in text for name in [*tables.METHODS, *tables.DATASETS, *tables.MODELS])
-    choices = [*config.SCOPES, *config.PRECISIONS, *config.JIT_COMPILE, flags.DENSE]
+    choices = [*config.SCOPES, *config.PRECISIONS, *config.JIT_COMPILE, *config.ACCUMULATE, *config.SCORE_PRECISIONS]
+    choices += [flags.DENSE, tables.KERAS]
     assert all(choice in text for choice in choices)
 
 

@@ -231,8 +231,14 @@ def test_another_seed_is_another_run(finished, tmp_path):
     assert run_in(tmp_path).result["weights_sha256"] != run_in(finished).result["weights_sha256"]
 
 
-def test_batch_larger_than_the_dataset_is_the_dataset(tmp_path):
-    assert call(tmp_path, "--batch_size=99999999999999999999999") == 0
+@pytest.mark.parametrize("flag", ["batch_size", "score_batch_size"])
+def test_batch_larger_than_the_dataset_is_the_dataset(tmp_path, flag):
+    assert call(tmp_path, f"--{flag}=99999999999999999999999") == 0
+
+
+def test_minimum_larger_than_every_layer_is_the_layer(tmp_path):
+    assert call(tmp_path, "--min_remaining=99999999999999999999999", "--sparsity=0") == 0
+    assert run_in(tmp_path).result["remaining"] == 50200
 
 
 @pytest.mark.parametrize("flags", [["--learning_rate_drops=1e300"], ["--learning_rate_drops=1e12", "--warmup_epochs=1e12"]])
@@ -254,6 +260,146 @@ def test_layerwise_pruning_in_many_iterations_reaches_its_counts(tmp_path):
     result = run_in(tmp_path).result
     assert result["remaining"] == round(0.01 * result["total"])
     assert all(abs(layer["remaining"] - 0.01 * layer["total"]) < 1 for layer in result["layers"])
+
+
+def masks_in(workdir) -> dict[str, np.ndarray]:
+    with np.load(run_in(workdir).file(runs.MASKS)) as masks:
+        return dict(masks)
+
+
+@pytest.mark.parametrize("method", tables.METHODS)
+def test_layer_left_out_is_not_pruned_and_not_counted(tmp_path, method):
+    assert call(tmp_path, f"--method={method}", "--sparsity=0.95", "--exclude=fc3") == 0
+    result = run_in(tmp_path).result
+    assert (result["total"], result["remaining"]) == (49200, round(0.05 * 49200))
+    assert [layer["name"].split("/")[-2] for layer in result["layers"]] == ["fc1", "fc2"]
+    (exempt,) = result["exempt"]
+    assert exempt.endswith("fc3/kernel")
+    assert list(masks_in(tmp_path)) == [layer["name"] for layer in result["layers"]]
+
+
+def test_model_with_a_layer_left_out_is_exported_and_evaluated(tmp_path, capfd):
+    from tf_pruneinit import evaluate
+
+    assert call(tmp_path, "--exclude=fc[12]") == 0
+    run = run_in(tmp_path)
+    capfd.readouterr()
+    assert evaluate.main(["evaluate", f"--saved_model={run.file(runs.SAVED_MODEL)}", "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert (found["accuracy"], found["total"], found["remaining"]) == (run.result["test_accuracy"], 1000, 100)
+
+
+def test_erk_gives_each_layer_its_density(tmp_path):
+    """Kernels of 64 x 300, 300 x 100 and 100 x 10: sums of sides 364, 400 and 110 share 5020 weights."""
+    assert call(tmp_path, "--scope=erk", "--sparsity=0.9") == 0
+    result = run_in(tmp_path).result
+    assert sum(layer["remaining"] for layer in result["layers"]) == 5020
+    for layer, sides in zip(result["layers"], (364, 400, 110), strict=True):
+        assert abs(layer["remaining"] - 5020 * sides / 874) < 1
+
+
+@pytest.mark.parametrize("flags", [(), ("--scope=layerwise",), ("--scope=erk",), ("--method=synflow", "--iterations=5")])
+def test_every_layer_keeps_its_minimum(tmp_path, capfd, flags):
+    assert call(tmp_path, "--sparsity=0.9997", "--min_remaining=3", *flags) == 0
+    result = run_in(tmp_path).result
+    assert result["remaining"] == 15
+    assert all(layer["remaining"] >= 3 for layer in result["layers"])
+    assert "no weight is left" not in capfd.readouterr().err
+
+
+def test_gradients_of_batches_are_those_of_all_examples_together(tmp_path):
+    """In float64 the mean gradient over five batches of twenty is that of one of a hundred; the mean of scores is another."""
+    flags = ("--score_precision=float64", "--sparsity=0.9")
+    assert call(tmp_path / "one", *flags) == 0
+    assert call(tmp_path / "five", *flags, "--score_batch_size=20", "--accumulate=gradients") == 0
+    assert call(tmp_path / "scores", *flags, "--score_batch_size=20") == 0
+    one, five, scores = (masks_in(tmp_path / name) for name in ("one", "five", "scores"))
+    for path, mask in one.items():
+        np.testing.assert_array_equal(five[path], mask)
+    assert any((scores[path] != mask).any() for path, mask in one.items())
+
+
+@pytest.mark.parametrize("method", ["snip", "grasp", "grasp_abs"])
+def test_scores_in_float64_differ_by_rounding_only(tmp_path, method):
+    for precision in ("float32", "float64"):
+        assert call(tmp_path / precision, f"--method={method}", f"--score_precision={precision}") == 0
+    single, double = masks_in(tmp_path / "float32"), masks_in(tmp_path / "float64")
+    assert sum(int((single[path] != mask).sum()) for path, mask in double.items()) < 0.01 * 5020
+    with open(run_in(tmp_path / "float64").file(runs.CONFIG)) as file:
+        assert json.load(file)["prune"]["score_precision"] == "float64"
+
+
+def test_all_options_of_scoring_and_ranking_together(tmp_path):
+    flags = "--exclude=fc3 --scope=erk --min_remaining=3 --accumulate=gradients --score_batch_size=20 --score_precision=float64"
+    assert call(tmp_path, *flags.split(), "--sparsity=0.9") == 0
+    run = run_in(tmp_path)
+    first, second = run.result["layers"]
+    assert (first["remaining"] + second["remaining"], run.result["total"]) == (4920, 49200)
+    assert first["remaining"] == pytest.approx(4920 * 364 / 764, abs=1)
+    with open(run.file(runs.CONFIG)) as file:
+        prune = json.load(file)["prune"]
+    assert (prune["exclude"], prune["scope"], prune["min_remaining"]) == (["fc3"], "erk", 3)
+    assert (prune["accumulate"], prune["score_batch_size"], prune["score_precision"]) == ("gradients", 20, "float64")
+
+
+def on_paths(kernels) -> list[int]:
+    """Of each mask of a chain of dense layers, how many of its weights lie on a path from the first to the last."""
+    reached, counts = np.ones(kernels[0].shape[0]), []
+    forward = []
+    for kernel in kernels:
+        forward.append(reached > 0)
+        reached = reached @ kernel
+    leads = np.ones(kernels[-1].shape[1])
+    for kernel, arrives in zip(reversed(kernels), reversed(forward), strict=True):
+        counts.insert(0, int((kernel * arrives[:, None] * (leads > 0)).sum()))
+        leads = kernel @ (leads > 0)
+    return counts
+
+
+@pytest.mark.parametrize("flags", [(), ("--exclude=fc1",)])
+def test_result_counts_the_weights_on_paths_and_the_table_shows_them(tmp_path, capfd, flags):
+    assert call(tmp_path, "--method=random", "--sparsity=0.998", *flags) == 0
+    result, masks = run_in(tmp_path).result, masks_in(tmp_path)
+    kernels = [next((mask for path, mask in masks.items() if f"fc{n}/" in path), np.ones((64, 300))) for n in (1, 2, 3)]
+    expected = [count for count, n in zip(on_paths(kernels), (1, 2, 3), strict=True) if f"--exclude=fc{n}" not in flags]
+    assert [layer["connected"] for layer in result["layers"]] == expected
+    assert sum(expected) < result["remaining"]
+    assert result["effective_sparsity"] == pytest.approx(1 - sum(expected) / result["total"])
+    assert f"effective sparsity {result['effective_sparsity']:.2%}" in capfd.readouterr().out
+
+
+def test_dense_run_has_every_weight_on_a_path(tmp_path):
+    assert call(tmp_path, "--method=dense") == 0
+    result = run_in(tmp_path).result
+    assert (result["effective_sparsity"], result["exempt"]) == (0.0, [])
+    assert all(layer["connected"] == layer["total"] for layer in result["layers"])
+
+
+def test_keras_application_is_pruned_trained_and_exported(tmp_path, monkeypatch):
+    add_dataset(monkeypatch, [*range(10)] * 2, shape=(32, 32, 3))
+    flags = ["--dataset=added", "--model=keras:MobileNetV3Small", "--method=magnitude", "--sparsity=0.9"]
+    assert main.main(["main", f"--workdir={tmp_path}", *flags, "--train_steps=1", "--batch_size=4"]) == 0
+    run = run_in(tmp_path)
+    assert os.path.basename(run.path).startswith("added-keras-MobileNetV3Small-magnitude-0.9-")
+    result = run.result
+    assert (result["model"], result["exempt"]) == ("keras:MobileNetV3Small", [])
+    assert result["remaining"] == round(0.1 * result["total"])
+    assert result["effective_sparsity"] is not None
+
+
+def test_complete_run_of_a_version_without_these_options_is_found(tmp_path, capfd):
+    """Its configuration lacks the fields that have been added since; its address is the same, and so is the experiment."""
+    assert call(tmp_path) == 0
+    run = run_in(tmp_path)
+    with open(run.file(runs.CONFIG)) as file:
+        config = json.load(file)
+    for name in ("min_remaining", "exclude", "score_batch_size", "accumulate", "score_precision"):
+        del config["prune"][name]
+    with open(run.file(runs.CONFIG), "w") as file:
+        json.dump(config, file)
+    capfd.readouterr()
+    assert call(tmp_path) == 0, capfd.readouterr().err
+    assert "This run is complete" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("flag", ["--learning_rate=1e30", "--weight_decay=1e30"])
@@ -306,6 +452,26 @@ def test_interrupted_run_is_not_complete(tmp_path, capfd, monkeypatch):
         ("--seed=99999999999999999999", "seed must be an integer in [0, 2147483647]", "99999999999999999999"),
         ("--iterations=0", "iterations must be an integer >= 1", "0"),
         ("--scope=local", "scope must be one of global, layerwise", "'local'"),
+        ("--scope=erl", "scope must be one of global, layerwise, erk", "'erl' (did you mean erk?)"),
+        ("--exclude=fc9", "exclude must be patterns of the names of prunable layers (fc1, fc2, fc3)", "'fc9'"),
+        ("--exclude=fc1,nothing*", "exclude must be patterns of the names of prunable layers (fc1, fc2, fc3)", "'nothing*'"),
+        ("--exclude=fc1 --method=magnitude --exclude=conv", "exclude must be patterns of the names of prunable", "'conv'"),
+        ("--exclude=fc*", "no prunable layer", "lenet_300_100"),
+        ("--exclude=a,,b", "exclude must be names of layers", "('a', '', 'b')"),
+        ("--method=dense --exclude=fc3", "method=dense prunes nothing and takes no exclude", "fc3"),
+        ("--min_remaining=-1", "min_remaining must be an integer >= 0", "-1"),
+        ("--min_remaining=3 --sparsity=0.9999", "min_remaining=3 keeps 9 weights in 3 layers", "5"),
+        ("--score_batch_size=0", "score_batch_size must be an integer >= 1", "0"),
+        ("--accumulate=sum", "accumulate must be one of scores, gradients", "'sum'"),
+        ("--score_precision=float16", "score_precision must be one of float32, float64", "'float16'"),
+        ("--model=keras:", "model must be one of lenet_300_100, convnet, resnet20, vgg16, keras:NAME", "'keras:'"),
+        (
+            "--model=kers:ResNet50",
+            "model must be one of lenet_300_100, convnet, resnet20, vgg16, keras:NAME",
+            "'kers:ResNet50'",
+        ),
+        ("--model=keras:ResNet5", "the model of keras.applications must be one of", "'ResNet5' (did you mean ResNet50?)"),
+        ("--model=keras:ResNet50", "keras:ResNet50 cannot be built for images of 8x8x1", "32x32"),
         ("--examples_per_class=1000", "examples_per_class must be at most the training images of each class", "1000"),
         ("--temperature=0 --method=grasp", "temperature must be a finite number > 0", "0.0"),
         ("--learning_rate=0", "learning_rate must be a finite number > 0", "0.0"),
@@ -378,14 +544,14 @@ def test_missing_data_says_what_is_missing_and_where_it_looked(tmp_path, capfd, 
     assert os.listdir(tmp_path) == []
 
 
-def add_dataset(monkeypatch, labels):
+def add_dataset(monkeypatch, labels, shape=(8, 8, 1)):
     """Adds a row with these labels to the table of datasets: all that adding a dataset takes."""
 
     def load(data_dir):
         from tf_pruneinit import datasets
 
-        split = datasets.Split(np.zeros((len(labels), 8, 8, 1), np.uint8), np.array(labels, np.int32))
-        return datasets.Dataset("added", 10, split, split, datasets.Preprocessing(1, (0,), (1,)))
+        split = datasets.Split(np.zeros((len(labels), *shape), np.uint8), np.array(labels, np.int32))
+        return datasets.Dataset("added", 10, split, split, datasets.Preprocessing(1, (0,) * shape[2], (1,) * shape[2]))
 
     monkeypatch.setitem(tables.DATASETS, "added", tables.Dataset(load, "made up", "lenet_300_100"))
 

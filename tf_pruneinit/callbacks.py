@@ -1,27 +1,35 @@
 """Keras callbacks for a user's own `model.fit`."""
 
+import os
+
 import keras
 
 from tf_pruneinit import masking, scalars
 
 
 class SparsityLogger(keras.callbacks.Callback):
-    """Writes the density of each masked kernel, and of all together, to TensorBoard before training and after each epoch.
+    """Writes the density of each masked kernel, and of all together, to TensorBoard before the first epoch and after each.
 
         model.fit(images, labels, callbacks=[tf_pruneinit.callbacks.SparsityLogger("logs")])
 
     The scalars are `density/<kernel path>` and `density/all`, fractions kept; the step is the epoch.
     """
 
-    def __init__(self, log_dir: str):
+    def __init__(self, log_dir: str | os.PathLike[str]):
         """Takes the directory of event files, which need not exist."""
         super().__init__()
         self._log_dir = log_dir
 
     def on_train_begin(self, logs=None):
-        """Writes the densities before training, at step 0."""
+        """Opens a file of events."""
         self._write = scalars.writer(self._log_dir)
-        self._log(0)
+        self._begun = False
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Writes the densities before the first epoch, at its number (0 unless training goes on)."""
+        if not self._begun:
+            self._log(epoch)
+        self._begun = True
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the densities after an epoch."""

@@ -101,7 +101,7 @@ class Prune:
         # An option that the method does not read cannot change the result, so it cannot change the address either.
         unread = [] if method.needs_data else ["examples_per_class", "score_batch_size", "accumulate"]
         unread += [] if "temperature" in method.options else ["temperature"]
-        unread += ["score_precision"] if self.iterations > 1 or method.dtype == "float64" else []
+        unread += ["score_precision"] if self.iterations > 1 or not method.needs_data else []
         for name in unread:
             object.__setattr__(self, name, getattr(Prune, name))
 

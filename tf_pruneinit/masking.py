@@ -309,8 +309,13 @@ def exempt(model: keras.Model) -> tuple[str, ...]:
 
 def _unmasked(model: keras.Model) -> list[tuple[keras.Layer, keras.Variable]]:
     masked = {id(kernel.variable) for kernel in kernels(model).values()}
-    weights = [(layer, weight) for layer in model._flatten_layers() for weight in layer._trainable_variables]
-    return [(layer, weight) for layer, weight in weights if len(weight.shape) >= 2 and id(weight) not in masked]
+    found = []
+    for layer in model._flatten_layers():
+        names = getattr(MASKED.get(type(layer), type(layer)), "kernel_names", None)
+        # Of classes in the table, the kernels: their biases may have a rank of two as well.
+        weights = layer._trainable_variables if names is None else [raw_kernel(layer, name) for name in names]
+        found += [(layer, weight) for weight in weights if len(weight.shape) >= 2 and id(weight) not in masked]
+    return found
 
 
 def _warn_of_unmasked(model: keras.Model, silent: Collection[str]) -> None:

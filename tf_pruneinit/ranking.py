@@ -95,7 +95,11 @@ def erk_masks(
 
     Evci, Gale, Menick, Castro, Elsen, "Rigging the Lottery: Making All Tickets Winners", ICML 2020.
     """
-    return _by_layer(scores, sparsity, within, min_remaining, finite, lambda shape: sum(shape) / math.prod(shape))
+    return _by_layer(scores, sparsity, within, min_remaining, finite, _erk_weight)
+
+
+def _erk_weight(shape: tuple[int, ...]) -> float:
+    return (sum(shape) or 1) / (math.prod(shape) or 1)
 
 
 SCOPES = {"global": global_masks, "layerwise": layerwise_masks, "erk": erk_masks}

@@ -147,8 +147,11 @@ def _require_same(run: Run, config: Config) -> None:
             raise UsageError(f"{run.path} is not a run directory: it has no {CONFIG}, but {others[0]}") from None
         return
     mine = config.to_json()
+    stored = stored if isinstance(stored, dict) else {}
+    # A version that had fewer options stored fewer; the others have their defaults, as the address has it.
+    with contextlib.suppress(UsageError):
+        stored = Config.from_json(stored).to_json()
     if stored != mine:
-        stored = stored if isinstance(stored, dict) else {}
         keys = sorted(key for key in {*stored, *mine} if stored.get(key) != mine.get(key))
         difference = f"it differs in {', '.join(keys)}"
         raise UsageError(f"{run.path} is the run of another configuration ({difference}); use another workdir")

@@ -266,7 +266,7 @@ class _Compiled:
                 if id(variable) not in skipped:
                     variable.assign(tf.abs(variable.value))
         for kernel, value, mask in zip(kernels.values(), self.kernels, self.masks, strict=True):
-            value[...] = np.asarray(memoryview(tf.cast(kernel.variable.value, value.dtype)))
+            value[...] = np.asarray(memoryview(tf.cast(tf.convert_to_tensor(kernel.variable.value), value.dtype)))
             mask[...] = 1 if kernel.mask is None else kernel.mask.numpy()
             value *= mask
             if absolute:

@@ -1,3 +1,5 @@
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -116,6 +118,92 @@ def test_images_that_are_too_small_are_refused(name, shape):
 def test_an_unknown_model_is_refused():
     with pytest.raises(UsageError, match=r"model must be one of lenet_300_100, .*; got 'alexnet'"):
         models.build("alexnet", SHAPE, 10, 0)
+
+
+class TestKerasApplications:
+    SHAPE = (32, 32, 3)
+    SMALL = "keras:MobileNetV3Small"
+
+    @pytest.fixture(scope="class")
+    def built(self):
+        before = random.getstate()
+        model = models.build(self.SMALL, self.SHAPE, 10, 0)
+        # Here, so that it is of the build itself and of nothing beside it.
+        assert random.getstate() == before
+        return model
+
+    def test_gives_logits_and_no_probabilities(self, built):
+        images = np.random.default_rng(0).normal(size=(4, *self.SHAPE)).astype("float32")
+        logits = built(images, training=False).numpy()
+        assert (logits.shape, logits.dtype) == ((4, 10), np.float32)
+        assert logits.min() < 0
+        assert np.abs(logits.sum(axis=1) - 1).min() > 1e-3
+
+    def test_every_weight_of_rank_two_and_more_is_masked_with_ones(self, built):
+        assert masking.exempt(built) == ()
+        masks = masking.masks(built)
+        assert len(masks) > 50
+        assert all(mask.all() for mask in masks.values())
+
+    def test_images_are_not_scaled_in_the_network(self, built):
+        assert not [
+            layer.name for layer in built.layers if isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization))
+        ]
+
+    def test_the_same_seed_gives_the_same_weights_whatever_python_has_drawn(self, built):
+        random.seed(12345)
+        again = models.build(self.SMALL, self.SHAPE, 10, 0)
+        assert len(again.variables) == len(built.variables)
+        for first, second in zip(built.variables, again.variables, strict=True):
+            np.testing.assert_array_equal(first, second)
+
+    def test_the_same_seed_gives_the_same_weights_in_half_precision_and_float32_logits(self, built):
+        half = models.build(self.SMALL, self.SHAPE, 10, 0, precision="mixed_bfloat16")
+        for first, second in zip(built.trainable_variables, half.trainable_variables, strict=True):
+            assert first.dtype == second.dtype
+            np.testing.assert_array_equal(first, second)
+        assert half(np.ones((1, *self.SHAPE), "float32"), training=False).dtype == "float32"
+
+    def test_another_seed_gives_other_weights(self, built):
+        other = models.build(self.SMALL, self.SHAPE, 10, 1)
+        for path, kernel in masking.kernels(other).items():
+            assert np.mean(kernel.variable.numpy() == masking.kernels(built)[path].variable.numpy()) < 0.01
+
+    @pytest.mark.parametrize("name, size", [("MobileNetV3Small", 32), ("Xception", 71)])
+    def test_kernels_have_the_same_paths_when_it_is_built_again(self, name, size):
+        """Random scores are drawn by the path of a kernel, and masks are kept by it. Not every layer of Xception has a name."""
+        first, again = (list(masking.kernels(models.build(f"keras:{name}", (size, size, 3), 10, 0))) for _ in range(2))
+        assert first == again
+
+    def test_pythons_random_state_is_left_as_it_was_when_the_build_fails(self):
+        before = random.getstate()
+        with pytest.raises(UsageError, match=r"^keras:ResNet50 cannot be built for images of 8x8x1: .*32x32") as caught:
+            models.build("keras:ResNet50", (8, 8, 1), 10, 0)
+        assert "\n" not in str(caught.value)
+        assert random.getstate() == before
+
+    @pytest.mark.parametrize("name", ["ConvNeXtTiny", "EfficientNetV2B0", "ResNet50"])
+    def test_other_networks_are_built_with_masks(self, name):
+        model = models.build(f"keras:{name}", self.SHAPE, 10, 0)
+        masks = masking.masks(model)
+        assert model.output.shape == (None, 10)
+        assert len(masks) > 20
+        assert masking.exempt(model) == ()
+        assert sum(mask.size for mask in masks.values()) > 0.9 * sum(
+            weight.shape.num_elements() for weight in model.trainable_weights
+        )
+        assert model.layers[-1].get_config().get("activation") in (None, "linear")
+
+    @pytest.mark.parametrize("name", ["ResNet5", "nonsense", "resnet50", "resnet", "preprocess_input"])
+    def test_an_unknown_network_lists_those_that_there_are(self, name):
+        rule = f"the model of keras.applications must be one of .*ConvNeXtTiny.*ResNet50.*VGG16.*; got '{name}'"
+        with pytest.raises(UsageError, match=rule) as caught:
+            models.build(f"keras:{name}", self.SHAPE, 10, 0)
+        assert "\n" not in str(caught.value)
+
+    def test_near_miss_is_answered_with_what_was_meant(self):
+        with pytest.raises(UsageError, match=r"got 'ResNet5' \(did you mean ResNet50\?\)"):
+            models.build("keras:ResNet5", self.SHAPE, 10, 0)
 
 
 BLOCKS = [f"stage{stage}_block{block}" for stage in (1, 2, 3) for block in (1, 2, 3)]

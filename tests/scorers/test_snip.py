@@ -7,9 +7,10 @@ import tf_pruneinit
 def test_one_dense_layer_by_hand():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
     model.layers[0].kernel.assign([[2.0, 4.0], [-1.0, -2.0]])
-    # The logits of (1, 2) are (0, 0): dL/dlogits = (1/2 - 1, 1/2), and dL/dw = ((-1/2, 1/2), (-1, 1)).
-    (scores,) = tf_pruneinit.score(model, "snip", (np.array([[1.0, 2.0]]), np.array([0]))).values()
-    np.testing.assert_allclose(scores, [[1, 2], [1, 2]], rtol=1e-6)
+    # The logits of (1, 2) are (0, 0): dL/dlogits = (1/2 - 1, 1/2), and dL/dw = ((-1/2, 1/2), (-1, 1)). The second example
+    # has no gradient, and halves the mean.
+    (scores,) = tf_pruneinit.score(model, "snip", (np.array([[1.0, 2.0], [0.0, 0.0]]), np.array([0, 1]))).values()
+    np.testing.assert_allclose(scores, [[0.5, 1], [0.5, 1]], rtol=1e-6)
 
 
 def test_the_mean_is_over_the_images_of_a_batch():

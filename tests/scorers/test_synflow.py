@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import tf_pruneinit
+from tf_pruneinit.errors import UsageError
 
 
 def dense(*sizes, **options):
@@ -55,3 +56,24 @@ def test_flow_beyond_the_range_of_float32_is_finite():
     flow = 10 * (10 * 1e8) ** 8
     for scores in tf_pruneinit.score(model, "synflow").values():
         np.testing.assert_allclose(scores, np.full((10, 10), flow / 100), rtol=1e-6)
+
+
+def test_a_model_without_a_fixed_input_shape_is_refused():
+    inputs = keras.Input((None, None, 1))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(inputs))
+    with pytest.raises(UsageError, match=r"synflow needs a model with a fixed input shape; got \(None, None, 1\)"):
+        tf_pruneinit.score(keras.Model(inputs, keras.layers.Dense(2)(x)), "synflow")
+
+
+def test_dropout_and_signs_change_nothing():
+    rng = np.random.default_rng(0)
+    inputs = keras.Input((4,))
+    x = keras.layers.Dropout(0.9)(keras.layers.Dense(5, name="fc1")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="fc2")(x))
+    for weight in model.weights:
+        weight.assign(rng.normal(size=weight.shape))
+    before = tf_pruneinit.score(model, "synflow")
+    for weight in model.weights:
+        weight.assign(-weight)
+    for path, scores in tf_pruneinit.score(model, "synflow").items():
+        np.testing.assert_array_equal(scores, before[path])

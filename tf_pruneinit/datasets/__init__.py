@@ -1,6 +1,7 @@
 """Labelled images held in memory as bytes, how they are preprocessed and augmented, and class-balanced samples of them."""
 
 import dataclasses
+import numbers
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -166,7 +167,7 @@ def balanced_sample(
 
     Vitter, "Random Sampling with a Reservoir", ACM Transactions on Mathematical Software, 1985.
     """
-    if per_class < 1 or classes < 1:
+    if not all(isinstance(n, numbers.Integral) and n >= 1 for n in (classes, per_class)):
         raise UsageError(f"classes and per_class must be integers >= 1; got {classes} and {per_class}")
     generator = np.random.default_rng(seeds.derive(seed, "data", "scoring"))
     kept: list[list[np.ndarray]] = [[] for _ in range(classes)]
@@ -178,7 +179,7 @@ def balanced_sample(
         met[label] += 1
         place = len(kept[label]) if met[label] <= per_class else generator.integers(met[label])
         if place < per_class:
-            kept[label][place : place + 1] = [np.asarray(image)]
+            kept[label][place : place + 1] = [np.array(image)]
     for label in range(classes):
         _require_enough(int(met[label]), per_class, label)
     order = generator.permutation(classes * per_class)
@@ -193,6 +194,7 @@ def balanced_batches(labels: np.ndarray, batch_size: int) -> list[np.ndarray]:
     different classes as they can. Within that the order of the entries is kept.
     """
     labels = np.asarray(labels)
+    batch_size = min(batch_size, len(labels))
     classes, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     # The n-th of each class comes before the n+1-st of any: each stretch has as many classes as there are.
     by_class = np.argsort(codes, kind="stable")

@@ -1,7 +1,9 @@
 """Networks of keras.applications, with masks."""
 
+import collections
 import inspect
 import random
+import re
 from typing import Any
 
 import keras
@@ -27,6 +29,28 @@ def application(name: str, input_shape: tuple[int, ...], classes: int, seed: int
     before = random.getstate()
     random.seed(seed)
     try:
-        return masking.with_masks(build(**options))
+        model = build(**options)
     finally:
         random.setstate(before)
+    logits = keras.layers.Activation("linear", dtype=keras.config.dtype_policy().variable_dtype, name="outputs")
+    model = keras.Model(model.inputs, logits(model.output), name=model.name)
+    names = _numbered_from_the_first(model)
+
+    def renamed(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
+        # Operations that are no layers keep their names.
+        return type(layer), layer.get_config() | ({"name": names[id(layer)]} if id(layer) in names else {})
+
+    return masking.with_masks(masking.copy_with(model, renamed))
+
+
+def _numbered_from_the_first(model: keras.Model) -> dict[int, str]:
+    """Names of layers; those that Keras made up count on from what was built before in the process, and here begin anew."""
+    names = {}
+    counts: collections.Counter[str] = collections.Counter()
+    for layer in model._flatten_layers():
+        stem = re.sub(r"_\d+$", "", layer.name)
+        names[id(layer)] = layer.name
+        if stem.replace("_", "") == type(layer).__name__.lower():
+            names[id(layer)] = f"{stem}_{counts[stem]}" if counts[stem] else stem
+            counts[stem] += 1
+    return names
