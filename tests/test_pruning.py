@@ -413,7 +413,7 @@ ARCHITECTURES = {
     one_dimensional: {"conv/kernel": 24, "depthwise/kernel": 8}
     | {"separable/depthwise_kernel": 8, "separable/pointwise_kernel": 16, "fc/kernel": 12},
     three_dimensional: {"conv/kernel": 24, "transposed/kernel": 48, "fc/kernel": 6},
-    pooled_volumes: {"conv/kernel": 81, "fc/kernel": 72},
+    pooled_volumes: {"conv/kernel": 81, "fc/kernel": 9},
     transposed: {"up/kernel": 54, "rows/kernel": 192, "fc/kernel": 102},
     over_time: {"times/conv/kernel": 12, "einsum/kernel": 18}
     | {f"attention/{name}/kernel": size for name, size in GROUPED.items()}

@@ -40,7 +40,7 @@ def test_no_mask_at_all_is_refused():
 
 
 def test_layers_without_a_weight_are_named_in_a_warning():
-    with pytest.warns(UserWarning, match="no weight is left in a/kernel, c/kernel: the network is cut there"):
+    with pytest.warns(UserWarning, match="no weight is left in a/kernel, c/kernel: nothing passes through"):
         sparsity.warn_of_empty_layers({"a/kernel": np.zeros(3), "b/kernel": np.ones(3), "c/kernel": np.zeros((2, 2))})
 
 
@@ -48,3 +48,26 @@ def test_one_weight_is_enough():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sparsity.warn_of_empty_layers(MASKS)
+
+
+CONNECTED = {"conv/kernel": np.array([[True, False], [False, False]]), "fc/kernel": np.arange(1200)[:, None] < 600}
+
+
+def test_counts_what_is_connected():
+    summary = sparsity.summarise(MASKS, connected=CONNECTED)
+    assert [layer.connected for layer in summary.layers] == [1, 600]
+    assert (summary.connected, summary.disconnected) == (601, 600)
+    assert summary.effective_sparsity == pytest.approx(603 / 1204)
+
+
+def test_nothing_is_said_of_what_is_connected_if_it_is_not_known():
+    summary = sparsity.summarise(MASKS)
+    assert (summary.connected, summary.disconnected, summary.effective_sparsity) == (None, None, None)
+    assert "effective" not in str(summary)
+
+
+def test_prints_the_effective_sparsity():
+    *_, total, effective, exempt = str(sparsity.summarise(MASKS, ("lstm/kernel",), CONNECTED)).splitlines()
+    assert total.split() == ["total", "1,204", "1,201", "0.25%", "601"]
+    assert effective == "effective sparsity 50.08%: 600 of the remaining weights lie on no path from input to output"
+    assert exempt == "not pruned: lstm/kernel"

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fnmatch
+import random
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -102,9 +103,12 @@ def copy_with(model: keras.Model, replace: Replace, *, dtype: str | None = None)
     """
     clones: dict[int, Any] = {}
     initialisers: list[tuple[keras.Layer, str, Any]] = []
+    # Layers without a seed draw one as they are made; it is replaced, and nobody else's numbers change.
+    before = random.getstate()
     try:
         copy = _clone(model, replace, dtype, clones, initialisers)
     finally:
+        random.setstate(before)
         for layer, name, initialiser in initialisers:
             vars(layer)[name] = initialiser
     for source, target in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
