@@ -90,7 +90,10 @@ class TestMaskedLayer:
             return tape.gradient(loss, [kernel.variable.value for kernel in kernels.values()])
 
         for path, gradient in zip(kernels, gradients(), strict=True):
-            np.testing.assert_array_equal(gradient.numpy() != 0, masks[path] != 0)
+            assert not gradient.numpy()[masks[path] == 0].any()
+            # Of two kernels in a row, one may remove all that the other reads.
+            if not name.startswith("Separable"):
+                assert gradient.numpy()[masks[path] != 0].all()
 
     def test_is_saved_and_loaded_with_masks_and_raw_kernels(self, name, tmp_path):
         masked, _, masks, inputs = masked_pair(name, "float32")
@@ -141,8 +144,8 @@ class Scaled(L.Layer):
 class Lazy(L.Layer):
     """Layers inside it are made at once, and built when it is first called."""
 
-    def __init__(self, **options):
-        super().__init__(**options)
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.parts = [L.Dense(4, "tanh", name="first"), L.Dense(4, name="second")]
 
     def call(self, inputs):
@@ -167,8 +170,8 @@ class Eager(L.Layer):
 
 @keras.saving.register_keras_serializable("tests")
 class Own(keras.Model):
-    def __init__(self, **options):
-        super().__init__(**options)
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.dense = L.Dense(4, name="dense")
 
     def call(self, inputs):

@@ -25,10 +25,11 @@ class Examples:
         self.single = isinstance(data, (tuple, list)) and len(data) == 2 and not isinstance(data[0], (tuple, list))
         if batch_size is not None and not self.single:
             raise UsageError("batch_size splits data=(images, labels); the given data is in batches already")
-        if len(model.output_shape) != 2:
-            raise UsageError(f"the model must give (batch, classes); got outputs of the shape {model.output_shape}")
-        self._shape = tuple(model.input_shape[1:])
-        self._classes = model.output_shape[-1]
+        output_shape = tuple(model.outputs[0].shape)
+        if len(output_shape) != 2:
+            raise UsageError(f"the model must give (batch, classes); got outputs of the shape {output_shape}")
+        self._shape = tuple(model.inputs[0].shape[1:])
+        self._classes = output_shape[-1]
         floating = keras.backend.is_float_dtype(model.inputs[0].dtype)
         self._dtype = tf.as_dtype(dtype if floating else model.inputs[0].dtype)
         if self.single:
@@ -63,6 +64,8 @@ class Examples:
         shape = self._shape
         try:
             images = tf.convert_to_tensor(images)
+            if not (images.dtype.is_floating or images.dtype.is_integer):
+                raise TypeError(images.dtype.name)
         except (TypeError, ValueError, tf.errors.OpError) as error:
             raise UsageError(f"images must be numbers in a batch of the model's input shape {shape}; got {error}") from error
         fits = len(images.shape) == len(shape) + 1 and all(n in (None, m) for n, m in zip(shape, images.shape[1:], strict=True))
@@ -83,7 +86,10 @@ class Examples:
 
     def _integers(self, labels: Any, count: int) -> np.ndarray:
         """Labels as integers; one-hot ones by the place of their one."""
-        labels = np.asarray(labels)
+        try:
+            labels = np.asarray(labels)
+        except ValueError as error:
+            raise UsageError(f"labels must be integers, one an image, or one-hot; got {labels!r:.60}") from error
         if labels.shape == (count, self._classes) and self._classes > 1:
             places = labels.argmax(axis=-1)
             if np.array_equal(labels, np.eye(self._classes)[places]):

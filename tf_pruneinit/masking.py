@@ -178,8 +178,14 @@ def _make(layer: keras.Layer, cls: Any, config: dict[str, Any]) -> keras.Layer:
         # Keras refuses to make one from a configuration that holds Python code.
         options = {name: config[name] for name in ("name", "trainable", "dtype")}
         return keras.layers.Lambda(layer.function, layer._output_shape, layer.mask, layer.arguments, **options)
+    # Nor does it make a function that has no name.
+    nameless = isinstance(config.get("activation"), dict) and config["activation"].get("class_name") == "__lambda__"
     try:
-        return cls.from_config(config)
+        made = cls.from_config(config | {"activation": "linear"} if nameless else config)
+        if nameless:
+            made.activation = layer.activation
+        made.name = config.get("name", layer.name)
+        return made
     except UsageError:
         raise
     except Exception as error:  # A user's constructor may raise anything.

@@ -4,6 +4,7 @@ import numbers
 from collections.abc import Callable, Iterable, Sequence
 
 import keras
+import numpy as np
 
 from tf_pruneinit import masking, ranking, tables
 from tf_pruneinit.errors import UsageError
@@ -32,7 +33,8 @@ def prune(
     """Returns a copy of a model, same weights, with masks that leave exactly round((1 - sparsity) * total) of them.
 
     Iterative pruning scores the network, in float64, with the masks found so far and removes to density
-    (1 - sparsity) ** (n / N) in iteration n of N; a removed weight never comes back.
+    (1 - sparsity) ** (n / N) in iteration n of N (of a model with masks: from the density that they leave); a removed weight
+    never comes back.
 
     Args:
       model: as for `score`. Masks that it has already are kept: only weights that they leave are ranked. The copy of a
@@ -69,8 +71,10 @@ def prune(
     scorer = Scorer(model, method, data, precision, options, batch_size, accumulate, exclude, repeats)
     pruned = masking.with_masks(model, exclude)
     masks = masking.masks(pruned)
+    total = sum(mask.size for mask in masks.values())
+    left = sum(int(np.count_nonzero(mask)) for mask in masks.values()) / total
     with scorer:
-        for n, density in enumerate(ranking.densities(1 - sparsity, total_iterations), start=1):
+        for n, density in enumerate(ranking.densities(1 - sparsity, total_iterations, left), start=1):
             # The last density is the target itself, not a power that rounding may move.
             target = sparsity if n == total_iterations else 1 - density
             scores = scorer.scores()

@@ -32,14 +32,14 @@ def remaining_count(sparsity: float, total: int) -> int:
     return round((1 - sparsity) * total)
 
 
-def densities(density: float, iterations: int) -> Iterator[float]:
-    """Yields the density after each iteration: density ** (n / iterations) for n = 1 .. iterations.
+def densities(density: float, iterations: int, start: float = 1.0) -> Iterator[float]:
+    """Yields the density after each iteration: start * (density / start) ** (n / iterations) for n = 1 .. iterations.
 
     Tanaka, Kunin, Yamins, Ganguli, "Pruning neural networks without any data by iteratively conserving synaptic flow",
     NeurIPS 2020 (its exponential schedule).
     """
     for n in range(1, iterations + 1):
-        yield density ** (n / iterations)
+        yield start * (density / start) ** (n / iterations)
 
 
 def global_masks(

@@ -97,8 +97,11 @@ class Scorer:
             raise UsageError(f"temperature must be a finite number > 0; got {temperature!r}")
         tables.require_known(precision, PRECISIONS, "precision")
         tables.require_known(accumulate, ACCUMULATE, "accumulate")
-        if batch_size is not None and (not isinstance(batch_size, numbers.Integral) or batch_size < 1):
+        if batch_size is not None and (not _is_integer(batch_size) or batch_size < 1):
             raise UsageError(f"batch_size must be an integer >= 1, or None; got {batch_size!r}")
+        if not _is_integer(options["seed"]):
+            raise UsageError(f"seed must be an integer; got {options['seed']!r}")
+        options = options | {"seed": int(options["seed"])}
         _require_one_in_one_out(model)
         self._row = row
         self._method = method
@@ -145,6 +148,9 @@ class Scorer:
         except LookupError as error:
             # Of TensorFlow: an operation's derivative has no derivative itself.
             raise UsageError(f"{self._method} differentiates twice, which this model cannot be: {error}") from error
+        except tf.errors.InvalidArgumentError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UsageError(f"the model cannot be computed on these examples: {reason}") from error
         # Views: numpy() would copy.
         arrays = {path: np.asarray(memoryview(z)) for path, z in zip(self._kernels, scores, strict=True)}
         # A sum is quicker than a look at each score, and finite only if they all are.
@@ -229,30 +235,33 @@ class _Compiled:
         # Tensors and arrays share their memory: what is removed from the arrays is removed from the network.
         self._tensors = [[_tensor(array) for array in arrays] for arrays in (self.kernels, self.masks)]
         self.batch_normalised = any(isinstance(layer, keras.layers.BatchNormalization) for layer in copy._flatten_layers())
-        self.unvouched = not_vouched_for(copy)
+        # The copy itself has a layer for each of the model's.
+        logits = _logits(copy)
+        self.unvouched = not_vouched_for(logits)
         outputs = [node.outputs for layer in copy._flatten_layers() for node in getattr(layer, "_inbound_nodes", ())]
         self.activations = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in keras.tree.flatten(outputs))
 
         def compiled(function: Callable) -> Callable:
             # Without autograph, as Keras runs layers: errors raised while tracing come out as they are.
-            traced = tf.function(function, autograph=False, reduce_retracing=True)
+            # A shape that is left open would be computed in another order, and give other bits.
+            traced = tf.function(function, autograph=False, reduce_retracing=False)
             return lambda *arguments: traced(*self._tensors, *arguments)
 
         def step(kernels, masks, *pair):
-            network = Network(copy, variables, kernels, masks)
+            network = Network(logits, variables, kernels, masks)
             batch = Batch([pair], network.gradients, network.hessian_product) if pair else None
             scores = row.score(network, batch, **options)
             return scores, tf.add_n([tf.reduce_sum(z) for z in scores])
 
         def gradients(kernels, masks, *arguments):
-            return Network(copy, variables, kernels, masks).gradients(*arguments)
+            return Network(logits, variables, kernels, masks).gradients(*arguments)
 
         def hessian_product(kernels, masks, *arguments):
-            return Network(copy, variables, kernels, masks).hessian_product(*arguments)
+            return Network(logits, variables, kernels, masks).hessian_product(*arguments)
 
         self.score = compiled(step)
         derivatives = compiled(gradients), compiled(hessian_product)
-        network = Network(copy, variables, *self._tensors)
+        network = Network(logits, variables, *self._tensors)
         self.score_in_chunks = lambda chunks: row.score(network, Batch(chunks, *derivatives), **options)
 
     def load(self, model: keras.Model, kernels: dict[str, masking.Kernel], absolute: bool, seed: int) -> None:
@@ -285,6 +294,10 @@ def _tensor(array: np.ndarray) -> tf.Tensor:
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 # What was compiled last, by architecture; an entry is taken out while it is in use.
 _compiled: OrderedDict[Any, _Compiled] = OrderedDict()
 _lock = threading.Lock()
@@ -313,17 +326,20 @@ def _architecture(model: keras.Model, *others: Any) -> Any:
         config = json.dumps(model.get_config(), sort_keys=True)
     except Exception:  # A user's layer may keep anything in its configuration, or have none.
         return None
-    return config, tuple(type(layer) for layer in layers), tuple(layer.trainable for layer in layers), *others
+    # Configurations name functions, and a name may stand for another one by now.
+    parts = [(type(layer), layer.trainable, vars(layer).get("activation")) for layer in layers]
+    return config, tuple(parts), *others
 
 
 def _scoring_copy(model: keras.Model, dtype: str) -> keras.Model:
-    """A copy of a model that computes logits in `dtype`, without masks, normalised by layers with exact derivatives."""
+    """A copy of a model that computes in `dtype`, without masks, of layers with exact derivatives, and without a softmax in
+    the last layer if nothing else uses it.
+    """
     last = _last_layer(model)
 
     def replace(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
         cls, config = masking.stock(layer)
-        if "dtype" in config:
-            config["dtype"] = dtype
+        config = _in_precision(config, dtype)
         if layer is last and config.get("activation") == "softmax":
             config["activation"] = "linear"
         elif layer is last and cls is keras.layers.Softmax:
@@ -342,10 +358,38 @@ def _scoring_copy(model: keras.Model, dtype: str) -> keras.Model:
     return copy
 
 
+def _in_precision(config: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """The configuration of a layer, and of layers inside it, in another precision."""
+    changed = dict(config)
+    for key, value in config.items():
+        if key == "dtype":
+            changed[key] = dtype
+        elif isinstance(value, dict) and isinstance(value.get("config"), dict) and "dtype" in value["config"]:
+            changed[key] = value | {"config": _in_precision(value["config"], dtype)}
+    return changed
+
+
 def _last_layer(model: keras.Model) -> Any:
-    """The layer that computes the outputs, looked for inside nested models."""
-    layer = model.layers[-1] if model.layers else None
-    return _last_layer(layer) if isinstance(layer, keras.Model) else layer
+    """The layer that computes the outputs, looked for inside nested models; None if it is used elsewhere, too."""
+    history = model.outputs[0]._keras_history
+    graph = getattr(model, "_functional", model)
+    operation = history.operation
+    if sum(node.operation is operation for node in graph._nodes) > 1:
+        return None
+    nested = isinstance(operation, keras.Model) and getattr(operation, "outputs", None) is not None
+    return _last_layer(operation) if nested else operation
+
+
+def _logits(model: keras.Model) -> keras.Model:
+    """The model without a softmax at its end that is an operation of its own, or of a layer that is used elsewhere, too."""
+    history = model.outputs[0]._keras_history
+    operation = history.operation
+    softmax = type(operation).__name__ == "Softmax"
+    if isinstance(operation, keras.layers.Activation):
+        softmax = operation.activation is keras.activations.softmax
+    if not softmax:
+        return model
+    return keras.Model(model.inputs, operation._inbound_nodes[history.node_index].input_tensors[0], name=model.name)
 
 
 def _require_one_in_one_out(model: keras.Model) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_pruneinit.errors import UsageError
 from tf_pruneinit.normalisation import exact_normalisation
 
 
@@ -34,7 +35,7 @@ class Network:
     @property
     def input_shape(self) -> tuple[int | None, ...]:
         """Of one example, without the batch."""
-        return tuple(self.model.input_shape[1:])
+        return tuple(self.model.inputs[0].shape[1:])
 
     @property
     def input_type(self) -> str:
@@ -51,7 +52,7 @@ class Network:
         """
         mapping = list(zip(self.variables.values(), kernels, strict=True))
         with exact_normalisation(), keras.StatelessScope(state_mapping=mapping):
-            return self.model(examples, training=training)
+            return keras.tree.flatten(self.model(examples, training=training))[0]
 
     def gradients(self, images: tf.Tensor, labels: tf.Tensor, temperature: float = 1.0) -> list[tf.Tensor]:
         """Returns dL/dw of each kernel, L the mean cross-entropy of logits / temperature, normalised in training mode."""
@@ -123,6 +124,8 @@ class Batch:
             values = [size * value for value in function(images, labels, *arguments)]
             total = [a + b for a, b in zip(total, values, strict=True)] if total else values
             count += size
+        if not count:
+            raise UsageError("scores are of labelled images; got data without a batch")
         return [value / count for value in total]
 
 
