@@ -64,7 +64,7 @@ class Examples:
         shape = self._shape
         try:
             images = tf.convert_to_tensor(images)
-            if not (images.dtype.is_floating or images.dtype.is_integer):
+            if not (images.dtype.is_floating or images.dtype.is_integer or images.dtype.is_bool):
                 raise TypeError(images.dtype.name)
         except (TypeError, ValueError, tf.errors.OpError) as error:
             raise UsageError(f"images must be numbers in a batch of the model's input shape {shape}; got {error}") from error

@@ -89,8 +89,16 @@ class _Masked:
                 # A mask of another type than float32 would be cast by the layer's precision policy to the same product.
                 mask = self.add_weight(name=mask_name(name), shape=kernel.shape, initializer="ones", trainable=False)
                 setattr(self, mask_name(name), mask)
+        self._mask_inner_layers()
+
+    def _mask_inner_layers(self: Any) -> None:
         for layer in self._flatten_layers(include_self=False, recursive=False):
             mask_in_place(layer)
+
+    def build_from_config(self, config):
+        """Builds what is loaded; a subclassed model does it by a call, without `build`."""
+        super().build_from_config(config)
+        self._mask_inner_layers()
 
     def save_own_variables(self, store):
         """Keeps raw kernels and masks; Keras' own methods name kernel and bias one by one and drop the mask."""

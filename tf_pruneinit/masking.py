@@ -179,7 +179,7 @@ def _make(layer: keras.Layer, cls: Any, config: dict[str, Any]) -> keras.Layer:
         options = {name: config[name] for name in ("name", "trainable", "dtype")}
         return keras.layers.Lambda(layer.function, layer._output_shape, layer.mask, layer.arguments, **options)
     # Nor does it make a function that has no name.
-    nameless = isinstance(config.get("activation"), dict) and config["activation"].get("class_name") == "__lambda__"
+    nameless = getattr(vars(layer).get("activation"), "__name__", None) == "<lambda>"
     try:
         made = cls.from_config(config | {"activation": "linear"} if nameless else config)
         if nameless:

@@ -74,7 +74,7 @@ def prune(
     total = sum(mask.size for mask in masks.values())
     left = sum(int(np.count_nonzero(mask)) for mask in masks.values()) / total
     with scorer:
-        for n, density in enumerate(ranking.densities(1 - sparsity, total_iterations, left), start=1):
+        for n, density in enumerate(ranking.densities(1 - sparsity, total_iterations, left or 1.0), start=1):
             # The last density is the target itself, not a power that rounding may move.
             target = sparsity if n == total_iterations else 1 - density
             scores = scorer.scores()

@@ -374,7 +374,7 @@ def _last_layer(model: keras.Model) -> Any:
     history = model.outputs[0]._keras_history
     graph = getattr(model, "_functional", model)
     operation = history.operation
-    if sum(node.operation is operation for node in graph._nodes) > 1:
+    if sum(node.operation is operation for nodes in graph._nodes_by_depth.values() for node in nodes) > 1:
         return None
     nested = isinstance(operation, keras.Model) and getattr(operation, "outputs", None) is not None
     return _last_layer(operation) if nested else operation
