@@ -381,15 +381,18 @@ def _last_layer(model: keras.Model) -> Any:
 
 
 def _logits(model: keras.Model) -> keras.Model:
-    """The model without a softmax at its end that is an operation of its own, or of a layer that is used elsewhere, too."""
-    history = model.outputs[0]._keras_history
+    """The model from one tensor to one tensor, without a softmax at its end that is an operation of its own, or of a layer
+    that is used elsewhere, too.
+    """
+    outputs = model.outputs[0]
+    history = outputs._keras_history
     operation = history.operation
     softmax = type(operation).__name__ == "Softmax"
     if isinstance(operation, keras.layers.Activation):
         softmax = operation.activation is keras.activations.softmax
-    if not softmax:
-        return model
-    return keras.Model(model.inputs, operation._inbound_nodes[history.node_index].input_tensors[0], name=model.name)
+    if softmax:
+        outputs = operation._inbound_nodes[history.node_index].input_tensors[0]
+    return keras.Model(model.inputs[0], outputs, name=model.name)
 
 
 def _require_one_in_one_out(model: keras.Model) -> None:

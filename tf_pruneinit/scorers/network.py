@@ -51,9 +51,8 @@ class Network:
           training: whether normalisation uses the batch's statistics. Updates of running statistics are discarded.
         """
         mapping = list(zip(self.variables.values(), kernels, strict=True))
-        inputs = keras.tree.pack_sequence_as(self.model.input, [examples])
         with exact_normalisation(), keras.StatelessScope(state_mapping=mapping):
-            return keras.tree.flatten(self.model(inputs, training=training))[0]
+            return self.model(examples, training=training)
 
     def gradients(self, images: tf.Tensor, labels: tf.Tensor, temperature: float = 1.0) -> list[tf.Tensor]:
         """Returns dL/dw of each kernel, L the mean cross-entropy of logits / temperature, normalised in training mode."""
