@@ -31,7 +31,7 @@ setup(
         "tensorflow-datasets>=4.9.10",
         "wrapt>=1.15",
     ],
-    extras_require={"test": ["hypothesis>=6.100", "mypy>=1.11", "pytest>=8.0", "ruff>=0.6"]},
+    extras_require={"test": ["hypothesis>=6.100", "mypy>=1.11", "pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.6"]},
     entry_points={
         "console_scripts": [
             "tf-pruneinit=tf_pruneinit.main:main",

@@ -34,7 +34,7 @@ CASES = {
 
 
 def test_every_masked_class_is_tested():
-    assert {cls for cls, *_ in CASES.values()} == set(layers.MASKED)
+    assert {cls for cls, *_ in CASES.values()} == {cls for cls in layers.MASKED if cls.__module__.startswith("keras.")}
 
 
 def model_of(name, policy):

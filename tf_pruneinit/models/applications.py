@@ -33,7 +33,7 @@ def application(name: str, input_shape: tuple[int, ...], classes: int, seed: int
     finally:
         random.setstate(before)
     logits = keras.layers.Activation("linear", dtype=keras.config.dtype_policy().variable_dtype, name="outputs")
-    model = keras.Model(model.inputs, logits(model.output), name=model.name)
+    model = keras.Model(model.input, logits(model.output), name=model.name)
     names = _numbered_from_the_first(model)
 
     def renamed(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
