@@ -4,6 +4,7 @@ Scores and masks are dicts from kernel path to an array of the kernel's shape, i
 """
 
 import concurrent.futures
+import functools
 import math
 import numbers
 import os
@@ -194,8 +195,9 @@ def _highest(scores: Sequence[np.ndarray], alive: Sequence[np.ndarray], count: i
     if count == 0:
         return [np.zeros(part.size, bool) for part in alive]
     low, high = _bracket(scores, alive, left - count, left)
+    few = left - count < 0.1 * left
     while True:
-        kept, between = _sift(scores, alive, low, high)
+        kept, between = _sift(scores, alive, low, high, few)
         missing = count - sum(map(np.count_nonzero, kept))
         candidates = np.concatenate([part[places] for part, places in zip(scores, between, strict=True)])
         if 0 <= missing <= candidates.size:
@@ -213,21 +215,24 @@ def _highest(scores: Sequence[np.ndarray], alive: Sequence[np.ndarray], count: i
 
 
 def _sift(
-    scores: Sequence[np.ndarray], alive: Sequence[np.ndarray], low: float, high: float
+    scores: Sequence[np.ndarray], alive: Sequence[np.ndarray], low: float, high: float, few: bool
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Of each layer which of those alive are above `high`, and the places of those from `low` to `high`."""
+    """Of each layer which of those alive are above `high`, and the places of those from `low` to `high`.
+
+    `few` says that not many are below `high`, which only changes what is quickest.
+    """
 
     def sift(score: np.ndarray, ranked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rest = np.less_equal(score, high)
         rest &= ranked
-        if low > -np.inf:
-            above = ranked ^ rest
-            rest &= score >= low
-            return above, np.flatnonzero(rest)
-        places = np.flatnonzero(rest)
-        above = ranked.copy()
-        above[places] = False
-        return above, places
+        if few:
+            places = np.flatnonzero(rest)
+            above = ranked.copy()
+            above[places] = False
+            return above, places[score[places] >= low]
+        above = ranked ^ rest
+        rest &= score >= low
+        return above, np.flatnonzero(rest)
 
     kept, places = zip(*_in_parallel(sift, scores, alive), strict=True)
     return list(kept), list(places)
@@ -243,21 +248,21 @@ def _in_parallel(function: Callable, *layers: Sequence[np.ndarray]) -> list[Any]
 
 def _bracket(scores: Sequence[np.ndarray], alive: Sequence[np.ndarray], removed: int, left: int) -> tuple[float, float]:
     """Two scores between which, very likely, is the one that has `removed` of the `left` scores below it."""
-    # Random places: scores of one channel are alike, and a stride may meet some channels only.
-    generator = np.random.default_rng(0)
-    size = sum(part.size for part in scores)
-    total = min(max(size // 64, _SAMPLE[0]), _SAMPLE[1])
-    sampled = []
-    for part, ranked in zip(scores, alive, strict=True):
-        places = generator.integers(0, max(1, part.size), math.ceil(total * part.size / size))
-        sampled.append(part[places[ranked[places]]])
+    places = _sample_of(tuple(part.size for part in scores))
+    sampled = [part[some[ranked[some]]] for part, ranked, some in zip(scores, alive, places, strict=True)]
     sample = np.sort(np.concatenate(sampled))
     expected = removed / left * sample.size
     margin = 5 * math.sqrt(expected * (1 - removed / left)) + 5
     first, last = math.floor(expected - margin), math.ceil(expected + margin)
-    # A short tail is ordered sooner than cut off.
-    low = sample[first] if first > 0.05 * sample.size else -np.inf
-    return low, (sample[last] if last < sample.size else np.inf)
+    return (sample[first] if first >= 0 else -np.inf), (sample[last] if last < sample.size else np.inf)
+
+
+@functools.lru_cache(maxsize=4)
+def _sample_of(sizes: tuple[int, ...]) -> list[np.ndarray]:
+    """Random places in each layer: scores of one channel are alike, and a stride may meet some channels only."""
+    generator = np.random.default_rng(0)
+    total = min(max(sum(sizes) // 64, _SAMPLE[0]), _SAMPLE[1])
+    return [generator.integers(0, max(1, size), math.ceil(total * size / sum(sizes))) for size in sizes]
 
 
 def _shaped(kept: Sequence[np.ndarray], scores: Scores) -> Masks:
