@@ -27,7 +27,7 @@ def main(_):
     import keras
     import numpy as np
 
-    from tf_pruneinit import masking, models, pruning, training
+    from tf_pruneinit import engine, masking, models, pruning
     from tf_pruneinit.config import Train
     from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, Split
 
@@ -51,9 +51,9 @@ def main(_):
     ready = preprocessing(images[order]).numpy(), split.labels[order]
 
     def step(model, **options):
-        engine = training.Engine(model, dataset, plan, **options)
-        shares = engine.shares(places, draws)
-        return lambda: engine.run(shares, range(_STEPS.value))
+        training = engine.Engine(model, dataset, plan, **options)
+        shares = training.shares(places, draws)
+        return lambda: training.run(shares, range(_STEPS.value))
 
     def fit(jit_compile, steps_per_execution):
         model = keras.models.clone_model(stock)

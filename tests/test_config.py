@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tf_pruneinit import tables
-from tf_pruneinit.config import ACCUMULATE, MAX_SEED, PRECISIONS, SCOPES, SCORE_PRECISIONS, Config, Execution, Prune, Train
+from tf_pruneinit.config import (
+    ACCUMULATE,
+    MAX_SEED,
+    PRECISIONS,
+    SCOPES,
+    SCORE_PRECISIONS,
+    Config,
+    Execution,
+    Interval,
+    Prune,
+    Train,
+)
 from tf_pruneinit.errors import UsageError
 
 counts = st.integers(1, 10**6)
@@ -263,6 +274,8 @@ OUT_OF_RANGE = {
     Execution: {
         "devices": (*NO_COUNTS, None),
         "jit_compile": ("", "yes", True, None),
+        "checkpoint_every": ("", "0", "-1", "0s", "1.5", "60 s", "60m", "s", "always"),
+        "snapshot_steps": ((-1,), (0.5,), ("1",), 3, (True,)),
         "workdir": ("", None),
     },
 }
@@ -276,6 +289,31 @@ def test_value_out_of_range_is_refused_by_name(options, field, value):
     with pytest.raises(UsageError, match=f"^(one of )?{field}") as error:
         options(**{field: value})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text, due, not_due",
+    [
+        ("500", [(500, 0), (1000, 0)], [(499, 1e9), (501, 1e9)]),
+        ("60s", [(1, 60), (7, 61)], [(500, 59.9)]),
+        ("never", [], [(500, 1e9)]),
+    ],
+)
+def test_interval_is_of_steps_or_seconds(text, due, not_due):
+    every = Interval.parse("checkpoint_every", text)
+    assert all(every.is_due(*now) for now in due)
+    assert not any(every.is_due(*now) for now in not_due)
+
+
+def test_snapshot_steps_are_in_order_once_each():
+    assert Execution(snapshot_steps=(5.0, 0, 5)).snapshot_steps == (0, 5)
+
+
+def test_synchronised_statistics_are_not_compiled_by_xla():
+    for fits in (Execution(jit_compile="true", sync_batch_norm=True), Execution(devices=2, sync_batch_norm=True)):
+        assert fits.sync_batch_norm
+    with pytest.raises(UsageError, match=r"^sync_batch_norm needs jit_compile=false"):
+        Execution(devices=2, jit_compile="true", sync_batch_norm=True)
 
 
 @given(st.floats().filter(lambda s: not 0 <= s < 1))

@@ -13,11 +13,11 @@ ROOT = pathlib.Path(__file__).parent.parent / PACKAGE
 # A module imports only from layers above it in this list. A package (datasets, models, scorers) stands in one place, and its
 # files may import each other. `__init__` names the public functions and imports them when they are first used.
 LAYERS = [
-    ("__init__", "errors", "seeds", "records", "optimizers", "normalisation", "scalars"),
-    ("tables", "ranking", "sparsity", "console", "layers", "exact"),
+    ("__init__", "errors", "files", "preemption", "seeds", "optimizers", "normalisation", "scalars"),
+    ("tables", "ranking", "sparsity", "console", "layers", "exact", "devices", "records", "checkpoints"),
     ("config", "connectivity", "datasets"),
     ("recipes", "runs", "masking", "metrics", "examples"),
-    ("callbacks", "models", "scorers", "export"),
+    ("callbacks", "models", "scorers", "export", "engine"),
     ("flags", "scoring", "training"),
     ("pruning",),
     ("experiment",),

@@ -417,7 +417,7 @@ def test_interrupted_run_is_not_complete(tmp_path, capfd, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "train", interrupted)
+    monkeypatch.setattr(training.Training, "records", interrupted)
     assert call(tmp_path) == 130
     assert capfd.readouterr().err == "error: interrupted; the run is not complete\n"
     assert run_in(tmp_path).result is None

@@ -1,5 +1,6 @@
 """Run directories: what is complete, what is refused, and that nothing is ever half there."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from tf_pruneinit import records, runs
+from tf_pruneinit import files, records, runs
 from tf_pruneinit.config import Config, Prune
 from tf_pruneinit.errors import UsageError
 
@@ -75,13 +76,42 @@ def test_runs_of_two_configurations_do_not_meet(workdir):
     assert runs.completed(workdir, Config(seed=1, prune=CONFIG.prune)) is None
 
 
+def visible(run) -> list[str]:
+    return sorted(name for name in os.listdir(run.path) if not name.startswith("."))
+
+
 def test_run_that_is_made_again_begins_empty(workdir):
     run = complete(workdir)
+    run.save_checkpoint(1, {}, {})
+    run.save_snapshot(1, {})
     for folder in (runs.SAVED_MODEL, runs.TENSORBOARD):
         os.mkdir(run.file(folder))
-    with runs.open_run(workdir, CONFIG) as run:
+    with runs.open_run(workdir, CONFIG, again=True) as run:
         assert run.result is None
-        assert [name for name in os.listdir(run.path) if not name.startswith(".")] == [runs.CONFIG]
+        assert visible(run) == [runs.CONFIG]
+
+
+def test_run_that_was_not_complete_is_gone_on_with(workdir):
+    weights = {"fc/kernel": np.arange(3, dtype=np.float32)}
+    masks = {"fc/kernel": np.array([1, 0, 1], np.uint8)}
+    with runs.open_run(workdir, CONFIG) as run:
+        run.save_masks(masks)
+        run.append(RECORD)
+        run.append(dataclasses.replace(RECORD, step=2))
+        run.save_checkpoint(1, weights, {"step": 1})
+        run.save_snapshot(0, weights)
+        os.mkdir(run.file(runs.SAVED_MODEL))
+    with runs.open_run(workdir, CONFIG) as run:
+        assert visible(run) == sorted([runs.CONFIG, runs.MASKS, runs.RECORDS, runs.CHECKPOINTS, runs.SNAPSHOTS])
+        found, state = run.checkpoint()
+        for arrays in (found, files.load_arrays(run.snapshot(0))):
+            np.testing.assert_array_equal(arrays["fc/kernel"], weights["fc/kernel"], strict=True)
+        np.testing.assert_array_equal(run.masks()["fc/kernel"], masks["fc/kernel"], strict=True)
+        assert state == {"step": 1}
+        assert run.go_on_after(1) == records.read(run.file(runs.RECORDS)) == [RECORD]
+        run.finish({})
+        assert runs.CHECKPOINTS not in visible(run)
+        assert runs.SNAPSHOTS in visible(run)
 
 
 @pytest.mark.parametrize("write", ["save_masks", "finish"])

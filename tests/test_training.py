@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tf_pruneinit
-from tf_pruneinit import masking, metrics, models, training
+from tf_pruneinit import engine, masking, metrics, models, training
 from tf_pruneinit.config import Train
 from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, Split
 from tf_pruneinit.errors import RunError, UsageError
@@ -37,7 +37,7 @@ def build(name="lenet_300_100", precision="float32"):
 
 
 def train(model, data, plan, **options):
-    return list(training.train(model, data, plan, **{"seed": 0} | options))
+    return list(training.Training(model, data, plan, **{"seed": 0} | options).records())
 
 
 def values(model):
@@ -98,7 +98,7 @@ class TestReplicas:
     def test_moving_statistics_are_the_mean_of_those_of_the_replicas(self):
         data, model = dataset(), build("convnet")
         convolution = model.get_layer("conv1")
-        places, _ = next(training.batches(data, 6, 0, 0))
+        places, _ = next(engine.batches(data, 6, 0, 0))
         shares = [convolution(data.preprocessing(data.train.images[part])).numpy() for part in np.split(places[0], 2)]
         train(model, data, Train(None, 1, batch_size=6, learning_rate=1e-12), devices=2)
         means = [0.1 * share.mean((0, 1, 2)) for share in shares]
@@ -111,7 +111,7 @@ class TestReplicas:
         """Of batches of one image the second replica has none."""
         plan = Train(None, 1, batch_size=1)
         data = dataset(8)
-        places, _ = next(training.batches(data, 1, 0, 0))
+        places, _ = next(engine.batches(data, 1, 0, 0))
         others = np.arange(8) != places[0, 0]
         trained = []
         for brightness in (0, 200):
@@ -145,7 +145,7 @@ class TestOneEpoch:
     def test_images_are_augmented_as_drawn(self, devices):
         data, model = dataset(20, augmentation=Augmentation(flip=True, pad=2)), build()
         drawn = []
-        for places, draws in training.batches(data, 8, 0, 0):
+        for places, draws in engine.batches(data, 8, 0, 0):
             for batch, draw in zip(places, draws, strict=True):
                 drawn.append((data.augmentation(tf.constant(data.train.images[batch]), draw), data.train.labels[batch]))
         images, labels = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
@@ -157,7 +157,7 @@ class TestOneEpoch:
 
     @pytest.mark.parametrize("batch_size", [1, 7, 20, 64])
     def test_batches_hold_every_place_once_the_last_one_what_is_left(self, batch_size):
-        batches = [places for part, _ in training.batches(dataset(20), batch_size, 0, 0) for places in part]
+        batches = [places for part, _ in engine.batches(dataset(20), batch_size, 0, 0) for places in part]
         assert [len(places) for places in batches] == [batch_size] * (20 // batch_size) + [20 % batch_size] * (
             20 % batch_size > 0
         )
@@ -167,7 +167,7 @@ class TestOneEpoch:
         data = dataset(50, augmentation=Augmentation(flip=True, pad=4))
 
         def epoch(seed, number):
-            ((places, draws),) = training.batches(data, 50, seed, number)
+            ((places, draws),) = engine.batches(data, 50, seed, number)
             return places.tolist(), draws.tolist()
 
         assert epoch(0, 0) == epoch(0, 0)
@@ -201,7 +201,7 @@ class TestSteps:
 
     def test_schedule_is_in_steps(self):
         plan = Train(batch_size=20, learning_rate=1.0, learning_rate_drops=(1, 2.5), warmup_epochs=0.6)
-        rates = [float(training.schedule(plan, 50)(step)) for step in range(9)]
+        rates = [float(engine.schedule(plan, 50)(step)) for step in range(9)]
         np.testing.assert_allclose(rates, [0, 0.5, 1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.01], rtol=1e-6)
 
 
@@ -210,7 +210,7 @@ class TestRecords:
     def test_are_of_the_weights_that_the_model_has(self, devices):
         data, model = dataset(), build("convnet")
         seen = []
-        for record in training.train(model, data, Train(epochs=2, batch_size=25), seed=0, devices=devices):
+        for record in training.Training(model, data, Train(epochs=2, batch_size=25), seed=0, devices=devices).records():
             found = metrics.evaluate(lambda images: model(data.preprocessing(images)), data.test)
             np.testing.assert_allclose((record.loss, record.accuracy), found, rtol=1e-5)
             seen.append(record.loss)
@@ -261,15 +261,8 @@ class TestArithmetic:
 
     @one_and_two_replicas
     def test_xla_learns_alike(self, losses, devices):
-        records = train(build("convnet"), dataset(), PLAN, devices=devices, jit_compile="true")
+        records = train(build("convnet"), dataset(), PLAN, devices=devices, jit=True)
         np.testing.assert_allclose([r.train_loss for r in records], losses[devices], rtol=1e-2)
-
-    @pytest.mark.parametrize(("jit_compile", "expected"), [("true", True), ("false", False)])
-    def test_xla_is_as_asked_for(self, jit_compile, expected):
-        assert training.uses_xla(jit_compile) == expected
-
-    def test_xla_is_by_default_for_gpus(self):
-        assert training.uses_xla("auto") == bool(tf.config.list_physical_devices("GPU"))
 
 
 class TestLossesThatAreNotFinite:
@@ -295,7 +288,7 @@ class TestLossesThatAreNotFinite:
 
     @pytest.mark.parametrize("replica", [0, 1])
     def test_a_step_is_skipped_whichever_replica_overflows(self, replica):
-        places, _ = next(training.batches(dataset(24), 8, 0, 0))
+        places, _ = next(engine.batches(dataset(24), 8, 0, 0))
         model = build(precision="mixed_float16")
         before = values(model)
         plan = Train(None, 1, batch_size=8, precision="mixed_float16")

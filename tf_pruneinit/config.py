@@ -223,6 +223,32 @@ def _changed(options: Any) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
+class Interval:
+    """How often something is done: every so many steps, or seconds, or never."""
+
+    steps: int | None = None
+    seconds: int | None = None
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> "Interval":
+        """Returns what is written as `500` (steps), `60s` (seconds) or `never`.
+
+        Raises:
+          UsageError: for anything else; `name` is what it is of.
+        """
+        if text == "never":
+            return cls()
+        number = text.removesuffix("s")
+        count = int(number) if number.isdecimal() else 0
+        _require(count >= 1, f"{name} must be a number of steps, of seconds as 60s, or never", text)
+        return cls(seconds=count) if text.endswith("s") else cls(steps=count)
+
+    def is_due(self, step: int, seconds: float) -> bool:
+        """Returns whether it is time at a step, so many seconds after the last time."""
+        return bool(self.steps and step % self.steps == 0) or bool(self.seconds and seconds >= self.seconds)
+
+
+@dataclasses.dataclass(frozen=True)
 class Execution:
     """How a run is made; recorded with its result, and no part of what the experiment is.
 
@@ -232,6 +258,9 @@ class Execution:
 
     devices: int = option(1, "replicas to train on: GPUs, or where there are none shares of the CPU's cores")
     jit_compile: str = option("auto", "compile the training step with XLA (auto: on GPUs only)", choices=JIT_COMPILE)
+    sync_batch_norm: bool = option(False, "normalise with the statistics of all devices' images, not each with its own")
+    checkpoint_every: str = option("60s", "how often training is saved: 500 (steps), 60s (seconds) or never")
+    snapshot_steps: tuple[int, ...] = option((), "steps, comma-separated, whose weights are kept (0: before the first)")
     workdir: str = option("runs", "directory that holds a directory for each experiment")
     data_dir: str | None = option(None, "TFDS data directory (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)")
     overwrite: bool = option(False, "make the run again, although it is complete")
@@ -240,3 +269,13 @@ class Execution:
         _require_count("devices", self.devices)
         tables.require_known(self.jit_compile, JIT_COMPILE, "jit_compile")
         _require(bool(self.workdir), "workdir must not be empty", self.workdir)
+        Interval.parse("checkpoint_every", self.checkpoint_every)
+        steps = self.snapshot_steps
+        whole = isinstance(steps, (tuple, list)) and all(
+            _is_number(step) and 0 <= step < 2**53 and step == int(step) for step in steps
+        )
+        _require(whole, "snapshot_steps must be integers >= 0", steps)
+        object.__setattr__(self, "snapshot_steps", tuple(sorted({int(step) for step in steps})))
+        if self.sync_batch_norm and self.devices > 1:
+            rule = "sync_batch_norm needs jit_compile=false: XLA does not compile sums over devices within the network"
+            _require(self.jit_compile != "true", rule, self.jit_compile)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
+from tf_pruneinit import preemption
 from tf_pruneinit.errors import HelpRequested, RunError, UsageError
 
 _SECONDS_BETWEEN_LINES = 30
@@ -57,14 +58,15 @@ def duration(seconds: float) -> str:
 def exit_code(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None) -> int:
     """Runs a command; returns its exit code. Errors are one line on standard error.
 
-    0: done. 1: the run failed. 2: a mistake of the user's. 130: interrupted.
+    0: done. 1: the run failed. 2: a mistake of the user's. 130: interrupted. 143: asked to end by SIGTERM.
     """
     warnings.showwarning = _show_warning
     warnings.simplefilter("ignore", DeprecationWarning)
     warnings.simplefilter("ignore", FutureWarning)
     try:
         try:
-            command(sys.argv if argv is None else argv)
+            with preemption.watched():
+                command(sys.argv if argv is None else argv)
         except HelpRequested as help_text:
             print(help_text)
         sys.stdout.flush()
@@ -84,6 +86,8 @@ def exit_code(command: Callable[[Sequence[str]], None], argv: Sequence[str] | No
         return _fail("out of memory; a smaller batch_size or model needs less", 1)
     except KeyboardInterrupt:
         return _fail("interrupted; the run is not complete", 130)
+    except preemption.Preempted as reason:
+        return _fail(reason, preemption.EXIT_CODE)
 
 
 def _fail(message: object, code: int) -> int:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import math
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -13,36 +14,45 @@ import numpy as np
 import tensorflow as tf
 
 import tf_pruneinit
-from tf_pruneinit import datasets, export, masking, models, pruning, runs, scalars, seeds, tables, training
-from tf_pruneinit.config import Config, Execution
+from tf_pruneinit import datasets, devices, export, masking, models, preemption, pruning, runs, scalars, seeds, tables, training
+from tf_pruneinit.config import Config, Execution, Interval
 from tf_pruneinit.console import Console, duration
-from tf_pruneinit.errors import RunError
+from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.records import Record
 
 
 def run(config: Config, execution: Execution, console: Console) -> runs.Run:
     """Prunes at initialization, trains, evaluates and exports; returns the complete run.
 
+    A run that was begun is gone on with from its last checkpoint, to the same bits.
+
     Raises:
       UsageError: for data that is missing or does not fit, too many devices, a workdir that cannot be written. Nothing is
         left behind.
       RunError: if training diverges, or memory or disk runs out. The run is left incomplete.
+      Preempted: if the process is asked to end; a checkpoint is written first.
     """
     clock = _Clock()
-    training.prepare_devices(execution.devices)
+    devices.prepare(execution.devices)
     dataset = datasets.load(config.dataset, execution.data_dir)
     weights_seed = seeds.derive(config.seed, "weights")
     model = models.build(config.model, dataset.input_shape, dataset.classes, weights_seed, precision=config.train.precision)
     _introduce(config, dataset, console)
+    _require_within(execution.snapshot_steps, training.total_steps(config.train, len(dataset.train.labels)))
     clock.lap("data")
-    with runs.open_run(execution.workdir, config) as run:
+    with runs.open_run(execution.workdir, config, again=execution.overwrite) as run:
         try:
-            model = _prune(config, dataset, model, console)
+            checkpoint = _checkpoint(run, execution, console)
+            if checkpoint:
+                model = _with_masks(config, model, checkpoint.masks)
+            else:
+                run.begin_again()
+                model = _prune(config, dataset, model, console)
+                run.save_masks(masking.masks(model))
             console.line(f"\n{masking.summary(model)}\n")
-            run.save_masks(masking.masks(model))
             clock.lap("prune")
 
-            record = _train(config, execution, dataset, model, run, console)
+            record = _train(config, execution, dataset, model, run, checkpoint, console)
             clock.lap("train")
 
             metadata = {"tf_pruneinit": tf_pruneinit.__version__, **_identity(config), "config": config.to_json()}
@@ -62,6 +72,57 @@ def _introduce(config: Config, dataset: datasets.Dataset, console: Console) -> N
     console.line(f"{config.model} on {config.dataset} ({counts}), seed {config.seed}, {steps:,} steps")
     if dataset.note:
         console.line(f"note: {dataset.note}")
+
+
+def _require_within(snapshot_steps: tuple[int, ...], steps: int) -> None:
+    if snapshot_steps and snapshot_steps[-1] > steps:
+        raise UsageError(f"snapshot_steps must be at most the {steps} steps of training; got {snapshot_steps[-1]}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Checkpoint:
+    """What a run goes on from."""
+
+    arrays: dict[str, np.ndarray]
+    state: dict[str, Any]
+    masks: dict[str, np.ndarray]
+
+
+def _checkpoint(run: runs.Run, execution: Execution, console: Console) -> _Checkpoint | None:
+    """What a run that was begun can go on from, if there is anything.
+
+    Raises:
+      UsageError: if it was begun in a way that gives other bits.
+    """
+    masks, found = run.masks(), run.checkpoint()
+    if masks is None or found is None:
+        return None
+    arrays, state = found
+    begun, now = state.pop("execution"), _what_changes_bits(execution)
+    if begun != now:
+        name = next(name for name in now if begun.get(name) != now[name])
+        rule = f"{run.path} was begun with {name} {begun.get(name)} and goes on to the same bits only with that"
+        raise UsageError(f"{rule}; got {now[name]} (overwrite begins again)")
+    missing = [step for step in execution.snapshot_steps if step <= state["step"] and not os.path.exists(run.snapshot(step))]
+    if missing:
+        console.line(
+            f"begins again: the checkpoint is of step {state['step']:,}, beyond the snapshot asked for of {missing[0]:,}"
+        )
+        return None
+    console.line(f"goes on from the checkpoint of step {state['step']:,}")
+    return _Checkpoint(arrays, state, masks)
+
+
+def _what_changes_bits(execution: Execution) -> dict[str, Any]:
+    sync = execution.sync_batch_norm and execution.devices > 1
+    xla = devices.uses_xla(execution.jit_compile, sync_batch_norm=sync)
+    return {"devices": execution.devices, "xla": xla, "sync_batch_norm": sync}
+
+
+def _with_masks(config: Config, model: keras.Model, masks: dict[str, np.ndarray]) -> keras.Model:
+    model = masking.with_masks(model, config.prune.exclude) if config.prune else model
+    masking.set_masks(model, masks)
+    return model
 
 
 def _prune(config: Config, dataset: datasets.Dataset, model: keras.Model, console: Console) -> keras.Model:
@@ -98,14 +159,18 @@ def _pruning_progress(console: Console) -> Callable[[int, int], None]:
 
 
 def _train(
-    config: Config, execution: Execution, dataset: datasets.Dataset, model: keras.Model, run: runs.Run, console: Console
+    config: Config,
+    execution: Execution,
+    dataset: datasets.Dataset,
+    model: keras.Model,
+    run: runs.Run,
+    checkpoint: _Checkpoint | None,
+    console: Console,
 ) -> Record:
     """Trains to the end; returns the last record, which is the one that counts."""
     steps = training.total_steps(config.train, len(dataset.train.labels))
-    write_scalars = scalars.writer(run.file(runs.TENSORBOARD))
     last_shown = -math.inf
     left = ""
-    record = None
 
     def show(progress: training.Progress) -> None:
         nonlocal left
@@ -114,25 +179,50 @@ def _train(
             f"step {progress.step:,}/{steps:,}  train loss {progress.loss:.4f}  accuracy {progress.accuracy:.2%}{left}"
         )
 
-    for record in training.train(
+    way = _what_changes_bits(execution)
+    saving = training.Saving(
+        checkpoint=lambda step, arrays, state: run.save_checkpoint(step, arrays, state | {"execution": way}),
+        every=Interval.parse("checkpoint_every", execution.checkpoint_every),
+        snapshot=run.save_snapshot,
+        snapshot_steps=execution.snapshot_steps,
+    )
+    trainer = training.Training(
         model,
         dataset,
         config.train,
         seed=config.seed,
-        devices=execution.devices,
-        jit_compile=execution.jit_compile,
+        saving=saving,
         on_progress=show,
-    ):
-        run.append(record)
-        write_scalars(record.step, {name: value for name, value in dataclasses.asdict(record).items() if name != "step"})
-        if record.step - last_shown >= steps / 10 or record.step == steps or record.seconds > 60:
-            last_shown = record.step
-            console.line(
-                f"step {record.step:,}/{steps:,}  epoch {record.epoch:.4g}  train loss {record.train_loss:.4f}  "
-                f"test loss {record.loss:.4f}  test accuracy {record.accuracy:.2%}{left}"
-            )
-    assert record is not None
-    return record
+        devices=execution.devices,
+        jit=way["xla"],
+        sync_batch_norm=execution.sync_batch_norm,
+    )
+    if checkpoint and not trainer.restore(checkpoint.arrays, checkpoint.state):
+        raise UsageError(f"the checkpoint in {run.path} is of another version of this package; overwrite begins again")
+    found = run.go_on_after(checkpoint.state["recorded"] if checkpoint else 0)
+    write_scalars = scalars.writer(run.file(runs.TENSORBOARD))
+    for record in found:
+        write_scalars(record.step, _scalars(record))
+    with preemption.deferred():
+        try:
+            for record in trainer.records():
+                run.append(record)
+                found.append(record)
+                write_scalars(record.step, _scalars(record))
+                if record.step - last_shown >= steps / 10 or record.step == steps or record.seconds > 60:
+                    last_shown = record.step
+                    console.line(
+                        f"step {record.step:,}/{steps:,}  epoch {record.epoch:.4g}  train loss {record.train_loss:.4f}  "
+                        f"test loss {record.loss:.4f}  test accuracy {record.accuracy:.2%}{left}"
+                    )
+        except preemption.Preempted as error:
+            step = trainer.checkpoint()
+            raise preemption.Preempted(f"asked to end (SIGTERM); the same command goes on from step {step:,}") from error
+    return found[-1]
+
+
+def _scalars(record: Record) -> dict[str, float]:
+    return {name: value for name, value in dataclasses.asdict(record).items() if name != "step"}
 
 
 def _identity(config: Config) -> dict[str, Any]:
@@ -179,13 +269,15 @@ def _outcome(config: Config, dataset: datasets.Dataset, model: keras.Model, reco
 
 def _circumstances(config: Config, execution: Execution) -> dict[str, Any]:
     """What can change the last bits of a result."""
-    devices = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")
+    device, *_ = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")
+    way = _what_changes_bits(execution)
     return {
-        "replicas": execution.devices,
-        "xla": training.uses_xla(execution.jit_compile),
+        "replicas": way["devices"],
+        "xla": way["xla"],
+        "sync_batch_norm": way["sync_batch_norm"],
         "precision": config.train.precision,
-        "device": tf.config.experimental.get_device_details(devices[0]).get("device_name", devices[0].device_type),
-        "threads": tf.config.threading.get_intra_op_parallelism_threads() or training.cores(),
+        "device": tf.config.experimental.get_device_details(device).get("device_name", device.device_type),
+        "threads": tf.config.threading.get_intra_op_parallelism_threads() or devices.cores(),
         "versions": {
             "tf_pruneinit": tf_pruneinit.__version__,
             "python": platform.python_version(),

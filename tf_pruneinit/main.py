@@ -1,5 +1,6 @@
 """One experiment from the command line: `python -m tf_pruneinit.main --method=snip --sparsity=0.95`."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,9 @@ def command(argv: Sequence[str]) -> None:
     console = Console()
     run = None if execution.overwrite else runs.completed(execution.workdir, config)
     if run:
+        missing = [step for step in execution.snapshot_steps if not os.path.exists(run.snapshot(step))]
+        if missing:
+            raise UsageError(f"{run.path} is complete, without a snapshot of step {missing[0]}; overwrite makes it again")
         console.line(_found(run, execution.devices))
     else:
         console.live("starting TensorFlow")

@@ -12,13 +12,20 @@ from tf_pruneinit.datasets import Split
 BATCH_SIZE = 500
 
 
-def evaluate(logits: Callable[[Any], tf.Tensor], split: Split, batch_size: int = BATCH_SIZE) -> tuple[float, float]:
+def evaluate(
+    logits: Callable[[Any], tf.Tensor],
+    split: Split,
+    batch_size: int = BATCH_SIZE,
+    *,
+    on_batch: Callable[[], None] = lambda: None,
+) -> tuple[float, float]:
     """Returns the mean cross-entropy, in float64, and the accuracy in [0, 1] over a split.
 
     Args:
       logits: images, uint8 (batch, height, width, channels) -> logits (batch, classes).
       split: the images and their labels.
       batch_size: images a call; it bounds the memory, and the last call has fewer.
+      on_batch: called after each call; what it raises ends the evaluation.
     """
     losses, right = [], 0
     for start in range(0, len(split.labels), batch_size):
@@ -26,4 +33,5 @@ def evaluate(logits: Callable[[Any], tf.Tensor], split: Split, batch_size: int =
         outputs = tf.cast(logits(tf.constant(split.images[start : start + batch_size])), tf.float64)
         losses.append(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, outputs).numpy())
         right += int(np.sum(np.argmax(outputs.numpy(), axis=-1) == labels))
+        on_batch()
     return math.fsum(np.concatenate(losses)) / len(split.labels), right / len(split.labels)

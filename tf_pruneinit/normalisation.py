@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -10,6 +11,7 @@ import tensorflow as tf
 PACKAGE = "tf_pruneinit"
 _CENTRED_BY = 8
 _exact = contextvars.ContextVar("exact_normalisation", default=False)
+_counted: contextvars.ContextVar[Any] = contextvars.ContextVar("counting", default=None)
 
 
 @contextlib.contextmanager
@@ -22,6 +24,16 @@ def exact_normalisation() -> Iterator[None]:
         _exact.reset(token)
 
 
+@contextlib.contextmanager
+def counting(images: tf.Tensor) -> Iterator[None]:
+    """Within it, synchronised `BatchNormalization` leaves images out of its statistics: booleans (batch,), all or none."""
+    token = _counted.set(images)
+    try:
+        yield
+    finally:
+        _counted.reset(token)
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
 class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization`, faster in training, and exact to the second derivative in scores.
@@ -31,6 +43,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     with it the ReLU gates that flip, and the second derivative is the written-out one; whatever else is normalised is
     differentiated from plain formulas.
 
+    With `synchronized` the statistics in training are those of all replicas' images together, from two sums over replicas.
+
     The moving variance is of the unbiased kind, n / (n - 1) times the batch's, as the fused operation and PyTorch have it;
     Keras' layer averages the biased one.
 
@@ -38,7 +52,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """
 
     def call(self, inputs, training=None, mask=None):
-        plain = mask is None and not self.synchronized and not getattr(self, "renorm", False)
+        plain = mask is None and not getattr(self, "renorm", False)
         if not (training and self.trainable and plain):
             return super().call(inputs, training=training, mask=mask)
         images = len(inputs.shape) == 4 and self.axis in (-1, 3)
@@ -46,7 +60,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             exact = _normalise_images if images and inputs.dtype == tf.float32 else self._written_out
             return exact(inputs, *self._scale_and_shift(inputs.dtype, inputs.shape[self.axis]), self.epsilon)[0]
         # On CPU the fused operation is five times slower in bfloat16 and absent in float64 (TensorFlow 2.21).
-        if images and inputs.dtype in (tf.float32, tf.float16):
+        if images and inputs.dtype in (tf.float32, tf.float16) and not self.synchronized:
             outputs, mean, variance, *_ = _fused(inputs, *self._scale_and_shift(tf.float32, inputs.shape[-1]), self.epsilon)
         else:
             dtype = keras.backend.result_type(inputs.dtype, "float32")
@@ -63,9 +77,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return scale, shift
 
     def _written_out(self, x, scale, shift, epsilon):
-        outputs, mean, variance = standardise(x, self._reduction_axes, epsilon)
+        if self.synchronized and not _exact.get():
+            outputs, mean, variance, count = _standardise_replicas(x, self._reduction_axes, epsilon)
+        else:
+            outputs, mean, variance = standardise(x, self._reduction_axes, epsilon)
+            count = tf.cast(tf.size(x) / tf.size(mean), x.dtype)
         outputs = outputs * tf.reshape(scale, mean.shape) + tf.reshape(shift, mean.shape)
-        count = tf.cast(tf.size(x) / tf.size(mean), x.dtype)
         return outputs, tf.reshape(mean, [-1]), tf.reshape(variance * (count / tf.maximum(count - 1, 1)), [-1])
 
 
@@ -75,6 +92,20 @@ def standardise(x: tf.Tensor, axes: Sequence[int], epsilon: float) -> tuple[tf.T
     centred = x - mean
     variance = tf.reduce_mean(tf.square(centred), axes, keepdims=True)
     return centred * tf.math.rsqrt(variance + epsilon), mean, variance
+
+
+def _standardise_replicas(x: tf.Tensor, axes: Sequence[int], epsilon: float) -> tuple[tf.Tensor, ...]:
+    """`standardise` over the images of all replicas; also returns how many numbers the moments are of."""
+    replica = tf.distribute.get_replica_context()
+    counted = _counted.get()
+    weight = tf.ones([], x.dtype) if counted is None else tf.cast(tf.reduce_any(counted), x.dtype)
+    total = weight * tf.reduce_sum(x, axes, keepdims=True)
+    count = weight * tf.cast(tf.size(x) / tf.size(total), x.dtype)
+    total, count = replica.all_reduce("SUM", [total, count])
+    mean = total / count
+    centred = x - mean
+    variance = replica.all_reduce("SUM", weight * tf.reduce_sum(tf.square(centred), axes, keepdims=True)) / count
+    return centred * tf.math.rsqrt(variance + epsilon), mean, variance, count
 
 
 def _fused(x, scale, shift, epsilon):

@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import os
+from collections.abc import Iterable
+
+from tf_pruneinit import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +38,27 @@ class Record:
 def append(path: str, record: Record) -> None:
     """Writes a record as the last line of a file, which is on disk when this returns."""
     with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(dataclasses.asdict(record)) + "\n")
+        file.write(_line(record))
         file.flush()
         os.fsync(file.fileno())
 
 
+def write(path: str, records: Iterable[Record]) -> None:
+    """Writes a file anew."""
+    with files.atomically(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.writelines(_line(record) for record in records)
+
+
 def read(path: str) -> list[Record]:
-    """Returns the records of a file; a last line that a killed process left unfinished is not among them."""
+    """Returns the records of a file; a last line that a killed process left unfinished is not among them.
+
+    No file has no records.
+    """
+    if not os.path.exists(path):
+        return []
     with open(path, encoding="utf-8") as file:
         return [Record(**json.loads(line)) for line in file if line.endswith("\n")]
+
+
+def _line(record: Record) -> str:
+    return json.dumps(dataclasses.asdict(record)) + "\n"

@@ -1,8 +1,8 @@
 """The files of one run: what is complete, atomic save and load, one writer.
 
-    WORKDIR/<address>/config.json  masks.npz  records.jsonl  tensorboard/  saved_model/  result.json
+    WORKDIR/<address>/config.json  masks.npz  records.jsonl  checkpoints/  snapshots/  tensorboard/  saved_model/  result.json
 
-`result.json` is written last, by rename: its presence is completion.
+`result.json` is written last, by rename: its presence is completion. A directory without it is a run to go on with.
 """
 
 import contextlib
@@ -10,21 +10,22 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 import numpy as np
 
-from tf_pruneinit import records
+from tf_pruneinit import checkpoints, files, records
 from tf_pruneinit.config import Config
 from tf_pruneinit.errors import UsageError
 
+CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
 MASKS = "masks.npz"
 RECORDS = "records.jsonl"
 RESULT = "result.json"
 SAVED_MODEL = "saved_model"
+SNAPSHOTS = "snapshots"
 TENSORBOARD = "tensorboard"
 _LOCK = ".lock"
 
@@ -53,12 +54,44 @@ class Run:
 
     def save_masks(self, masks: Mapping[str, np.ndarray]) -> None:
         """Writes masks.npz: kernel path -> uint8 array of 0 and 1."""
-        with _atomically(self.file(MASKS)) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **masks)  # type: ignore[arg-type]
+        files.save_arrays(self.file(MASKS), masks, compressed=True)
+
+    def masks(self) -> dict[str, np.ndarray] | None:
+        """Returns what masks.npz holds; None, with a warning if it is damaged, if there is nothing to be had."""
+        return files.load_arrays(self.file(MASKS)) if os.path.exists(self.file(MASKS)) else None
+
+    def save_checkpoint(self, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
+        """Writes a checkpoint; see `checkpoints.save`."""
+        checkpoints.save(self.file(CHECKPOINTS), step, arrays, state)
+
+    def checkpoint(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """Returns the newest checkpoint; see `checkpoints.newest`."""
+        return checkpoints.newest(self.file(CHECKPOINTS))
+
+    def save_snapshot(self, step: int, weights: Mapping[str, np.ndarray]) -> None:
+        """Writes the weights of a step: path of the variable -> array."""
+        os.makedirs(self.file(SNAPSHOTS), exist_ok=True)
+        files.save_arrays(self.snapshot(step), weights, compressed=True)
+
+    def snapshot(self, step: int) -> str:
+        """Returns where the snapshot of a step is, or would be."""
+        return os.path.join(self.file(SNAPSHOTS), f"step-{step}.npz")
+
+    def go_on_after(self, step: int) -> list[records.Record]:
+        """Removes the records of later steps; returns the others."""
+        kept = [record for record in records.read(self.file(RECORDS)) if record.step <= step]
+        records.write(self.file(RECORDS), kept)
+        return kept
+
+    def begin_again(self) -> None:
+        """Removes all but the configuration."""
+        for name in (RECORDS, MASKS, CHECKPOINTS, SNAPSHOTS):
+            _remove(self.file(name))
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Writes result.json: the run is complete."""
+        """Writes result.json: the run is complete, and needs no checkpoint."""
         _write_json(self.file(RESULT), result)
+        _remove(self.file(CHECKPOINTS))
 
 
 def completed(workdir: str, config: Config) -> Run | None:
@@ -75,8 +108,11 @@ def completed(workdir: str, config: Config) -> Run | None:
 
 
 @contextlib.contextmanager
-def open_run(workdir: str, config: Config) -> Iterator[Run]:
-    """Opens the directory of an experiment for writing, empty but for its configuration: what a run before it left is removed.
+def open_run(workdir: str, config: Config, *, again: bool = False) -> Iterator[Run]:
+    """Opens the directory of an experiment for writing.
+
+    What a run before it left is what the run may go on with: configuration, masks, records, checkpoints and snapshots;
+    with `again` the configuration alone.
 
     If the user is at fault after all (`UsageError`), a directory that was made for this run is removed again.
 
@@ -94,8 +130,10 @@ def open_run(workdir: str, config: Config) -> Iterator[Run]:
             _lock(lock, run)
             _require_same(run, config)
             # The result goes first: a run that is being made again is not complete.
-            for name in (RESULT, RECORDS, MASKS, SAVED_MODEL, TENSORBOARD, *_unfinished(run)):
+            for name in (RESULT, SAVED_MODEL, TENSORBOARD, *_unfinished(run)):
                 _remove(run.file(name))
+            if again:
+                run.begin_again()
             _write_json(run.file(CONFIG), config.to_json())
         except OSError as error:
             _remove_empty(made)
@@ -125,9 +163,7 @@ def _remove_empty(paths: list[str]) -> None:
 
 
 def _unfinished(run: Run) -> list[str]:
-    """Files that a process was writing when it was killed: `_atomically` names them so."""
-    begins = tuple(f".{name}." for name in (CONFIG, MASKS, RESULT))
-    return [name for name in os.listdir(run.path) if name.startswith(begins)]
+    return files.unfinished(run.path, (CONFIG, MASKS, RECORDS, RESULT))
 
 
 def _lock(file: TextIO, run: Run) -> None:
@@ -166,31 +202,9 @@ def _read_json(path: str) -> Any:
 
 
 def _write_json(path: str, value: Any) -> None:
-    with _atomically(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with files.atomically(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         json.dump(value, file, indent=2)
         file.write("\n")
-
-
-@contextlib.contextmanager
-def _atomically(path: str) -> Iterator[str]:
-    """Gives a temporary path to write; afterwards the file is at `path` whole, or, on any failure, not at all."""
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=f".{os.path.basename(path)}.")
-    os.close(handle)
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _remove(path: str) -> None:

@@ -1,0 +1,60 @@
+"""Checkpoints: what training needs to go on from a step, a file each, of which the newest that is whole counts."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tf_pruneinit import files
+
+# The last one may turn out damaged: then the one before it is taken.
+_KEPT = 2
+_STATE = "state"
+
+
+def save(folder: str, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
+    """Writes the checkpoint of a step, then removes all but the newest two.
+
+    Args:
+      folder: is made if it is not there.
+      step: names the file.
+      arrays: by name, any but "state".
+      state: JSON values.
+
+    Raises:
+      OSError: if the disk is full; the checkpoints before are still there.
+    """
+    os.makedirs(folder, exist_ok=True)
+    text = np.frombuffer(json.dumps(state).encode(), np.uint8)
+    files.save_arrays(_path(folder, step), {**arrays, _STATE: text})
+    for old in sorted(_steps(folder))[:-_KEPT]:
+        os.remove(_path(folder, old))
+
+
+def newest(folder: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """Returns the arrays and the state of the newest checkpoint that is whole; None if there is none.
+
+    Damaged ones are named in a warning and removed, with what a killed process left unfinished.
+    """
+    if not os.path.isdir(folder):
+        return None
+    for name in files.unfinished(folder, ["step-"]):
+        os.remove(os.path.join(folder, name))
+    for step in sorted(_steps(folder), reverse=True):
+        arrays = files.load_arrays(_path(folder, step))
+        if arrays is not None and _STATE in arrays:
+            return arrays, json.loads(arrays.pop(_STATE).tobytes())
+        os.remove(_path(folder, step))
+    return None
+
+
+def _path(folder: str, step: int) -> str:
+    return os.path.join(folder, f"step-{step}.npz")
+
+
+def _steps(folder: str) -> list[int]:
+    found = [re.fullmatch(r"step-(\d+)\.npz", name) for name in os.listdir(folder)]
+    return [int(match[1]) for match in found if match]

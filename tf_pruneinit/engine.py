@@ -1,0 +1,283 @@
+"""The compiled training step: variables and images on each replica, and a function that takes many steps.
+
+The images live on the device; a call of the compiled function gathers, augments and trains on many batches, so that small
+networks are not bound by Python. Forward and backward pass of a replica are one function, compiled by XLA where that pays;
+the sum over replicas and the optimizer are outside it.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_pruneinit import devices as machine
+from tf_pruneinit import masking, normalisation, optimizers, seeds
+from tf_pruneinit.config import Train
+from tf_pruneinit.datasets import Dataset
+from tf_pruneinit.errors import UsageError
+
+_SECONDS_A_CALL = 0.5
+_MOST_STEPS_A_CALL = 1000
+
+
+def batches(dataset: Dataset, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the batches of one epoch: first all full ones, then the last, smaller one.
+
+    As places of training images, (batches, images), and the draws of their augmentation, (batches, images, 3).
+    """
+    generator = np.random.default_rng(seeds.derive(seed, "data", "epoch", epoch))
+    count = len(dataset.train.labels)
+    order = generator.permutation(count).astype(np.int32)
+    draws = dataset.augmentation.draws(generator, count)
+    end = count // batch_size * batch_size
+    if end:
+        yield order[:end].reshape(-1, batch_size), draws[:end].reshape(-1, batch_size, draws.shape[1])
+    if end < count:
+        yield order[None, end:], draws[None, end:]
+
+
+def schedule(plan: Train, examples: int) -> optimizers.StepSchedule:
+    """Returns the learning rate of each step."""
+    steps_an_epoch = math.ceil(examples / plan.batch_size)
+    end = plan.steps or (plan.epochs or 0) * steps_an_epoch
+    drops = [round(epoch * steps_an_epoch) for epoch in plan.learning_rate_drops if epoch * steps_an_epoch < end]
+    return optimizers.StepSchedule(plan.learning_rate, drops, round(plan.warmup_epochs * steps_an_epoch))
+
+
+@dataclasses.dataclass(frozen=True)
+class Shares:
+    """Batches on the replicas: values of each, and how many batches of how many images in all."""
+
+    values: Any
+    batches: int
+    images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """Steps taken: the mean loss of each, how many images it had right, and of how many.
+
+    `traced` says whether a function was traced and compiled in their time.
+    """
+
+    losses: np.ndarray
+    right: np.ndarray
+    images: int
+    seconds: float
+    traced: bool
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """One strategy for the same devices: a second one numbers its collective operations as the first did, and they collide."""
+    return tf.distribute.MirroredStrategy(devices)
+
+
+class Engine:
+    """Takes training steps on one replica or more.
+
+    Args:
+      model: images -> logits. One replica trains it itself, more train copies.
+      dataset: what to train on.
+      plan: hyper-parameters.
+      devices: replicas. Each takes its share of every batch; gradients are of the mean loss over the whole batch.
+      jit: whether XLA compiles forward and backward pass.
+      sync_batch_norm: whether replicas normalise with the statistics of the whole batch, and not each with its own.
+
+    Raises:
+      UsageError: if there are fewer devices, or what is asked for does not go together.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        dataset: Dataset,
+        plan: Train,
+        *,
+        devices: int = 1,
+        jit: bool = False,
+        sync_batch_norm: bool = False,
+    ):
+        sync = sync_batch_norm and devices > 1
+        if sync and jit:
+            raise UsageError(
+                "sync_batch_norm sums over devices within the network, which XLA cannot compile; give jit_compile=false"
+            )
+        if devices > 1:
+            machine.prepare(devices)
+            self._strategy = _mirrored(tuple(machine.available()[:devices]))
+        else:
+            self._strategy = tf.distribute.get_strategy()
+        self._devices = devices
+        self._sync = sync
+        self._dataset = dataset
+        self._traced: set[tuple[int, int]] = set()
+        self.steps_a_call = 2
+        with self._strategy.scope():
+            self._model = model if devices == 1 else masking.copy_with(model, functools.partial(_replicated, sync=sync))
+            rates = schedule(plan, len(dataset.train.labels))
+            optimizer: Any = optimizers.SGD(rates, plan.momentum, plan.weight_decay)
+            if plan.precision == "mixed_float16":
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**15)
+            optimizer.build(self._model.trainable_variables)
+            self._optimizer = optimizer
+        self._data = self._strategy.experimental_distribute_values_from_function(
+            lambda context: (tf.constant(dataset.train.images), tf.constant(dataset.train.labels))
+        )
+        self._changed: list[int] = []
+        self._forward_backward = tf.function(self._loss_and_gradients, jit_compile=True) if jit else self._loss_and_gradients
+        self._steps = tf.function(self._take_steps)
+
+    def shares(self, places: np.ndarray, draws: np.ndarray) -> Shares:
+        """Puts batches on the replicas: places (batches, images) and draws (batches, images, 3), cut into a share for each.
+
+        A replica without an image gets one that counts for nothing: place -1.
+        """
+
+        def share(context) -> tuple[tf.Tensor, tf.Tensor]:
+            part = np.array_split(np.arange(places.shape[1]), self._devices)[context.replica_id_in_sync_group]
+            if not len(part):
+                return tf.fill([len(places), 1], -1), tf.zeros([len(places), 1, draws.shape[2]], tf.int32)
+            return tf.constant(places[:, part]), tf.constant(draws[:, part])
+
+        return Shares(self._strategy.experimental_distribute_values_from_function(share), *places.shape)
+
+    def run(self, shares: Shares, part: range) -> Steps:
+        """Takes a step for each batch in a part of those that the replicas have. `steps_a_call` of them take half a second."""
+        begin = time.perf_counter()
+        first, last, images = tf.constant(part.start), tf.constant(part.stop), tf.constant(shares.images, tf.float32)
+        losses, right = self._steps(self._data, shares.values, first, last, images)
+        shape = (shares.batches, shares.images)
+        traced = shape not in self._traced
+        self._traced.add(shape)
+        steps = Steps(losses.numpy(), right.numpy(), shares.images, time.perf_counter() - begin, traced)
+        if not traced:
+            pace = steps.seconds / len(part)
+            self.steps_a_call = int(min(max(1, _SECONDS_A_CALL / pace), 4 * self.steps_a_call, _MOST_STEPS_A_CALL))
+        return steps
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns all that steps change, exactly: weights, optimizer, loss scale, dropout seeds, each replica's statistics."""
+        found = {}
+        for name, variable, each in self._state():
+            copies = [copy.numpy() for copy in self._copies(variable)]
+            found[name] = np.stack(copies) if each else copies[0]
+        return found
+
+    def load(self, arrays: Mapping[str, np.ndarray]) -> bool:
+        """Takes over what `arrays` gave; returns whether it fits. If it does not, nothing is changed."""
+        state = list(self._state())
+        for name, variable, each in state:
+            shape = (self._devices, *variable.shape) if each else tuple(variable.shape)
+            if name not in arrays or arrays[name].shape != shape:
+                return False
+        for name, variable, each in state:
+            for i, copy in enumerate(self._copies(variable)):
+                copy.assign(arrays[name][i] if each else arrays[name])
+        return True
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Returns the network's weights and moving statistics, by their paths; the latter averaged over replicas."""
+        masks = {id(kernel.mask) for kernel in masking.kernels(self._model).values()}
+        return {variable.path: self._mean(variable) for variable in self._model.variables if id(variable) not in masks}
+
+    def copy_weights_to(self, model: keras.Model) -> None:
+        """Writes the trained weights into the model that was given; moving statistics are averaged over replicas."""
+        if self._model is not model:
+            for target, source in zip(model.variables, self._model.variables, strict=True):
+                target.assign(self._mean(source))
+
+    def skipped_steps(self, step: int) -> int:
+        """Returns how many of the steps so far the loss scale has skipped."""
+        if not isinstance(self._optimizer, keras.optimizers.LossScaleOptimizer):
+            return 0
+        return step - int(self._copies(self._optimizer.inner_optimizer.iterations)[0].numpy())
+
+    def _state(self) -> Iterator[tuple[str, keras.Variable, bool]]:
+        """Names and variables of what steps change, and whether each replica has a value of its own."""
+        masks = {id(kernel.mask) for kernel in masking.kernels(self._model).values()}
+        for i, variable in enumerate(self._model.trainable_variables):
+            yield f"weight-{i}", variable, False
+        for i, variable in enumerate(self._optimizer.variables):
+            yield f"optimizer-{i}", variable, False
+        for i, variable in enumerate(self._model.non_trainable_variables):
+            if id(variable) not in masks:
+                yield f"statistic-{i}", variable, self._devices > 1
+
+    def _copies(self, variable: keras.Variable) -> Any:
+        return self._strategy.experimental_local_results(variable.value)
+
+    def _mean(self, variable: keras.Variable) -> np.ndarray:
+        copies = [copy.numpy() for copy in self._copies(variable)]
+        floating = np.issubdtype(copies[0].dtype, np.floating)
+        return np.mean(copies, axis=0, dtype=np.float64).astype(copies[0].dtype) if floating else copies[0]
+
+    def _take_steps(self, data, shares, first, last, count):
+        """Takes steps; returns the loss of each, and how many images it had right."""
+        losses = tf.TensorArray(tf.float32, last - first)
+        right = tf.TensorArray(tf.float32, last - first)
+        for i in tf.range(first, last):
+            loss, hits = self._strategy.run(self._replica_step, (data, shares, i, count))
+            losses = losses.write(i - first, self._strategy.reduce("SUM", loss, axis=None))
+            right = right.write(i - first, self._strategy.reduce("SUM", hits, axis=None))
+        return losses.stack(), right.stack()
+
+    def _replica_step(self, data, shares, i, count):
+        """One step of one replica: its share of the mean loss over the whole batch, and how many it had right."""
+        (images, labels), (indices, draws) = data, shares
+        places = indices[i]
+        counts = tf.cast(places >= 0, tf.float32)
+        places = tf.maximum(places, 0)
+        images = self._dataset.augmentation(tf.gather(images, places), draws[i])
+        trainable = [tf.convert_to_tensor(variable.value) for variable in self._model.trainable_variables]
+        state = [tf.convert_to_tensor(variable.value) for variable in self._model.non_trainable_variables]
+        scale = self._optimizer.scale_loss(tf.constant(1.0))
+        batch = (self._dataset.preprocessing(images), tf.gather(labels, places), counts / count)
+        loss, right, gradients, changes = self._forward_backward(trainable, state, *batch, scale)
+        if self._devices > 1 and isinstance(self._optimizer, keras.optimizers.LossScaleOptimizer):
+            # It looks for an overflow on the first replica only, before gradients are added up: so every replica has to know.
+            overflow = tf.add_n([tf.reduce_sum(gradient * 0) for gradient in gradients])
+            overflow = tf.distribute.get_replica_context().all_reduce("SUM", overflow)
+            gradients = [gradient + tf.cast(overflow, gradient.dtype) for gradient in gradients]
+        self._optimizer.apply(gradients, self._model.trainable_variables)
+        for place, value in zip(self._changed, changes, strict=True):
+            variable = self._model.non_trainable_variables[place]
+            # An overflow in half precision must not stay in a moving average for ever, nor an image that counts for nothing.
+            if value.dtype.is_floating:
+                counted = self._sync or tf.reduce_any(counts > 0)
+                value = tf.where(tf.math.is_finite(value) & counted, value, state[place])
+            variable.assign(value)
+        return loss, right
+
+    def _loss_and_gradients(self, trainable, state, images, labels, weights, scale):
+        """A pure function of its arguments, which XLA can compile.
+
+        One owner of the division by the size of the batch: `weights` are 1 / (images in the whole batch), and what replicas
+        return is added up.
+        """
+        counting = normalisation.counting(weights > 0) if self._sync else contextlib.nullcontext()
+        with tf.GradientTape() as tape, counting:
+            tape.watch(trainable)
+            logits, new_state = self._model.stateless_call(trainable, state, images, training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            loss = tf.reduce_sum(losses * tf.cast(weights, losses.dtype))
+            scaled = loss * tf.cast(scale, loss.dtype)
+        gradients = tape.gradient(scaled, trainable, unconnected_gradients="zero")
+        self._changed = [i for i, (old, new) in enumerate(zip(state, new_state, strict=True)) if new is not old]
+        hits = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), labels)
+        right = tf.reduce_sum(tf.cast(hits & (weights > 0), tf.float32))
+        return tf.cast(loss, tf.float32), right, gradients, [new_state[i] for i in self._changed]
+
+
+def _replicated(layer: keras.Layer, *, sync: bool) -> tuple[type, dict[str, Any]]:
+    config = layer.get_config()
+    if sync and isinstance(layer, keras.layers.BatchNormalization):
+        config["synchronized"] = True
+    return type(layer), config
