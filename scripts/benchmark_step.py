@@ -1,14 +1,22 @@
 """Times a training step of masked networks against the same networks of Keras' own, unmasked layers under model.fit.
 
     python scripts/benchmark_step.py --model=resnet20
+    python scripts/benchmark_step.py --model=lenet_300_100 --image_shape=28,28,1 --noaugment --steps=400
+    python scripts/benchmark_step.py --model=resnet20 --profile
 
 All variants take turns in one process; what is printed is the median of each, and its ratio to the best model.fit. Ours is
 the whole step on random images: gather, augment, normalise, forward, backward, L2 term, momentum, masks. model.fit is given
-ready, normalised arrays and no augmentation.
+ready, normalised arrays and no augmentation. "Input alone" is our gathering, augmentation and normalisation.
+
+With --profile our masked step is taken apart instead: operations by what they are for, from TensorFlow's profiler.
 """
 
+import collections
+import glob
+import os
 import statistics
 import sys
+import tempfile
 import time
 
 from absl import app, flags
@@ -18,25 +26,29 @@ _BATCH = flags.DEFINE_integer("batch_size", 128, "images in one step", lower_bou
 _STEPS = flags.DEFINE_integer("steps", 8, "steps in one turn of a variant", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "turns of each variant that count", lower_bound=1)
 _SPARSITY = flags.DEFINE_float("sparsity", 0.9, "of the masked network", 0.0, 0.99)
-_SIZE = flags.DEFINE_integer("image_size", 32, "height and width of an image", lower_bound=4)
+_SHAPE = flags.DEFINE_list("image_shape", ["32", "32", "3"], "height, width and channels of an image")
+_AUGMENT = flags.DEFINE_boolean("augment", True, "flip and crop the images")
 _JIT = flags.DEFINE_boolean("jit", True, "also time model.fit under XLA")
+_PROFILE = flags.DEFINE_boolean("profile", False, "say where the time of our step goes, and time nothing else")
 _RANDOM_IMAGES = 2048
 
 
 def main(_):
     import keras
     import numpy as np
+    import tensorflow as tf
 
     from tf_pruneinit import engine, masking, models, pruning
     from tf_pruneinit.config import Train
     from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, Split
 
     generator = np.random.default_rng(0)
-    shape = (_SIZE.value, _SIZE.value, 3)
+    shape = tuple(int(n) for n in _SHAPE.value)
     images = generator.integers(0, 256, (_RANDOM_IMAGES, *shape)).astype(np.uint8)
     split = Split(images, generator.integers(0, 10, _RANDOM_IMAGES).astype(np.int32))
-    preprocessing = Preprocessing(255, (0.5,) * 3, (0.25,) * 3)
-    dataset = Dataset("random", 10, split, split, preprocessing, Augmentation(flip=True, pad=4))
+    preprocessing = Preprocessing(255, (0.5,) * shape[2], (0.25,) * shape[2])
+    augmentation = Augmentation(flip=True, pad=4) if _AUGMENT.value else Augmentation()
+    dataset = Dataset("random", 10, split, split, preprocessing, augmentation)
     plan = Train(batch_size=_BATCH.value, learning_rate=1e-3)
 
     dense = models.build(_MODEL.value, shape, 10, seed=0)
@@ -55,6 +67,17 @@ def main(_):
         shares = training.shares(places, draws)
         return lambda: training.run(shares, range(_STEPS.value))
 
+    def read():
+        data = tf.constant(images), tf.constant(split.labels), tf.constant(places), tf.constant(draws)
+
+        @tf.function
+        def read_all(images, labels, places, draws):
+            for i in tf.range(_STEPS.value):
+                batch = preprocessing(augmentation(tf.gather(images, places[i]), draws[i])), tf.gather(labels, places[i])
+                tf.debugging.assert_all_finite(batch[0], "")  # Else nothing would be read.
+
+        return lambda: read_all(*data)
+
     def fit(jit_compile, steps_per_execution):
         model = keras.models.clone_model(stock)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -62,9 +85,13 @@ def main(_):
         model.compile(keras.optimizers.SGD(1e-3, 0.9, weight_decay=1e-4), loss, **options)
         return lambda: model.fit(*ready, batch_size=_BATCH.value, epochs=1, shuffle=False, verbose=0)
 
+    if _PROFILE.value:
+        _print_profile(step(masked))
+        return
     variants = {
         "this package, masked": step(masked),
         "this package, unmasked": step(unmasked),
+        "this package, input alone": read(),
         "model.fit": fit(False, 1),
         f"model.fit, steps_per_execution={_STEPS.value}": fit(False, _STEPS.value),
     }
@@ -89,6 +116,53 @@ def main(_):
     for name, values in times.items():
         spread = f"{1e3 * min(values):.1f} to {1e3 * max(values):.1f}"
         print(f"| {name} | {1e3 * medians[name]:.1f} ({spread}) | {medians[name] / best:.2f} |")
+
+
+def _print_profile(run):
+    """What operations are for is in their names: scopes of the engine and of masks, layers, types."""
+    import tensorflow as tf
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    run()
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        with tf.profiler.experimental.Profile(folder):
+            run()
+            seconds = time.perf_counter() - begin
+        space = xplane_pb2.XSpace()
+        (path,) = glob.glob(os.path.join(folder, "**", "*.xplane.pb"), recursive=True)
+        with open(path, "rb") as file:
+            space.ParseFromString(file.read())
+    milliseconds, count = collections.Counter(), collections.Counter()
+    for plane in space.planes:
+        for event in (event for line in plane.lines for event in line.events):
+            name, _, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
+            # Functions and loops hold the others.
+            if "/" in name and kind not in ("While", "StatefulPartitionedCall", "PartitionedCall"):
+                purpose = _purpose(name, kind)
+                milliseconds[purpose] += event.duration_ps / 1e9 / _STEPS.value
+                count[purpose] += 1 / _STEPS.value
+    total = sum(milliseconds.values())
+    print(f"a step took {1e3 * seconds / _STEPS.value:.1f} ms; operations that run side by side count each\n")
+    print(f"| {_MODEL.value}, batch {_BATCH.value} | ms a step | share | operations |")
+    print("|---|---|---|---|")
+    for purpose, value in milliseconds.most_common():
+        print(f"| {purpose} | {value:.2f} | {value / total:.1%} | {count[purpose]:.0f} |")
+
+
+def _purpose(name, kind):
+    scopes = name.split("/")
+    if "Conv" in kind or "MatMul" in kind:
+        return "convolutions and matrix products"
+    if any(scope.startswith("mask") for scope in scopes):
+        return "masks"
+    if any(scope.startswith("optimizer") for scope in scopes):
+        return "optimizer"
+    if any(scope.startswith("input") for scope in scopes):
+        return "input"
+    if "BatchNorm" in kind:
+        return "normalisation"
+    return "activations, additions, padding, loss and the rest"
 
 
 def _without_mask(layer):

@@ -1,11 +1,14 @@
 """Records: what is appended is read, whatever became of the process that wrote it."""
 
 import dataclasses
+import errno
 import json
+import os
 
 import pytest
 
 from tf_pruneinit import records
+from tf_pruneinit.errors import UsageError
 
 RECORD = records.Record(
     step=10,
@@ -56,3 +59,33 @@ def test_fields_that_came_later_may_be_missing(path):
     with open(path, "w") as file:
         file.write(json.dumps(values) + "\n")
     assert records.read(path) == [RECORD]
+
+
+@pytest.mark.parametrize("line", ["torn", "{}", "[1]", '{"step": 1, "colour": "red"}', "\0" * 100, "\x80"])
+def test_line_that_is_no_record_is_named(path, line):
+    records.append(path, RECORD)
+    with open(path, "a", encoding="latin-1") as file:
+        file.write(f"{line}\n")
+    records.append(path, RECORD)
+    with pytest.raises(UsageError, match=r"records\.jsonl is damaged: line 2 is not a record"):
+        records.read(path)
+
+
+def test_full_disk_is_told_with_the_name_of_the_file(path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for write in (lambda: records.append(path, RECORD), lambda: records.write(path, [RECORD])):
+        with pytest.raises(OSError) as error:
+            write()
+        assert error.value.filename == path
+
+
+def test_written_anew_holds_these_alone(path):
+    records.append(path, RECORD)
+    later = dataclasses.replace(RECORD, step=20)
+    records.write(path, [later])
+    assert records.read(path) == [later]
+    records.write(path, [])
+    assert records.read(path) == []

@@ -1,10 +1,14 @@
 """Run directories: what is complete, what is refused, and that nothing is ever half there."""
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -102,13 +106,13 @@ def test_run_that_was_not_complete_is_gone_on_with(workdir):
         run.save_snapshot(0, weights)
         os.mkdir(run.file(runs.SAVED_MODEL))
     with runs.open_run(workdir, CONFIG) as run:
-        assert visible(run) == sorted([runs.CONFIG, runs.MASKS, runs.RECORDS, runs.CHECKPOINTS, runs.SNAPSHOTS])
         found, state = run.checkpoint()
         for arrays in (found, files.load_arrays(run.snapshot(0))):
             np.testing.assert_array_equal(arrays["fc/kernel"], weights["fc/kernel"], strict=True)
         np.testing.assert_array_equal(run.masks()["fc/kernel"], masks["fc/kernel"], strict=True)
         assert state == {"step": 1}
         assert run.go_on_after(1) == records.read(run.file(runs.RECORDS)) == [RECORD]
+        assert visible(run) == sorted([runs.CONFIG, runs.MASKS, runs.RECORDS, runs.CHECKPOINTS, runs.SNAPSHOTS])
         run.finish({})
         assert runs.CHECKPOINTS not in visible(run)
         assert runs.SNAPSHOTS in visible(run)
@@ -256,3 +260,193 @@ def test_file_in_the_place_of_the_run_is_refused_and_kept(workdir):
     with pytest.raises(UsageError, match="workdir must be a directory that can be written"):
         runs.open_run(workdir, CONFIG).__enter__()
     assert os.path.isfile(home(workdir))
+
+
+class TestGoingOn:
+    """After a record of the checkpoint: all records up to it are there, and none else."""
+
+    LATER = tuple(dataclasses.replace(RECORD, step=step) for step in (2, 3))
+
+    @pytest.fixture
+    def run(self, workdir):
+        with runs.open_run(workdir, CONFIG) as run:
+            for record in (RECORD, *self.LATER):
+                run.append(record)
+            yield run
+
+    @pytest.mark.parametrize("step", [0, 1, 2, 3])
+    def test_keeps_the_records_up_to_a_step(self, run, step):
+        assert run.go_on_after(step) == [RECORD, *self.LATER][:step] == records.read(run.file(runs.RECORDS))
+
+    def test_takes_away_a_half_line(self, run):
+        with open(run.file(runs.RECORDS), "a") as file:
+            file.write('{"step": 4, "lo')
+        run.go_on_after(3)
+        run.append(RECORD)
+        assert records.read(run.file(runs.RECORDS)) == [RECORD, *self.LATER, RECORD]
+
+    def test_refuses_to_leave_a_record_out(self, run):
+        os.remove(run.file(runs.RECORDS))
+        with pytest.raises(UsageError, match=r"records\.jsonl is damaged: it lacks the record of step 3 \(overwrite"):
+            run.go_on_after(3)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", None])
+def test_damaged_masks_are_named_in_a_warning_and_none(workdir, content):
+    with runs.open_run(workdir, CONFIG) as run:
+        assert run.masks() is None
+        run.save_masks({"fc/kernel": np.ones(2, np.uint8)})
+        if content is None:
+            os.truncate(run.file(runs.MASKS), os.path.getsize(run.file(runs.MASKS)) - 1)
+        else:
+            with open(run.file(runs.MASKS), "wb") as file:
+                file.write(content)
+        with pytest.warns(UserWarning, match=r"masks\.npz is damaged and left out"):
+            assert run.masks() is None
+
+
+def test_refused_run_keeps_all_that_it_had(workdir):
+    with runs.open_run(workdir, CONFIG) as run:
+        run.save_masks({"fc/kernel": np.ones(2, np.uint8)})
+        run.append(RECORD)
+        run.save_checkpoint(1, {}, {"step": 1})
+        run.save_snapshot(0, {})
+        os.makedirs(run.file(runs.TENSORBOARD))
+        os.makedirs(run.file(runs.SAVED_MODEL))
+    before = contents(workdir)
+    with pytest.raises(UsageError), runs.open_run(workdir, CONFIG) as run:
+        run.checkpoint()
+        raise UsageError("begun with 2 devices")
+    assert contents(workdir) == before
+
+
+class Killed(BaseException):
+    """No handler of errors stops it."""
+
+
+class Killer:
+    """Ends all operations on files at the n-th, as SIGKILL does: no handler of errors can clean up after it."""
+
+    EVENTS = ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "shutil.rmtree", "tempfile.mkstemp")
+
+    def __init__(self):
+        self.left = float("inf")
+        self.counts = False
+        sys.addaudithook(self._hook)  # For ever: Python has no way to take it away.
+
+    def _hook(self, event, args):
+        if self.counts and event in self.EVENTS and threading.current_thread() is threading.main_thread():
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+
+    @contextlib.contextmanager
+    def after(self, operations):
+        """Gives whether what is done within it was killed, as the one entry of a list."""
+        self.left, self.counts, killed = operations, True, []
+        try:
+            yield killed
+            killed.append(False)
+        except Killed:
+            killed.append(True)
+        finally:
+            self.counts = False
+
+
+@pytest.fixture(scope="module")
+def killer():
+    return Killer()
+
+
+class TestKilledAtAnyOperationOnFiles:
+    """An experiment without TensorFlow, in the order of the real one; whenever it is killed, it ends with the same files."""
+
+    STEPS = 7
+    EVERY = 2
+    SNAPSHOTS = (0, 3, 7)
+
+    def experiment(self, workdir, *, again=False, snapshots=SNAPSHOTS):
+        """The weight of a step is the sum of all steps up to it; there is a record every three steps."""
+        if not again and runs.completed(workdir, CONFIG):
+            return
+        with runs.open_run(workdir, CONFIG, again=again) as run:
+            masks, found = run.masks(), run.checkpoint()
+            weight, recorded, step = np.zeros(2), 0, 0
+            missing = found and [s for s in snapshots if s <= found[1]["step"] and not os.path.exists(run.snapshot(s))]
+            if masks is None or found is None or missing:
+                run.begin_again()
+                run.save_masks({"mask": np.array([1, 0], np.uint8)})
+            else:
+                (weight,), (recorded, step) = found[0].values(), found[1].values()
+            run.go_on_after(recorded)
+            os.makedirs(run.file(runs.TENSORBOARD))
+            while True:
+                if step in snapshots:
+                    run.save_snapshot(step, {"weight": weight})
+                if step > recorded and (step % 3 == 0 or step == self.STEPS):
+                    run.append(dataclasses.replace(RECORD, step=step, loss=weight.sum()))
+                    recorded = step
+                if (step and step % self.EVERY == 0) or step == self.STEPS:
+                    run.save_checkpoint(step, {"weight": weight}, {"recorded": recorded, "step": step})
+                if step == self.STEPS:
+                    break
+                step += 1
+                weight = weight + step
+            os.makedirs(run.file(runs.SAVED_MODEL))
+            run.finish({"weight": weight.tolist()})
+
+    @pytest.fixture(autouse=True)
+    def quick(self, monkeypatch):
+        monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+    @pytest.fixture(scope="class")
+    def expected(self, tmp_path_factory):
+        workdir = str(tmp_path_factory.mktemp("whole"))
+        self.experiment(workdir)
+        return contents(workdir)
+
+    def kill_points(self, killer, tmp_path, work, start=None):
+        """Yields directories, copies of one, in which work was killed after so many operations, until it is done."""
+        for operations in itertools.count():
+            workdir = str(tmp_path / str(operations))
+            if start:
+                shutil.copytree(start, workdir)
+            with killer.after(operations) as killed:
+                work(workdir)
+            if not killed[0]:
+                assert operations > 60
+                return
+            yield workdir
+
+    def test_goes_on_to_the_same_files(self, killer, tmp_path, expected):
+        for workdir in self.kill_points(killer, tmp_path, self.experiment):
+            self.experiment(workdir)
+            assert contents(workdir) == expected
+
+    def test_goes_on_to_the_same_files_when_killed_again_and_again(self, killer, tmp_path, expected):
+        """Each process does little more than it takes to begin; then it is killed."""
+        for operations in range(25, 60):
+            workdir = str(tmp_path / str(operations))
+            for _ in range(20):
+                with killer.after(operations):
+                    self.experiment(workdir)
+            self.experiment(workdir)
+            assert contents(workdir) == expected
+
+    @pytest.mark.parametrize(
+        "operations, begin_again",
+        [(1000, {"again": True}), (80, {"again": True}), (80, {"snapshots": (0, 1, 3, 7)})],
+        ids=["complete, overwrite", "half, overwrite", "half, another snapshot"],
+    )
+    def test_goes_on_to_the_same_files_when_killed_while_it_begins_again(
+        self, killer, tmp_path, expected, operations, begin_again
+    ):
+        start = str(tmp_path / "start")
+        with killer.after(operations):
+            self.experiment(start)
+        half = runs.completed(start, CONFIG) is None
+        assert half == (operations == 80) == bool(runs.Run(home(start)).checkpoint())
+        for workdir in self.kill_points(killer, tmp_path, lambda path: self.experiment(path, **begin_again), start):
+            self.experiment(workdir)
+            files.remove(os.path.join(home(workdir), runs.SNAPSHOTS, "step-1.npz"))
+            assert contents(workdir) == expected

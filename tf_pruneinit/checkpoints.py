@@ -31,7 +31,7 @@ def save(folder: str, step: int, arrays: Mapping[str, np.ndarray], state: Mappin
     text = np.frombuffer(json.dumps(state).encode(), np.uint8)
     files.save_arrays(_path(folder, step), {**arrays, _STATE: text})
     for old in sorted(_steps(folder))[:-_KEPT]:
-        os.remove(_path(folder, old))
+        files.remove(_path(folder, old))
 
 
 def newest(folder: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
@@ -47,7 +47,7 @@ def newest(folder: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         arrays = files.load_arrays(_path(folder, step))
         if arrays is not None and _STATE in arrays:
             return arrays, json.loads(arrays.pop(_STATE).tobytes())
-        os.remove(_path(folder, step))
+        files.remove(_path(folder, step))
     return None
 
 

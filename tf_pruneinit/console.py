@@ -106,7 +106,8 @@ def _say(kind: str, message: object) -> None:
 
 def start_tensorflow() -> None:
     """Imports TensorFlow and finds its devices without its greetings on standard error; Python's errors still show."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Where a worker is lost TensorFlow would say so in many lines, and we in one.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "w") as nothing:

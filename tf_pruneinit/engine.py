@@ -22,6 +22,7 @@ from tf_pruneinit import masking, normalisation, optimizers, seeds
 from tf_pruneinit.config import Train
 from tf_pruneinit.datasets import Dataset
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.workers import Workers
 
 _SECONDS_A_CALL = 0.5
 _MOST_STEPS_A_CALL = 1000
@@ -74,12 +75,6 @@ class Steps:
     traced: bool
 
 
-@functools.cache
-def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
-    """One strategy for the same devices: a second one numbers its collective operations as the first did, and they collide."""
-    return tf.distribute.MirroredStrategy(devices)
-
-
 class Engine:
     """Takes training steps on one replica or more.
 
@@ -87,7 +82,8 @@ class Engine:
       model: images -> logits. One replica trains it itself, more train copies.
       dataset: what to train on.
       plan: hyper-parameters.
-      devices: replicas. Each takes its share of every batch; gradients are of the mean loss over the whole batch.
+      devices: of this machine, a replica on each; see `devices.strategy`. Each takes its share of every batch; gradients are of
+        the mean loss over the whole batch.
       jit: whether XLA compiles forward and backward pass.
       sync_batch_norm: whether replicas normalise with the statistics of the whole batch, and not each with its own.
 
@@ -105,23 +101,18 @@ class Engine:
         jit: bool = False,
         sync_batch_norm: bool = False,
     ):
-        sync = sync_batch_norm and devices > 1
-        if sync and jit:
-            raise UsageError(
-                "sync_batch_norm sums over devices within the network, which XLA cannot compile; give jit_compile=false"
-            )
-        if devices > 1:
-            machine.prepare(devices)
-            self._strategy = _mirrored(tuple(machine.available()[:devices]))
-        else:
-            self._strategy = tf.distribute.get_strategy()
-        self._devices = devices
-        self._sync = sync
+        self._strategy = machine.strategy(devices)
+        self._workers = Workers(self._strategy)
+        self._replicas = self._strategy.num_replicas_in_sync
+        self._sync = sync_batch_norm and self._replicas > 1
+        if self._sync and jit:
+            raise UsageError("sync_batch_norm needs jit=False: XLA does not compile sums over devices within the network")
         self._dataset = dataset
         self._traced: set[tuple[int, int]] = set()
         self.steps_a_call = 2
         with self._strategy.scope():
-            self._model = model if devices == 1 else masking.copy_with(model, functools.partial(_replicated, sync=sync))
+            alone = self._replicas == 1
+            self._model = model if alone else masking.copy_with(model, functools.partial(_replicated, sync=self._sync))
             rates = schedule(plan, len(dataset.train.labels))
             optimizer: Any = optimizers.SGD(rates, plan.momentum, plan.weight_decay)
             if plan.precision == "mixed_float16":
@@ -142,7 +133,7 @@ class Engine:
         """
 
         def share(context) -> tuple[tf.Tensor, tf.Tensor]:
-            part = np.array_split(np.arange(places.shape[1]), self._devices)[context.replica_id_in_sync_group]
+            part = np.array_split(np.arange(places.shape[1]), self._replicas)[context.replica_id_in_sync_group]
             if not len(part):
                 return tf.fill([len(places), 1], -1), tf.zeros([len(places), 1, draws.shape[2]], tf.int32)
             return tf.constant(places[:, part]), tf.constant(draws[:, part])
@@ -160,45 +151,54 @@ class Engine:
         steps = Steps(losses.numpy(), right.numpy(), shares.images, time.perf_counter() - begin, traced)
         if not traced:
             pace = steps.seconds / len(part)
-            self.steps_a_call = int(min(max(1, _SECONDS_A_CALL / pace), 4 * self.steps_a_call, _MOST_STEPS_A_CALL))
+            steps_a_call = min(max(1, _SECONDS_A_CALL / pace), 4 * self.steps_a_call, _MOST_STEPS_A_CALL)
+            self.steps_a_call = self.most(int(steps_a_call))
         return steps
+
+    @property
+    def workers(self) -> int:
+        """How many processes train together."""
+        return self._workers.count
+
+    def most(self, value: int) -> int:
+        """Returns the largest of all workers' values, so that all of them do the same."""
+        return self._workers.most(value)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns all that steps change, exactly: weights, optimizer, loss scale, dropout seeds, each replica's statistics."""
-        found = {}
-        for name, variable, each in self._state():
-            copies = [copy.numpy() for copy in self._copies(variable)]
-            found[name] = np.stack(copies) if each else copies[0]
-        return found
+        return {name: self._of_all(variable) if each else self._of_one(variable) for name, variable, each in self._state()}
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> bool:
         """Takes over what `arrays` gave; returns whether it fits. If it does not, nothing is changed."""
         state = list(self._state())
         for name, variable, each in state:
-            shape = (self._devices, *variable.shape) if each else tuple(variable.shape)
+            shape = (self._replicas, *variable.shape) if each else tuple(variable.shape)
             if name not in arrays or arrays[name].shape != shape:
                 return False
         for name, variable, each in state:
-            for i, copy in enumerate(self._copies(variable)):
-                copy.assign(arrays[name][i] if each else arrays[name])
+            copies = self._copies(variable)
+            first = self._workers.number * len(copies)
+            for i, copy in enumerate(copies):
+                copy.assign(arrays[name][first + i] if each else arrays[name])
         return True
 
     def weights(self) -> dict[str, np.ndarray]:
         """Returns the network's weights and moving statistics, by their paths; the latter averaged over replicas."""
+        values = zip(self._model.variables, self._averaged(), strict=True)
         masks = {id(kernel.mask) for kernel in masking.kernels(self._model).values()}
-        return {variable.path: self._mean(variable) for variable in self._model.variables if id(variable) not in masks}
+        return {variable.path: value for variable, value in values if id(variable) not in masks}
 
     def copy_weights_to(self, model: keras.Model) -> None:
         """Writes the trained weights into the model that was given; moving statistics are averaged over replicas."""
         if self._model is not model:
-            for target, source in zip(model.variables, self._model.variables, strict=True):
-                target.assign(self._mean(source))
+            for variable, value in zip(model.variables, self._averaged(), strict=True):
+                variable.assign(value)
 
     def skipped_steps(self, step: int) -> int:
         """Returns how many of the steps so far the loss scale has skipped."""
         if not isinstance(self._optimizer, keras.optimizers.LossScaleOptimizer):
             return 0
-        return step - int(self._copies(self._optimizer.inner_optimizer.iterations)[0].numpy())
+        return step - int(self._of_one(self._optimizer.inner_optimizer.iterations))
 
     def _state(self) -> Iterator[tuple[str, keras.Variable, bool]]:
         """Names and variables of what steps change, and whether each replica has a value of its own."""
@@ -209,15 +209,25 @@ class Engine:
             yield f"optimizer-{i}", variable, False
         for i, variable in enumerate(self._model.non_trainable_variables):
             if id(variable) not in masks:
-                yield f"statistic-{i}", variable, self._devices > 1
+                yield f"statistic-{i}", variable, self._replicas > 1
 
     def _copies(self, variable: keras.Variable) -> Any:
         return self._strategy.experimental_local_results(variable.value)
 
-    def _mean(self, variable: keras.Variable) -> np.ndarray:
-        copies = [copy.numpy() for copy in self._copies(variable)]
-        floating = np.issubdtype(copies[0].dtype, np.floating)
-        return np.mean(copies, axis=0, dtype=np.float64).astype(copies[0].dtype) if floating else copies[0]
+    def _of_one(self, variable: keras.Variable) -> np.ndarray:
+        return self._copies(variable)[0].numpy()
+
+    def _of_all(self, variable: keras.Variable) -> np.ndarray:
+        """A replica's value each, (replicas, ...)."""
+        return self._workers.gather(np.stack([copy.numpy() for copy in self._copies(variable)]))
+
+    def _averaged(self) -> Iterator[np.ndarray]:
+        """The value of each variable of the model; of floating-point ones that differ between replicas the mean."""
+        for variable in self._model.variables:
+            value = self._of_one(variable)
+            if not variable.trainable and np.issubdtype(value.dtype, np.floating):
+                value = self._of_all(variable).mean(axis=0, dtype=np.float64).astype(value.dtype)
+            yield value
 
     def _take_steps(self, data, shares, first, last, count):
         """Takes steps; returns the loss of each, and how many images it had right."""
@@ -231,22 +241,25 @@ class Engine:
 
     def _replica_step(self, data, shares, i, count):
         """One step of one replica: its share of the mean loss over the whole batch, and how many it had right."""
-        (images, labels), (indices, draws) = data, shares
-        places = indices[i]
-        counts = tf.cast(places >= 0, tf.float32)
-        places = tf.maximum(places, 0)
-        images = self._dataset.augmentation(tf.gather(images, places), draws[i])
+        with tf.name_scope("input"):
+            (images, labels), (indices, draws) = data, shares
+            places = indices[i]
+            counts = tf.cast(places >= 0, tf.float32)
+            places = tf.maximum(places, 0)
+            images = self._dataset.preprocessing(self._dataset.augmentation(tf.gather(images, places), draws[i]))
+            labels = tf.gather(labels, places)
         trainable = [tf.convert_to_tensor(variable.value) for variable in self._model.trainable_variables]
         state = [tf.convert_to_tensor(variable.value) for variable in self._model.non_trainable_variables]
         scale = self._optimizer.scale_loss(tf.constant(1.0))
-        batch = (self._dataset.preprocessing(images), tf.gather(labels, places), counts / count)
-        loss, right, gradients, changes = self._forward_backward(trainable, state, *batch, scale)
-        if self._devices > 1 and isinstance(self._optimizer, keras.optimizers.LossScaleOptimizer):
+        weights = counts / count
+        loss, right, gradients, changes = self._forward_backward(trainable, state, images, labels, weights, scale)
+        if self._replicas > 1 and isinstance(self._optimizer, keras.optimizers.LossScaleOptimizer):
             # It looks for an overflow on the first replica only, before gradients are added up: so every replica has to know.
             overflow = tf.add_n([tf.reduce_sum(gradient * 0) for gradient in gradients])
             overflow = tf.distribute.get_replica_context().all_reduce("SUM", overflow)
             gradients = [gradient + tf.cast(overflow, gradient.dtype) for gradient in gradients]
-        self._optimizer.apply(gradients, self._model.trainable_variables)
+        with tf.name_scope("optimizer"):
+            self._optimizer.apply(gradients, self._model.trainable_variables)
         for place, value in zip(self._changed, changes, strict=True):
             variable = self._model.non_trainable_variables[place]
             # An overflow in half precision must not stay in a moving average for ever, nor an image that counts for nothing.

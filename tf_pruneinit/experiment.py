@@ -1,12 +1,12 @@
 """One experiment, from configuration to result: the recipe, in order."""
 
+import contextlib
 import dataclasses
 import hashlib
-import math
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -19,30 +19,39 @@ from tf_pruneinit.config import Config, Execution, Interval
 from tf_pruneinit.console import Console, duration
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.records import Record
+from tf_pruneinit.workers import Workers, place
 
 
-def run(config: Config, execution: Execution, console: Console) -> runs.Run:
+def run(config: Config, execution: Execution, console: Console) -> runs.Run | None:
     """Prunes at initialization, trains, evaluates and exports; returns the complete run.
 
-    A run that was begun is gone on with from its last checkpoint, to the same bits.
+    A run that was begun is gone on with from its last checkpoint, to the same bits. Of several workers the chief writes the
+    run and returns it; the others return None.
 
     Raises:
       UsageError: for data that is missing or does not fit, too many devices, a workdir that cannot be written. Nothing is
         left behind.
-      RunError: if training diverges, or memory or disk runs out. The run is left incomplete.
+      RunError: if training diverges, memory or disk runs out, or a worker is lost. The run is left incomplete.
       Preempted: if the process is asked to end; a checkpoint is written first.
     """
     clock = _Clock()
-    devices.prepare(execution.devices)
+    if place()[1] > 1:
+        console.line(f"worker {place()[0]} of {place()[1]}: waits for the others")
+    workers = Workers(devices.strategy(execution.devices))
     dataset = datasets.load(config.dataset, execution.data_dir)
     weights_seed = seeds.derive(config.seed, "weights")
     model = models.build(config.model, dataset.input_shape, dataset.classes, weights_seed, precision=config.train.precision)
-    _introduce(config, dataset, console)
     _require_within(execution.snapshot_steps, training.total_steps(config.train, len(dataset.train.labels)))
+    _introduce(config, dataset, workers, console)
     clock.lap("data")
-    with runs.open_run(execution.workdir, config, again=execution.overwrite) as run:
-        try:
-            checkpoint = _checkpoint(run, execution, console)
+    with _failures(os.path.join(execution.workdir, config.address)):
+        if not workers.chief:
+            _follow(config, execution, dataset, model, workers, console)
+            return None
+        with runs.open_run(execution.workdir, config, again=execution.overwrite) as run:
+            if run.result is not None:
+                return run  # Another process has completed it while this one started.
+            checkpoint = _checkpoint(run, execution, workers, console)
             if checkpoint:
                 model = _with_masks(config, model, checkpoint.masks)
             else:
@@ -52,26 +61,38 @@ def run(config: Config, execution: Execution, console: Console) -> runs.Run:
             console.line(f"\n{masking.summary(model)}\n")
             clock.lap("prune")
 
-            record = _train(config, execution, dataset, model, run, checkpoint, console)
+            record = _train(config, execution, dataset, model, run, checkpoint, workers, console)
             clock.lap("train")
 
             metadata = {"tf_pruneinit": tf_pruneinit.__version__, **_identity(config), "config": config.to_json()}
             export.save(model, run.file(runs.SAVED_MODEL), dataset.preprocessing, metadata)
             clock.lap("export")
-        except tf.errors.ResourceExhaustedError as error:
-            if "No space left" in str(error):
-                raise RunError(f"no space is left for {run.path}") from error
-            raise RunError("out of memory; a smaller batch_size or model needs less") from error
-        run.finish({**_outcome(config, dataset, model, record), **_circumstances(config, execution), "seconds": clock.laps})
+            circumstances = _circumstances(config, execution, workers)
+            run.finish({**_outcome(config, dataset, model, record), **circumstances, "seconds": clock.laps})
     return run
 
 
-def _introduce(config: Config, dataset: datasets.Dataset, console: Console) -> None:
+@contextlib.contextmanager
+def _failures(path: str) -> Iterator[None]:
+    """Says in a line what TensorFlow says in many."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        if "No space left" in str(error):
+            raise RunError(f"no space is left for {path}") from error
+        raise RunError("out of memory; a smaller batch_size or model needs less") from error
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+        raise RunError("another worker was lost; the same command on all of them goes on from the last checkpoint") from error
+
+
+def _introduce(config: Config, dataset: datasets.Dataset, workers: Workers, console: Console) -> None:
     steps = training.total_steps(config.train, len(dataset.train.labels))
     counts = f"{len(dataset.train.labels):,} training and {len(dataset.test.labels):,} test images"
     console.line(f"{config.model} on {config.dataset} ({counts}), seed {config.seed}, {steps:,} steps")
     if dataset.note:
         console.line(f"note: {dataset.note}")
+    if not workers.chief:
+        console.line("trains along; worker 0 writes the run")
 
 
 def _require_within(snapshot_steps: tuple[int, ...], steps: int) -> None:
@@ -88,7 +109,7 @@ class _Checkpoint:
     masks: dict[str, np.ndarray]
 
 
-def _checkpoint(run: runs.Run, execution: Execution, console: Console) -> _Checkpoint | None:
+def _checkpoint(run: runs.Run, execution: Execution, workers: Workers, console: Console) -> _Checkpoint | None:
     """What a run that was begun can go on from, if there is anything.
 
     Raises:
@@ -98,7 +119,7 @@ def _checkpoint(run: runs.Run, execution: Execution, console: Console) -> _Check
     if masks is None or found is None:
         return None
     arrays, state = found
-    begun, now = state.pop("execution"), _what_changes_bits(execution)
+    begun, now = state.pop("execution"), _what_changes_bits(execution, workers)
     if begun != now:
         name = next(name for name in now if begun.get(name) != now[name])
         rule = f"{run.path} was begun with {name} {begun.get(name)} and goes on to the same bits only with that"
@@ -113,10 +134,11 @@ def _checkpoint(run: runs.Run, execution: Execution, console: Console) -> _Check
     return _Checkpoint(arrays, state, masks)
 
 
-def _what_changes_bits(execution: Execution) -> dict[str, Any]:
-    sync = execution.sync_batch_norm and execution.devices > 1
+def _what_changes_bits(execution: Execution, workers: Workers) -> dict[str, Any]:
+    replicas = execution.devices * workers.count
+    sync = execution.sync_batch_norm and replicas > 1
     xla = devices.uses_xla(execution.jit_compile, sync_batch_norm=sync)
-    return {"devices": execution.devices, "xla": xla, "sync_batch_norm": sync}
+    return {"devices": execution.devices, "workers": workers.count, "xla": xla, "sync_batch_norm": sync}
 
 
 def _with_masks(config: Config, model: keras.Model, masks: dict[str, np.ndarray]) -> keras.Model:
@@ -165,38 +187,22 @@ def _train(
     model: keras.Model,
     run: runs.Run,
     checkpoint: _Checkpoint | None,
+    workers: Workers,
     console: Console,
 ) -> Record:
     """Trains to the end; returns the last record, which is the one that counts."""
-    steps = training.total_steps(config.train, len(dataset.train.labels))
-    last_shown = -math.inf
-    left = ""
-
-    def show(progress: training.Progress) -> None:
-        nonlocal left
-        left = "" if progress.seconds_left is None else f"  {duration(progress.seconds_left)} left"
-        console.live(
-            f"step {progress.step:,}/{steps:,}  train loss {progress.loss:.4f}  accuracy {progress.accuracy:.2%}{left}"
-        )
-
-    way = _what_changes_bits(execution)
+    way = _what_changes_bits(execution, workers)
     saving = training.Saving(
         checkpoint=lambda step, arrays, state: run.save_checkpoint(step, arrays, state | {"execution": way}),
         every=Interval.parse("checkpoint_every", execution.checkpoint_every),
         snapshot=run.save_snapshot,
         snapshot_steps=execution.snapshot_steps,
     )
-    trainer = training.Training(
-        model,
-        dataset,
-        config.train,
-        seed=config.seed,
-        saving=saving,
-        on_progress=show,
-        devices=execution.devices,
-        jit=way["xla"],
-        sync_batch_norm=execution.sync_batch_norm,
-    )
+    progress = _TrainingProgress(console)
+    workers.from_chief(masking.masks(model))
+    trainer = _trainer(config, execution, dataset, model, saving, progress, workers)
+    workers.from_chief(checkpoint.arrays if checkpoint else {})
+    workers.from_chief({name: np.asarray(value) for name, value in (checkpoint.state if checkpoint else {}).items()})
     if checkpoint and not trainer.restore(checkpoint.arrays, checkpoint.state):
         raise UsageError(f"the checkpoint in {run.path} is of another version of this package; overwrite begins again")
     found = run.go_on_after(checkpoint.state["recorded"] if checkpoint else 0)
@@ -209,16 +215,67 @@ def _train(
                 run.append(record)
                 found.append(record)
                 write_scalars(record.step, _scalars(record))
-                if record.step - last_shown >= steps / 10 or record.step == steps or record.seconds > 60:
-                    last_shown = record.step
-                    console.line(
-                        f"step {record.step:,}/{steps:,}  epoch {record.epoch:.4g}  train loss {record.train_loss:.4f}  "
-                        f"test loss {record.loss:.4f}  test accuracy {record.accuracy:.2%}{left}"
-                    )
+                progress.evaluated(record)
         except preemption.Preempted as error:
             step = trainer.checkpoint()
             raise preemption.Preempted(f"asked to end (SIGTERM); the same command goes on from step {step:,}") from error
     return found[-1]
+
+
+def _follow(
+    config: Config, execution: Execution, dataset: datasets.Dataset, model: keras.Model, workers: Workers, console: Console
+) -> None:
+    """What workers other than the chief do: they train along, from what the chief tells them, and keep nothing."""
+    saving = training.Saving(
+        every=Interval.parse("checkpoint_every", execution.checkpoint_every), snapshot_steps=execution.snapshot_steps
+    )
+    model = _with_masks(config, model, workers.from_chief(None))
+    trainer = _trainer(config, execution, dataset, model, saving, _TrainingProgress(console), workers)
+    arrays = workers.from_chief(None)
+    if state := {name: value.item() for name, value in workers.from_chief(None).items()}:
+        trainer.restore(arrays, state)
+    with preemption.deferred():
+        try:
+            for _ in trainer.records():
+                pass
+        except preemption.Preempted as error:
+            trainer.checkpoint()
+            raise preemption.Preempted("asked to end (SIGTERM), or another worker was") from error
+
+
+def _trainer(config, execution, dataset, model, saving, progress, workers) -> training.Training:
+    way = _what_changes_bits(execution, workers)
+    options = {"devices": way["devices"], "jit": way["xla"], "sync_batch_norm": way["sync_batch_norm"]}
+    return training.Training(model, dataset, config.train, seed=config.seed, saving=saving, on_progress=progress, **options)
+
+
+class _TrainingProgress:
+    """Shows each call of the compiled function on the live line, and about ten evaluations, or one a minute, as lines."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._shown: Record | None = None
+        self._now = training.Progress(0, 0, 0.0, 0.0, None)
+
+    def __call__(self, progress: training.Progress) -> None:
+        self._now = progress
+        self._console.live(
+            f"step {progress.step:,}/{progress.steps:,}  train loss {progress.loss:.4f}  "
+            f"accuracy {progress.accuracy:.2%}{self._left()}"
+        )
+
+    def evaluated(self, record: Record) -> None:
+        steps, shown = self._now.steps, self._shown
+        waited = shown is None or record.step - shown.step >= steps / 10 or record.seconds - shown.seconds > 60
+        if waited or record.step == steps:
+            self._shown = record
+            self._console.line(
+                f"step {record.step:,}/{steps:,}  epoch {record.epoch:.4g}  train loss {record.train_loss:.4f}  "
+                f"test loss {record.loss:.4f}  test accuracy {record.accuracy:.2%}{self._left()}"
+            )
+
+    def _left(self) -> str:
+        return "" if self._now.seconds_left is None else f"  {duration(self._now.seconds_left)} left"
 
 
 def _scalars(record: Record) -> dict[str, float]:
@@ -267,12 +324,13 @@ def _outcome(config: Config, dataset: datasets.Dataset, model: keras.Model, reco
     }
 
 
-def _circumstances(config: Config, execution: Execution) -> dict[str, Any]:
+def _circumstances(config: Config, execution: Execution, workers: Workers) -> dict[str, Any]:
     """What can change the last bits of a result."""
     device, *_ = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")
-    way = _what_changes_bits(execution)
+    way = _what_changes_bits(execution, workers)
     return {
-        "replicas": way["devices"],
+        "replicas": way["devices"] * way["workers"],
+        "workers": way["workers"],
         "xla": way["xla"],
         "sync_batch_norm": way["sync_batch_norm"],
         "precision": config.train.precision,

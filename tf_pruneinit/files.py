@@ -1,10 +1,11 @@
 """Files that are whole or not there: written beside their place, then renamed."""
 
 import contextlib
+import io
 import os
+import shutil
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -12,24 +13,56 @@ import numpy as np
 
 @contextlib.contextmanager
 def atomically(path: str) -> Iterator[str]:
-    """Gives a temporary path to write; afterwards the file is at `path` whole, or, on any failure, not at all."""
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=f".{os.path.basename(path)}.")
-    os.close(handle)
+    """Gives a temporary path to write; afterwards the file is at `path` whole and on disk, or, on any failure, not at all."""
+    folder, name = os.path.split(path)
+    with naming(path):
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
+        os.close(handle)
+        try:
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):  # An interrupt came after the rename.
+                os.unlink(temporary)
+            raise
+        _sync(folder or os.curdir)
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Within it an error of the system names the file; that of a write to a full disk names none by itself."""
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
+        yield
+    except OSError as error:
+        error.filename = error.filename or path
         raise
+
+
+def remove(path: str) -> None:
+    """Removes a file, a link or a folder with all that is in it, if it is there."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
 
 
 def unfinished(folder: str, names: Iterable[str]) -> list[str]:
     """Returns the names of what a process was writing, to a name that begins like one of these, when it was killed."""
     begins = tuple(f".{name}" for name in names)
     return [name for name in os.listdir(folder) if name.startswith(begins)]
+
+
+def _sync(folder: str) -> None:
+    """Puts names in a folder on disk: until then a loss of power undoes a rename."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # Some network file systems cannot.
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:
@@ -45,14 +78,29 @@ def save_arrays(path: str, arrays: Mapping[str, np.ndarray], *, compressed: bool
 
 
 def load_arrays(path: str) -> dict[str, np.ndarray] | None:
-    """Returns the arrays of an .npz file; None, with a warning, if it is damaged: each array has a checksum."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged:
-            raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
-        warnings.warn(f"{path} is damaged and left out: {error}", stacklevel=2)
-        return None
+    """Returns the arrays of an .npz file; None, with a warning, if it is damaged: each array has a checksum.
+
+    Raises:
+      OSError: if it cannot be read, which says nothing of what is in it.
+    """
+    if os.path.isdir(path):
+        reason: object = "it is a folder"
+    else:
+        with open(path, "rb") as file:
+            content = io.BytesIO(file.read())
+        try:
+            return _arrays(content)
+        except MemoryError:
+            raise
+        except Exception as error:  # zipfile, its decompressors and numpy raise almost anything for a damaged file.
+            reason = error
+    warnings.warn(f"{path} is damaged and left out: {reason}", stacklevel=2)
+    return None
+
+
+def _arrays(content: io.BytesIO) -> dict[str, np.ndarray]:
+    with np.lib.npyio.NpzFile(content, allow_pickle=False) as arrays:
+        # One wrong length in the directory hides all entries after it; how many there are stands at the end once more.
+        if len(arrays.files) != int.from_bytes(content.getvalue()[-12:-10], "little"):
+            raise ValueError("its directory is not whole")
+        return {name: arrays[name] for name in arrays.files}

@@ -53,7 +53,10 @@ def _in_effect(name: str) -> property:
 
     def read(self):
         raw, mask = getattr(self, f"_{name}"), vars(self).get(mask_name(name))
-        return raw if mask is None else keras.ops.multiply(raw, mask)
+        if mask is None:
+            return raw
+        with keras.name_scope("mask"):
+            return keras.ops.multiply(raw, mask)
 
     def write(self, value):
         setattr(self, f"_{name}", value)

@@ -28,13 +28,14 @@ def command(argv: Sequence[str]) -> None:
         from tf_pruneinit import experiment
 
         run = experiment.run(config, execution, console)
-        console.line("\n" + _summary(run.result or {}, run.path))
+        if run:
+            console.line("\n" + _summary(run.result or {}, run.path))
 
 
 def _found(run: runs.Run, devices: int) -> str:
     result = run.result or {}
     try:
-        made = f", made on {result['replicas']} device(s)" if result["replicas"] != devices else ""
+        made = f", made on {result['replicas']} device(s)" if result["replicas"] != devices * result["workers"] else ""
         return f"This run is complete{made} (overwrite makes it again):\n\n{_summary(result, run.path)}"
     except (KeyError, TypeError) as error:
         raise UsageError(f"{run.file(runs.RESULT)} is damaged: it lacks {error}; overwrite makes the run again") from error

@@ -8,13 +8,14 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pruneinit.datasets import Split
+from tf_pruneinit.datasets.streams import Stream
 
 BATCH_SIZE = 500
 
 
 def evaluate(
     logits: Callable[[Any], tf.Tensor],
-    split: Split,
+    split: Split | Stream,
     batch_size: int = BATCH_SIZE,
     *,
     on_batch: Callable[[], None] = lambda: None,
@@ -28,10 +29,9 @@ def evaluate(
       on_batch: called after each call; what it raises ends the evaluation.
     """
     losses, right = [], 0
-    for start in range(0, len(split.labels), batch_size):
-        labels = split.labels[start : start + batch_size]
-        outputs = tf.cast(logits(tf.constant(split.images[start : start + batch_size])), tf.float64)
+    for images, labels in split.in_order(batch_size):
+        outputs = tf.cast(logits(tf.constant(images)), tf.float64)
         losses.append(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, outputs).numpy())
         right += int(np.sum(np.argmax(outputs.numpy(), axis=-1) == labels))
         on_batch()
-    return math.fsum(np.concatenate(losses)) / len(split.labels), right / len(split.labels)
+    return math.fsum(np.concatenate(losses)) / len(split), right / len(split)

@@ -3,55 +3,132 @@
 import contextlib
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 EXIT_CODE = 143
+# Machines are usually taken back half a minute after they say so.
+_SECONDS_TO_SAVE = 20
+_SECONDS_TO_HANDLE = 1
 
 
 class Preempted(BaseException):
     """Raised when the process has been asked to end (SIGTERM). Like KeyboardInterrupt no `except Exception` stops it."""
 
 
+_SAYING = "asked to end (SIGTERM); the run is not complete"
+
 _deferred = False
 _asked = False
+_stderr = 2
+_handled = threading.Event()
+_ending = threading.Lock()
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
     """Within it SIGTERM ends the process with code 143. Does nothing outside the main thread, where no signal arrives."""
+    global _stderr
     try:
         before = signal.signal(signal.SIGTERM, _handle)
     except ValueError:
         yield
         return
+    _stderr = os.dup(2)  # While TensorFlow starts, 2 leads nowhere.
+    arrived, arrival = os.pipe()
+    os.set_blocking(arrival, False)
+    before_fd = signal.set_wakeup_fd(arrival, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=[arrived], daemon=True).start()
     try:
         yield
     finally:
+        signal.set_wakeup_fd(before_fd)
         signal.signal(signal.SIGTERM, before)
+        os.close(arrival)
+        os.close(_stderr)
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Within it SIGTERM only makes `check` raise: an exception from within the handler could end TensorFlow's own code."""
+    """Within it SIGTERM only makes `check` raise, for a while: an exception from the handler could end TensorFlow's own code.
+
+    Raises:
+      Preempted: at its end, if the process has been asked to end since the last check.
+    """
     global _deferred, _asked
     _deferred, _asked = True, False
     try:
         yield
     finally:
         _deferred = False
+        asked_late, _asked = _asked, False
+    if asked_late:
+        raise Preempted(_SAYING)
+
+
+@contextlib.contextmanager
+def left_to_the_system() -> Iterator[None]:
+    """Within it SIGTERM and an interrupt kill: for what may wait for long and lets no Python code run, a handler neither.
+
+    Afterwards handlers are again what they were, whatever was set by others in the meantime.
+    """
+    try:
+        before = [(number, signal.signal(number, signal.SIG_DFL)) for number in (signal.SIGINT, signal.SIGTERM)]
+    except ValueError:  # Not the main thread.
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def asked() -> bool:
+    """Returns whether the process has been asked to end."""
+    return _asked
 
 
 def check() -> None:
     """Raises `Preempted` if the process has been asked to end."""
     if _asked:
-        raise Preempted
+        raise Preempted(_SAYING)
 
 
 def _handle(number: int, frame: Any) -> None:
+    _handled.set()
+    _take_note()
+
+
+def _take_note() -> None:
     global _asked
     if _deferred:
         _asked = True
     else:
-        os.write(2, b"\nerror: asked to end (SIGTERM); the run is not complete\n")
-        os._exit(EXIT_CODE)
+        _end(_SAYING)
+
+
+def _watch(arrived: int) -> None:
+    """Takes note where the handler does not, as long as the main thread is in other than Python's code."""
+    with open(arrived, "rb", buffering=0) as signals:
+        while number := signals.read(1):
+            if number[0] == signal.SIGTERM:
+                if not _handled.wait(_SECONDS_TO_HANDLE):
+                    _take_note()
+                _handled.clear()
+                threading.Thread(target=_end_late, daemon=True).start()
+
+
+def _end_late() -> None:
+    time.sleep(_SECONDS_TO_SAVE)
+    if _deferred and _asked:
+        _end(f"asked to end (SIGTERM); nothing could be saved in {_SECONDS_TO_SAVE} s, what was saved before is there")
+
+
+def _end(saying: str) -> None:
+    _ending.acquire()  # Whoever comes second waits for the end.
+    over_live_line = "\r\x1b[K" if os.isatty(_stderr) else ""
+    os.write(_stderr, f"{over_live_line}error: {saying}\n".encode())
+    os._exit(EXIT_CODE)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 
 from tf_pruneinit import files
+from tf_pruneinit.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Record:
 
 def append(path: str, record: Record) -> None:
     """Writes a record as the last line of a file, which is on disk when this returns."""
-    with open(path, "a", encoding="utf-8") as file:
+    with files.naming(path), open(path, "a", encoding="utf-8") as file:
         file.write(_line(record))
         file.flush()
         os.fsync(file.fileno())
@@ -53,11 +54,21 @@ def read(path: str) -> list[Record]:
     """Returns the records of a file; a last line that a killed process left unfinished is not among them.
 
     No file has no records.
+
+    Raises:
+      UsageError: if another line is no record.
     """
     if not os.path.exists(path):
         return []
-    with open(path, encoding="utf-8") as file:
-        return [Record(**json.loads(line)) for line in file if line.endswith("\n")]
+    with open(path, "rb") as file:
+        *lines, _ = file.read().split(b"\n")
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(Record(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{path} is damaged: line {number} is not a record") from error
+    return found
 
 
 def _line(record: Record) -> str:

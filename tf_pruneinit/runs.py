@@ -78,24 +78,40 @@ class Run:
         return os.path.join(self.file(SNAPSHOTS), f"step-{step}.npz")
 
     def go_on_after(self, step: int) -> list[records.Record]:
-        """Removes the records of later steps; returns the others."""
+        """Removes what comes after a record, that of a step (0: before the first); returns the records up to it.
+
+        Raises:
+          UsageError: if there is no record of that step.
+        """
         kept = [record for record in records.read(self.file(RECORDS)) if record.step <= step]
+        if step != (kept[-1].step if kept else 0):
+            raise UsageError(f"{self.file(RECORDS)} is damaged: it lacks the record of step {step} (overwrite begins again)")
+        for name in (RESULT, SAVED_MODEL, TENSORBOARD):
+            files.remove(self.file(name))
         records.write(self.file(RECORDS), kept)
         return kept
 
     def begin_again(self) -> None:
         """Removes all but the configuration."""
-        for name in (RECORDS, MASKS, CHECKPOINTS, SNAPSHOTS):
-            _remove(self.file(name))
+        # The result goes first: a run that is being made again is not complete. Then what a run could go on from: to go on
+        # needs all that comes after.
+        for name in (RESULT, CHECKPOINTS, RECORDS, MASKS, SNAPSHOTS, SAVED_MODEL, TENSORBOARD):
+            files.remove(self.file(name))
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Writes result.json: the run is complete, and needs no checkpoint."""
         _write_json(self.file(RESULT), result)
-        _remove(self.file(CHECKPOINTS))
+        self.remove_checkpoints()
+
+    def remove_checkpoints(self) -> None:
+        """Removes what a complete run does not need; another process may be about it as well."""
+        shutil.rmtree(self.file(CHECKPOINTS), ignore_errors=True)
 
 
 def completed(workdir: str, config: Config) -> Run | None:
     """Returns the complete run of an experiment, or None if there is none; makes nothing.
+
+    Removes its checkpoints, if the process that completed it was killed before it had.
 
     Raises:
       UsageError: if the directory is that of another configuration.
@@ -104,7 +120,10 @@ def completed(workdir: str, config: Config) -> Run | None:
     if not os.path.isdir(run.path):
         return None
     _require_same(run, config)
-    return run if run.result is not None else None
+    if run.result is None:
+        return None
+    run.remove_checkpoints()
+    return run
 
 
 @contextlib.contextmanager
@@ -129,9 +148,8 @@ def open_run(workdir: str, config: Config, *, again: bool = False) -> Iterator[R
             lock = stack.enter_context(open(run.file(_LOCK), "w"))
             _lock(lock, run)
             _require_same(run, config)
-            # The result goes first: a run that is being made again is not complete.
-            for name in (RESULT, SAVED_MODEL, TENSORBOARD, *_unfinished(run)):
-                _remove(run.file(name))
+            for name in _unfinished(run):
+                files.remove(run.file(name))
             if again:
                 run.begin_again()
             _write_json(run.file(CONFIG), config.to_json())
@@ -163,7 +181,11 @@ def _remove_empty(paths: list[str]) -> None:
 
 
 def _unfinished(run: Run) -> list[str]:
-    return files.unfinished(run.path, (CONFIG, MASKS, RECORDS, RESULT))
+    """What a process that was killed was writing."""
+    found = files.unfinished(run.path, (CONFIG, MASKS, RECORDS, RESULT))
+    if os.path.isdir(run.file(SNAPSHOTS)):
+        found += [os.path.join(SNAPSHOTS, name) for name in files.unfinished(run.file(SNAPSHOTS), ["step-"])]
+    return found
 
 
 def _lock(file: TextIO, run: Run) -> None:
@@ -205,10 +227,3 @@ def _write_json(path: str, value: Any) -> None:
     with files.atomically(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         json.dump(value, file, indent=2)
         file.write("\n")
-
-
-def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    elif os.path.lexists(path):
-        os.unlink(path)

@@ -107,6 +107,7 @@ class Training:
         if set(state) != names or not self._engine.load(arrays):
             return False
         self._position = _Position(**state)
+        self._engine.copy_weights_to(self._model)
         return True
 
     def checkpoint(self) -> int:
@@ -137,7 +138,7 @@ class Training:
                 # Only now the record is where it was to go.
                 position.recorded = position.step
                 position.loss = position.right = position.examples = position.training_seconds = 0
-            preemption.check()
+            self._end_if_asked()
             if position.step == self._steps:
                 break
             self._train_to_the_next_epoch()
@@ -158,9 +159,14 @@ class Training:
                 end = min(group.stop, position.step + self._engine.steps_a_call, self._next_stop())
                 self._add(self._engine.run(shares, range(position.step - group.start, end - group.start)))
                 self._snapshot()
-                if self._saving.every.is_due(position.step, time.perf_counter() - self._saved_at):
+                if self._engine.most(self._saving.every.is_due(position.step, time.perf_counter() - self._saved_at)):
                     self.checkpoint()
-                preemption.check()
+                self._end_if_asked()
+
+    def _end_if_asked(self) -> None:
+        """All workers end after the same step, whichever of them was asked to."""
+        if self._engine.most(preemption.asked()):
+            raise preemption.Preempted
 
     def _next_stop(self) -> int:
         """The next step at which something is kept, or the last."""
@@ -197,7 +203,8 @@ class Training:
         position = self._position
         self._engine.copy_weights_to(self._model)
         begin = time.perf_counter()
-        loss, accuracy = metrics.evaluate(test, self._dataset.test, on_batch=preemption.check)
+        ends_alone = preemption.check if self._engine.workers == 1 else lambda: None
+        loss, accuracy = metrics.evaluate(test, self._dataset.test, on_batch=ends_alone)
         self._pace.evaluated(time.perf_counter() - begin)
         if not math.isfinite(loss):
             raise RunError(f"the test loss is {loss} after step {position.step}; a lower learning_rate may help")

@@ -47,6 +47,27 @@ def tfds_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def sharded(tmp_path_factory):
+    """Writes images and labels as the split "train" of a dataset of TFDS in seven files; returns its builder."""
+    import tensorflow_datasets as tfds
+
+    def write(images, labels, shape=(6, 5, 1), classes=4):
+        image = tfds.features.Image(shape=shape, encoding_format="png")
+        examples = [{"image": image, "label": label} for image, label in zip(images, labels, strict=True)]
+        return tfds.dataset_builders.store_as_tfds_dataset(
+            "toy",
+            version="1.0.0",
+            features=tfds.features.FeaturesDict({"image": image, "label": tfds.features.ClassLabel(num_classes=classes)}),
+            split_datasets={"train": list(enumerate(examples))},
+            data_dir=str(tmp_path_factory.mktemp("sharded")),
+            disable_shuffling=True,
+            download_config=tfds.download.DownloadConfig(num_shards=7),
+        )
+
+    return write
+
+
 @pytest.fixture
 def made_up():
     """The functions that make the data: `examples(name, split)` and `write(folder, name, encoding)`."""

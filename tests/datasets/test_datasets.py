@@ -78,6 +78,23 @@ class TestAugmentation:
         np.testing.assert_array_equal(Augmentation()(tf.constant(IMAGES), tf.constant(draws)), IMAGES)
 
 
+class TestSplit:
+    def test_knows_its_size_the_shape_of_an_image_and_its_labels(self):
+        assert (len(SPLIT), SPLIT.shape, SPLIT.label_range) == (6, (5, 7, 3), (0, 2))
+
+    @pytest.mark.parametrize("batch_size, sizes", [(1, [1] * 6), (4, [4, 2]), (6, [6]), (100, [6])])
+    def test_batches_in_order_have_every_image_once(self, batch_size, sizes):
+        images, labels = zip(*SPLIT.in_order(batch_size), strict=True)
+        assert [len(batch) for batch in labels] == sizes
+        np.testing.assert_array_equal(np.concatenate(images), IMAGES)
+        np.testing.assert_array_equal(np.concatenate(labels), SPLIT.labels)
+
+    def test_takes_examples_in_the_order_asked_for(self):
+        taken = SPLIT.take(np.array([4, 0, 2]))
+        np.testing.assert_array_equal(taken.images, IMAGES[[4, 0, 2]])
+        assert taken.labels.tolist() == [1, 0, 2]
+
+
 class TestDataset:
     def build(self, **options):
         return Dataset(**{"name": "toy", "classes": 3, "train": SPLIT, "test": SPLIT, "preprocessing": COLOUR} | options)

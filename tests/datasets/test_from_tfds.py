@@ -6,6 +6,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tf_pruneinit import datasets
+from tf_pruneinit.datasets import from_tfds
 from tf_pruneinit.errors import UsageError
 
 
@@ -63,4 +64,18 @@ def test_a_damaged_folder_is_one_clear_error(damage, tfds_folder, tmp_path):
         train.unlink()
     elif damage == "no description":
         (train.parent / "dataset_info.json").unlink()
-    assert mistake(tmp_path).startswith(f"mnist in {tmp_path} cannot be read by TFDS: ")
+    message = mistake(tmp_path)
+    assert message.startswith(f"mnist in {tmp_path}")
+    assert " cannot be read by TFDS: " in message
+    assert "{{" not in message  # TensorFlow's names of operations.
+
+
+def test_a_stream_has_the_shape_that_tfds_says_unless_it_is_given(tfds_folder):
+    assert from_tfds.stream("mnist", "train[:7]", str(tfds_folder), "").shape == (28, 28, 1)
+    assert len(from_tfds.stream("mnist", "train[:7]", str(tfds_folder), "")) == 7
+    assert from_tfds.stream("mnist", "test", str(tfds_folder), "", shape=(4, 4, 1)).shape == (4, 4, 1)
+
+
+def test_a_split_that_is_not_there_is_refused(tfds_folder):
+    with pytest.raises(UsageError, match=rf"^mnist in {tfds_folder} cannot be read by TFDS: .*validation"):
+        from_tfds.stream("mnist", "validation", str(tfds_folder), "")

@@ -1,4 +1,4 @@
-"""Labelled images held in memory as bytes, how they are preprocessed and augmented, and class-balanced samples of them."""
+"""Labelled images as bytes, how they are preprocessed and augmented, and class-balanced samples of them."""
 
 import dataclasses
 import numbers
@@ -18,6 +18,28 @@ class Split:
 
     images: np.ndarray
     labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image: (height, width, channels)."""
+        return self.images.shape[1:]
+
+    @property
+    def label_range(self) -> tuple[int, int]:
+        """The smallest and the largest label."""
+        return int(self.labels.min()), int(self.labels.max())
+
+    def in_order(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields batches of images and labels; the last one may be smaller."""
+        for start in range(0, len(self), batch_size):
+            yield self.images[start : start + batch_size], self.labels[start : start + batch_size]
+
+    def take(self, places: np.ndarray) -> "Split":
+        """Returns these examples, in this order."""
+        return Split(self.images[places], self.labels[places])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +86,10 @@ class Augmentation:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A dataset in memory.
+    """Images to train on, images to test on, and what is done to them.
 
     Attributes:
+      train, test: `Split`, or `streams.Stream` where the images are too many for memory.
       note: what a reader of an accuracy on this copy of the data has to know, or "".
 
     Raises:
@@ -75,24 +98,24 @@ class Dataset:
 
     name: str
     classes: int
-    train: Split
-    test: Split
+    train: Any
+    test: Any
     preprocessing: Preprocessing
     augmentation: Augmentation = Augmentation()
     note: str = ""
 
     def __post_init__(self):
         for name, split in (("training", self.train), ("test", self.test)):
-            if not len(split.labels):
+            if not len(split):
                 raise UsageError(f"{self.name} must have {name} images; got none")
-            low, high = split.labels.min(), split.labels.max()
+            low, high = split.label_range
             if low < 0 or high >= self.classes:
                 raise UsageError(f"{self.name}'s {name} labels must be in [0, {self.classes}); got {low} to {high}")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Of one image: (height, width, channels)."""
-        return self.train.images.shape[1:]
+        return self.train.shape
 
     def scoring_batches(self, per_class: int, batch_size: int, seed: int) -> "ScoringBatches":
         """Returns batches of preprocessed training images, not augmented, and labels: `per_class` random ones of each class.
@@ -101,8 +124,8 @@ class Dataset:
           UsageError: if a class has fewer images than `per_class`; names the class.
         """
         chosen = _balanced_places(self.train.labels, self.classes, per_class, seed)
-        places = [chosen[part] for part in balanced_batches(self.train.labels[chosen], batch_size)]
-        return ScoringBatches(self.train, self.preprocessing, places)
+        sample = self.train.take(chosen)
+        return ScoringBatches(sample, self.preprocessing, balanced_batches(sample.labels, batch_size))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,30 +1,57 @@
-"""Datasets that TensorFlow Datasets prepares, read whole into memory."""
+"""Datasets that TensorFlow Datasets prepares, read whole into memory or as they are used."""
 
 import sys
 import urllib.error
 import urllib.request
+from typing import Any
 
 import numpy as np
 
 from tf_pruneinit.datasets import Split
+from tf_pruneinit.datasets.streams import Read, Stream, as_decoded, unreadable
 from tf_pruneinit.errors import UsageError
 
 _PROBE_SECONDS = 10
-_BATCH = 1024
 
 
 def read(name: str, data_dir: str | None, source: str) -> tuple[Split, Split, str]:
     """Returns the training split, the test split, and a note on this copy of the data, of a dataset of TFDS.
 
+    Args:
+      name: TFDS's name of a dataset with the splits "train" and "test" and the features "image", all of one shape, and "label".
+      data_dir: as `stream` has it.
+      source: likewise.
+
+    Raises:
+      UsageError: as `stream` does, and if a file cannot be read.
+    """
+    train, test = (stream(name, split, data_dir, source) for split in ("train", "test"))
+    return train.take(np.arange(len(train))), test.take(np.arange(len(test))), _note(train.builder)
+
+
+def stream(
+    name: str,
+    split: str,
+    data_dir: str | None,
+    source: str,
+    *,
+    shape: tuple[int, ...] | None = None,
+    read: Read = as_decoded,
+) -> Stream:
+    """Returns a split of a dataset of TFDS, to be read as it is used.
+
     What is not in the data directory is downloaded there, with progress, if its source answers.
 
     Args:
-      name: TFDS's name of a dataset with the features "image" and "label" and the splits "train" and "test".
+      name: TFDS's name of a dataset with the features "image" and "label".
+      split: as `Stream` has it.
       data_dir: TFDS's data directory; None means TFDS_DATA_DIR, or ~/tensorflow_datasets.
       source: an address that the dataset is downloaded from, asked before a download is begun.
+      shape: of an image that `read` returns; None means the one that TFDS says all images have.
+      read: as `Stream` has it.
 
     Raises:
-      UsageError: if the data is missing and cannot be downloaded, or cannot be read; says where it was looked for.
+      UsageError: if the data is missing and cannot be downloaded, or there is no such split; says where it was looked for.
     """
     import tensorflow_datasets as tfds
 
@@ -32,16 +59,16 @@ def read(name: str, data_dir: str | None, source: str) -> tuple[Split, Split, st
         builder = tfds.builder(name, data_dir=data_dir)
         if not builder.data_path.exists():
             _download(builder, name, source)
-        note = _note(builder, name, tfds.decode.SkipDecoding())
-        return _split(builder, "train"), _split(builder, "test"), note
+        found = Stream(builder, split, shape or builder.info.features["image"].shape, read)
+        len(found)  # There is such a split.
+        return found
     except UsageError:
         raise
     except Exception as error:  # TFDS raises almost anything for a damaged or unknown place.
-        where = data_dir or "TFDS's data directory"
-        raise UsageError(f"{name} in {where} cannot be read by TFDS: {' '.join(str(error).split())[:300]}") from error
+        raise unreadable(name, data_dir or "TFDS's data directory", error) from error
 
 
-def _download(builder, name: str, source: str) -> None:
+def _download(builder: Any, name: str, source: str) -> None:
     missing = f"{name} is not in {builder.data_path}"
     try:
         # TFDS retries for minutes without a word when there is no network.
@@ -55,16 +82,11 @@ def _download(builder, name: str, source: str) -> None:
     builder.download_and_prepare()
 
 
-def _note(builder, name: str, skip_decoding) -> str:
+def _note(builder: Any) -> str:
     """Says so if the images of this copy, lossless in the original, are stored as JPEG."""
-    first = next(iter(builder.as_dataset(split="train[:1]", decoders={"image": skip_decoding})))
+    import tensorflow_datasets as tfds
+
+    first = next(iter(builder.as_dataset(split="train[:1]", decoders={"image": tfds.decode.SkipDecoding()})))
     if first["image"].numpy()[:2] == b"\xff\xd8":
-        return f"the images of this copy are JPEG-compressed: accuracies are not those of the original {name}"
+        return f"the images of this copy are JPEG-compressed: accuracies are not those of the original {builder.name}"
     return ""
-
-
-def _split(builder, split: str) -> Split:
-    """All of a split, in the order of its files."""
-    batches = builder.as_dataset(split=split, shuffle_files=False).batch(_BATCH).prefetch(1)
-    images, labels = zip(*[(batch["image"].numpy(), batch["label"].numpy()) for batch in batches], strict=True)
-    return Split(np.concatenate(images), np.concatenate(labels).astype(np.int32))

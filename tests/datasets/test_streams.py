@@ -1,0 +1,285 @@
+import dataclasses
+import itertools
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from tf_pruneinit import metrics
+from tf_pruneinit.datasets import Dataset, Preprocessing, Split
+from tf_pruneinit.datasets.streams import Stream
+from tf_pruneinit.errors import UsageError
+
+SHAPE = (6, 5, 1)
+COUNT = 211  # In seven files, each of more than one block.
+IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, *SHAPE)).astype("uint8")
+IMAGES[:, 0, 0, 0] = np.arange(COUNT)  # Each image tells its place.
+LABELS = np.random.default_rng(1).integers(0, 4, COUNT).astype("int32")
+SCALE = Preprocessing(255, (0.5,), (0.25,))
+
+
+@pytest.fixture(scope="module")
+def builder(sharded):
+    return sharded(IMAGES, LABELS)
+
+
+@pytest.fixture(scope="module")
+def stream(builder):
+    return Stream(builder, "train", SHAPE, buffer=50)
+
+
+def noisy(image, draw):
+    """All but the first row at random."""
+    if draw is None:
+        return image
+    return tf.concat([image[:1], tf.cast(tf.random.stateless_uniform((5, 5, 1), draw, 0, 256, tf.int32), tf.uint8)], axis=0)
+
+
+def counted(stream):
+    """The stream, and a list that grows by the place of each image that is decoded."""
+    places = []
+
+    def note(image):
+        places.append(int(image[0, 0, 0]))
+        return image
+
+    return dataclasses.replace(stream, read=lambda image, draw: tf.numpy_function(note, [image], tf.uint8)), places
+
+
+def order(batches):
+    return np.concatenate([images[:, 0, 0, 0] for images, _ in batches]).tolist()
+
+
+def same(batches, expected):
+    batches, expected = list(batches), list(expected)
+    assert len(batches) == len(expected)
+    for found, wanted in zip(batches, expected, strict=True):
+        for values, right in zip(found, wanted, strict=True):
+            assert values.dtype == right.dtype
+            np.testing.assert_array_equal(values, right, strict=True)
+
+
+class TestInOrder:
+    @pytest.mark.parametrize("batch_size", [1, 50, 211, 500])
+    def test_is_as_a_split_in_memory(self, stream, batch_size):
+        assert (len(stream), stream.shape, stream.label_range) == (COUNT, SHAPE, (0, 3))
+        same(stream.in_order(batch_size), Split(IMAGES, LABELS).in_order(batch_size))
+
+    def test_part_of_a_split(self, builder):
+        part = Stream(builder, "train[20:95]", SHAPE)
+        assert len(part) == 75
+        same(part.in_order(30), Split(IMAGES[20:95], LABELS[20:95]).in_order(30))
+        np.testing.assert_array_equal(part.labels, LABELS[20:95])
+        assert sorted(order(part.shuffled(30, 0, 0))) == list(range(20, 95))
+
+    def test_nothing_is_drawn(self, builder):
+        same(Stream(builder, "train", SHAPE, noisy).in_order(50), Split(IMAGES, LABELS).in_order(50))
+
+    def test_images_are_as_they_are_read(self, builder):
+        half = Stream(builder, "train", (3, 5, 1), lambda image, draw: image[::2])
+        same(half.in_order(50), Split(IMAGES[:, ::2], LABELS).in_order(50))
+
+
+class TestShuffled:
+    @pytest.mark.parametrize("buffer", [1, 50, 1000])
+    def test_has_every_example_once_with_its_label(self, builder, buffer):
+        batches = list(Stream(builder, "train", SHAPE, buffer=buffer).shuffled(50, 0, 0))
+        assert [len(labels) for _, labels in batches] == [50, 50, 50, 50, 11]
+        places = order(batches)
+        assert sorted(places) == list(range(COUNT))
+        assert places != list(range(COUNT))
+        same(batches, Split(IMAGES[places], LABELS[places]).in_order(50))
+
+    def test_files_come_in_another_order_each_epoch_and_several_in_turn(self, builder):
+        stream = Stream(builder, "train", SHAPE, buffer=1)
+        ends = np.cumsum(builder.info.splits["train"].shard_lengths)
+        turns = []
+        for epoch in range(2):
+            files = np.searchsorted(ends, order(stream.shuffled(50, 0, epoch)), side="right")
+            turns.append([file for before, file in zip([-1, *files], files, strict=False) if file != before])
+            assert sorted(turns[-1][:7]) == list(range(7))
+            assert len(turns[-1]) > 7
+        assert turns[0] != turns[1]
+
+    def test_the_buffer_mixes_more_than_files_do(self, builder):
+        alone, mixed = (order(Stream(builder, "train", SHAPE, buffer=buffer).shuffled(50, 0, 0)) for buffer in (1, 50))
+        assert (np.diff(alone) == 1).mean() > 0.8
+        assert (np.diff(mixed) == 1).mean() < 0.2
+
+    def test_order_and_draws_depend_on_nothing_but_seed_and_epoch(self, builder, monkeypatch):
+        stream = Stream(builder, "train", SHAPE, noisy, buffer=50)
+        expected = list(stream.shuffled(50, 3, 4))
+        for threads, global_seed in ((1, 0), (8, 1)):
+            monkeypatch.setattr(tf.data, "AUTOTUNE", threads)
+            tf.random.set_seed(global_seed)
+            same(stream.shuffled(50, 3, 4), expected)
+
+    def test_other_seeds_and_epochs_have_other_orders_and_draws(self, builder):
+        stream = Stream(builder, "train", SHAPE, noisy, buffer=50)
+        epochs = [next(stream.shuffled(COUNT, seed, epoch))[0] for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+        for one, other in itertools.combinations(epochs, 2):
+            assert (one[:, 0, 0] == other[:, 0, 0]).mean() < 0.1
+            assert (one[:, 1:] == other[:, 1:]).mean() < 0.05
+
+    def test_every_image_has_a_draw_of_its_own(self, builder):
+        ((images, _),) = Stream(builder, "train", SHAPE, noisy, buffer=50).shuffled(COUNT, 0, 0)
+        assert len(np.unique(images[:, 1:].reshape(COUNT, -1), axis=0)) == COUNT
+
+    @pytest.mark.parametrize("first", [1, 3, 4, 5, 9])
+    def test_resumes_at_any_batch_bit_for_bit(self, builder, first):
+        stream = Stream(builder, "train", SHAPE, noisy, buffer=50)
+        same(stream.shuffled(50, 0, 2, first=first), list(stream.shuffled(50, 0, 2))[first:])
+
+    @pytest.mark.parametrize("part", [(0, 50), (0, 17), (5, 30), (11, 50), (49, 50), (20, 20)])
+    @pytest.mark.parametrize("first", [0, 3])
+    def test_a_part_is_a_slice_of_each_batch_of_the_last_one_too(self, builder, part, first):
+        stream = Stream(builder, "train", SHAPE, noisy, buffer=50)
+        low, high = part
+        whole = list(stream.shuffled(50, 0, 2))[first:]
+        same(
+            stream.shuffled(50, 0, 2, first=first, part=part),
+            [(images[low:high], labels[low:high]) for images, labels in whole],
+        )
+
+    def test_what_is_skipped_or_of_others_is_not_decoded(self, stream):
+        stream, decoded = counted(stream)
+        handed_out = order(stream.shuffled(50, 0, 0, first=2, part=(5, 30)))
+        assert sorted(decoded) == sorted(handed_out)
+        assert len(handed_out) == 2 * 25 + 6
+
+
+def test_labels_are_known_without_decoding(stream):
+    stream, decoded = counted(stream)
+    np.testing.assert_array_equal(stream.labels, LABELS, strict=True)
+    assert decoded == []
+
+
+def test_takes_examples_in_the_order_asked_for_and_decodes_no_other(stream):
+    stream, decoded = counted(stream)
+    places = np.random.default_rng(0).permutation(COUNT)[:90]
+    taken = stream.take(places)
+    np.testing.assert_array_equal(taken.images, IMAGES[places], strict=True)
+    np.testing.assert_array_equal(taken.labels, LABELS[places], strict=True)
+    assert sorted(decoded) == sorted(places)
+
+
+class TestDataset:
+    def test_scoring_batches_are_those_of_a_split_in_memory(self, stream):
+        stream, decoded = counted(stream)
+        in_memory, streamed = (Dataset("toy", 4, data, data, SCALE) for data in (Split(IMAGES, LABELS), stream))
+        assert streamed.input_shape == SHAPE
+        expected, found = (
+            [(images.numpy(), labels) for images, labels in dataset.scoring_batches(10, 12, seed=0)]
+            for dataset in (in_memory, streamed)
+        )
+        same(found, expected)
+        assert all(np.bincount(labels).tolist() == [len(labels) // 4] * 4 for _, labels in found)
+        assert len(set(decoded)) == len(decoded) == 40
+
+    def test_a_class_with_fewer_is_named(self, stream):
+        fewest = np.bincount(LABELS)
+        rule = rf"got {fewest.min() + 1}, and class {fewest.argmin()} has {fewest.min()}$"
+        with pytest.raises(UsageError, match=rule):
+            Dataset("toy", 4, stream, stream, SCALE).scoring_batches(int(fewest.min()) + 1, 12, seed=0)
+
+    def test_more_classes_in_the_files_than_said_are_refused(self, stream):
+        with pytest.raises(UsageError, match=r"^toy's training labels must be in \[0, 3\); got 0 to 3$"):
+            Dataset("toy", 3, stream, stream, SCALE)
+
+    def test_a_stream_without_images_is_refused(self, builder, stream):
+        with pytest.raises(UsageError, match=r"^toy must have test images; got none$"):
+            Dataset("toy", 4, stream, Stream(builder, "train[:0]", SHAPE), SCALE)
+
+
+@pytest.mark.parametrize("batch_size", [7, 500])
+def test_evaluates_as_a_split_in_memory(stream, batch_size):
+    kernel = np.random.default_rng(2).normal(size=(30, 4))
+
+    def logits(images):
+        return tf.reshape(tf.cast(images, tf.float64), (-1, 30)) @ kernel / 255
+
+    found = metrics.evaluate(logits, stream, batch_size)
+    assert found == metrics.evaluate(logits, Split(IMAGES, LABELS), batch_size)
+    assert 0 < found[1] < 1
+
+
+READERS = {
+    "in order": lambda stream: stream.in_order(20),
+    "shuffled": lambda stream: stream.shuffled(20, 0, 0),
+    "skipped": lambda stream: stream.shuffled(20, 0, 0, first=8),
+    "labels": lambda stream: stream.labels,
+    "taken": lambda stream: stream.take(np.arange(COUNT)),
+}
+
+
+def mistake(read, stream):
+    """The one line of the error that reading ends with."""
+    with pytest.raises(UsageError) as caught:
+        list(READERS[read](stream))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 600
+    return message
+
+
+class TestDamage:
+    @pytest.mark.parametrize("read", READERS)
+    @pytest.mark.parametrize(
+        "damage, reason",
+        [
+            ("cut short", "truncated record at "),
+            ("a wrong byte", "corrupted record at "),
+            ("empty", f"expected to contain {COUNT} elements but contained only "),
+            ("removed", "toy-train.tfrecord-00003-of-00007; No such file or directory"),
+        ],
+    )
+    def test_of_a_file_is_one_clear_line(self, builder, tmp_path, damage, reason, read):
+        folder = shutil.copytree(builder.data_dir, tmp_path / "toy")
+        file = pathlib.Path(folder, "toy-train.tfrecord-00003-of-00007")
+        content = bytearray(file.read_bytes())
+        if damage == "cut short":
+            file.write_bytes(content[:-10])
+        elif damage == "a wrong byte":
+            content[1000] ^= 1
+            file.write_bytes(content)
+        elif damage == "empty":
+            file.write_bytes(b"")
+        elif damage == "removed":
+            file.unlink()
+        message = mistake(read, Stream(tfds.builder_from_directory(folder), "train", SHAPE))
+        assert message.startswith(f"toy in {folder} (train) cannot be read by TFDS: ")
+        assert message.endswith(reason) if damage == "removed" else reason in message
+        assert "{{" not in message
+
+    def test_is_met_when_it_is_read_and_not_before(self, builder, tmp_path):
+        folder = shutil.copytree(builder.data_dir, tmp_path / "toy")
+        pathlib.Path(folder, "toy-train.tfrecord-00006-of-00007").unlink()
+        stream = Stream(tfds.builder_from_directory(folder), "train", SHAPE)
+        Dataset("toy", 4, stream, stream, SCALE)
+        batches = stream.in_order(20)
+        np.testing.assert_array_equal(next(batches)[0], IMAGES[:20])
+        with pytest.raises(UsageError, match="00006-of-00007; No such file"):
+            list(batches)
+
+    @pytest.mark.parametrize("read", ["in order", "shuffled", "taken"])
+    def test_of_an_image_is_one_clear_line(self, sharded, read):
+        images = [*IMAGES[:100], b"no image", *IMAGES[101:]]
+        message = mistake(read, Stream(sharded(images, LABELS), "train", SHAPE))
+        assert "(train) cannot be read by TFDS: Unknown image file format." in message
+        assert "node" not in message
+
+    def test_images_of_another_shape_are_refused(self, sharded):
+        builder = sharded(IMAGES[:, 1:], LABELS, shape=(None, 5, 1))
+        message = mistake("in order", Stream(builder, "train", SHAPE))
+        assert "[5,5,1]" in message
+        assert "[6,5,1]" in message
+
+    @pytest.mark.parametrize("read", READERS)
+    def test_labels_out_of_range_are_refused_when_they_are_met(self, sharded, read):
+        labels = np.where(np.arange(COUNT) > 150, -1, LABELS)  # TFDS's word for no label.
+        builder = sharded(IMAGES, labels)
+        assert len(next(Stream(builder, "train", SHAPE).in_order(100))[1]) == 100
+        assert mistake(read, Stream(builder, "train", SHAPE)).startswith("toy's labels (train) must be in [0, 4); got -1 to ")

@@ -1,0 +1,137 @@
+"""The compiled step: every way to run it trains alike, and its state can be taken out and put back."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import tf_pruneinit
+from tf_pruneinit import engine, models
+from tf_pruneinit.config import Train
+from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, Split
+from tf_pruneinit.errors import UsageError
+
+SHAPE, CLASSES, COUNT = (8, 8, 1), 4, 50
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    """Noise, and for each class a bright row of its own; flipped and cropped."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(COUNT, dtype="int32") % CLASSES
+    images = rng.integers(0, 100, (COUNT, *SHAPE)).astype("uint8")
+    images[np.arange(COUNT), labels] += 150
+    split = Split(images, labels)
+    return Dataset("rows", CLASSES, split, split, Preprocessing(255, (0.3,), (0.3,)), Augmentation(flip=True, pad=1))
+
+
+def build(dataset, batch_size=13, precision="float32", **options):
+    model = models.build("convnet", SHAPE, CLASSES, 0, precision=precision)
+    model = tf_pruneinit.prune(model, "magnitude", 0.5)
+    plan = Train(None, 100, batch_size=batch_size, learning_rate=0.02, precision=precision)
+    return engine.Engine(model, dataset, plan, **options)
+
+
+def take(trainer, dataset, steps, batch_size=13):
+    """Losses of so many steps, from the beginning of the data."""
+    losses = []
+    epochs = itertools.count()
+    while len(losses) < steps:
+        for places, draws in engine.batches(dataset, batch_size, 0, next(epochs)):
+            if part := range(min(len(places), steps - len(losses))):
+                losses += trainer.run(trainer.shares(places, draws), part).losses.tolist()
+    return losses
+
+
+def largest_difference(one, two):
+    assert one.keys() == two.keys()
+    return max(np.abs(one[name].astype(np.float64) - two[name]).max() for name in one)
+
+
+class TestSynchronisedBatchNormalisation:
+    @pytest.mark.parametrize("batch_size", [13, 50, 64], ids=["last batch smaller", "one batch", "batch above the data"])
+    def test_two_replicas_equal_one(self, dataset, batch_size):
+        trained = []
+        for options in ({}, {"devices": 2, "sync_batch_norm": True}):
+            trainer = build(dataset, batch_size, **options)
+            take(trainer, dataset, 20, batch_size)
+            trained.append(trainer.weights())
+        assert largest_difference(*trained) < 1e-6
+
+    def test_a_replica_without_an_image_counts_for_nothing(self, dataset):
+        one, two = build(dataset, 1), build(dataset, 1, devices=2, sync_batch_norm=True)
+        losses = [take(trainer, dataset, 3, 1) for trainer in (one, two)]
+        np.testing.assert_allclose(*losses, rtol=1e-4)
+        assert largest_difference(one.weights(), two.weights()) < 1e-6
+
+    def test_without_it_statistics_are_each_replicas_own(self, dataset):
+        trained = []
+        for sync in (False, True):
+            trainer = build(dataset, devices=2, sync_batch_norm=sync)
+            take(trainer, dataset, 3)
+            trained.append(trainer.weights())
+            of_replicas = trainer.arrays()
+            own = [name for name in of_replicas if name.startswith("statistic") and np.ptp(of_replicas[name], axis=0).any()]
+            assert bool(own) == (not sync)
+        assert largest_difference(*trained) > 1e-4
+
+
+PRECISIONS = ["float32", "mixed_bfloat16", "mixed_float16"]
+
+
+class TestMatrix:
+    @pytest.fixture(scope="class")
+    def expected(self, dataset):
+        return take(build(dataset), dataset, 8)
+
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    @pytest.mark.parametrize("jit", [False, True], ids=["no XLA", "XLA"])
+    @pytest.mark.parametrize(
+        ("devices", "sync"), [(1, False), (1, True), (2, False), (2, True)], ids=["1", "1 sync", "2", "2 sync"]
+    )
+    def test_every_combination_trains_alike_or_is_refused(self, dataset, expected, devices, sync, jit, precision):
+        options = {"devices": devices, "sync_batch_norm": sync, "jit": jit, "precision": precision}
+        if sync and jit and devices > 1:
+            with pytest.raises(UsageError, match=r"^sync_batch_norm needs jit=False"):
+                build(dataset, **options)
+            return
+        trainer = build(dataset, **options)
+        losses = take(trainer, dataset, 8)
+        one_way_of_normalising = devices == 1 or sync
+        np.testing.assert_allclose(losses, expected, rtol=0.1 if one_way_of_normalising else 0.5)
+        assert trainer.skipped_steps(8) == 0
+
+
+class TestState:
+    @pytest.mark.parametrize("devices", [1, 2])
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    def test_goes_on_to_the_same_bits_in_another_engine(self, dataset, precision, devices):
+        first, second = (build(dataset, precision=precision, devices=devices) for _ in range(2))
+        take(first, dataset, 5)
+        assert second.load(first.arrays())
+        assert take(first, dataset, 5) == take(second, dataset, 5)
+        one, two = first.arrays(), second.arrays()
+        assert one.keys() == two.keys()
+        for name, array in one.items():
+            np.testing.assert_array_equal(two[name], array, err_msg=name, strict=True)
+
+    def test_what_does_not_fit_changes_nothing(self, dataset):
+        trainer = build(dataset)
+        take(trainer, dataset, 2)
+        before = trainer.arrays()
+        other = build(dataset, devices=2).arrays()
+        for arrays in ({}, other, dict(list(before.items())[:-1])):
+            assert not trainer.load(arrays)
+        assert largest_difference(trainer.arrays(), before) == 0
+
+
+def test_how_many_steps_a_call_takes_changes_no_bit(dataset):
+    places, draws = next(engine.batches(dataset, 5, 0, 0))
+    losses, trained = [], []
+    for cuts in ([0, 10], [0, 1, 2, 7, 10]):
+        trainer = build(dataset, 5)
+        shares = trainer.shares(places, draws)
+        losses.append([loss for cut in itertools.pairwise(cuts) for loss in trainer.run(shares, range(*cut)).losses])
+        trained.append(trainer.arrays())
+    assert losses[0] == losses[1]
+    assert largest_difference(*trained) == 0
