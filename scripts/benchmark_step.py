@@ -30,7 +30,6 @@ _SHAPE = flags.DEFINE_list("image_shape", ["32", "32", "3"], "height, width and 
 _AUGMENT = flags.DEFINE_boolean("augment", True, "flip and crop the images")
 _JIT = flags.DEFINE_boolean("jit", True, "also time model.fit under XLA")
 _PROFILE = flags.DEFINE_boolean("profile", False, "say where the time of our step goes, and time nothing else")
-_RANDOM_IMAGES = 2048
 
 
 def main(_):
@@ -44,8 +43,9 @@ def main(_):
 
     generator = np.random.default_rng(0)
     shape = tuple(int(n) for n in _SHAPE.value)
-    images = generator.integers(0, 256, (_RANDOM_IMAGES, *shape)).astype(np.uint8)
-    split = Split(images, generator.integers(0, 10, _RANDOM_IMAGES).astype(np.int32))
+    count = _STEPS.value * _BATCH.value
+    images = generator.integers(0, 256, (count, *shape), np.uint8)
+    split = Split(images, generator.integers(0, 10, count, np.int32))
     preprocessing = Preprocessing(255, (0.5,) * shape[2], (0.25,) * shape[2])
     augmentation = Augmentation(flip=True, pad=4) if _AUGMENT.value else Augmentation()
     dataset = Dataset("random", 10, split, split, preprocessing, augmentation)
@@ -55,20 +55,16 @@ def main(_):
     masked = pruning.prune(dense, "magnitude", _SPARSITY.value)
     unmasked = masking.copy_with(dense, _without_mask)
     stock = masking.copy_with(dense, masking.stock)
-
-    count = _STEPS.value * _BATCH.value
-    order = np.resize(np.arange(_RANDOM_IMAGES, dtype=np.int32), count)
-    places = order.reshape(_STEPS.value, _BATCH.value)
-    draws = dataset.augmentation.draws(generator, count).reshape(*places.shape, 3)
-    ready = preprocessing(images[order]).numpy(), split.labels[order]
+    ready = preprocessing(images).numpy(), split.labels
 
     def step(model, **options):
-        training = engine.Engine(model, dataset, plan, **options)
-        shares = training.shares(places, draws)
-        return lambda: training.run(shares, range(_STEPS.value))
+        trainer = engine.Engine(model, dataset, plan, **options)
+        shares = next(trainer.epoch(0, 0))
+        return lambda: trainer.run(shares, range(_STEPS.value))
 
     def read():
-        data = tf.constant(images), tf.constant(split.labels), tf.constant(places), tf.constant(draws)
+        places, draws = next(engine.batches(dataset, _BATCH.value, 0, 0))
+        data = tuple(tf.constant(array) for array in (images, split.labels, places, draws))
 
         @tf.function
         def read_all(images, labels, places, draws):

@@ -32,14 +32,14 @@ def build(dataset, batch_size=13, precision="float32", **options):
     return engine.Engine(model, dataset, plan, **options)
 
 
-def take(trainer, dataset, steps, batch_size=13):
+def take(trainer, steps):
     """Losses of so many steps, from the beginning of the data."""
     losses = []
     epochs = itertools.count()
     while len(losses) < steps:
-        for places, draws in engine.batches(dataset, batch_size, 0, next(epochs)):
-            if part := range(min(len(places), steps - len(losses))):
-                losses += trainer.run(trainer.shares(places, draws), part).losses.tolist()
+        for shares in trainer.epoch(0, next(epochs)):
+            if part := range(min(shares.batches, steps - len(losses))):
+                losses += trainer.run(shares, part).losses.tolist()
     return losses
 
 
@@ -54,13 +54,13 @@ class TestSynchronisedBatchNormalisation:
         trained = []
         for options in ({}, {"devices": 2, "sync_batch_norm": True}):
             trainer = build(dataset, batch_size, **options)
-            take(trainer, dataset, 20, batch_size)
+            take(trainer, 20)
             trained.append(trainer.weights())
         assert largest_difference(*trained) < 1e-6
 
     def test_a_replica_without_an_image_counts_for_nothing(self, dataset):
         one, two = build(dataset, 1), build(dataset, 1, devices=2, sync_batch_norm=True)
-        losses = [take(trainer, dataset, 3, 1) for trainer in (one, two)]
+        losses = [take(trainer, 3) for trainer in (one, two)]
         np.testing.assert_allclose(*losses, rtol=1e-4)
         assert largest_difference(one.weights(), two.weights()) < 1e-6
 
@@ -68,7 +68,7 @@ class TestSynchronisedBatchNormalisation:
         trained = []
         for sync in (False, True):
             trainer = build(dataset, devices=2, sync_batch_norm=sync)
-            take(trainer, dataset, 3)
+            take(trainer, 3)
             trained.append(trainer.weights())
             of_replicas = trainer.arrays()
             own = [name for name in of_replicas if name.startswith("statistic") and np.ptp(of_replicas[name], axis=0).any()]
@@ -82,7 +82,7 @@ PRECISIONS = ["float32", "mixed_bfloat16", "mixed_float16"]
 class TestMatrix:
     @pytest.fixture(scope="class")
     def expected(self, dataset):
-        return take(build(dataset), dataset, 8)
+        return take(build(dataset), 8)
 
     @pytest.mark.parametrize("precision", PRECISIONS)
     @pytest.mark.parametrize("jit", [False, True], ids=["no XLA", "XLA"])
@@ -96,7 +96,7 @@ class TestMatrix:
                 build(dataset, **options)
             return
         trainer = build(dataset, **options)
-        losses = take(trainer, dataset, 8)
+        losses = take(trainer, 8)
         one_way_of_normalising = devices == 1 or sync
         np.testing.assert_allclose(losses, expected, rtol=0.1 if one_way_of_normalising else 0.5)
         assert trainer.skipped_steps(8) == 0
@@ -107,9 +107,9 @@ class TestState:
     @pytest.mark.parametrize("precision", PRECISIONS)
     def test_goes_on_to_the_same_bits_in_another_engine(self, dataset, precision, devices):
         first, second = (build(dataset, precision=precision, devices=devices) for _ in range(2))
-        take(first, dataset, 5)
+        take(first, 5)
         assert second.load(first.arrays())
-        assert take(first, dataset, 5) == take(second, dataset, 5)
+        assert take(first, 5) == take(second, 5)
         one, two = first.arrays(), second.arrays()
         assert one.keys() == two.keys()
         for name, array in one.items():
@@ -117,7 +117,7 @@ class TestState:
 
     def test_what_does_not_fit_changes_nothing(self, dataset):
         trainer = build(dataset)
-        take(trainer, dataset, 2)
+        take(trainer, 2)
         before = trainer.arrays()
         other = build(dataset, devices=2).arrays()
         for arrays in ({}, other, dict(list(before.items())[:-1])):
@@ -126,11 +126,10 @@ class TestState:
 
 
 def test_how_many_steps_a_call_takes_changes_no_bit(dataset):
-    places, draws = next(engine.batches(dataset, 5, 0, 0))
     losses, trained = [], []
     for cuts in ([0, 10], [0, 1, 2, 7, 10]):
         trainer = build(dataset, 5)
-        shares = trainer.shares(places, draws)
+        shares = next(trainer.epoch(0, 0))
         losses.append([loss for cut in itertools.pairwise(cuts) for loss in trainer.run(shares, range(*cut)).losses])
         trained.append(trainer.arrays())
     assert losses[0] == losses[1]

@@ -33,8 +33,7 @@ model = models.build("convnet", data.input_shape, data.classes, 0)
 model = tf_pruneinit.prune(model, "random", 0.5, seed=team.number)  # Masks that are not the same
 masking.set_masks(model, team.from_chief(masking.masks(model) if team.chief else None))  # until these are.
 trainer = engine.Engine(model, data, Train(batch_size=15), sync_batch_norm=True)
-places, draws = next(engine.batches(data, 15, 0, 0))
-trainer.run(trainer.shares(places, draws), range(5))
+trainer.run(next(trainer.epoch(0, 0)), range(5))
 digest = hashlib.sha256()
 for arrays in (masking.masks(model), trainer.weights(), trainer.arrays()):
     for name in sorted(arrays):

@@ -1,8 +1,9 @@
 """The compiled training step: variables and images on each replica, and a function that takes many steps.
 
-The images live on the device; a call of the compiled function gathers, augments and trains on many batches, so that small
-networks are not bound by Python. Forward and backward pass of a replica are one function, compiled by XLA where that pays;
-the sum over replicas and the optimizer are outside it.
+Images that fit in memory live on the device; a call of the compiled function gathers, augments and trains on many batches, so
+that small networks are not bound by Python. Others are streamed, and a call is given the images of its batches. Forward and
+backward pass of a replica are one function, compiled by XLA where that pays; the sum over replicas and the optimizer are
+outside it.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -21,20 +22,22 @@ from tf_pruneinit import devices as machine
 from tf_pruneinit import masking, normalisation, optimizers, seeds
 from tf_pruneinit.config import Train
 from tf_pruneinit.datasets import Dataset
+from tf_pruneinit.datasets.streams import Stream
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.workers import Workers
 
 _SECONDS_A_CALL = 0.5
 _MOST_STEPS_A_CALL = 1000
+_STREAMED_BYTES_A_CALL = 16 << 20
 
 
 def batches(dataset: Dataset, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the batches of one epoch: first all full ones, then the last, smaller one.
+    """Yields the batches of one epoch of images in memory: first all full ones, then the last, smaller one.
 
     As places of training images, (batches, images), and the draws of their augmentation, (batches, images, 3).
     """
     generator = np.random.default_rng(seeds.derive(seed, "data", "epoch", epoch))
-    count = len(dataset.train.labels)
+    count = len(dataset.train)
     order = generator.permutation(count).astype(np.int32)
     draws = dataset.augmentation.draws(generator, count)
     end = count // batch_size * batch_size
@@ -54,11 +57,12 @@ def schedule(plan: Train, examples: int) -> optimizers.StepSchedule:
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-    """Batches on the replicas: values of each, and how many batches of how many images in all."""
+    """Batches of an epoch on the replicas: the number of the first, how many, of how many images in all, and their values."""
 
-    values: Any
+    first: int
     batches: int
     images: int
+    values: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,37 +112,82 @@ class Engine:
         if self._sync and jit:
             raise UsageError("sync_batch_norm needs jit=False: XLA does not compile sums over devices within the network")
         self._dataset = dataset
+        self._batch_size = plan.batch_size
         self._traced: set[tuple[int, int]] = set()
         self.steps_a_call = 2
         with self._strategy.scope():
             alone = self._replicas == 1
             self._model = model if alone else masking.copy_with(model, functools.partial(_replicated, sync=self._sync))
-            rates = schedule(plan, len(dataset.train.labels))
+            rates = schedule(plan, len(dataset.train))
             optimizer: Any = optimizers.SGD(rates, plan.momentum, plan.weight_decay)
             if plan.precision == "mixed_float16":
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**15)
             optimizer.build(self._model.trainable_variables)
             self._optimizer = optimizer
-        self._data = self._strategy.experimental_distribute_values_from_function(
-            lambda context: (tf.constant(dataset.train.images), tf.constant(dataset.train.labels))
-        )
+        resident = () if isinstance(dataset.train, Stream) else (dataset.train.images, dataset.train.labels)
+        self._data = self._on_replicas(lambda replica: resident)
         self._changed: list[int] = []
         self._forward_backward = tf.function(self._loss_and_gradients, jit_compile=True) if jit else self._loss_and_gradients
         self._steps = tf.function(self._take_steps)
 
-    def shares(self, places: np.ndarray, draws: np.ndarray) -> Shares:
-        """Puts batches on the replicas: places (batches, images) and draws (batches, images, 3), cut into a share for each.
+    def epoch(self, seed: int, epoch: int, first: int = 0) -> Iterator[Shares]:
+        """Yields the batches of an epoch on the replicas, in order, those before batch `first` left out or not."""
+        if isinstance(self._dataset.train, Stream):
+            yield from self._stream(self._dataset.train, seed, epoch, first)
+            return
+        begin = 0
+        for places, draws in batches(self._dataset, self._batch_size, seed, epoch):
+            if begin + len(places) > first:
+                low, high = self._of_worker(places.shape[1])
+                yield self._shares(begin, places.shape[1], places[:, low:high], draws[:, low:high])
+            begin += len(places)
 
-        A replica without an image gets one that counts for nothing: place -1.
+    def _stream(self, stream: Stream, seed: int, epoch: int, first: int) -> Iterator[Shares]:
+        """A few batches at a time; of each this worker reads what its replicas are given."""
+        size = self._batch_size
+        generator = np.random.default_rng(seeds.derive(seed, "data", "draws", epoch))
+        draws = self._dataset.augmentation.draws(generator, len(stream))
+        found = stream.shuffled(size, seed, epoch, first=first, part=self._of_worker)
+        full, rest = divmod(len(stream), size)
+        at_a_time = max(1, _STREAMED_BYTES_A_CALL // (size * math.prod(stream.shape)))
+        for begin, end, images in ((first, full, size), (max(first, full), full + (rest > 0), rest)):
+            low, high = self._of_worker(images)
+            for start in range(begin, end, at_a_time):
+                numbers = range(start, min(start + at_a_time, end))
+                read = zip(*[next(found) for _ in numbers], strict=True)
+                drawn = [draws[number * size + low : number * size + high] for number in numbers]
+                yield self._shares(start, images, *map(np.stack, read), np.stack(drawn))
+
+    def _of_replica(self, replica: int, images: Any) -> tuple[Any, Any]:
+        """The places in a batch of so many images (a number or a tensor) that a replica is given: from, to."""
+        return -(-replica * images // self._replicas), -(-(replica + 1) * images // self._replicas)
+
+    def _of_worker(self, images: Any) -> tuple[Any, Any]:
+        """Likewise those of all replicas of this worker."""
+        local = self._replicas // self._workers.count
+        first = self._workers.number * local
+        return self._of_replica(first, images)[0], self._of_replica(first + local - 1, images)[1]
+
+    def _shares(self, first: int, images: int, *values: np.ndarray) -> Shares:
+        """Cuts this worker's part of batches, (batches, images, ...), into a share for each replica.
+
+        A replica without an image gets one that counts for nothing: its place, or label, is -1.
         """
+        offset, _ = self._of_worker(images)
 
-        def share(context) -> tuple[tf.Tensor, tf.Tensor]:
-            part = np.array_split(np.arange(places.shape[1]), self._replicas)[context.replica_id_in_sync_group]
-            if not len(part):
-                return tf.fill([len(places), 1], -1), tf.zeros([len(places), 1, draws.shape[2]], tf.int32)
-            return tf.constant(places[:, part]), tf.constant(draws[:, part])
+        def share(replica: int) -> list[np.ndarray]:
+            low, high = (place - offset for place in self._of_replica(replica, images))
+            if low < high:
+                return [value[:, low:high] for value in values]
+            return [np.full((len(value), 1, *value.shape[2:]), -1 if value.ndim == 2 else 0, value.dtype) for value in values]
 
-        return Shares(self._strategy.experimental_distribute_values_from_function(share), *places.shape)
+        return Shares(first, len(values[0]), images, self._on_replicas(share))
+
+    def _on_replicas(self, values: Callable[[int], Iterable[np.ndarray]]) -> Any:
+        """Puts arrays, a function of the replica, on its device."""
+        return self._strategy.experimental_distribute_values_from_function(
+            lambda context: tuple(tf.constant(value) for value in values(context.replica_id_in_sync_group))
+        )
 
     def run(self, shares: Shares, part: range) -> Steps:
         """Takes a step for each batch in a part of those that the replicas have. `steps_a_call` of them take half a second."""
@@ -239,15 +288,22 @@ class Engine:
             right = right.write(i - first, self._strategy.reduce("SUM", hits, axis=None))
         return losses.stack(), right.stack()
 
+    def _read(self, data, share):
+        """Images as the network is given them, labels, and 1 for each that counts, else 0."""
+        *given, draws = share
+        if not data:
+            images, labels = given
+        else:
+            (places,) = given
+            images, labels = (tf.gather(array, tf.maximum(places, 0)) for array in data)
+            labels = tf.where(places < 0, -1, labels)
+        images = self._dataset.preprocessing(self._dataset.augmentation(images, draws))
+        return images, tf.maximum(labels, 0), tf.cast(labels >= 0, tf.float32)
+
     def _replica_step(self, data, shares, i, count):
         """One step of one replica: its share of the mean loss over the whole batch, and how many it had right."""
         with tf.name_scope("input"):
-            (images, labels), (indices, draws) = data, shares
-            places = indices[i]
-            counts = tf.cast(places >= 0, tf.float32)
-            places = tf.maximum(places, 0)
-            images = self._dataset.preprocessing(self._dataset.augmentation(tf.gather(images, places), draws[i]))
-            labels = tf.gather(labels, places)
+            images, labels, counts = self._read(data, [share[i] for share in shares])
         trainable = [tf.convert_to_tensor(variable.value) for variable in self._model.trainable_variables]
         state = [tf.convert_to_tensor(variable.value) for variable in self._model.non_trainable_variables]
         scale = self._optimizer.scale_loss(tf.constant(1.0))

@@ -60,7 +60,7 @@ def evaluate(options: Options) -> dict[str, Any]:
         "saved_model": options.saved_model,
         "dataset": dataset.name,
         "dataset_note": dataset.note,
-        "examples": len(dataset.test.labels),
+        "examples": len(dataset.test),
         "accuracy": accuracy,
         "loss": loss,
         "sparsity": summary.sparsity,

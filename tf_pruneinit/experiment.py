@@ -41,7 +41,7 @@ def run(config: Config, execution: Execution, console: Console) -> runs.Run | No
     dataset = datasets.load(config.dataset, execution.data_dir)
     weights_seed = seeds.derive(config.seed, "weights")
     model = models.build(config.model, dataset.input_shape, dataset.classes, weights_seed, precision=config.train.precision)
-    _require_within(execution.snapshot_steps, training.total_steps(config.train, len(dataset.train.labels)))
+    _require_within(execution.snapshot_steps, training.total_steps(config.train, len(dataset.train)))
     _introduce(config, dataset, workers, console)
     clock.lap("data")
     with _failures(os.path.join(execution.workdir, config.address)):
@@ -86,8 +86,8 @@ def _failures(path: str) -> Iterator[None]:
 
 
 def _introduce(config: Config, dataset: datasets.Dataset, workers: Workers, console: Console) -> None:
-    steps = training.total_steps(config.train, len(dataset.train.labels))
-    counts = f"{len(dataset.train.labels):,} training and {len(dataset.test.labels):,} test images"
+    steps = training.total_steps(config.train, len(dataset.train))
+    counts = f"{len(dataset.train):,} training and {len(dataset.test):,} test images"
     console.line(f"{config.model} on {config.dataset} ({counts}), seed {config.seed}, {steps:,} steps")
     if dataset.note:
         console.line(f"note: {dataset.note}")

@@ -17,7 +17,7 @@ import tensorflow as tf
 from tf_pruneinit import metrics, preemption
 from tf_pruneinit.config import Interval, Train
 from tf_pruneinit.datasets import Dataset
-from tf_pruneinit.engine import Engine, Steps, batches, schedule
+from tf_pruneinit.engine import Engine, Steps, schedule
 from tf_pruneinit.errors import RunError
 from tf_pruneinit.records import Record
 
@@ -94,8 +94,8 @@ class Training:
         self._saving = saving or Saving()
         self._on_progress = on_progress
         self._engine = Engine(model, dataset, plan, **options)
-        self._steps = total_steps(plan, len(dataset.train.labels))
-        self._steps_an_epoch = math.ceil(len(dataset.train.labels) / plan.batch_size)
+        self._steps = total_steps(plan, len(dataset.train))
+        self._steps_an_epoch = math.ceil(len(dataset.train) / plan.batch_size)
         self._position = _Position()
         self._pace = _Pace()
         self._began = time.perf_counter()
@@ -147,14 +147,10 @@ class Training:
 
     def _train_to_the_next_epoch(self) -> None:
         position = self._position
-        epoch = position.step // self._steps_an_epoch
-        first = epoch * self._steps_an_epoch
-        for places, draws in batches(self._dataset, self._plan.batch_size, self._seed, epoch):
-            group = range(first, first + len(places))
-            first = group.stop
-            if position.step >= min(group.stop, self._steps):
-                continue
-            shares = self._engine.shares(places, draws)
+        epoch, first = divmod(position.step, self._steps_an_epoch)
+        for shares in self._engine.epoch(self._seed, epoch, first):
+            start = epoch * self._steps_an_epoch + shares.first
+            group = range(start, start + shares.batches)
             while position.step < min(group.stop, self._steps):
                 end = min(group.stop, position.step + self._engine.steps_a_call, self._next_stop())
                 self._add(self._engine.run(shares, range(position.step - group.start, end - group.start)))
@@ -208,7 +204,7 @@ class Training:
         self._pace.evaluated(time.perf_counter() - begin)
         if not math.isfinite(loss):
             raise RunError(f"the test loss is {loss} after step {position.step}; a lower learning_rate may help")
-        rate = schedule(self._plan, len(self._dataset.train.labels))(position.step - 1)
+        rate = schedule(self._plan, len(self._dataset.train))(position.step - 1)
         return Record(
             step=position.step,
             epoch=position.step / self._steps_an_epoch,

@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tf_pruneinit import metrics
-from tf_pruneinit.datasets import Dataset, Preprocessing, Split
+from tf_pruneinit import engine, metrics, models, training
+from tf_pruneinit.config import Interval, Train
+from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, Split
 from tf_pruneinit.datasets.streams import Stream
 from tf_pruneinit.errors import UsageError
 
@@ -140,13 +141,13 @@ class TestShuffled:
         low, high = part
         whole = list(stream.shuffled(50, 0, 2))[first:]
         same(
-            stream.shuffled(50, 0, 2, first=first, part=part),
+            stream.shuffled(50, 0, 2, first=first, part=lambda images: part),
             [(images[low:high], labels[low:high]) for images, labels in whole],
         )
 
     def test_what_is_skipped_or_of_others_is_not_decoded(self, stream):
         stream, decoded = counted(stream)
-        handed_out = order(stream.shuffled(50, 0, 0, first=2, part=(5, 30)))
+        handed_out = order(stream.shuffled(50, 0, 0, first=2, part=lambda images: (5, 30)))
         assert sorted(decoded) == sorted(handed_out)
         assert len(handed_out) == 2 * 25 + 6
 
@@ -283,3 +284,58 @@ class TestDamage:
         builder = sharded(IMAGES, labels)
         assert len(next(Stream(builder, "train", SHAPE).in_order(100))[1]) == 100
         assert mistake(read, Stream(builder, "train", SHAPE)).startswith("toy's labels (train) must be in [0, 4); got -1 to ")
+
+
+class TestTraining:
+    def build(self, stream, **options):
+        data = Dataset("toy", 4, stream, Split(IMAGES, LABELS), SCALE, Augmentation(flip=True, pad=1))
+        model = models.build("convnet" if options.pop("batch_norm", False) else "lenet_300_100", SHAPE, 4, 0)
+        plan = Train(None, 12, batch_size=50, learning_rate=0.05)
+        return model, training.Training(model, data, plan, seed=0, **options)
+
+    def trained(self, stream, **options):
+        model, trainer = self.build(stream, **options)
+        records = [dataclasses.replace(record, seconds=0, examples_per_second=0) for record in trainer.records()]
+        return [variable.numpy() for variable in model.variables], records
+
+    @pytest.fixture(scope="class")
+    def noise(self, stream):
+        return dataclasses.replace(stream, read=noisy)
+
+    @pytest.fixture(scope="class")
+    def undisturbed(self, noise):
+        return self.trained(noise)
+
+    def test_each_image_is_trained_on_once_an_epoch(self, stream):
+        stream, places = counted(stream)
+        _, trainer = self.build(stream)
+        next(trainer.records())
+        assert sorted(places) == list(range(COUNT))
+
+    @pytest.mark.parametrize("devices, sync", [(2, False), (2, True)])
+    def test_two_replicas_equal_one(self, undisturbed, noise, devices, sync):
+        if sync:
+            undisturbed = self.trained(noise, batch_norm=True)
+        weights, records = self.trained(noise, devices=2, sync_batch_norm=sync, batch_norm=sync)
+        for one, two in zip(undisturbed[0], weights, strict=True):
+            np.testing.assert_allclose(two, one, rtol=0, atol=2e-6)
+        for one, two in zip(undisturbed[1], records, strict=True):
+            np.testing.assert_allclose((two.loss, two.train_loss), (one.loss, one.train_loss), rtol=1e-4)
+
+    @pytest.mark.parametrize("bytes_a_call", [1, 3000, 1 << 20])
+    def test_how_many_batches_a_call_is_given_changes_no_bit(self, undisturbed, noise, monkeypatch, bytes_a_call):
+        monkeypatch.setattr(engine, "_STREAMED_BYTES_A_CALL", bytes_a_call)
+        weights, records = self.trained(noise)
+        assert records == undisturbed[1]
+        assert all((one == two).all() for one, two in zip(undisturbed[0], weights, strict=True))
+
+    @pytest.mark.parametrize("step", [1, 3, 4, 5, 7, 12])
+    def test_goes_on_from_any_step_to_the_same_bits(self, undisturbed, noise, step):
+        kept = {}
+        saving = training.Saving(lambda at, arrays, state: kept.update({at: (arrays, state)}), Interval(steps=1))
+        _, trainer = self.build(noise, saving=saving)
+        list(trainer.records())
+        model, trainer = self.build(noise)
+        assert trainer.restore(*kept[step])
+        list(trainer.records())
+        assert all((one == variable.numpy()).all() for one, variable in zip(undisturbed[0], model.variables, strict=True))

@@ -3,13 +3,16 @@
 import dataclasses
 import numbers
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from tf_pruneinit import seeds, tables
 from tf_pruneinit.errors import UsageError
+
+if TYPE_CHECKING:
+    from tf_pruneinit.datasets.streams import Stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Dataset:
     """Images to train on, images to test on, and what is done to them.
 
     Attributes:
-      train, test: `Split`, or `streams.Stream` where the images are too many for memory.
+      train, test: a `Stream` where the images are too many for memory.
       note: what a reader of an accuracy on this copy of the data has to know, or "".
 
     Raises:
@@ -98,8 +101,8 @@ class Dataset:
 
     name: str
     classes: int
-    train: Any
-    test: Any
+    train: "Split | Stream"
+    test: "Split | Stream"
     preprocessing: Preprocessing
     augmentation: Augmentation = Augmentation()
     note: str = ""

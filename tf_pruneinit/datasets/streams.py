@@ -14,6 +14,7 @@ from tf_pruneinit.datasets import Split
 from tf_pruneinit.errors import UsageError
 
 Read = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
+Part = Callable[[Any], tuple[Any, Any]]
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]
 
 # Files read in turn, so many records of each: neighbours in a file are far apart in an epoch.
@@ -94,7 +95,7 @@ class Stream:
         return self._decoded(self._records().enumerate(), None, batch_size)
 
     def shuffled(
-        self, batch_size: int, seed: int, epoch: int, *, first: int = 0, part: tuple[int, int] | None = None
+        self, batch_size: int, seed: int, epoch: int, *, first: int = 0, part: Part = lambda images: (0, images)
     ) -> Batches:
         """Yields the batches of one epoch: images, uint8 (batch, height, width, channels), and labels, int32 (batch,).
 
@@ -107,16 +108,20 @@ class Stream:
           seed: of the order, and of what `read` draws.
           epoch: likewise.
           first: the batch to begin with; those before it are read and not decoded.
-          part: (low, high), places in each batch: images[low:high] are decoded and handed out, none where a batch is too short.
+          part: how many images a batch has, a number or a tensor -> (low, high), of which images[low:high] are decoded and
+            handed out.
         """
-        low, high = part or (0, batch_size)
-        assert 0 <= low <= high <= batch_size
         generator = np.random.default_rng(seeds.derive(seed, "data", "epoch", epoch))
         *buffer_seeds, key = generator.integers(1, 2**31, 3)
         records = _shuffle(self._records(generator), self.buffer, *buffer_seeds)
         batches = records.enumerate().skip(first * batch_size).batch(batch_size)
-        examples = batches.map(lambda places, records: (places[low:high], records[low:high])).unbatch()
-        found = self._decoded(examples, key, max(high - low, 1))
+
+        def cut(places: tf.Tensor, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            low, high = part(tf.size(places))
+            return places[low:high], records[low:high]
+
+        low, high = part(batch_size)
+        found = self._decoded(batches.map(cut).unbatch(), key, max(high - low, 1))
         nothing = np.empty((0, *self.shape), np.uint8), np.empty(0, np.int32)
         for _ in range(first * batch_size, len(self), batch_size):
             yield next(found, nothing)
