@@ -1,8 +1,10 @@
 """The paper's optimizer and learning-rate schedule, where Keras' own follow another rule."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 
@@ -44,15 +46,23 @@ class SGD(keras.optimizers.Optimizer):
         step = ops.cast(gradient, value.dtype)
         if self.l2:
             step = step + self.l2 * value
-        if self.momentum:
-            velocity = self.velocities[self._get_variable_index(variable)]
-            step = self.momentum * ops.convert_to_tensor(velocity) + step
-            self.assign(velocity, step)
-        self.assign_sub(variable, rate * step)
+        if not self.momentum:
+            self.assign_sub(variable, rate * step)
+            return
+        velocity = self.velocities[self._get_variable_index(variable)]
+        weights, accumulated = (_in_tensorflow(each).handle for each in (variable, velocity))
+        momentum = ops.cast(self.momentum, value.dtype)
+        # One pass over the weights in place of six.
+        tf.raw_ops.ResourceApplyMomentum(var=weights, accum=accumulated, lr=rate, grad=step, momentum=momentum)
 
     def get_config(self):
         """Returns the arguments of the constructor."""
         return {**super().get_config(), "momentum": self.momentum, "l2": self.l2}
+
+
+def _in_tensorflow(variable: Any) -> tf.Variable:
+    """Keras' variable as TensorFlow's; a replica's own, which an optimizer is given where there are several, is one already."""
+    return variable.value if isinstance(variable, keras.Variable) else variable
 
 
 @keras.saving.register_keras_serializable("tf_pruneinit")
