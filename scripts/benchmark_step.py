@@ -7,13 +7,15 @@
 All variants take turns in one process; what is printed is the median of each, and its ratio to the best model.fit. Ours is
 the whole step on random images: gather, augment, normalise, forward, backward, L2 term, momentum, masks, accuracy. model.fit
 is given ready, normalised arrays and no augmentation; it shuffles and counts what is right, as ours does, and by default prints
-its progress. "Input alone" is our gathering, augmentation and normalisation.
+its progress. "Input alone" is our gathering, augmentation and normalisation; with --streamed our step also runs on images that
+are read from TFDS's files, opened anew each turn, and decoded.
 
 With --profile our masked step is taken apart instead: operations by what they are for, from TensorFlow's profiler.
 """
 
 import collections
 import contextlib
+import dataclasses
 import glob
 import io
 import os
@@ -32,6 +34,7 @@ _SPARSITY = flags.DEFINE_float("sparsity", 0.9, "of the masked network", 0.0, 0.
 _SHAPE = flags.DEFINE_list("image_shape", ["32", "32", "3"], "height, width and channels of an image")
 _AUGMENT = flags.DEFINE_boolean("augment", True, "flip and crop the images")
 _JIT = flags.DEFINE_boolean("jit", True, "also time model.fit under XLA")
+_STREAMED = flags.DEFINE_boolean("streamed", False, "also time our step on images that are read from files")
 _PROFILE = flags.DEFINE_boolean("profile", False, "say where the time of our step goes, and time nothing else")
 
 
@@ -60,10 +63,21 @@ def main(_):
     stock = masking.copy_with(dense, masking.stock)
     ready = preprocessing(images).numpy(), split.labels
 
-    def step(model, **options):
-        trainer = engine.Engine(model, dataset, plan, **options)
+    def step(model):
+        trainer = engine.Engine(model, dataset, plan)
         shares = next(trainer.epoch(0, 0))
         return lambda: trainer.run(shares, range(_STEPS.value))
+
+    folder = tempfile.TemporaryDirectory()
+
+    def streamed_step(model):
+        trainer = engine.Engine(model, dataclasses.replace(dataset, train=_stored(split, folder.name)), plan)
+
+        def epoch():
+            for shares in trainer.epoch(0, 0):
+                trainer.run(shares, range(shares.batches))
+
+        return epoch
 
     def read():
         places, draws = next(engine.batches(dataset, _BATCH.value, 0, 0))
@@ -94,6 +108,8 @@ def main(_):
         "model.fit, silent": fit(),
         f"model.fit, silent, steps_per_execution={_STEPS.value}": fit(steps_per_execution=_STEPS.value),
     }
+    if _STREAMED.value:
+        variants["this package, masked, streamed from files"] = streamed_step(masked)
     if _JIT.value:
         options = {"jit_compile": True, "steps_per_execution": _STEPS.value}
         variants[f"model.fit, silent, jit_compile, steps_per_execution={_STEPS.value}"] = fit(**options)
@@ -117,6 +133,29 @@ def main(_):
     for name, values in times.items():
         spread = f"{1e3 * min(values):.2f} to {1e3 * max(values):.2f}"
         print(f"| {name} | {1e3 * medians[name]:.2f} ({spread}) | {medians[name] / best:.2f} |")
+
+
+def _stored(split, folder):
+    """A stream of the same images, from PNG in files of this folder."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    from tf_pruneinit.datasets.streams import Stream
+
+    tfds.disable_progress_bar()
+    image, label = (
+        tfds.features.Image(shape=split.shape, dtype=split.images.dtype.type),
+        tfds.features.ClassLabel(num_classes=10),
+    )
+    builder = tfds.dataset_builders.store_as_tfds_dataset(
+        "random_images",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict({"image": image, "label": label}),
+        split_datasets={"train": tf.data.Dataset.from_tensor_slices({"image": split.images, "label": split.labels})},
+        data_dir=folder,
+        disable_shuffling=True,
+    )
+    return Stream(builder, "train", split.shape)
 
 
 def _print_profile(run):

@@ -9,7 +9,7 @@ import pytest
 from tf_pruneinit import evaluate, flags, main
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "BUILD.md", ROOT / "docs/guide.md"]
+PAGES = [ROOT / "README.md", ROOT / "BUILD.md", ROOT / "docs/guide.md", ROOT / "docs/training.md"]
 
 
 def blocks(page: pathlib.Path, language: str) -> list[str]:
