@@ -1,7 +1,8 @@
-"""Times a training step of masked networks against the same networks of Keras' own, unmasked layers under model.fit.
+r"""Times a training step of masked networks against the same networks of Keras' own, unmasked layers under model.fit.
 
     python scripts/benchmark_step.py --model=resnet20
-    python scripts/benchmark_step.py --model=lenet_300_100 --image_shape=28,28,1 --noaugment --steps=400
+    python scripts/benchmark_step.py --model=lenet_300_100 --image_shape=28,28,1 --noaugment --momentum=0 --weight_decay=0 \
+        --steps=400
     python scripts/benchmark_step.py --model=resnet20 --profile
 
 All variants take turns in one process; what is printed is the median of each, and its ratio to the best model.fit. Ours is
@@ -31,6 +32,8 @@ _BATCH = flags.DEFINE_integer("batch_size", 128, "images in one step", lower_bou
 _STEPS = flags.DEFINE_integer("steps", 8, "steps in one turn of a variant", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "turns of each variant that count", lower_bound=1)
 _SPARSITY = flags.DEFINE_float("sparsity", 0.9, "of the masked network", 0.0, 0.99)
+_MOMENTUM = flags.DEFINE_float("momentum", 0.9, "of the optimizer", 0.0, 0.999)
+_WEIGHT_DECAY = flags.DEFINE_float("weight_decay", 1e-4, "of the optimizer", 0.0)
 _SHAPE = flags.DEFINE_list("image_shape", ["32", "32", "3"], "height, width and channels of an image")
 _AUGMENT = flags.DEFINE_boolean("augment", True, "flip and crop the images")
 _JIT = flags.DEFINE_boolean("jit", True, "also time model.fit under XLA")
@@ -55,7 +58,8 @@ def main(_):
     preprocessing = Preprocessing(255, (0.5,) * shape[2], (0.25,) * shape[2])
     augmentation = Augmentation(flip=True, pad=4) if _AUGMENT.value else Augmentation()
     dataset = Dataset("random", 10, split, split, preprocessing, augmentation)
-    plan = Train(batch_size=_BATCH.value, learning_rate=1e-3)
+    optimizer = {"learning_rate": 1e-3, "momentum": _MOMENTUM.value, "weight_decay": _WEIGHT_DECAY.value}
+    plan = Train(batch_size=_BATCH.value, **optimizer)
 
     dense = models.build(_MODEL.value, shape, 10, seed=0)
     masked = pruning.prune(dense, "magnitude", _SPARSITY.value)
@@ -94,7 +98,7 @@ def main(_):
     def fit(verbose=0, **options):
         model = keras.models.clone_model(stock)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.SGD(1e-3, 0.9, weight_decay=1e-4), loss, metrics=["accuracy"], **options)
+        model.compile(keras.optimizers.SGD(**optimizer), loss, metrics=["accuracy"], **options)
         return lambda: model.fit(*ready, batch_size=_BATCH.value, verbose=verbose)
 
     if _PROFILE.value:

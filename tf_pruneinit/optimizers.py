@@ -46,14 +46,14 @@ class SGD(keras.optimizers.Optimizer):
         step = ops.cast(gradient, value.dtype)
         if self.l2:
             step = step + self.l2 * value
-        if not self.momentum:
-            self.assign_sub(variable, rate * step)
-            return
-        velocity = self.velocities[self._get_variable_index(variable)]
-        weights, accumulated = (_in_tensorflow(each).handle for each in (variable, velocity))
-        momentum = ops.cast(self.momentum, value.dtype)
-        # One pass over the weights in place of six.
-        tf.raw_ops.ResourceApplyMomentum(var=weights, accum=accumulated, lr=rate, grad=step, momentum=momentum)
+        # One pass over the weights in place of two, or six.
+        weights = _in_tensorflow(variable).handle
+        if self.momentum:
+            velocity = _in_tensorflow(self.velocities[self._get_variable_index(variable)]).handle
+            momentum = ops.cast(self.momentum, value.dtype)
+            tf.raw_ops.ResourceApplyMomentum(var=weights, accum=velocity, lr=rate, grad=step, momentum=momentum)
+        else:
+            tf.raw_ops.ResourceApplyGradientDescent(var=weights, alpha=rate, delta=step)
 
     def get_config(self):
         """Returns the arguments of the constructor."""
