@@ -118,6 +118,7 @@ class Engine:
         with self._strategy.scope():
             alone = self._replicas == 1
             self._model = model if alone else masking.copy_with(model, functools.partial(_replicated, sync=self._sync))
+            self._masks = {id(kernel.mask) for kernel in masking.kernels(self._model).values()}
             rates = schedule(plan, len(dataset.train))
             optimizer: Any = optimizers.SGD(rates, plan.momentum, plan.weight_decay)
             if plan.precision == "mixed_float16":
@@ -234,8 +235,7 @@ class Engine:
     def weights(self) -> dict[str, np.ndarray]:
         """Returns the network's weights and moving statistics, by their paths; the latter averaged over replicas."""
         values = zip(self._model.variables, self._averaged(), strict=True)
-        masks = {id(kernel.mask) for kernel in masking.kernels(self._model).values()}
-        return {variable.path: value for variable, value in values if id(variable) not in masks}
+        return {variable.path: value for variable, value in values if id(variable) not in self._masks}
 
     def copy_weights_to(self, model: keras.Model) -> None:
         """Writes the trained weights into the model that was given; moving statistics are averaged over replicas."""
@@ -251,13 +251,12 @@ class Engine:
 
     def _state(self) -> Iterator[tuple[str, keras.Variable, bool]]:
         """Names and variables of what steps change, and whether each replica has a value of its own."""
-        masks = {id(kernel.mask) for kernel in masking.kernels(self._model).values()}
         for i, variable in enumerate(self._model.trainable_variables):
             yield f"weight-{i}", variable, False
         for i, variable in enumerate(self._optimizer.variables):
             yield f"optimizer-{i}", variable, False
         for i, variable in enumerate(self._model.non_trainable_variables):
-            if id(variable) not in masks:
+            if id(variable) not in self._masks:
                 yield f"statistic-{i}", variable, self._replicas > 1
 
     def _copies(self, variable: keras.Variable) -> Any:
@@ -274,7 +273,8 @@ class Engine:
         """The value of each variable of the model; of floating-point ones that differ between replicas the mean."""
         for variable in self._model.variables:
             value = self._of_one(variable)
-            if not variable.trainable and np.issubdtype(value.dtype, np.floating):
+            alike = variable.trainable or id(variable) in self._masks
+            if not alike and np.issubdtype(value.dtype, np.floating):
                 value = self._of_all(variable).mean(axis=0, dtype=np.float64).astype(value.dtype)
             yield value
 
