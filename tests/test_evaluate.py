@@ -151,7 +151,10 @@ def test_dataset_that_does_not_fit_is_refused(run, capfd, monkeypatch, shape, cl
         (["--saved_model="], "saved_model must name the folder of a SavedModel; got none"),
         (["--saved_model=nowhere", "--batch_size=0"], "batch_size must be an integer >= 1; got 0"),
         (["--saved_model=nowhere", "--batch_size=many"], "batch_size=many"),
-        (["--saved_model=nowhere", "--dataset=imagenet"], "dataset must be one of digits, mnist, cifar10; got 'imagenet'"),
+        (
+            ["--saved_model=nowhere", "--dataset=imagenet"],
+            "dataset must be one of digits, mnist, cifar10, cifar100; got 'imagenet'",
+        ),
         (["--saved_model=nowhere", "--json=perhaps"], "json=perhaps"),
         (["--saved_model=nowhere", "--sparsity=0.5"], "sparsity"),
         (["nowhere"], "got the argument 'nowhere'"),

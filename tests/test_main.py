@@ -427,8 +427,8 @@ def test_interrupted_run_is_not_complete(tmp_path, capfd, monkeypatch):
     "flags, rule, received",
     [
         ("--method=prune", "method must be one of random, magnitude, snip, grasp, grasp_abs, synflow, dense", "'prune'"),
-        ("--dataset=imagenet", "dataset must be one of digits, mnist, cifar10", "'imagenet'"),
-        ("--model=lenet", "model must be one of lenet_300_100, convnet, resnet20, vgg16", "'lenet'"),
+        ("--dataset=imagenet", "dataset must be one of digits, mnist, cifar10, cifar100", "'imagenet'"),
+        ("--model=lenet", "model must be one of lenet_300_100, convnet, resnet20, resnet18", "'lenet'"),
         ("--sparsity=1", "sparsity is the fraction of weights removed and must be in [0, 1)", "1.0"),
         ("--sparsity=-0.1", "sparsity is the fraction of weights removed and must be in [0, 1)", "-0.1"),
         ("--sparsity=nan", "sparsity is the fraction of weights removed and must be in [0, 1)", "nan"),
@@ -464,10 +464,10 @@ def test_interrupted_run_is_not_complete(tmp_path, capfd, monkeypatch):
         ("--score_batch_size=0", "score_batch_size must be an integer >= 1", "0"),
         ("--accumulate=sum", "accumulate must be one of scores, gradients", "'sum'"),
         ("--score_precision=float16", "score_precision must be one of float32, float64", "'float16'"),
-        ("--model=keras:", "model must be one of lenet_300_100, convnet, resnet20, vgg16, keras:NAME", "'keras:'"),
+        ("--model=keras:", "resnet50, vgg11, vgg16, vgg19, keras:NAME", "'keras:'"),
         (
             "--model=kers:ResNet50",
-            "model must be one of lenet_300_100, convnet, resnet20, vgg16, keras:NAME",
+            "resnet50, vgg11, vgg16, vgg19, keras:NAME",
             "'kers:ResNet50'",
         ),
         ("--model=keras:ResNet5", "the model of keras.applications must be one of", "'ResNet5' (did you mean ResNet50?)"),

@@ -35,7 +35,8 @@ def test_scorer_takes_exactly_the_options_of_its_row(name):
 
 @pytest.mark.parametrize("name", tables.MODELS)
 def test_model_is_built_from_shape_classes_and_seed(name):
-    assert parameters(tables.MODELS[name].build) == ["input_shape", "classes", "seed"]
+    row = tables.MODELS[name]
+    assert parameters(row.build) == ["input_shape", "classes", "seed", *["width"] * row.wider]
 
 
 @pytest.mark.parametrize("name", tables.DATASETS)
@@ -68,6 +69,28 @@ def test_near_miss_is_answered_with_what_was_meant(wrong, meant):
 def test_name_that_is_no_text_is_unknown(name):
     with pytest.raises(UsageError, match="must be one of"):
         tables.lookup(tables.METHODS, name, "method")
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("resnet20", ("resnet20", 1)),
+        ("resnet20x2", ("resnet20", 2)),
+        ("vgg16x10", ("vgg16", 10)),
+        ("resnet18_modifiedx3", ("resnet18_modified", 3)),
+        ("resnet20x1", ("resnet20x1", 1)),  # It would be another name of the same network.
+        ("resnet20x02", ("resnet20x02", 1)),
+        ("resnet20x", ("resnet20x", 1)),
+        ("lenet_300_100x2", ("lenet_300_100x2", 1)),
+        ("alexnetx2", ("alexnetx2", 1)),
+        (None, (None, 1)),
+    ],
+)
+def test_wider_networks_are_of_a_family(name, expected):
+    assert tables.family(name) == expected
+    if name not in tables.MODELS and expected[1] == 1:
+        with pytest.raises(UsageError, match=r"^model must be one of .*, keras:NAME; got"):
+            tables.builder(name)
 
 
 def test_lazy_function_is_imported_when_it_is_called():

@@ -166,8 +166,7 @@ class Config:
 
     def __post_init__(self):
         tables.require_known(self.dataset, tables.DATASETS, "dataset")
-        if not tables.is_keras_application(self.model):
-            tables.require_known(self.model, (*tables.MODELS, f"{tables.KERAS}NAME"), "model")
+        tables.builder(self.model)
         valid = isinstance(self.seed, int) and not isinstance(self.seed, bool) and 0 <= self.seed <= MAX_SEED
         _require(valid, f"seed must be an integer in [0, {MAX_SEED}]", self.seed)
 

@@ -128,7 +128,9 @@ def experiment_groups() -> dict[str, flags.FlagValues]:
     }
     _list_rows(groups["Experiment"], "dataset", tables.DATASETS)
     _list_rows(groups["Experiment"], "model", tables.MODELS)
-    groups["Experiment"]["model"].help += f"\n{tables.KERAS}NAME: NAME of keras.applications, as {tables.KERAS}ResNet50"
+    wider = "ROWxN: a ResNet or VGG with N times the channels, as resnet20x2"
+    others = f"{tables.KERAS}NAME: NAME of keras.applications, as {tables.KERAS}ResNet50"
+    groups["Experiment"]["model"].help += f"\n{wider}\n{others}"
     _list_rows(groups["Pruning"], "method", tables.METHODS)
     return groups
 

@@ -4,6 +4,7 @@ Those of the paper are marked so (Frankle, Dziugaite, Roy, Carbin, "Pruning Neur
 Missing the Mark?", ICLR 2021, appendix); the others are chosen here to converge on two cores.
 """
 
+from tf_pruneinit import tables
 from tf_pruneinit.config import Train
 
 _CIFAR = Train(epochs=160, learning_rate_drops=(80, 120))
@@ -20,10 +21,16 @@ RECIPES = {
     ("cifar10", "lenet_300_100"): Train(epochs=40, learning_rate=0.05, learning_rate_drops=(20, 30)),
     ("cifar10", "convnet"): Train(epochs=40, learning_rate_drops=(20, 30)),
     ("cifar10", "resnet20"): _CIFAR,  # the paper's
+    ("cifar10", "vgg11"): _CIFAR,
     ("cifar10", "vgg16"): _CIFAR,  # the paper's
+    ("cifar10", "vgg19"): _CIFAR,
+    ("cifar100", "resnet20"): _CIFAR,
+    ("cifar100", "vgg11"): _CIFAR,
+    ("cifar100", "vgg16"): _CIFAR,
+    ("cifar100", "vgg19"): _CIFAR,
 }
 
 
 def recipe(dataset: str, model: str) -> Train:
-    """Returns the hyper-parameters for a dataset and model: its row, or else `Train`'s own defaults."""
-    return RECIPES.get((dataset, model), Train())
+    """Returns the hyper-parameters for a dataset and model: its row, the narrower network's, or `Train`'s own defaults."""
+    return RECIPES.get((dataset, tables.family(model)[0]), Train())

@@ -6,7 +6,9 @@ sweeps read these tables, and must not wait for TensorFlow: so a row names its f
 
 import dataclasses
 import difflib
+import functools
 import importlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -57,10 +59,15 @@ class Method:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A network family: `build(input_shape, classes, seed) -> keras.Model` that returns logits."""
+    """A network: `build(input_shape, classes, seed) -> keras.Model` that returns logits.
+
+    Attributes:
+      wider: whether `build` takes `width`, a factor of the channels.
+    """
 
     build: Callable[..., Any]
     summary: str
+    wider: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +109,15 @@ METHODS = {
 MODELS = {
     "lenet_300_100": Model(Lazy("models.lenet:lenet_300_100"), "two hidden dense layers"),
     "convnet": Model(Lazy("models.convnet:convnet"), "three convolutions with batch norm"),
-    "resnet20": Model(Lazy("models.resnet:resnet20"), "residual network of 20 layers for small images"),
-    "vgg16": Model(Lazy("models.vgg:vgg16"), "thirteen convolutions with batch norm, one dense layer"),
+    "resnet20": Model(Lazy("models.resnet:resnet20"), "residual network of 20 layers for small images", wider=True),
+    "resnet18": Model(Lazy("models.resnet:resnet18"), "residual network of 18 layers with four times the channels", wider=True),
+    "resnet18_modified": Model(
+        Lazy("models.resnet:resnet18_modified"), "the same for small images: 3x3 stem, no max-pool after it", wider=True
+    ),
+    "resnet50": Model(Lazy("models.resnet:resnet50"), "residual network of 50 layers, of bottleneck blocks", wider=True),
+    "vgg11": Model(Lazy("models.vgg:vgg11"), "eight convolutions with batch norm, one dense layer", wider=True),
+    "vgg16": Model(Lazy("models.vgg:vgg16"), "thirteen convolutions with batch norm, one dense layer", wider=True),
+    "vgg19": Model(Lazy("models.vgg:vgg19"), "sixteen convolutions with batch norm, one dense layer", wider=True),
 }
 
 # `keras:NAME` is the network NAME of keras.applications, without weights.
@@ -112,13 +126,34 @@ KERAS = "keras:"
 DATASETS = {
     "digits": Dataset(Lazy("datasets.digits:digits"), "scikit-learn's 8x8 handwritten digits (embedded)", "lenet_300_100"),
     "mnist": Dataset(Lazy("datasets.mnist:mnist"), "28x28 handwritten digits (TFDS)", "lenet_300_100"),
-    "cifar10": Dataset(Lazy("datasets.cifar10:cifar10"), "32x32 colour images of ten classes (TFDS)", "resnet20"),
+    "cifar10": Dataset(Lazy("datasets.cifar:cifar10"), "32x32 colour images of ten classes (TFDS)", "resnet20"),
+    "cifar100": Dataset(Lazy("datasets.cifar:cifar100"), "32x32 colour images of a hundred classes (TFDS)", "resnet20"),
 }
 
 
-def is_keras_application(model: Any) -> bool:
-    """Returns whether a model is named as one of keras.applications, `keras:NAME`; building it shows whether there is."""
-    return isinstance(model, str) and model.startswith(KERAS) and model.removeprefix(KERAS).isidentifier()
+def builder(model: Any) -> Callable[..., Any]:
+    """Returns `build(input_shape, classes, seed)` of a network.
+
+    Args:
+      model: a row of `MODELS`; one that can be wider and xN, as `resnet20x2`, for N times the channels; or `keras:NAME`, which
+        is looked for when it is built.
+
+    Raises:
+      UsageError: if there is no such row; lists those that there are.
+    """
+    if isinstance(model, str) and model.startswith(KERAS) and model.removeprefix(KERAS).isidentifier():
+        return functools.partial(Lazy("models.applications:application"), model.removeprefix(KERAS))
+    name, width = family(model)
+    require_known(name, (*MODELS, f"{KERAS}NAME"), "model")
+    return functools.partial(MODELS[name].build, width=width) if width > 1 else MODELS[name].build
+
+
+def family(model: Any) -> tuple[Any, int]:
+    """Returns the row that a wider network is of and its N, or the name as it is and 1."""
+    found = re.fullmatch(r"(\w+?)x([2-9]|[1-9]\d+)", model) if isinstance(model, str) else None
+    if found and found[1] in MODELS and MODELS[found[1]].wider:
+        return found[1], int(found[2])
+    return model, 1
 
 
 def lookup(table: Mapping[str, Row], name: str, kind: str) -> Row:

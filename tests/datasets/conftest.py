@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3), "cifar100": (32, 32, 3)}
+CLASSES = {"mnist": 10, "cifar10": 10, "cifar100": 100}
 COUNTS = {"train": 30, "test": 20}
 
 
@@ -11,7 +12,7 @@ def examples(name, split):
     """Images and labels; labels count through the classes."""
     count = COUNTS[split]
     images = np.random.default_rng(len(name) + count).integers(0, 256, (count, *SHAPES[name]))
-    return images.astype("uint8"), np.arange(count) % 10
+    return images.astype("uint8"), np.arange(count) * 7 % CLASSES[name]
 
 
 def write(folder, name, encoding="png"):
@@ -20,17 +21,19 @@ def write(folder, name, encoding="png"):
     import tensorflow_datasets as tfds
 
     image = tfds.features.Image(shape=SHAPES[name], dtype=np.uint8, encoding_format=encoding)
-    features = {"image": image, "label": tfds.features.ClassLabel(num_classes=10)}
-    names = {"id": tfds.features.Text()} if name == "cifar10" else {}
+    features = {"image": image, "label": tfds.features.ClassLabel(num_classes=CLASSES[name])}
+    more = {"id": tfds.features.Text()} if name.startswith("cifar") else {}
+    more |= {"coarse_label": tfds.features.ClassLabel(num_classes=20)} if name == "cifar100" else {}
     splits = {}
     for split in COUNTS:
         images, labels = examples(name, split)
-        named = {key: [f"{split}_{i}" for i in range(len(labels))] for key in names}
-        splits[split] = tf.data.Dataset.from_tensor_slices({"image": images, "label": labels, **named})
+        values = {"id": [f"{split}_{i}" for i in range(len(labels))], "coarse_label": labels // 5}
+        values = {"image": images, "label": labels} | {key: values[key] for key in more}
+        splits[split] = tf.data.Dataset.from_tensor_slices(values)
     tfds.dataset_builders.store_as_tfds_dataset(
         name,
         version=str(tfds.builder(name, data_dir=str(folder)).version),
-        features=tfds.features.FeaturesDict(features | names),
+        features=tfds.features.FeaturesDict(features | more),
         split_datasets=splits,
         data_dir=str(folder),
         disable_shuffling=True,
@@ -40,7 +43,7 @@ def write(folder, name, encoding="png"):
 
 @pytest.fixture(scope="session")
 def tfds_folder(tmp_path_factory):
-    """A data directory with MNIST and CIFAR-10; tests leave it as it is."""
+    """A data directory with MNIST, CIFAR-10 and CIFAR-100; tests leave it as it is."""
     folder = tmp_path_factory.mktemp("tfds")
     for name in SHAPES:
         write(folder, name)

@@ -370,5 +370,5 @@ class TestBalancedSample:
 
 
 def test_an_unknown_dataset_is_refused():
-    with pytest.raises(UsageError, match=r"dataset must be one of digits, mnist, cifar10; got 'svhn'"):
+    with pytest.raises(UsageError, match=r"dataset must be one of digits, mnist, cifar10, cifar100; got 'svhn'"):
         datasets.load("svhn")

@@ -18,7 +18,7 @@ def mistake(folder, name="mnist"):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
 def test_missing_data_without_network_says_where_it_looked(name, tmp_path):
     message = mistake(tmp_path, name)
     assert message.startswith(f"{name} is not in {tmp_path / name}")

@@ -98,6 +98,15 @@ class TestEveryModel:
         ("convnet", (28, 28, 1), 16 * 9 + 16 * 32 * 9 + 32 * 64 * 9 + 640),
         ("resnet20", (32, 32, 3), 270_896),
         ("vgg16", (32, 32, 3), 14_715_584),
+        ("vgg11", (32, 32, 3), 9_222_848),
+        ("vgg19", (32, 32, 3), 20_024_000),
+        # Those of the PyTorch library's, without biases and normalisation.
+        ("resnet18", (64, 64, 3), 11_689_512 - 9_600 - 1_000 - 990 * 512),
+        ("resnet18_modified", (64, 64, 3), 11_689_512 - 9_600 - 1_000 - 990 * 512 - (49 - 9) * 3 * 64),
+        ("resnet50", (64, 64, 3), 25_557_032 - 53_120 - 1_000 - 990 * 2048),
+        # All but the first kernel have twice the channels on both sides, the last on one.
+        ("resnet20x2", (32, 32, 3), 4 * (270_896 - 27 * 16 - 640) + 2 * (27 * 16 + 640)),
+        ("vgg11x2", (32, 32, 3), 4 * (9_222_848 - 27 * 64 - 5120) + 2 * (27 * 64 + 5120)),
     ],
 )
 def test_numbers_of_prunable_weights(name, shape, total):
@@ -118,6 +127,36 @@ def test_images_that_are_too_small_are_refused(name, shape):
 def test_an_unknown_model_is_refused():
     with pytest.raises(UsageError, match=r"model must be one of lenet_300_100, .*; got 'alexnet'"):
         models.build("alexnet", SHAPE, 10, 0)
+
+
+@pytest.mark.parametrize(
+    "name, sizes",
+    [
+        (
+            "resnet18",
+            {"stem": 32, "stem_pool": 16, "stage1_block2_relu2": 16, "stage2_block1_relu2": 8, "stage4_block2_relu2": 2},
+        ),
+        ("resnet18_modified", {"stem": 64, "stage1_block2_relu2": 64, "stage2_block1_relu2": 32, "stage4_block2_relu2": 8}),
+        (
+            "resnet50",
+            {"stem": 32, "stem_pool": 16, "stage1_block3_relu3": 16, "stage2_block1_relu1": 16, "stage4_block3_relu3": 2},
+        ),
+    ],
+)
+def test_where_large_residual_networks_halve_the_size(name, sizes):
+    model = models.build(name, (64, 64, 3), 10, 0)
+    for layer, size in sizes.items():
+        assert model.get_layer(layer).output.shape[1:3] == (size, size), layer
+    assert ("stem_pool" in sizes) == any(layer.name == "stem_pool" for layer in model.layers)
+
+
+def test_the_pool_after_a_large_stem_is_of_three_by_three_with_one_pixel_around():
+    model = models.build("resnet18", (16, 16, 3), 10, 0)
+    outputs = [model.get_layer(name).output for name in ("stem_relu", "stem_pool")]
+    before, after = keras.Model(model.input, outputs)(np.random.default_rng(0).normal(size=(1, 16, 16, 3)))
+    padded = np.pad(before.numpy(), [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=-np.inf)
+    expected = [[padded[:, i : i + 3, j : j + 3].max((1, 2)) for j in range(0, 8, 2)] for i in range(0, 8, 2)]
+    np.testing.assert_array_equal(after, np.moveaxis(expected, 2, 0))
 
 
 class TestKerasApplications:

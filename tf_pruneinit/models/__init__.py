@@ -1,8 +1,6 @@
 """Networks, initialised as in the paper: `build(name, input_shape, classes, seed)`."""
 
-import functools
 import re
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -17,7 +15,7 @@ def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int, *, p
     The same seed gives the same weights whatever the precision.
 
     Args:
-      name: a row of `tables.MODELS`, or `keras:NAME` for a network of keras.applications.
+      name: a row of `tables.MODELS`, such a one and xN, or `keras:NAME` for a network of keras.applications.
       input_shape: (height, width, channels).
       classes: how many logits.
       seed: root seed of the initial weights.
@@ -26,7 +24,7 @@ def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int, *, p
     Raises:
       UsageError: for an unknown name, or images that are too small for the network.
     """
-    make = _application(name) if tables.is_keras_application(name) else tables.lookup(tables.MODELS, name, "model").build
+    make = tables.builder(name)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
@@ -40,7 +38,3 @@ def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int, *, p
         raise UsageError(f"{name} cannot be built for images of {size}: {re.sub(chr(27) + '[^m]*m', '', reason)}") from error
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _application(name: str) -> Callable[..., Any]:
-    return functools.partial(tables.Lazy("models.applications:application"), name.removeprefix(tables.KERAS))

@@ -1,4 +1,4 @@
-"""CIFAR-10.
+"""CIFAR-10 and CIFAR-100.
 
 Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """
@@ -12,10 +12,19 @@ def cifar10(data_dir: str | None = None) -> Dataset:
     Training images are flipped, and cropped after padding by 4; all are normalised by ImageNet's mean and deviation, as in
     the paper.
     """
-    train, test, note = from_tfds.read("cifar10", data_dir, "https://www.cs.toronto.edu/~kriz/")
+    return _cifar("cifar10", 10, data_dir)
+
+
+def cifar100(data_dir: str | None = None) -> Dataset:
+    """Returns as many images of a hundred classes, treated as those of CIFAR-10. It is not in the paper."""
+    return _cifar("cifar100", 100, data_dir)
+
+
+def _cifar(name: str, classes: int, data_dir: str | None) -> Dataset:
+    train, test, note = from_tfds.read(name, data_dir, "https://www.cs.toronto.edu/~kriz/")
     return Dataset(
-        name="cifar10",
-        classes=10,
+        name=name,
+        classes=classes,
         train=train,
         test=test,
         preprocessing=Preprocessing(scale=255, mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225)),
