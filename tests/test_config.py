@@ -265,6 +265,7 @@ OUT_OF_RANGE = {
         "weight_decay": (-0.1, *NO_NUMBERS),
         "warmup_epochs": (-0.1, *NO_NUMBERS),
         "precision": ("float16", "", None),
+        "augmentation": ("flip", "", None),
     },
     Config: {
         "dataset": ("", "imagenet", None),

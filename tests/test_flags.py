@@ -34,6 +34,7 @@ GIVEN = {
     "weight_decay": ("0.01", 0.01),
     "warmup_epochs": ("2", 2.0),
     "precision": ("mixed_float16", "mixed_float16"),
+    "augmentation": ("resized_crop", "resized_crop"),
     "devices": ("2", 2),
     "jit_compile": ("true", "true"),
     "sync_batch_norm": ("true", True),

@@ -427,7 +427,7 @@ def test_interrupted_run_is_not_complete(tmp_path, capfd, monkeypatch):
     "flags, rule, received",
     [
         ("--method=prune", "method must be one of random, magnitude, snip, grasp, grasp_abs, synflow, dense", "'prune'"),
-        ("--dataset=imagenet", "dataset must be one of digits, mnist, cifar10, cifar100", "'imagenet'"),
+        ("--dataset=imagenet", "dataset must be one of digits, mnist, cifar10, cifar100, tiny_imagenet", "'imagenet'"),
         ("--model=lenet", "model must be one of lenet_300_100, convnet, resnet20, resnet18", "'lenet'"),
         ("--sparsity=1", "sparsity is the fraction of weights removed and must be in [0, 1)", "1.0"),
         ("--sparsity=-0.1", "sparsity is the fraction of weights removed and must be in [0, 1)", "-0.1"),

@@ -16,6 +16,7 @@ from tf_pruneinit.errors import UsageError
 SCOPES = ("global", "layerwise", "erk")
 ACCUMULATE = ("scores", "gradients")
 SCORE_PRECISIONS = ("float32", "float64")
+AUGMENTATIONS = ("default", "none", "crop", "resized_crop")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 JIT_COMPILE = ("auto", "true", "false")
 MAX_SEED = 2**31 - 1
@@ -127,6 +128,11 @@ class Train:
     weight_decay: float = option(1e-4, "factor of the L2 term, of every parameter")
     warmup_epochs: float = option(0.0, "epochs over which the rate grows linearly from 0")
     precision: str = option("float32", "arithmetic of the training step", choices=PRECISIONS)
+    augmentation: str = option(
+        "default",
+        "of training images: the dataset's own, none, flip and crop after padding by 4, or flip and random resized crop",
+        choices=AUGMENTATIONS,
+    )
 
     def __post_init__(self):
         _normalise(self)
@@ -148,6 +154,7 @@ class Train:
         _require_number("weight_decay", self.weight_decay, 0)
         _require_number("warmup_epochs", self.warmup_epochs, 0)
         tables.require_known(self.precision, PRECISIONS, "precision")
+        tables.require_known(self.augmentation, AUGMENTATIONS, "augmentation")
 
 
 @dataclasses.dataclass(frozen=True)

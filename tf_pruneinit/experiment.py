@@ -38,7 +38,7 @@ def run(config: Config, execution: Execution, console: Console) -> runs.Run | No
     if place()[1] > 1:
         console.line(f"worker {place()[0]} of {place()[1]}: waits for the others")
     workers = Workers(devices.strategy(execution.devices))
-    dataset = datasets.load(config.dataset, execution.data_dir)
+    dataset = datasets.load(config.dataset, execution.data_dir).augmented(config.train.augmentation)
     weights_seed = seeds.derive(config.seed, "weights")
     model = models.build(config.model, dataset.input_shape, dataset.classes, weights_seed, precision=config.train.precision)
     _require_within(execution.snapshot_steps, training.total_steps(config.train, len(dataset.train)))

@@ -4,11 +4,15 @@ Those of the paper are marked so (Frankle, Dziugaite, Roy, Carbin, "Pruning Neur
 Missing the Mark?", ICLR 2021, appendix); the others are chosen here to converge on two cores.
 """
 
+import dataclasses
+
 from tf_pruneinit import tables
 from tf_pruneinit.config import Train
 
 _CIFAR = Train(epochs=160, learning_rate_drops=(80, 120))
 _SMALL = Train(epochs=20, learning_rate_drops=(10, 15))
+
+_TINY = Train(epochs=200, batch_size=256, learning_rate=0.2, learning_rate_drops=(100, 150), warmup_epochs=5)
 
 RECIPES = {
     ("digits", "lenet_300_100"): Train(epochs=100, batch_size=64, momentum=0.0, weight_decay=0.0),
@@ -28,6 +32,8 @@ RECIPES = {
     ("cifar100", "vgg11"): _CIFAR,
     ("cifar100", "vgg16"): _CIFAR,
     ("cifar100", "vgg19"): _CIFAR,
+    ("tiny_imagenet", "resnet18"): dataclasses.replace(_TINY, augmentation="resized_crop"),  # the paper's
+    ("tiny_imagenet", "resnet18_modified"): _TINY,  # the paper's
 }
 
 

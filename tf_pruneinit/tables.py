@@ -128,6 +128,9 @@ DATASETS = {
     "mnist": Dataset(Lazy("datasets.mnist:mnist"), "28x28 handwritten digits (TFDS)", "lenet_300_100"),
     "cifar10": Dataset(Lazy("datasets.cifar:cifar10"), "32x32 colour images of ten classes (TFDS)", "resnet20"),
     "cifar100": Dataset(Lazy("datasets.cifar:cifar100"), "32x32 colour images of a hundred classes (TFDS)", "resnet20"),
+    "tiny_imagenet": Dataset(
+        Lazy("datasets.tiny_imagenet:tiny_imagenet"), "64x64 colour images of 200 classes (yours)", "resnet18_modified"
+    ),
 }
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tf_pruneinit import datasets
-from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, Split
+from tf_pruneinit.config import AUGMENTATIONS
+from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, RandomResizedCrop, Split
 from tf_pruneinit.errors import UsageError
 
 RNG = np.random.default_rng(0)
@@ -78,6 +79,40 @@ class TestAugmentation:
         np.testing.assert_array_equal(Augmentation()(tf.constant(IMAGES), tf.constant(draws)), IMAGES)
 
 
+class TestRandomResizedCrop:
+    def test_enlarges_the_part_that_is_drawn(self, mode):
+        images = np.random.default_rng(0).integers(0, 256, (60, 12, 10, 3)).astype(np.uint8)
+        crop = RandomResizedCrop()
+        draws = crop.draws(np.random.default_rng(1), len(images))
+        got = mode(crop)(tf.constant(images), tf.constant(draws))
+        assert (got.shape, got.dtype) == (images.shape, tf.float32)
+        for image, found, (flip, down, across, *fractions) in zip(images, got, draws, strict=True):
+            height, width = (max(round(float(f) * n), 1) for f, n in zip(fractions, (12, 10), strict=True))
+            top, left = int(down * (12 - height + 1)), int(across * (10 - width + 1))
+            expected = tf.image.resize(image[top : top + height, left : left + width], (12, 10))
+            np.testing.assert_allclose(found, expected[:, ::-1] if flip else expected, atol=1e-3)
+
+    def test_draws_are_of_the_area_and_ratio_asked_for(self):
+        flips, downs, acrosses, heights, widths = RandomResizedCrop().draws(np.random.default_rng(0), 20_000).T
+        areas, ratios = heights * widths, widths / heights
+        assert 0.1 - 1e-6 < areas.min() < 0.11 < 0.99 < areas.max() <= 1
+        assert 0.8 - 1e-6 < ratios.min() < 0.81 < 1.24 < ratios.max() < 1.25 + 1e-6
+        # Parts that do not fit, large ones, are drawn again: below there is the same density everywhere.
+        counts, _ = np.histogram(areas, bins=7, range=(0.1, 0.8))
+        np.testing.assert_allclose(counts, counts.mean(), rtol=0.07)
+        np.testing.assert_allclose(np.log(ratios[areas < 0.8]).mean(), 0, atol=0.005)
+        np.testing.assert_allclose([flips.mean(), downs.mean(), acrosses.mean()], 0.5, atol=0.015)
+        assert set(flips) == {0, 1}
+
+    def test_what_never_fits_is_the_whole_image(self):
+        images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)).astype(np.uint8)
+        crop = RandomResizedCrop(area=(0.99, 1), ratio=(3, 4))
+        draws = crop.draws(np.random.default_rng(1), 4)
+        assert (draws[:, 3:] == 1).all()
+        draws[:, 0] = 0
+        np.testing.assert_array_equal(crop(tf.constant(images), tf.constant(draws)), images)
+
+
 class TestSplit:
     def test_knows_its_size_the_shape_of_an_image_and_its_labels(self):
         assert (len(SPLIT), SPLIT.shape, SPLIT.label_range) == (6, (5, 7, 3), (0, 2))
@@ -120,6 +155,16 @@ class TestDataset:
         assert sorted(chosen) == list(range(6))
         np.testing.assert_array_equal(images, COLOUR(IMAGES[chosen]))
         np.testing.assert_array_equal(labels, SPLIT.labels[chosen])
+
+
+def test_augmentation_of_a_dataset_is_its_own_or_another():
+    own = Dataset("toy", 3, SPLIT, SPLIT, COLOUR, Augmentation(pad=1))
+    assert own.augmented("default") is own
+    others = {"none": Augmentation(), "crop": Augmentation(flip=True, pad=4), "resized_crop": RandomResizedCrop()}
+    assert {how: own.augmented(how) for how in others} == {
+        how: dataclasses.replace(own, augmentation=augmentation) for how, augmentation in others.items()
+    }
+    assert set(AUGMENTATIONS) == {"default", *others}
 
 
 class TestScoringBatches:
@@ -370,5 +415,5 @@ class TestBalancedSample:
 
 
 def test_an_unknown_dataset_is_refused():
-    with pytest.raises(UsageError, match=r"dataset must be one of digits, mnist, cifar10, cifar100; got 'svhn'"):
+    with pytest.raises(UsageError, match=r"dataset must be one of digits, mnist, cifar10, cifar100, tiny_imagenet; got 'svhn'"):
         datasets.load("svhn")

@@ -1,6 +1,7 @@
 """Labelled images as bytes, how they are preprocessed and augmented, and class-balanced samples of them."""
 
 import dataclasses
+import math
 import numbers
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,59 @@ class Augmentation:
 
 
 @dataclasses.dataclass(frozen=True)
+class RandomResizedCrop:
+    """A horizontal flip of half the images, and a random part of each, enlarged to its size (bilinear).
+
+    Attributes:
+      area: of the part, as a fraction of the image's: from, to; uniform.
+      ratio: its width by its height: from, to; the logarithm is uniform.
+
+    Szegedy et al., "Going Deeper with Convolutions", CVPR 2015.
+    """
+
+    area: tuple[float, float] = (0.1, 1.0)
+    ratio: tuple[float, float] = (0.8, 1.25)
+
+    def draws(self, generator: np.random.Generator, count: int) -> np.ndarray:
+        """Returns what is random of each of `count` images: float32 (count, 5), flip; place down and across, of all that there
+        are; height and width as fractions of the image's, which is the whole of it where no part of ten fits.
+        """
+        flips = generator.integers(0, 2, (count, 1))
+        places = generator.random((count, 2))
+        sizes = np.ones((count, 2))
+        for _ in range(10):
+            areas = generator.uniform(*self.area, count)
+            ratios = np.exp(generator.uniform(math.log(self.ratio[0]), math.log(self.ratio[1]), count))
+            drawn = np.stack([np.sqrt(areas / ratios), np.sqrt(areas * ratios)], axis=1)
+            fits = (sizes == 1).all(axis=1) & (drawn <= 1).all(axis=1)
+            sizes = np.where(fits[:, None], drawn, sizes)
+        return np.concatenate([flips, places, sizes], axis=1).astype(np.float32)
+
+    def __call__(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        """Returns the images (batch, height, width, channels), as the draws (batch, 5) have them, in float32."""
+        flip, down, across, height, width = tf.unstack(draws, axis=1)
+        images = _resized(tf.cast(images, tf.float32), 1, down, height, tf.zeros_like(flip))
+        return _resized(images, 2, across, width, flip)
+
+
+def _resized(images: tf.Tensor, axis: int, place: tf.Tensor, fraction: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
+    """Whole pixels of each image along an axis, so large a fraction of them, stretched to all: (batch, ...)."""
+    count = images.shape[axis]
+    size = tf.maximum(tf.round(fraction * count), 1)
+    first = tf.floor(place * (count - size + 1))
+    # Where the middles of the new pixels are among the old ones.
+    at = (tf.range(count, dtype=tf.float32) + 0.5) / count
+    at = tf.where(flip[:, None] == 1, 1 - at, at) * size[:, None] - 0.5
+    at = tf.clip_by_value(at, 0, size[:, None] - 1) + first[:, None]
+    low = tf.floor(at)
+    shape = [-1, count, 1, 1] if axis == 1 else [-1, 1, count, 1]
+    share = tf.reshape(at - low, shape)
+    low = tf.cast(low, tf.int32)
+    ends = [tf.gather(images, place, axis=axis, batch_dims=1) for place in (low, tf.minimum(low + 1, count - 1))]
+    return ends[0] * (1 - share) + ends[1] * share
+
+
+@dataclasses.dataclass(frozen=True)
 class Dataset:
     """Images to train on, images to test on, and what is done to them.
 
@@ -104,7 +158,7 @@ class Dataset:
     train: "Split | Stream"
     test: "Split | Stream"
     preprocessing: Preprocessing
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation | RandomResizedCrop = Augmentation()
     note: str = ""
 
     def __post_init__(self):
@@ -114,6 +168,12 @@ class Dataset:
             low, high = split.label_range
             if low < 0 or high >= self.classes:
                 raise UsageError(f"{self.name}'s {name} labels must be in [0, {self.classes}); got {low} to {high}")
+
+    def augmented(self, how: str) -> "Dataset":
+        """Returns the dataset with another augmentation: "default" (its own), "none", "crop" or "resized_crop"."""
+        others: dict[str, Augmentation | RandomResizedCrop]
+        others = {"none": Augmentation(), "crop": Augmentation(flip=True, pad=4), "resized_crop": RandomResizedCrop()}
+        return self if how == "default" else dataclasses.replace(self, augmentation=others[how])
 
     @property
     def input_shape(self) -> tuple[int, ...]:

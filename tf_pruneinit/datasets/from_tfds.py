@@ -14,39 +14,43 @@ from tf_pruneinit.errors import UsageError
 _PROBE_SECONDS = 10
 
 
-def read(name: str, data_dir: str | None, source: str) -> tuple[Split, Split, str]:
+def read(name: str, data_dir: str | None, source: str | None = None, test: str = "test") -> tuple[Split, Split, str]:
     """Returns the training split, the test split, and a note on this copy of the data, of a dataset of TFDS.
 
     Args:
-      name: TFDS's name of a dataset with the splits "train" and "test" and the features "image", all of one shape, and "label".
+      name: TFDS's name of a dataset with the split "train" and the features "image", all of one shape, and "label".
       data_dir: as `stream` has it.
       source: likewise.
+      test: the split to test on.
 
     Raises:
       UsageError: as `stream` does, and if a file cannot be read.
     """
-    train, test = (stream(name, split, data_dir, source) for split in ("train", "test"))
-    return train.take(np.arange(len(train))), test.take(np.arange(len(test))), _note(train.builder)
+    streams = [stream(name, split, data_dir, source) for split in ("train", test)]
+    training, testing = (one.take(np.arange(len(one))) for one in streams)
+    return training, testing, _note(streams[0].builder)
 
 
 def stream(
     name: str,
     split: str,
     data_dir: str | None,
-    source: str,
+    source: str | None = None,
     *,
     shape: tuple[int, ...] | None = None,
     read: Read = as_decoded,
 ) -> Stream:
     """Returns a split of a dataset of TFDS, to be read as it is used.
 
-    What is not in the data directory is downloaded there, with progress, if its source answers.
+    What is not in the data directory is downloaded there, with progress, if its source answers, or prepared from what the user
+    has put below it.
 
     Args:
       name: TFDS's name of a dataset with the features "image" and "label".
       split: as `Stream` has it.
       data_dir: TFDS's data directory; None means TFDS_DATA_DIR, or ~/tensorflow_datasets.
-      source: an address that the dataset is downloaded from, asked before a download is begun.
+      source: an address that the dataset is downloaded from, asked before a download is begun; None means that there is none,
+        and the builder's `MANUAL_FILES` are looked for in TFDS's folder for those.
       shape: of an image that `read` returns; None means the one that TFDS says all images have.
       read: as `Stream` has it.
 
@@ -58,7 +62,11 @@ def stream(
     try:
         builder = tfds.builder(name, data_dir=data_dir)
         if not builder.data_path.exists():
-            _download(builder, name, source)
+            if source:
+                _require_answer(builder, name, source)
+            else:
+                _require_files(builder, name)
+            builder.download_and_prepare()
         found = Stream(builder, split, shape or builder.info.features["image"].shape, read)
         len(found)  # There is such a split.
         return found
@@ -68,7 +76,7 @@ def stream(
         raise unreadable(name, data_dir or "TFDS's data directory", error) from error
 
 
-def _download(builder: Any, name: str, source: str) -> None:
+def _require_answer(builder: Any, name: str, source: str) -> None:
     missing = f"{name} is not in {builder.data_path}"
     try:
         # TFDS retries for minutes without a word when there is no network.
@@ -79,7 +87,14 @@ def _download(builder: Any, name: str, source: str) -> None:
         reason = getattr(error, "reason", error)
         raise UsageError(f"{missing}, and cannot be downloaded: {source} does not answer ({reason}); see data_dir") from error
     print(f"{missing}: downloading it from {source}", file=sys.stderr, flush=True)
-    builder.download_and_prepare()
+
+
+def _require_files(builder: Any, name: str) -> None:
+    folder = builder.data_path.parent.parent / "downloads" / "manual"
+    if not any((folder / file).exists() for file in builder.MANUAL_FILES):
+        files = " or ".join(builder.MANUAL_FILES)
+        raise UsageError(f"{name} is not in {builder.data_path}, and cannot be downloaded: put {files} into {folder}")
+    print(f"preparing {name} from {folder}", file=sys.stderr, flush=True)
 
 
 def _note(builder: Any) -> str:
