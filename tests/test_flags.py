@@ -25,6 +25,7 @@ GIVEN = {
     "accumulate": ("gradients", "gradients"),
     "score_precision": ("float64", "float64"),
     "temperature": ("50", 50.0),
+    "ablation": ("shuffle", "shuffle"),
     "epochs": ("9", 9),
     "train_steps": ("11", 11),
     "batch_size": ("32", 32),

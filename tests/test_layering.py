@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parent.parent / PACKAGE
 # files may import each other. `__init__` names the public functions and imports them when they are first used.
 LAYERS = [
     ("__init__", "errors", "files", "preemption", "seeds", "optimizers", "normalisation", "scalars"),
-    ("tables", "ranking", "sparsity", "console", "layers", "exact", "workers", "records", "checkpoints"),
+    ("tables", "ranking", "sparsity", "console", "layers", "exact", "workers", "records", "checkpoints", "ablations"),
     ("config", "connectivity", "datasets", "devices"),
     ("recipes", "runs", "masking", "metrics", "examples"),
     ("callbacks", "models", "scorers", "export", "engine"),
@@ -26,7 +26,7 @@ LAYERS = [
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 
 # All that `--help`, a mistaken flag and a complete run need.
-LIGHT = ["tables", "ranking", "sparsity", "config", "recipes", "runs", "console", "flags", "main", "evaluate"]
+LIGHT = ["tables", "ranking", "ablations", "sparsity", "config", "recipes", "runs", "console", "flags", "main", "evaluate"]
 HEAVY = {"tensorflow", "keras", "tensorflow_datasets", "sklearn"}
 
 

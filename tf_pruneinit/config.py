@@ -13,6 +13,7 @@ from typing import Any
 from tf_pruneinit import tables
 from tf_pruneinit.errors import UsageError
 
+ABLATIONS = ("none", "shuffle", "reinit", "invert")
 SCOPES = ("global", "layerwise", "erk")
 ACCUMULATE = ("scores", "gradients")
 SCORE_PRECISIONS = ("float32", "float64")
@@ -77,6 +78,11 @@ class Prune:
     accumulate: str = option("scores", "what is averaged over batches", choices=ACCUMULATE)
     score_precision: str = option("float32", "arithmetic of one-shot scores (iterative: float64)", choices=SCORE_PRECISIONS)
     temperature: float = option(200.0, "divides the logits in grasp's loss")
+    ablation: str = option(
+        "none",
+        "shuffle what remains in each layer, draw new initial weights, or remove first what the method would keep first",
+        choices=ABLATIONS,
+    )
 
     def __post_init__(self):
         _normalise(self)
@@ -93,6 +99,7 @@ class Prune:
         _require_count("score_batch_size", self.score_batch_size)
         tables.require_known(self.accumulate, ACCUMULATE, "accumulate")
         tables.require_known(self.score_precision, SCORE_PRECISIONS, "score_precision")
+        tables.require_known(self.ablation, ABLATIONS, "ablation")
         remaining = self.min_remaining
         valid = isinstance(remaining, int) and not isinstance(remaining, bool) and remaining >= 0
         _require(valid, "min_remaining must be an integer >= 0", remaining)

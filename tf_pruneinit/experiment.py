@@ -39,8 +39,7 @@ def run(config: Config, execution: Execution, console: Console) -> runs.Run | No
         console.line(f"worker {place()[0]} of {place()[1]}: waits for the others")
     workers = Workers(devices.strategy(execution.devices))
     dataset = datasets.load(config.dataset, execution.data_dir).augmented(config.train.augmentation)
-    weights_seed = seeds.derive(config.seed, "weights")
-    model = models.build(config.model, dataset.input_shape, dataset.classes, weights_seed, precision=config.train.precision)
+    model = _build(config, dataset, seeds.derive(config.seed, "weights"))
     _require_within(execution.snapshot_steps, training.total_steps(config.train, len(dataset.train)))
     _introduce(config, dataset, workers, console)
     clock.lap("data")
@@ -70,6 +69,10 @@ def run(config: Config, execution: Execution, console: Console) -> runs.Run | No
             circumstances = _circumstances(config, execution, workers)
             run.finish({**_outcome(config, dataset, model, record), **circumstances, "seconds": clock.laps})
     return run
+
+
+def _build(config: Config, dataset: datasets.Dataset, seed: int) -> keras.Model:
+    return models.build(config.model, dataset.input_shape, dataset.classes, seed, precision=config.train.precision)
 
 
 @contextlib.contextmanager
@@ -153,7 +156,7 @@ def _prune(config: Config, dataset: datasets.Dataset, model: keras.Model, consol
         return model
     console.line(f"pruning by {prune.method} to sparsity {prune.sparsity:g}, iterations: {prune.iterations}")
     needs_data = tables.METHODS[prune.method].needs_data
-    return pruning.prune(
+    pruned = pruning.prune(
         model,
         prune.method,
         prune.sparsity,
@@ -166,8 +169,15 @@ def _prune(config: Config, dataset: datasets.Dataset, model: keras.Model, consol
         accumulate=prune.accumulate,
         precision=prune.score_precision,
         seed=config.seed,
+        ablation="none" if prune.ablation == "reinit" else prune.ablation,
         on_iteration=_pruning_progress(console),
     )
+    if prune.ablation == "reinit":
+        # As the network was made, masks of ones and all, but from another seed.
+        fresh = _build(config, dataset, seeds.derive(config.seed, "ablation", "reinit"))
+        for variable, new in zip(pruned.trainable_variables, fresh.trainable_variables, strict=True):
+            variable.assign(new)
+    return pruned
 
 
 def _pruning_progress(console: Console) -> Callable[[int, int], None]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 import keras
 import numpy as np
 
-from tf_pruneinit import masking, ranking, tables
+from tf_pruneinit import ablations, masking, ranking, tables
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.examples import Pair
 from tf_pruneinit.scoring import Scorer
@@ -28,6 +28,7 @@ def prune(
     accumulate: str = "scores",
     exclude: Sequence[str] = (),
     min_remaining: int = 0,
+    ablation: str = "none",
     on_iteration: Callable[[int, int], None] | None = None,
 ) -> keras.Model:
     """Returns a copy of a model, same weights, with masks that leave exactly round((1 - sparsity) * total) of them.
@@ -52,13 +53,17 @@ def prune(
       accumulate: as for `score`.
       exclude: patterns of layers that get no mask and are not counted, as for `with_masks`.
       min_remaining: weights that each layer keeps at least, its best ones (all of a layer that has fewer).
+      ablation: "shuffle" puts the weights that remain in each layer in random places, "invert" removes first, in each
+        iteration, what the method would keep first.
       on_iteration: called with (n, N) after each iteration.
 
     Raises:
-      UsageError: as `score`, and for a sparsity, scope, min_remaining or number of iterations out of range.
+      UsageError: as `score`, and for a sparsity, scope, ablation, min_remaining or number of iterations out of range.
     """
     row = tables.lookup(tables.METHODS, method, "method")
     select = tables.lookup(ranking.SCOPES, scope, "scope")
+    tables.require_known(ablation, ("none", "shuffle", "invert"), "ablation")
+    select = ablations.invert(select) if ablation == "invert" else select
     ranking.remaining_count(sparsity, 0)  # Raises for a bad sparsity, before any work.
     total_iterations = row.iterations if iterations is None else iterations
     _require_integer("iterations", total_iterations, 1)
@@ -70,7 +75,7 @@ def prune(
     precision = "float64" if repeats else precision
     scorer = Scorer(model, method, data, precision, options, batch_size, accumulate, exclude, repeats)
     pruned = masking.with_masks(model, exclude)
-    masks = masking.masks(pruned)
+    masks = masks_before = masking.masks(pruned)
     total = sum(mask.size for mask in masks.values())
     left = sum(int(np.count_nonzero(mask)) for mask in masks.values()) / total
     with scorer:
@@ -83,6 +88,8 @@ def prune(
                 scorer.remove(ranking.removed_places(before, masks))
             if on_iteration:
                 on_iteration(n, total_iterations)
+    if ablation == "shuffle":
+        masks = ablations.shuffle(masks, masks_before, seed)
     warn_of_empty_layers(masks)
     masking.set_masks(pruned, masks)
     return pruned
