@@ -38,6 +38,7 @@ def run(config: Config, execution: Execution, console: Console) -> runs.Run | No
     if place()[1] > 1:
         console.line(f"worker {place()[0]} of {place()[1]}: waits for the others")
     workers = Workers(devices.strategy(execution.devices))
+    _what_changes_bits(execution, workers)
     dataset = datasets.load(config.dataset, execution.data_dir).augmented(config.train.augmentation)
     model = _build(config, dataset, seeds.derive(config.seed, "weights"))
     _require_within(execution.snapshot_steps, training.total_steps(config.train, len(dataset.train)))
@@ -138,9 +139,16 @@ def _checkpoint(run: runs.Run, execution: Execution, workers: Workers, console: 
 
 
 def _what_changes_bits(execution: Execution, workers: Workers) -> dict[str, Any]:
+    """Of how a run is made.
+
+    Raises:
+      UsageError: for what does not go together.
+    """
     replicas = execution.devices * workers.count
     sync = execution.sync_batch_norm and replicas > 1
     xla = devices.uses_xla(execution.jit_compile, sync_batch_norm=sync)
+    if sync and xla:
+        raise UsageError("sync_batch_norm needs jit_compile=false: XLA does not compile sums over devices within the network")
     return {"devices": execution.devices, "workers": workers.count, "xla": xla, "sync_batch_norm": sync}
 
 
@@ -228,7 +236,8 @@ def _train(
                 progress.evaluated(record)
         except preemption.Preempted as error:
             step = trainer.checkpoint()
-            raise preemption.Preempted(f"asked to end (SIGTERM); the same command goes on from step {step:,}") from error
+            how = "the same command without overwrite" if execution.overwrite else "the same command"
+            raise preemption.Preempted(f"asked to end (SIGTERM); {how} goes on from step {step:,}") from error
     return found[-1]
 
 
