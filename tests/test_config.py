@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from tf_pruneinit import tables
 from tf_pruneinit.config import (
+    ABLATIONS,
     ACCUMULATE,
+    BATCH_NORM_SCALES,
+    INITIALIZERS,
     MAX_SEED,
     PRECISIONS,
     SCOPES,
@@ -17,12 +20,15 @@ from tf_pruneinit.config import (
     Config,
     Execution,
     Interval,
+    Moment,
     Prune,
     Train,
+    sparsity_after,
 )
 from tf_pruneinit.errors import UsageError
 
 counts = st.integers(1, 10**6)
+moments = st.sampled_from(["end", "end"]) | st.integers(1, 10**6).map(str) | st.integers(1, 200).map("{}ep".format)
 positive = st.floats(0, 1e6, exclude_min=True)
 prunes = st.builds(
     Prune,
@@ -37,6 +43,18 @@ prunes = st.builds(
     accumulate=st.sampled_from(ACCUMULATE),
     score_precision=st.sampled_from(SCORE_PRECISIONS),
     temperature=positive,
+    ablation=st.sampled_from(ABLATIONS),
+    prune_at=st.just("0") | moments,
+    prune_first=st.booleans(),
+    prune_last=st.booleans(),
+)
+rewound = st.builds(
+    Prune,
+    method=st.sampled_from(sorted(tables.METHODS)),
+    prune_at=st.just("end"),
+    rewind_to=st.none() | moments,
+    rounds=st.integers(1, 18),
+    ablation=st.sampled_from(ABLATIONS),
 )
 lengths = st.one_of(
     st.builds(lambda n: {"epochs": n, "steps": None}, counts), st.builds(lambda n: {"epochs": None, "steps": n}, counts)
@@ -57,8 +75,11 @@ configs = st.builds(
     dataset=st.sampled_from(sorted(tables.DATASETS)),
     model=st.sampled_from([*sorted(tables.MODELS), "keras:ResNet50"]),
     seed=st.integers(0, MAX_SEED),
-    prune=st.none() | prunes,
+    prune=st.none() | prunes | rewound,
     train=trains,
+    initializer=st.sampled_from(INITIALIZERS),
+    initializer_deviation=positive,
+    batch_norm_scale=st.sampled_from(BATCH_NORM_SCALES),
 )
 
 
@@ -239,6 +260,114 @@ def test_all_pruned_runs_of_a_seed_share_the_dense_one():
     assert (Config().method, Config().sparsity) == ("dense", 0.0)
 
 
+def after(**options):
+    return Prune("magnitude", prune_at="end", **options)
+
+
+@pytest.mark.parametrize(
+    "prune, name",
+    [
+        (None, "dense"),
+        (Prune("magnitude"), "magnitude"),
+        (Prune("snip", prune_at="1000"), "snip"),
+        (after(), "magnitude_after_training"),
+        (after(rewind_to="end"), "magnitude_after_training"),
+        (after(rewind_to="1000"), "lottery_ticket_rewinding"),
+        (after(rewind_to="0"), "lottery_ticket_rewinding"),
+        (after(rewind_to="2ep", rounds=5), "iterative_lottery_ticket_rewinding"),
+        (after(rounds=5), "iterative_magnitude_after_training"),
+        (Prune("grasp", prune_at="end"), "grasp_after_training"),
+        (Prune("grasp", prune_at="end", rewind_to="9"), "grasp_after_training_rewound"),
+        (Prune("magnitude", prune_at="10ep", rewind_to="9ep"), "magnitude_rewound"),
+    ],
+)
+def test_each_way_to_prune_is_reported_under_a_name_of_its_own(prune, name):
+    config = Config(prune=prune)
+    assert config.method == name
+    assert f"-{name}-" in config.address
+
+
+@pytest.mark.parametrize(
+    "a, b",
+    [
+        (Prune(prune_at="5"), Prune(prune_at=5)),
+        (Prune(prune_at="005"), Prune(prune_at="5")),
+        (Prune(prune_at="5ep"), Prune(prune_at="5.0 epochs")),
+        (Prune(prune_at="5e"), Prune(prune_at="5epoch")),
+        (Prune(prune_at="0ep"), Prune()),
+        (Prune(rewind_to="0"), Prune()),
+        (Prune(prune_at="3ep", rewind_to="3ep"), Prune(prune_at="3ep")),
+    ],
+)
+def test_two_ways_to_write_a_moment_are_one_experiment(a, b):
+    assert a == b
+    assert Config(prune=a).address == Config(prune=b).address
+
+
+@pytest.mark.parametrize(
+    "options, rule",
+    [
+        ({"prune_at": "100", "rewind_to": "101"}, "rewind_to must not be later than prune_at \\(100\\); got '101'"),
+        ({"prune_at": "5ep", "rewind_to": "5.5ep"}, "rewind_to must not be later than prune_at \\(5ep\\); got '5.5ep'"),
+        ({"prune_at": "5ep", "rewind_to": "end"}, "rewind_to must not be later than prune_at \\(5ep\\); got 'end'"),
+        ({"rewind_to": "1ep"}, "rewind_to must not be later than prune_at \\(0\\); got '1ep'"),
+        ({"rounds": 2}, "rounds need prune_at, at which each of them prunes, after step 0; got 2"),
+    ],
+)
+def test_moments_that_contradict_each_other_are_refused(options, rule):
+    with pytest.raises(UsageError, match=f"^{rule}$"):
+        Prune(**options)
+
+
+def test_moment_is_a_step_of_a_training():
+    for text, step in [("0", 0), ("7", 7), ("10ep", 100), ("0.55ep", 6), ("end", 100), ("100", 100)]:
+        assert Moment.parse("it", text).step("it", 10, 100) == step
+    for text in ("101", "10.1ep"):
+        with pytest.raises(UsageError, match=f"^it must be at most the 100 steps of training; got '{text}'$"):
+            Moment.parse("it", text).step("it", 10, 100)
+
+
+class TestLineage:
+    def test_pruning_at_initialization_and_dense_training_begin_with_nothing(self):
+        for prune in (None, Prune()):
+            config = Config(prune=prune)
+            assert (config.parent, config.lineage) == (None, [config])
+
+    def test_later_all_of_a_seed_begin_with_the_same_dense_run(self):
+        pruned = [
+            Config(seed=3, prune=Prune(method, sparsity, prune_at=moment, ablation=ablation))
+            for method in tables.METHODS
+            for sparsity in (0.5, 0.9)
+            for moment in ("7", "2ep", "end")
+            for ablation in ABLATIONS
+        ]
+        assert {config.parent for config in pruned} == {Config(seed=3)}
+        assert len({config.address for config in pruned}) == len(pruned)
+
+    def test_rounds_are_runs_that_each_remove_a_fifth(self):
+        config = Config(prune=after(sparsity=sparsity_after(18), rewind_to="0", rounds=18))
+        dense, *rounds = config.lineage
+        assert dense == Config()
+        assert [one.prune.rounds for one in rounds] == list(range(1, 19))
+        paper = [20.0, 36.0, 48.8, 59.0, 67.2, 73.8, 79.0, 83.2, 86.6, 89.3, 91.4, 93.1, 94.5, 95.6, 96.5, 97.2, 97.7, 98.2]
+        assert [round(100 * one.sparsity, 1) for one in rounds] == paper
+        others = [Config(prune=after(sparsity=sparsity_after(n), rewind_to="0", rounds=n)) for n in range(1, 19)]
+        assert rounds == others
+
+    def test_rounds_to_a_sparsity_of_ones_own_remove_as_large_parts(self):
+        _, *rounds = Config(prune=after(sparsity=0.99, rounds=4)).lineage
+        densities = [1 - one.sparsity for one in rounds]
+        assert [round(b / a, 6) for a, b in zip([1, *densities], densities, strict=False)] == [round(0.01**0.25, 6)] * 4
+
+    @pytest.mark.parametrize(
+        "ablation, before", [("none", "none"), ("shuffle", "none"), ("reinit", "none"), ("invert", "invert")]
+    )
+    def test_rounds_are_inverted_each_and_otherwise_changed_in_the_end(self, ablation, before):
+        _, *rounds, last = Config(prune=after(sparsity=0.5, rounds=3, ablation=ablation)).lineage
+        assert {one.prune.ablation for one in rounds} == {before}
+        assert last.prune.ablation == ablation
+
+
 INFINITY, NAN = float("inf"), float("nan")
 NO_COUNTS = (0, -1, 1.5, "3", True)
 NO_NUMBERS = (NAN, INFINITY, -INFINITY, "0.5", True, None, [])
@@ -255,6 +384,10 @@ OUT_OF_RANGE = {
         "accumulate": ("", "sum", None),
         "score_precision": ("float16", "", None),
         "temperature": (0, -1, *NO_NUMBERS),
+        "ablation": ("", "Shuffle", None),
+        "prune_at": ("", "-1", "1.5", "ep", "5x", "-5ep", "1e9ep", "End", "5 000", None, True, 1.5, "9" * 20),
+        "rewind_to": ("", "-1", "5x", "begin", "1", "1ep", "end", True),
+        "rounds": (*NO_COUNTS, 2, None),
     },
     Train: {
         "epochs": (*NO_COUNTS, None),
@@ -271,6 +404,9 @@ OUT_OF_RANGE = {
         "dataset": ("", "imagenet", None),
         "model": ("", "lenet", None, 3, "keras:"),
         "seed": (-1, MAX_SEED + 1, 0.5, "0", True, None),
+        "initializer": ("", "zeros", None),
+        "initializer_deviation": (0, -1, *NO_NUMBERS),
+        "batch_norm_scale": ("", "1", None),
     },
     Execution: {
         "devices": (*NO_COUNTS, None),

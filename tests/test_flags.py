@@ -26,6 +26,14 @@ GIVEN = {
     "score_precision": ("float64", "float64"),
     "temperature": ("50", 50.0),
     "ablation": ("shuffle", "shuffle"),
+    "prune_at": ("100", "100"),
+    "rewind_to": ("3ep", "3ep"),
+    "rounds": ("3", 3),
+    "prune_first": ("false", False),
+    "prune_last": ("false", False),
+    "initializer": ("normal", "normal"),
+    "initializer_deviation": ("0.1", 0.1),
+    "batch_norm_scale": ("ones", "ones"),
     "epochs": ("9", 9),
     "train_steps": ("11", 11),
     "batch_size": ("32", 32),
@@ -44,6 +52,12 @@ GIVEN = {
     "workdir": ("elsewhere", "elsewhere"),
     "data_dir": ("data", "data"),
     "overwrite": ("true", True),
+}
+
+NEEDED = {
+    "rewind_to": ["--prune_at=end"],
+    "rounds": ["--prune_at=end"],
+    "initializer_deviation": ["--initializer=normal"],
 }
 
 
@@ -70,8 +84,9 @@ def test_every_field_has_a_flag_and_every_flag_a_field():
 @pytest.mark.parametrize("flag", GIVEN)
 def test_flag_sets_its_field_and_no_other(flag):
     typed, value = GIVEN[flag]
-    method = "--method=grasp"  # It reads every option of pruning.
-    before, after = experiment(method), experiment(method, f"--{flag}={typed}")
+    # Grasp reads every option of pruning; and some flags mean something only together with others.
+    given = ["--method=grasp", "--sparsity=0.9", *NEEDED.get(flag, ())]
+    before, after = experiment(*given), experiment(*given, f"--{flag}={typed}")
     before, after = (options_of(c, c.prune, c.train, e) for c, e in (before, after))
     assert after[flag] == value
     also = {"train_steps": {"epochs"}, "dataset": set(options_of(Train())), "model": set(options_of(Train()))}.get(flag, set())
@@ -101,6 +116,13 @@ def test_steps_take_the_place_of_epochs():
     assert (found.train.epochs, found.train.steps) == (None, 5)
     with pytest.raises(UsageError, match="one of epochs and train_steps must be given, and not both"):
         experiment("--train_steps=5", "--epochs=1")
+
+
+def test_rounds_remove_a_fifth_each_unless_a_sparsity_is_given():
+    after = ("--method=magnitude", "--prune_at=end")
+    assert experiment(*after, "--rounds=3")[0].sparsity == 0.488
+    assert experiment(*after, "--rounds=1")[0].sparsity == experiment(*after)[0].sparsity == 0.9
+    assert experiment(*after, "--rounds=3", "--sparsity=0.8")[0].sparsity == 0.8
 
 
 def test_dense_prunes_nothing():

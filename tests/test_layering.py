@@ -19,7 +19,7 @@ LAYERS = [
     ("recipes", "runs", "masking", "metrics", "examples"),
     ("callbacks", "models", "scorers", "export", "engine"),
     ("flags", "scoring", "training"),
-    ("pruning",),
+    ("pruning", "results", "progress"),
     ("experiment",),
     ("main", "evaluate"),
 ]

@@ -28,6 +28,7 @@ EXPERIMENTS = {
     "snip": ("--sparsity=0.9",),
     "loss scale": ("--method=magnitude", "--precision=mixed_float16"),
     "two replicas": ("--method=random", "--model=convnet", "--devices=2"),
+    "rounds": ("--method=magnitude", "--prune_at=end", "--rewind_to=5", "--rounds=2"),
 }
 KILLS = 8
 
@@ -90,8 +91,7 @@ class Runner:
 
     @property
     def path(self) -> pathlib.Path:
-        (path,) = self.workdir.iterdir()
-        return path
+        return run_in(self.workdir)
 
     def require_end(self, expected, *more) -> None:
         """The same command goes on to the bits that are expected, and nothing else is left."""
@@ -99,8 +99,19 @@ class Runner:
         assert outcome(self.path) == expected
 
 
+def run_in(workdir) -> pathlib.Path:
+    """The run that was asked for, of it and those that it begins with."""
+    *_, path = sorted(workdir.iterdir(), key=lambda path: path.name.split("-")[2].startswith("iterative"))
+    return path
+
+
 def outcome(path) -> dict:
-    """All that a run has to end with: names of its files, bits of its weights and arrays, records but for the clock."""
+    """All that a run has to end with, and the runs that it begins with."""
+    return {run.name: _outcome(run) for run in path.parent.iterdir()}
+
+
+def _outcome(path) -> dict:
+    """Names of its files, bits of its weights and arrays, records but for the clock."""
     run = runs.Run(str(path))
     clock = {"seconds": 0.0, "examples_per_second": 0.0}
     shown = [file.relative_to(path) for file in pathlib.Path(path).rglob("*") if "tensorboard" not in file.parts]
@@ -128,7 +139,7 @@ def whole(tmp_path_factory) -> dict[str, pathlib.Path]:
         for experiment, workdir in workdirs.items()
     ]
     assert [process.wait() for process in processes] == [0] * len(processes)
-    return {experiment: next(workdir.iterdir()) for experiment, workdir in workdirs.items()}
+    return {experiment: run_in(workdir) for experiment, workdir in workdirs.items()}
 
 
 @pytest.fixture
@@ -183,6 +194,20 @@ def test_killed_while_it_writes_each_of_its_files(runner, expected):
     runner.kill_at("os.rename", "/result.json")
     runner.kill_at("shutil.rmtree", "/checkpoints")
     assert os.listdir(runner.path / runs.CHECKPOINTS)
+    runner.require_end(expected)
+
+
+@pytest.mark.parametrize("experiment", ["rounds"])
+def test_killed_at_the_end_of_each_run_that_it_begins_with(runner, expected):
+    dense, once, twice = sorted(
+        expected, key=lambda name: ["dense", "lottery", "iterative"].index(name.split("-")[2].split("_")[0])
+    )
+    for complete, name in enumerate([dense, once, twice]):
+        runner.kill_at("os.rename", f"/{name}/snapshots/step-{STEPS}.npz")
+        runner.kill_at("open", f"/{name}/saved_model/metadata.json")
+        runner.kill_at("os.rename", f"/{name}/result.json")
+        assert len(list(runner.workdir.glob("*/result.json"))) == complete
+        assert list(runner.workdir.glob(f"{name}/checkpoints/step-*.npz"))
     runner.require_end(expected)
 
 
@@ -294,13 +319,6 @@ class TestSnapshots:
             assert (middle[path] != first[path]).any()
             if path in masks:
                 np.testing.assert_array_equal(last[path] * mask, exported[path].numpy())
-
-    def test_complete_run_without_one_that_is_asked_for_says_so(self, whole, capfd):
-        workdir = whole["snip"].parent
-        assert main.main(argv(workdir, "snip", "--snapshot_steps=0,5")) == 2
-        error = capfd.readouterr().err
-        assert error.count("\n") == 1
-        assert error.endswith("is complete, without a snapshot of step 5; overwrite makes it again\n")
 
 
 def with_dropout():

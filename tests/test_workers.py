@@ -134,6 +134,24 @@ def test_two_workers_train_as_two_devices_do(undisturbed, tmp_path):
             assert all((mine[key] == others[key]).all() for key in mine.files)
 
 
+def test_runs_that_another_begins_with_are_made_together_too(tmp_path):
+    flags = ["--method=magnitude", "--prune_at=end", "--rewind_to=7", "--rounds=2", "--epochs=1"]
+    for code, _, error in ended(start_runs(tmp_path, *flags, "--snapshot_steps=0")):
+        assert (code, error) == (0, "")
+    for code, _, error in ended(start_runs(tmp_path, *flags, "--snapshot_steps=0,9")):
+        assert (code, error) == (0, "")
+    command = [sys.executable, "-m", "tf_pruneinit.main", *RUN, *flags, "--devices=2", f"--workdir={tmp_path / 'one'}"]
+    subprocess.run([*command, "--snapshot_steps=9"], check=True, capture_output=True)
+    assert not (tmp_path / "other").exists()
+    for run in (tmp_path / "chief").iterdir():
+        other = tmp_path / "one" / run.name
+        first, second = (json.loads((path / "result.json").read_text())["weights_sha256"] for path in (run, other))
+        assert first == second
+        for snapshot in (other / "snapshots").iterdir():
+            assert snapshot.read_bytes() == (run / "snapshots" / snapshot.name).read_bytes()
+    assert len(list((tmp_path / "chief").iterdir())) == 3
+
+
 @pytest.mark.parametrize("lost", [0, 1], ids=["chief", "other"])
 def test_a_lost_worker_ends_the_others_and_all_go_on(undisturbed, tmp_path, lost):
     processes = start_runs(tmp_path)

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from typing import Any
 
 from tf_pruneinit import tables
@@ -18,6 +19,8 @@ SCOPES = ("global", "layerwise", "erk")
 ACCUMULATE = ("scores", "gradients")
 SCORE_PRECISIONS = ("float32", "float64")
 AUGMENTATIONS = ("default", "none", "crop", "resized_crop")
+INITIALIZERS = ("default", "normal")
+BATCH_NORM_SCALES = ("default", "uniform", "ones")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 JIT_COMPILE = ("auto", "true", "false")
 MAX_SEED = 2**31 - 1
@@ -57,12 +60,68 @@ def _require_number(name: str, value: Any, low: float, *, above: bool = False) -
     _require(finite and (value > low if above else value >= low), rule, value)
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Moment:
+    """A point of training. They are in order within one unit, and those of the end come after all others.
+
+    Attributes:
+      unit: of the number: 0 steps, 1 epochs, 2 the end.
+      number: how many.
+    """
+
+    unit: int
+    number: float = 0
+
+    @classmethod
+    def parse(cls, name: str, text: Any) -> "Moment":
+        """Returns what is written as `1000` (steps), `2ep` (epochs) or `end`.
+
+        Raises:
+          UsageError: for anything else; `name` is what it is of.
+        """
+        if text == "end":
+            return cls(2)
+        text = str(text) if isinstance(text, int) and not isinstance(text, bool) else text
+        rule = f"{name} must be a step, an epoch as 5ep, or end"
+        found = re.fullmatch(r"(\d+)|(\d+(?:\.\d*)?) ?(?:e|ep|epochs?)", text if isinstance(text, str) else "")
+        _require(found is not None, rule, text)
+        steps, epochs = found.groups()  # type: ignore[union-attr]
+        _require(len(steps or epochs) < 16, rule, text)
+        return cls(0, int(steps or 0)) if steps or not float(epochs) else cls(1, float(epochs))
+
+    def __str__(self) -> str:
+        return ("{}", "{:.10g}ep", "end")[self.unit].format(self.number)
+
+    def is_after(self, other: "Moment") -> bool:
+        """Returns whether this is later than another one, as far as it is known without the length of an epoch."""
+        return self > other if self.unit == other.unit or 2 in (self.unit, other.unit) else other.number == 0
+
+    def step(self, name: str, steps_an_epoch: int, steps: int) -> int:
+        """Returns the step that it is of a training of so many steps.
+
+        Raises:
+          UsageError: if that is after the end; `name` is what it is of.
+        """
+        step = (int(self.number), round(self.number * steps_an_epoch), steps)[self.unit]
+        _require(step <= steps, f"{name} must be at most the {steps} steps of training", str(self))
+        return step
+
+
+def sparsity_after(rounds: int) -> float:
+    """Returns the sparsity when rounds have each removed 20 % of what was left: 1 - 0.8 ** rounds, to ten digits."""
+    return round(1 - 0.8**rounds, 10)
+
+
 @dataclasses.dataclass(frozen=True)
 class Prune:
-    """How a network is pruned at initialization.
+    """When and how a network is pruned: at initialization, later in training, or after it.
+
+    It is trained up to the moment `prune_at`, pruned, and trained again for the whole schedule, from the weights of that moment
+    or of an earlier one (`rewind_to`). In `rounds` this is done again and again, each time with the network that the last round
+    left.
 
     Raises:
-      UsageError: for a value out of its range.
+      UsageError: for a value out of its range, and for values that contradict each other.
     """
 
     method: str = option("snip", "how weights are scored (dense: not pruned)")
@@ -83,6 +142,13 @@ class Prune:
         "shuffle what remains in each layer, draw new initial weights, or remove first what the method would keep first",
         choices=ABLATIONS,
     )
+    prune_at: str = option("0", "when in dense training: a step, an epoch as 5ep, or end; then the whole schedule runs again")
+    rewind_to: str | None = option(
+        None, "step or epoch whose weights what remains goes on with, instead of those it is pruned at"
+    )
+    rounds: int = option(1, "times to train and prune; without sparsity each removes 20 % of what is left")
+    prune_first: bool = option(True, "whether the first layer is pruned and counted")
+    prune_last: bool = option(True, "whether the last layer is pruned and counted")
 
     def __post_init__(self):
         _normalise(self)
@@ -106,12 +172,40 @@ class Prune:
         patterns = isinstance(self.exclude, (tuple, list)) and all(isinstance(name, str) and name for name in self.exclude)
         _require(patterns, "exclude must be names of layers", self.exclude)
         object.__setattr__(self, "exclude", tuple(self.exclude))
+        self._check_moments()
         # An option that the method does not read cannot change the result, so it cannot change the address either.
         unread = [] if method.needs_data else ["examples_per_class", "score_batch_size", "accumulate"]
         unread += [] if "temperature" in method.options else ["temperature"]
         unread += ["score_precision"] if self.iterations > 1 or not method.needs_data else []
         for name in unread:
             object.__setattr__(self, name, getattr(Prune, name))
+
+    def _check_moments(self) -> None:
+        pruned = Moment.parse("prune_at", self.prune_at)
+        object.__setattr__(self, "prune_at", str(pruned))
+        _require_count("rounds", self.rounds)
+        initially = self.prune_at == "0"
+        _require(
+            self.rounds == 1 or not initially, "rounds need prune_at, at which each of them prunes, after step 0", self.rounds
+        )
+        if self.rewind_to is not None:
+            rewound = Moment.parse("rewind_to", self.rewind_to)
+            rule = f"rewind_to must not be later than prune_at ({pruned})"
+            _require(not rewound.is_after(pruned), rule, self.rewind_to)
+            object.__setattr__(self, "rewind_to", None if rewound == pruned else str(rewound))
+
+    @property
+    def name(self) -> str:
+        """What results of this are called: the method, and what is done with it other than at one moment of training.
+
+        Magnitude pruning after training with rewinding is `lottery_ticket_rewinding`, in rounds `iterative_lottery_ticket_...`.
+        """
+        after = self.prune_at == "end"
+        if after and self.rewind_to and self.method == "magnitude":
+            name = "lottery_ticket_rewinding"
+        else:
+            name = self.method + ("_after_training" if after else "") + ("_rewound" if self.rewind_to else "")
+        return f"iterative_{name}" if self.rounds > 1 else name
 
 
 def _is_percentage(sparsity: Any) -> bool:
@@ -177,16 +271,63 @@ class Config:
     seed: int = option(0, "root of every random choice: weights, order of data, augmentation, random scores")
     prune: Prune | None = None
     train: Train = Train()
+    initializer: str = option(
+        "default",
+        "of kernels: the network's own (Kaiming normal in the paper's), or normal, of one deviation",
+        choices=INITIALIZERS,
+    )
+    initializer_deviation: float = option(1.0, "standard deviation of the kernels that initializer=normal draws")
+    batch_norm_scale: str = option(
+        "default",
+        "initial scale of batch norm: the network's own (uniform in the paper's), uniform in (0, 1), or ones",
+        choices=BATCH_NORM_SCALES,
+    )
 
     def __post_init__(self):
+        _normalise(self)
+        tables.require_known(self.initializer, INITIALIZERS, "initializer")
+        _require_number("initializer_deviation", self.initializer_deviation, 0, above=True)
+        tables.require_known(self.batch_norm_scale, BATCH_NORM_SCALES, "batch_norm_scale")
         tables.require_known(self.dataset, tables.DATASETS, "dataset")
         tables.builder(self.model)
         valid = isinstance(self.seed, int) and not isinstance(self.seed, bool) and 0 <= self.seed <= MAX_SEED
         _require(valid, f"seed must be an integer in [0, {MAX_SEED}]", self.seed)
+        # Two ways to say one thing have one address.
+        if self.initializer == "default":
+            object.__setattr__(self, "initializer_deviation", Config.initializer_deviation)
+        if self.batch_norm_scale == "uniform" and not self.model.startswith(tables.KERAS):
+            object.__setattr__(self, "batch_norm_scale", "default")
 
     @property
     def method(self) -> str:
-        return self.prune.method if self.prune else "dense"
+        """The name under which it is reported."""
+        return self.prune.name if self.prune else "dense"
+
+    @property
+    def dense(self) -> "Config":
+        """The dense training that it shares with all other pruned runs of the seed."""
+        return dataclasses.replace(self, prune=None)
+
+    @property
+    def parent(self) -> "Config | None":
+        """The run whose network, at `prune_at`, this one prunes; None for dense training and pruning at initialization."""
+        prune = self.prune
+        if prune is None or prune.prune_at == "0":
+            return None
+        if prune.rounds == 1:
+            return self.dense
+        rounds, density = prune.rounds - 1, 1 - prune.sparsity
+        sparsity = round(1 - density ** (rounds / prune.rounds), 10)
+        if math.isclose(prune.sparsity, sparsity_after(prune.rounds), abs_tol=1e-9):
+            sparsity = sparsity_after(rounds)
+        # Masks are shuffled, and weights drawn, when all rounds are over; each of them is inverted.
+        ablation = prune.ablation if prune.ablation == "invert" else "none"
+        return dataclasses.replace(self, prune=dataclasses.replace(prune, rounds=rounds, sparsity=sparsity, ablation=ablation))
+
+    @property
+    def lineage(self) -> "list[Config]":
+        """The run that this one begins with, its child, and so on to this one itself."""
+        return [*(self.parent.lineage if self.parent else ()), self]
 
     @property
     def sparsity(self) -> float:

@@ -2,11 +2,9 @@
 
 import contextlib
 import dataclasses
-import hashlib
+import glob
 import os
-import platform
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -14,94 +12,382 @@ import numpy as np
 import tensorflow as tf
 
 import tf_pruneinit
-from tf_pruneinit import datasets, devices, export, masking, models, preemption, pruning, runs, scalars, seeds, tables, training
-from tf_pruneinit.config import Config, Execution, Interval
-from tf_pruneinit.console import Console, duration
+from tf_pruneinit import (
+    ablations,
+    datasets,
+    devices,
+    export,
+    files,
+    masking,
+    models,
+    preemption,
+    pruning,
+    ranking,
+    results,
+    runs,
+    scalars,
+    seeds,
+    tables,
+    training,
+)
+from tf_pruneinit.config import Config, Execution, Interval, Moment, Prune
+from tf_pruneinit.console import Console
 from tf_pruneinit.errors import RunError, UsageError
+from tf_pruneinit.progress import Clock, TrainingProgress, pruning_progress
 from tf_pruneinit.records import Record
 from tf_pruneinit.workers import Workers, place
 
+Arrays = Mapping[str, np.ndarray]
+
 
 def run(config: Config, execution: Execution, console: Console) -> runs.Run | None:
-    """Prunes at initialization, trains, evaluates and exports; returns the complete run.
+    """Prunes, trains, evaluates and exports a network; returns the complete run.
+
+    A network that is pruned later than at initialization is that of another run, which is made first, as far as it is needed,
+    if it is not in the working directory: all methods and sparsities of a seed share one dense training.
 
     A run that was begun is gone on with from its last checkpoint, to the same bits. Of several workers the chief writes the
     run and returns it; the others return None.
 
     Raises:
-      UsageError: for data that is missing or does not fit, too many devices, a workdir that cannot be written. Nothing is
-        left behind.
+      UsageError: for data that is missing or does not fit, too many devices, a workdir that cannot be written, a step beyond
+        the schedule. Nothing is left behind.
       RunError: if training diverges, memory or disk runs out, or a worker is lost. The run is left incomplete.
       Preempted: if the process is asked to end; a checkpoint is written first.
     """
-    clock = _Clock()
-    if place()[1] > 1:
-        console.line(f"worker {place()[0]} of {place()[1]}: waits for the others")
-    workers = Workers(devices.strategy(execution.devices))
-    _what_changes_bits(execution, workers)
-    dataset = datasets.load(config.dataset, execution.data_dir).augmented(config.train.augmentation)
-    model = _build(config, dataset, seeds.derive(config.seed, "weights"))
-    _require_within(execution.snapshot_steps, training.total_steps(config.train, len(dataset.train)))
-    _introduce(config, dataset, workers, console)
+    clock = Clock()
+    experiment = _Experiment(config, execution, console)
     clock.lap("data")
-    with _failures(os.path.join(execution.workdir, config.address)):
-        if not workers.chief:
-            _follow(config, execution, dataset, model, workers, console)
+    with _failures(experiment.directory(config)):
+        if not experiment.workers.chief:
+            experiment.follow()
             return None
         with runs.open_run(execution.workdir, config, again=execution.overwrite) as run:
-            if run.result is not None:
-                return run  # Another process has completed it while this one started.
-            checkpoint = _checkpoint(run, execution, workers, console)
-            if checkpoint:
-                model = _with_masks(config, model, checkpoint.masks)
-            else:
-                run.begin_again()
-                model = _prune(config, dataset, model, console)
-                run.save_masks(masking.masks(model))
-            console.line(f"\n{masking.summary(model)}\n")
-            clock.lap("prune")
-
-            record = _train(config, execution, dataset, model, run, checkpoint, workers, console)
-            clock.lap("train")
-
-            metadata = {"tf_pruneinit": tf_pruneinit.__version__, **_identity(config), "config": config.to_json()}
-            export.save(model, run.file(runs.SAVED_MODEL), dataset.preprocessing, metadata)
-            clock.lap("export")
-            circumstances = _circumstances(config, execution, workers)
-            run.finish({**_outcome(config, dataset, model, record), **circumstances, "seconds": clock.laps})
+            experiment.make(run, config, experiment.steps, execution.snapshot_steps, clock)
+        experiment.workers.from_chief({})  # There is nothing more to follow.
     return run
 
 
-def _build(config: Config, dataset: datasets.Dataset, seed: int) -> keras.Model:
-    return models.build(config.model, dataset.input_shape, dataset.classes, seed, precision=config.train.precision)
+class _Experiment:
+    """A run and those that it begins with: one network, dataset, seed and schedule."""
 
+    def __init__(self, config: Config, execution: Execution, console: Console):
+        if place()[1] > 1:
+            console.line(f"worker {place()[0]} of {place()[1]}: waits for the others")
+        self._config = config
+        self._execution = execution
+        self._console = console
+        self.workers = Workers(devices.strategy(execution.devices))
+        self._way = _what_changes_bits(execution, self.workers)
+        self._dataset = datasets.load(config.dataset, execution.data_dir).augmented(config.train.augmentation)
+        images = len(self._dataset.train)
+        self.steps = training.total_steps(config.train, images)
+        steps_an_epoch = -(-images // config.train.batch_size)
+        self._pruned_at, self._rewound_to = _steps_of(config.prune, steps_an_epoch, self.steps)
+        if execution.snapshot_steps and execution.snapshot_steps[-1] > self.steps:
+            rule = f"snapshot_steps must be at most the {self.steps} steps of training"
+            raise UsageError(f"{rule}; got {execution.snapshot_steps[-1]}")
+        self._require_possible()
+        self._introduce()
 
-@contextlib.contextmanager
-def _failures(path: str) -> Iterator[None]:
-    """Says in a line what TensorFlow says in many."""
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError as error:
-        if "No space left" in str(error):
-            raise RunError(f"no space is left for {path}") from error
-        raise RunError("out of memory; a smaller batch_size or model needs less") from error
-    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
-        raise RunError("another worker was lost; the same command on all of them goes on from the last checkpoint") from error
+    def directory(self, config: Config) -> str:
+        """Returns where a run is, or will be."""
+        return os.path.join(self._execution.workdir, config.address)
 
+    def make(self, run: runs.Run, config: Config, until: int, snapshots: Collection[int], clock: Clock) -> None:
+        """Takes a run that is open to a step, from where it is; at the last one it is complete."""
+        checkpoint = self._checkpoint(run, config)
+        reached = self.steps if run.result else checkpoint.state["step"] if checkpoint else -1
+        missing = [step for step in sorted(snapshots) if step <= reached and not os.path.exists(run.snapshot(step))]
+        if missing:
+            self._replay(run, config, missing)
+        if run.result is not None or until <= reached < self.steps:
+            return
+        if checkpoint:
+            model = self._masked(config, checkpoint.masks)
+        else:
+            run.begin_again()
+            model = self._start(config, clock)
+            run.save_masks(masking.masks(model))
+        self._console.line(f"\n{masking.summary(model)}\n")
+        clock.lap("prune")
 
-def _introduce(config: Config, dataset: datasets.Dataset, workers: Workers, console: Console) -> None:
-    steps = training.total_steps(config.train, len(dataset.train))
-    counts = f"{len(dataset.train):,} training and {len(dataset.test):,} test images"
-    console.line(f"{config.model} on {config.dataset} ({counts}), seed {config.seed}, {steps:,} steps")
-    if dataset.note:
-        console.line(f"note: {dataset.note}")
-    if not workers.chief:
-        console.line("trains along; worker 0 writes the run")
+        # What may be pruned after training is kept as it then is.
+        last = {self.steps} if config.prune is None or config.prune.prune_at == "end" else set()
+        record = self._train(run, config, model, checkpoint, until, {*snapshots} | last)
+        clock.lap("train")
+        if record is None or until < self.steps:
+            return
 
+        identity = results.identity(config, *((None, None) if config.prune is None else (self._pruned_at, self._rewound_to)))
+        metadata = {"tf_pruneinit": tf_pruneinit.__version__, **identity, "config": config.to_json()}
+        export.save(model, run.file(runs.SAVED_MODEL), self._dataset.preprocessing, metadata)
+        clock.lap("export")
+        outcome = results.outcome(self._dataset, model, record)
+        run.finish({**identity, **outcome, **results.circumstances(config, self._way), "seconds": clock.laps})
 
-def _require_within(snapshot_steps: tuple[int, ...], steps: int) -> None:
-    if snapshot_steps and snapshot_steps[-1] > steps:
-        raise UsageError(f"snapshot_steps must be at most the {steps} steps of training; got {snapshot_steps[-1]}")
+    def follow(self) -> None:
+        """What workers other than the chief do: they train along, from what the chief tells them, and keep nothing."""
+        lineage = self._config.lineage
+        while order := self.workers.from_chief(None):
+            config = lineage[int(order["run"])]
+            model = self._masked(config, {})
+            for variable, value in zip(model.variables, self.workers.from_chief(None).values(), strict=True):
+                variable.assign(value)
+            saving = training.Saving(every=self._every(bool(order["again"])), snapshot_steps=tuple(order["snapshots"].tolist()))
+            trainer = self._trainer(
+                config, model, saving, int(order["until"]), bool(order["again"]), TrainingProgress(self._console)
+            )
+            arrays = self.workers.from_chief(None)
+            if state := {name: value.item() for name, value in self.workers.from_chief(None).items()}:
+                trainer.restore(arrays, state)
+            with preemption.deferred():
+                try:
+                    for _ in trainer.records():
+                        pass
+                except preemption.Preempted as error:
+                    trainer.checkpoint()
+                    raise preemption.Preempted("asked to end (SIGTERM), or another worker was") from error
+
+    def _require_possible(self) -> None:
+        """Raises what pruning would raise, perhaps after hours of training, as far as it is known before."""
+        model, prune = self._build(), self._config.prune
+        if prune:
+            masks = masking.masks(masking.with_masks(model, _excluded(prune, model)))
+            scores = {path: np.zeros(mask.shape, np.float32) for path, mask in masks.items()}
+            ranking.SCOPES[prune.scope](scores, prune.sparsity, min_remaining=prune.min_remaining)
+            self._examples(prune)
+
+    def _introduce(self) -> None:
+        config, dataset = self._config, self._dataset
+        counts = f"{len(dataset.train):,} training and {len(dataset.test):,} test images"
+        self._console.line(f"{config.model} on {config.dataset} ({counts}), seed {config.seed}, {self.steps:,} steps")
+        if dataset.note:
+            self._console.line(f"note: {dataset.note}")
+        if not self.workers.chief:
+            self._console.line("trains along; worker 0 writes the run")
+
+    def _build(self, *purpose: str) -> keras.Model:
+        """The network as it is initialized, with masks of ones."""
+        config = self._config
+        return models.build(
+            config.model,
+            self._dataset.input_shape,
+            self._dataset.classes,
+            seeds.derive(config.seed, *(purpose or ["weights"])),
+            precision=config.train.precision,
+            kernel_deviation=config.initializer_deviation if config.initializer == "normal" else None,
+            batch_norm_scale=config.batch_norm_scale,
+        )
+
+    def _masked(self, config: Config, masks: Arrays) -> keras.Model:
+        """The same with masks where a run prunes."""
+        model = self._build()
+        model = masking.with_masks(model, _excluded(config.prune, model)) if config.prune else model
+        masking.set_masks(model, masks)
+        return model
+
+    def _examples(self, prune: Prune) -> datasets.ScoringBatches | None:
+        if not tables.METHODS[prune.method].needs_data:
+            return None
+        return self._dataset.scoring_batches(prune.examples_per_class, prune.score_batch_size, self._config.seed)
+
+    def _start(self, config: Config, clock: Clock) -> keras.Model:
+        """The network of a run before it is trained: pruned or not, with the weights that training begins with."""
+        prune, parent = config.prune, config.parent
+        if prune is None:
+            return self._build()
+        if parent is None:
+            model = self._build()
+        else:
+            masks, weights = self._of_run(parent, self._pruned_at)
+            clock.lap("parents")
+            model = self._masked(config, masks) if parent.prune else self._build()
+            _set_weights(model, weights)
+        model = self._prune(config, prune, model)
+        if prune.ablation == "shuffle":
+            masks = masking.masks(model)
+            everywhere = {path: np.ones_like(mask) for path, mask in masks.items()}
+            masking.set_masks(model, ablations.shuffle(masks, everywhere, config.seed))
+        if prune.ablation == "reinit":
+            _set_weights(model, _weights(self._build("ablation", "reinit")))
+        elif self._rewound_to is not None:
+            _set_weights(model, self._of_run(config.dense, self._rewound_to)[1])
+        return model
+
+    def _prune(self, config: Config, prune: Prune, model: keras.Model) -> keras.Model:
+        when = f"at step {self._pruned_at:,} " if config.parent else ""
+        what = f"{prune.method} {when}to sparsity {prune.sparsity:g}, iterations: {prune.iterations}"
+        self._console.line(f"pruning by {what}" + (f": {self.directory(config)}" if config.parent else ""))
+        return pruning.prune(
+            model,
+            prune.method,
+            prune.sparsity,
+            self._examples(prune),
+            iterations=prune.iterations,
+            scope=prune.scope,
+            min_remaining=prune.min_remaining,
+            exclude=_excluded(prune, model),
+            temperature=prune.temperature,
+            accumulate=prune.accumulate,
+            precision=prune.score_precision,
+            seed=self._config.seed,
+            ablation="invert" if prune.ablation == "invert" else "none",
+            on_iteration=pruning_progress(self._console),
+        )
+
+    def _of_run(self, config: Config, step: int) -> tuple[Arrays, Arrays]:
+        """Masks and weights of a run at a step; it is made as far as that, if it is not there."""
+        if config.prune is None and step == 0:
+            return {}, _weights(self._build())
+        snapshots = {self._pruned_at} if config.prune else {self._pruned_at, self._rewound_to or 0} - {0}
+        until = max(snapshots)
+        for _ in range(2):
+            run = runs.existing(self._execution.workdir, config)
+            # A run that is trained to the end is to be completed, too.
+            if run and os.path.exists(run.snapshot(step)) and (until < self.steps or run.result is not None):
+                # Another process may be making it again just now.
+                with contextlib.suppress(FileNotFoundError):
+                    masks, weights = run.masks(), files.load_arrays(run.snapshot(step))
+                    if masks is not None and weights is not None:
+                        return masks, weights
+                    files.remove(run.snapshot(step))  # It is damaged.
+            self._console.line(f"first {config.method}, to step {until:,}: {self.directory(config)}")
+            with runs.open_run(self._execution.workdir, config, wait=self._wait(config)) as run:
+                self.make(run, config, until, snapshots, Clock())
+        raise RunError(f"{self.directory(config)} is being changed by another process")
+
+    def _wait(self, config: Config) -> Callable[[], None]:
+        return lambda: self._console.live(f"waits for another process that writes {self.directory(config)}")
+
+    def _checkpoint(self, run: runs.Run, config: Config) -> "_Checkpoint | None":
+        """What a run that was begun can go on from, if there is anything.
+
+        Raises:
+          UsageError: if it was begun in a way that gives other bits.
+        """
+        if run.result is not None:
+            return None
+        masks, found = run.masks(), run.checkpoint()
+        if masks is None or found is None:
+            return None
+        arrays, state = found
+        self._require_same_way(run, config, state.pop("execution"))
+        self._console.line(f"goes on from the checkpoint of step {state['step']:,}")
+        return _Checkpoint(arrays, state, masks)
+
+    def _require_same_way(self, run: runs.Run, config: Config, begun: Mapping[str, Any]) -> None:
+        way = self._way
+        if begun != way:
+            name = next(name for name in way if begun.get(name) != way[name])
+            rule = f"{run.path} was begun with {name} {begun.get(name)} and goes on to the same bits only with that"
+            how = "overwrite" if config == self._config else "its own command with overwrite"
+            raise UsageError(f"{rule}; got {way[name]} ({how} begins again)")
+
+    def _replay(self, run: runs.Run, config: Config, missing: list[int]) -> None:
+        """Trains once more for weights that were not kept, to the same bits, and changes nothing else."""
+        if run.result is not None:
+            self._require_same_way(run, config, results.way_of(run.result))
+        self._console.line(f"trains once more for the weights of step {', '.join(map(str, missing))}: {run.path}")
+        model = self._start(config, Clock())
+        masking.set_masks(model, run.masks() or {})
+        saving = training.Saving(snapshot=run.save_snapshot, snapshot_steps=tuple(missing))
+        trainer = self._begin(config, model, None, saving, max(missing), again=True, progress=TrainingProgress(self._console))
+        for _ in trainer.records():
+            pass
+
+    def _train(
+        self,
+        run: runs.Run,
+        config: Config,
+        model: keras.Model,
+        checkpoint: "_Checkpoint | None",
+        until: int,
+        snapshots: Collection[int],
+    ) -> Record | None:
+        """Trains to a step; returns the last record, which at the end is the one that counts."""
+        saving = training.Saving(
+            checkpoint=lambda step, arrays, state: run.save_checkpoint(step, arrays, state | {"execution": self._way}),
+            every=self._every(),
+            snapshot=run.save_snapshot,
+            snapshot_steps=tuple(sorted(snapshots)),
+        )
+        progress = TrainingProgress(self._console)
+        trainer = self._begin(config, model, checkpoint, saving, until, again=False, progress=progress)
+        found = run.go_on_after(checkpoint.state["recorded"] if checkpoint else 0)
+        write_scalars = scalars.writer(run.file(runs.TENSORBOARD))
+        for record in found:
+            write_scalars(record.step, record.scalars())
+        with preemption.deferred():
+            try:
+                for record in trainer.records():
+                    record = dataclasses.replace(record, method=config.method)
+                    run.append(record)
+                    found.append(record)
+                    write_scalars(record.step, record.scalars())
+                    progress.evaluated(record)
+            except preemption.Preempted as error:
+                step = trainer.checkpoint()
+                how = "the same command without overwrite" if self._execution.overwrite else "the same command"
+                raise preemption.Preempted(f"asked to end (SIGTERM); {how} goes on from step {step:,}") from error
+        return found[-1] if found else None
+
+    def _begin(
+        self,
+        config: Config,
+        model: keras.Model,
+        checkpoint: "_Checkpoint | None",
+        saving: training.Saving,
+        until: int,
+        *,
+        again: bool,
+        progress: TrainingProgress,
+    ) -> training.Training:
+        """A training, of which the other workers are told all that they need for theirs."""
+        if self.workers.count > 1:
+            order = {
+                "run": self._config.lineage.index(config),
+                "until": until,
+                "snapshots": saving.snapshot_steps,
+                "again": again,
+            }
+            self.workers.from_chief({name: np.asarray(value, np.int64) for name, value in order.items()})
+            self.workers.from_chief({str(i): variable.numpy() for i, variable in enumerate(model.variables)})
+        trainer = self._trainer(config, model, saving, until, again, progress)
+        self.workers.from_chief(checkpoint.arrays if checkpoint else {})
+        self.workers.from_chief({name: np.asarray(value) for name, value in (checkpoint.state if checkpoint else {}).items()})
+        if checkpoint and not trainer.restore(checkpoint.arrays, checkpoint.state):
+            raise UsageError(
+                f"the checkpoint in {self.directory(config)} is of another version of this package; overwrite begins again"
+            )
+        return trainer
+
+    def _trainer(
+        self,
+        config: Config,
+        model: keras.Model,
+        saving: training.Saving,
+        until: int,
+        again: bool,
+        progress: TrainingProgress,
+    ) -> training.Training:
+        way = self._way
+        return training.Training(
+            model,
+            self._dataset,
+            config.train,
+            seed=config.seed,
+            saving=saving,
+            until=until,
+            recording=not again,
+            on_progress=progress,
+            devices=way["devices"],
+            jit=way["xla"],
+            sync_batch_norm=way["sync_batch_norm"],
+        )
+
+    def _every(self, again: bool = False) -> Interval:
+        return Interval() if again else Interval.parse("checkpoint_every", self._execution.checkpoint_every)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,31 +397,6 @@ class _Checkpoint:
     arrays: dict[str, np.ndarray]
     state: dict[str, Any]
     masks: dict[str, np.ndarray]
-
-
-def _checkpoint(run: runs.Run, execution: Execution, workers: Workers, console: Console) -> _Checkpoint | None:
-    """What a run that was begun can go on from, if there is anything.
-
-    Raises:
-      UsageError: if it was begun in a way that gives other bits.
-    """
-    masks, found = run.masks(), run.checkpoint()
-    if masks is None or found is None:
-        return None
-    arrays, state = found
-    begun, now = state.pop("execution"), _what_changes_bits(execution, workers)
-    if begun != now:
-        name = next(name for name in now if begun.get(name) != now[name])
-        rule = f"{run.path} was begun with {name} {begun.get(name)} and goes on to the same bits only with that"
-        raise UsageError(f"{rule}; got {now[name]} (overwrite begins again)")
-    missing = [step for step in execution.snapshot_steps if step <= state["step"] and not os.path.exists(run.snapshot(step))]
-    if missing:
-        console.line(
-            f"begins again: the checkpoint is of step {state['step']:,}, beyond the snapshot asked for of {missing[0]:,}"
-        )
-        return None
-    console.line(f"goes on from the checkpoint of step {state['step']:,}")
-    return _Checkpoint(arrays, state, masks)
 
 
 def _what_changes_bits(execution: Execution, workers: Workers) -> dict[str, Any]:
@@ -152,227 +413,55 @@ def _what_changes_bits(execution: Execution, workers: Workers) -> dict[str, Any]
     return {"devices": execution.devices, "workers": workers.count, "xla": xla, "sync_batch_norm": sync}
 
 
-def _with_masks(config: Config, model: keras.Model, masks: dict[str, np.ndarray]) -> keras.Model:
-    model = masking.with_masks(model, config.prune.exclude) if config.prune else model
-    masking.set_masks(model, masks)
-    return model
+def _steps_of(prune: Prune | None, steps_an_epoch: int, steps: int) -> tuple[int, int | None]:
+    """The steps of dense training at which a network is pruned, and whose weights it goes on with.
 
-
-def _prune(config: Config, dataset: datasets.Dataset, model: keras.Model, console: Console) -> keras.Model:
-    prune = config.prune
+    Raises:
+      UsageError: if one is after the end, or the second after the first.
+    """
     if prune is None:
-        return model
-    console.line(f"pruning by {prune.method} to sparsity {prune.sparsity:g}, iterations: {prune.iterations}")
-    needs_data = tables.METHODS[prune.method].needs_data
-    pruned = pruning.prune(
-        model,
-        prune.method,
-        prune.sparsity,
-        dataset.scoring_batches(prune.examples_per_class, prune.score_batch_size, config.seed) if needs_data else None,
-        iterations=prune.iterations,
-        scope=prune.scope,
-        min_remaining=prune.min_remaining,
-        exclude=prune.exclude,
-        temperature=prune.temperature,
-        accumulate=prune.accumulate,
-        precision=prune.score_precision,
-        seed=config.seed,
-        ablation="none" if prune.ablation == "reinit" else prune.ablation,
-        on_iteration=_pruning_progress(console),
-    )
-    if prune.ablation == "reinit":
-        # As the network was made, masks of ones and all, but from another seed.
-        fresh = _build(config, dataset, seeds.derive(config.seed, "ablation", "reinit"))
-        for variable, new in zip(pruned.trainable_variables, fresh.trainable_variables, strict=True):
-            variable.assign(new)
-    return pruned
+        return 0, None
+    pruned = Moment.parse("prune_at", prune.prune_at).step("prune_at", steps_an_epoch, steps)
+    if prune.rewind_to is None:
+        return pruned, None
+    rewound = Moment.parse("rewind_to", prune.rewind_to).step("rewind_to", steps_an_epoch, steps)
+    if rewound > pruned:
+        raise UsageError(f"rewind_to must not be later than prune_at, step {pruned}; got step {rewound}")
+    return pruned, rewound
 
 
-def _pruning_progress(console: Console) -> Callable[[int, int], None]:
-    started = time.perf_counter()
-
-    def show(n: int, iterations: int) -> None:
-        left = (time.perf_counter() - started) / n * (iterations - n)
-        console.live(f"pruning: iteration {n}/{iterations}, {duration(left)} left")
-
-    return show
+def _excluded(prune: Prune, model: keras.Model) -> tuple[str, ...]:
+    """Patterns of the layers that are not pruned and not counted."""
+    paths = [glob.escape(path.rpartition("/")[0]) for path in masking.prunable(model)]
+    return (*prune.exclude, *(() if prune.prune_first else paths[:1]), *(() if prune.prune_last else paths[-1:]))
 
 
-def _train(
-    config: Config,
-    execution: Execution,
-    dataset: datasets.Dataset,
-    model: keras.Model,
-    run: runs.Run,
-    checkpoint: _Checkpoint | None,
-    workers: Workers,
-    console: Console,
-) -> Record:
-    """Trains to the end; returns the last record, which is the one that counts."""
-    way = _what_changes_bits(execution, workers)
-    saving = training.Saving(
-        checkpoint=lambda step, arrays, state: run.save_checkpoint(step, arrays, state | {"execution": way}),
-        every=Interval.parse("checkpoint_every", execution.checkpoint_every),
-        snapshot=run.save_snapshot,
-        snapshot_steps=execution.snapshot_steps,
-    )
-    progress = _TrainingProgress(console)
-    workers.from_chief(masking.masks(model))
-    trainer = _trainer(config, execution, dataset, model, saving, progress, workers)
-    workers.from_chief(checkpoint.arrays if checkpoint else {})
-    workers.from_chief({name: np.asarray(value) for name, value in (checkpoint.state if checkpoint else {}).items()})
-    if checkpoint and not trainer.restore(checkpoint.arrays, checkpoint.state):
-        raise UsageError(f"the checkpoint in {run.path} is of another version of this package; overwrite begins again")
-    found = run.go_on_after(checkpoint.state["recorded"] if checkpoint else 0)
-    write_scalars = scalars.writer(run.file(runs.TENSORBOARD))
-    for record in found:
-        write_scalars(record.step, _scalars(record))
-    with preemption.deferred():
-        try:
-            for record in trainer.records():
-                run.append(record)
-                found.append(record)
-                write_scalars(record.step, _scalars(record))
-                progress.evaluated(record)
-        except preemption.Preempted as error:
-            step = trainer.checkpoint()
-            how = "the same command without overwrite" if execution.overwrite else "the same command"
-            raise preemption.Preempted(f"asked to end (SIGTERM); {how} goes on from step {step:,}") from error
-    return found[-1]
+def _weights(model: keras.Model) -> dict[str, np.ndarray]:
+    """All that a network has but its masks, by paths."""
+    return {variable.path: variable.numpy() for variable in _variables(model)}
 
 
-def _follow(
-    config: Config, execution: Execution, dataset: datasets.Dataset, model: keras.Model, workers: Workers, console: Console
-) -> None:
-    """What workers other than the chief do: they train along, from what the chief tells them, and keep nothing."""
-    saving = training.Saving(
-        every=Interval.parse("checkpoint_every", execution.checkpoint_every), snapshot_steps=execution.snapshot_steps
-    )
-    model = _with_masks(config, model, workers.from_chief(None))
-    trainer = _trainer(config, execution, dataset, model, saving, _TrainingProgress(console), workers)
-    arrays = workers.from_chief(None)
-    if state := {name: value.item() for name, value in workers.from_chief(None).items()}:
-        trainer.restore(arrays, state)
-    with preemption.deferred():
-        try:
-            for _ in trainer.records():
-                pass
-        except preemption.Preempted as error:
-            trainer.checkpoint()
-            raise preemption.Preempted("asked to end (SIGTERM), or another worker was") from error
+def _set_weights(model: keras.Model, weights: Arrays) -> None:
+    variables = _variables(model)
+    if {variable.path for variable in variables} != set(weights):
+        raise UsageError("the snapshot of another run has other weights than the network, by another version of this package")
+    for variable in variables:
+        variable.assign(weights[variable.path])
 
 
-def _trainer(config, execution, dataset, model, saving, progress, workers) -> training.Training:
-    way = _what_changes_bits(execution, workers)
-    options = {"devices": way["devices"], "jit": way["xla"], "sync_batch_norm": way["sync_batch_norm"]}
-    return training.Training(model, dataset, config.train, seed=config.seed, saving=saving, on_progress=progress, **options)
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    masks = {id(kernel.mask) for kernel in masking.kernels(model).values()}
+    return [variable for variable in model.variables if id(variable) not in masks]
 
 
-class _TrainingProgress:
-    """Shows each call of the compiled function on the live line, and about ten evaluations, or one a minute, as lines."""
-
-    def __init__(self, console: Console):
-        self._console = console
-        self._shown: Record | None = None
-        self._now = training.Progress(0, 0, 0.0, 0.0, None)
-
-    def __call__(self, progress: training.Progress) -> None:
-        self._now = progress
-        self._console.live(
-            f"step {progress.step:,}/{progress.steps:,}  train loss {progress.loss:.4f}  "
-            f"accuracy {progress.accuracy:.2%}{self._left()}"
-        )
-
-    def evaluated(self, record: Record) -> None:
-        steps, shown = self._now.steps, self._shown
-        waited = shown is None or record.step - shown.step >= steps / 10 or record.seconds - shown.seconds > 60
-        if waited or record.step == steps:
-            self._shown = record
-            self._console.line(
-                f"step {record.step:,}/{steps:,}  epoch {record.epoch:.4g}  train loss {record.train_loss:.4f}  "
-                f"test loss {record.loss:.4f}  test accuracy {record.accuracy:.2%}{self._left()}"
-            )
-
-    def _left(self) -> str:
-        return "" if self._now.seconds_left is None else f"  {duration(self._now.seconds_left)} left"
-
-
-def _scalars(record: Record) -> dict[str, float]:
-    return {name: value for name, value in dataclasses.asdict(record).items() if name != "step"}
-
-
-def _identity(config: Config) -> dict[str, Any]:
-    return {
-        "method": config.method,
-        "sparsity_asked": config.sparsity,
-        "dataset": config.dataset,
-        "model": config.model,
-        "seed": config.seed,
-    }
-
-
-def _outcome(config: Config, dataset: datasets.Dataset, model: keras.Model, record: Record) -> dict[str, Any]:
-    summary = masking.summary(model)
-    digest = hashlib.sha256()
-    for variable in model.variables:
-        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
-    return {
-        **_identity(config),
-        "test_accuracy": record.accuracy,
-        "test_loss": record.loss,
-        "dataset_note": dataset.note,
-        "steps": record.step,
-        "epochs": record.epoch,
-        "skipped_steps": record.skipped_steps,
-        "sparsity": summary.sparsity,
-        "effective_sparsity": summary.effective_sparsity,
-        "remaining": summary.remaining,
-        "total": summary.total,
-        "layers": [
-            {
-                "name": layer.name,
-                "shape": list(layer.shape),
-                "total": layer.total,
-                "remaining": layer.remaining,
-                "connected": layer.connected,
-            }
-            for layer in summary.layers
-        ],
-        "exempt": list(summary.exempt),
-        "weights_sha256": digest.hexdigest(),
-    }
-
-
-def _circumstances(config: Config, execution: Execution, workers: Workers) -> dict[str, Any]:
-    """What can change the last bits of a result."""
-    device, *_ = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")
-    way = _what_changes_bits(execution, workers)
-    return {
-        "replicas": way["devices"] * way["workers"],
-        "workers": way["workers"],
-        "xla": way["xla"],
-        "sync_batch_norm": way["sync_batch_norm"],
-        "precision": config.train.precision,
-        "device": tf.config.experimental.get_device_details(device).get("device_name", device.device_type),
-        "threads": tf.config.threading.get_intra_op_parallelism_threads() or devices.cores(),
-        "versions": {
-            "tf_pruneinit": tf_pruneinit.__version__,
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "numpy": np.__version__,
-        },
-    }
-
-
-class _Clock:
-    """Seconds of each stage."""
-
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
-        self.laps: dict[str, float] = {}
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.laps[stage] = round(now - self._last, 3)
-        self._last = now
+@contextlib.contextmanager
+def _failures(path: str) -> Iterator[None]:
+    """Says in a line what TensorFlow says in many."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        if "No space left" in str(error):
+            raise RunError(f"no space is left for {path}") from error
+        raise RunError("out of memory; a smaller batch_size or model needs less") from error
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+        raise RunError("another worker was lost; the same command on all of them goes on from the last checkpoint") from error

@@ -16,7 +16,7 @@ from typing import Any
 from absl import flags
 
 from tf_pruneinit import __version__, tables
-from tf_pruneinit.config import Config, Execution, Prune, Train
+from tf_pruneinit.config import Config, Execution, Prune, Train, sparsity_after
 from tf_pruneinit.errors import HelpRequested, UsageError
 from tf_pruneinit.recipes import recipe
 
@@ -108,7 +108,7 @@ def _help(program: str, purpose: str, groups: Mapping[str, flags.FlagValues]) ->
 
 
 def _entry(name: str, text: str) -> list[str]:
-    indent = 24
+    indent = 26
     width = min(120, max(80, shutil.get_terminal_size().columns))
     first, *rest = text.split("\n")
     wrapped = textwrap.wrap(first, width - indent) or [""]
@@ -152,7 +152,7 @@ def experiment(given: Mapping[str, Any]) -> tuple[Config, Execution]:
     if "steps" in changed and "epochs" not in changed:
         changed["epochs"] = None
     train = dataclasses.replace(recipe(dataset, model), **changed)
-    config = Config(dataset=dataset, model=model, prune=_prune(given), train=train, **_given(Config, given, "seed"))
+    config = Config(**(_given(Config, given) | {"dataset": dataset, "model": model}), prune=_prune(given), train=train)
     return config, Execution(**_given(Execution, given))
 
 
@@ -161,6 +161,8 @@ def _prune(given: Mapping[str, Any]) -> Prune | None:
     options = _given(Prune, given)
     if method != DENSE:
         tables.require_known(method, (*tables.METHODS, DENSE), "method")
+        if options.get("rounds", 1) > 1 and "sparsity" not in options:
+            options["sparsity"] = sparsity_after(options["rounds"])
         return Prune(**options)
     del options["method"]
     if options:
@@ -169,12 +171,12 @@ def _prune(given: Mapping[str, Any]) -> Prune | None:
     return None
 
 
-def _given(options: type, given: Mapping[str, Any], *only: str) -> dict[str, Any]:
+def _given(options: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a dataclass of options that were given, by their own names."""
     values = {}
     for field in dataclasses.fields(options):
         flag = field.metadata.get("flag", field.name)
-        if flag in given and "help" in field.metadata and (not only or field.name in only):
+        if flag in given and "help" in field.metadata:
             value = given[flag]
             if isinstance(value, list):
                 value = tuple(value) if typing.get_type_hints(options)[field.name] == tuple[str, ...] else _numbers(flag, value)

@@ -9,7 +9,7 @@ from tf_pruneinit import flags, runs
 from tf_pruneinit.console import Console, duration, exit_code, start_tensorflow
 from tf_pruneinit.errors import UsageError
 
-PURPOSE = "Prunes a network at initialization, trains it, evaluates it and exports it."
+PURPOSE = "Prunes a network at initialization, or later, trains it, evaluates it and exports it."
 
 
 def command(argv: Sequence[str]) -> None:
@@ -17,10 +17,7 @@ def command(argv: Sequence[str]) -> None:
     config, execution = flags.experiment(flags.parse(argv, PURPOSE, flags.experiment_groups()))
     console = Console()
     run = None if execution.overwrite else runs.completed(execution.workdir, config)
-    if run:
-        missing = [step for step in execution.snapshot_steps if not os.path.exists(run.snapshot(step))]
-        if missing:
-            raise UsageError(f"{run.path} is complete, without a snapshot of step {missing[0]}; overwrite makes it again")
+    if run and all(os.path.exists(run.snapshot(step)) for step in execution.snapshot_steps):
         console.line(_found(run, execution.devices))
     else:
         console.live("starting TensorFlow")

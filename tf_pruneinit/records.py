@@ -22,6 +22,7 @@ class Record:
       seconds: since the start of training.
       examples_per_second: trained on since the record before; evaluation is not counted.
       skipped_steps: how many steps so far the dynamic loss scale of mixed_float16 has skipped.
+      method: what the run is reported as.
     """
 
     step: int
@@ -34,6 +35,11 @@ class Record:
     seconds: float
     examples_per_second: float
     skipped_steps: int = 0
+    method: str = ""
+
+    def scalars(self) -> dict[str, float]:
+        """Returns the numbers that are a function of the step."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in ("step", "method")}
 
 
 def append(path: str, record: Record) -> None:

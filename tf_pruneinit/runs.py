@@ -10,8 +10,9 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from typing import Any, TextIO
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -116,22 +117,34 @@ def completed(workdir: str, config: Config) -> Run | None:
     Raises:
       UsageError: if the directory is that of another configuration.
     """
-    run = Run(os.path.join(workdir, config.address))
-    if not os.path.isdir(run.path):
-        return None
-    _require_same(run, config)
-    if run.result is None:
+    run = existing(workdir, config)
+    if run is None or run.result is None:
         return None
     run.remove_checkpoints()
     return run
 
 
+def existing(workdir: str, config: Config) -> Run | None:
+    """Returns the run of an experiment, complete or begun, or None if there is none; makes nothing.
+
+    Raises:
+      UsageError: if the directory is that of another configuration.
+    """
+    run = Run(os.path.join(workdir, config.address))
+    if not os.path.isdir(run.path):
+        return None
+    _require_same(run, config)
+    return run
+
+
 @contextlib.contextmanager
-def open_run(workdir: str, config: Config, *, again: bool = False) -> Iterator[Run]:
+def open_run(workdir: str, config: Config, *, again: bool = False, wait: Callable[[], None] | None = None) -> Iterator[Run]:
     """Opens the directory of an experiment for writing.
 
     What a run before it left is what the run may go on with: configuration, masks, records, checkpoints and snapshots;
     with `again` the configuration alone.
+
+    While another process is writing the run, `wait` is called once a second; None refuses.
 
     If the user is at fault after all (`UsageError`), a directory that was made for this run is removed again.
 
@@ -144,9 +157,7 @@ def open_run(workdir: str, config: Config, *, again: bool = False) -> Iterator[R
         try:
             if not made:
                 _require_same(run, config)
-            os.makedirs(run.path, exist_ok=True)
-            lock = stack.enter_context(open(run.file(_LOCK), "w"))
-            _lock(lock, run)
+            stack.enter_context(_locked(run, wait))
             _require_same(run, config)
             for name in _unfinished(run):
                 files.remove(run.file(name))
@@ -188,11 +199,24 @@ def _unfinished(run: Run) -> list[str]:
     return found
 
 
-def _lock(file: TextIO, run: Run) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UsageError(f"another process is writing {run.path}") from error
+@contextlib.contextmanager
+def _locked(run: Run, wait: Callable[[], None] | None) -> Iterator[None]:
+    """Makes the directory, and within it no other process writes the run."""
+    while True:
+        os.makedirs(run.path, exist_ok=True)
+        with open(run.file(_LOCK), "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if wait is None:
+                    raise UsageError(f"another process is writing {run.path}") from error
+                wait()
+                time.sleep(1)
+            else:
+                # Who held it may have removed the directory.
+                if os.path.exists(run.file(_LOCK)) and os.path.samestat(os.fstat(file.fileno()), os.stat(run.file(_LOCK))):
+                    yield
+                    return
 
 
 def _require_same(run: Run, config: Config) -> None:

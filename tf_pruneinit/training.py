@@ -61,7 +61,7 @@ def total_steps(plan: Train, examples: int) -> int:
 
 
 class Training:
-    """Trains a model in place, to the end of its plan.
+    """Trains a model in place, to the end of its plan or to a step before.
 
     Args:
       model: images -> logits; layers with masks keep them.
@@ -69,6 +69,8 @@ class Training:
       plan: hyper-parameters.
       seed: root of the order of the images and their augmentation.
       saving: what is kept on the way.
+      until: the step after which to stop; None means the plan's last.
+      recording: whether there is to be anything but snapshots; without it the test images are not looked at.
       on_progress: called about twice a second.
       **options: devices, jit and sync_batch_norm of `Engine`.
 
@@ -84,6 +86,8 @@ class Training:
         *,
         seed: int,
         saving: Saving | None = None,
+        until: int | None = None,
+        recording: bool = True,
         on_progress: Callable[[Progress], None] = lambda progress: None,
         **options: Any,
     ):
@@ -92,9 +96,11 @@ class Training:
         self._plan = plan
         self._seed = seed
         self._saving = saving or Saving()
+        self._recording = recording
         self._on_progress = on_progress
         self._engine = Engine(model, dataset, plan, **options)
         self._steps = total_steps(plan, len(dataset.train))
+        self._until = self._steps if until is None else until
         self._steps_an_epoch = math.ceil(len(dataset.train) / plan.batch_size)
         self._position = _Position()
         self._pace = _Pace()
@@ -119,7 +125,7 @@ class Training:
         return position.step
 
     def records(self) -> Iterator[Record]:
-        """Trains; yields a record after each epoch and after the last step, when the model has the weights that it is of.
+        """Trains; yields a record after each epoch and after the plan's last step, when the model has the weights it is of.
 
         Raises:
           RunError: if a loss is not finite (in mixed_float16: many in a row, since the loss scale skips single ones).
@@ -131,15 +137,14 @@ class Training:
         position = self._position
         self._snapshot()
         while True:
-            if position.step > position.recorded and (
-                position.step % self._steps_an_epoch == 0 or position.step == self._steps
-            ):
+            ends = position.step % self._steps_an_epoch == 0 or position.step == self._steps
+            if self._recording and ends and position.step > position.recorded:
                 yield self._evaluate(test)
                 # Only now the record is where it was to go.
                 position.recorded = position.step
                 position.loss = position.right = position.examples = position.training_seconds = 0
             self._end_if_asked()
-            if position.step == self._steps:
+            if position.step >= self._until:
                 break
             self._train_to_the_next_epoch()
         if self._saving.every != Interval():
@@ -151,13 +156,15 @@ class Training:
         for shares in self._engine.epoch(self._seed, epoch, first):
             start = epoch * self._steps_an_epoch + shares.first
             group = range(start, start + shares.batches)
-            while position.step < min(group.stop, self._steps):
+            while position.step < min(group.stop, self._until):
                 end = min(group.stop, position.step + self._engine.steps_a_call, self._next_stop())
                 self._add(self._engine.run(shares, range(position.step - group.start, end - group.start)))
                 self._snapshot()
                 if self._engine.most(self._saving.every.is_due(position.step, time.perf_counter() - self._saved_at)):
                     self.checkpoint()
                 self._end_if_asked()
+            if position.step == self._until:
+                break
 
     def _end_if_asked(self) -> None:
         """All workers end after the same step, whichever of them was asked to."""
@@ -167,7 +174,7 @@ class Training:
     def _next_stop(self) -> int:
         """The next step at which something is kept, or the last."""
         step, every = self._position.step, self._saving.every.steps
-        stops = [self._steps, *(stop for stop in self._saving.snapshot_steps if stop > step)]
+        stops = [self._until, *(stop for stop in self._saving.snapshot_steps if stop > step)]
         return min(stops + ([(step // every + 1) * every] if every else []))
 
     def _snapshot(self) -> None:
@@ -189,11 +196,11 @@ class Training:
                 raise RunError(f"the training loss is not finite by step {position.step}; a lower learning_rate may help")
         position.training_seconds += steps.seconds
         self._pace.trained(steps)
-        left = self._pace.seconds_left(self._steps - position.step, self._steps_an_epoch)
+        left = self._pace.seconds_left(self._until - position.step, self._steps_an_epoch)
         finite = np.isfinite(steps.losses)
         loss = float(steps.losses[finite].mean()) if finite.any() else math.nan
         accuracy = float(steps.right[finite].mean()) / steps.images if finite.any() else 0.0
-        self._on_progress(Progress(position.step, self._steps, loss, accuracy, left))
+        self._on_progress(Progress(position.step, self._until, loss, accuracy, left))
 
     def _evaluate(self, test: Callable[[Any], tf.Tensor]) -> Record:
         position = self._position

@@ -287,3 +287,43 @@ class TestResNet20:
         _, given = values
         images = np.random.default_rng(0).normal(size=(2, *SHAPE)).astype("float32")
         assert np.abs(built["resnet20"](images) - given["logits"]).max() > 1e-2
+
+
+@pytest.mark.parametrize("name", ["convnet", "keras:MobileNetV2"])
+class TestInitialisation:
+    def build(self, name, seed=0, **options):
+        return models.build(name, (32, 32, 3), 10, seed, **options)
+
+    def others(self, model, *endings):
+        return {variable.path: variable.numpy() for variable in model.variables if not variable.path.endswith(endings)}
+
+    @pytest.mark.parametrize("deviation", [0.1, 1.0])
+    def test_normal_draws_all_kernels_with_one_deviation_and_nothing_else(self, name, deviation):
+        model, own = self.build(name, kernel_deviation=deviation), self.build(name)
+        kernels = [kernel.variable.numpy().ravel() for kernel in masking.kernels(model).values()]
+        drawn = np.concatenate(kernels) / deviation
+        assert abs(drawn.mean()) < 4 / np.sqrt(drawn.size)
+        assert abs(drawn.var() - 1) < 6 / np.sqrt(drawn.size)
+        for kernel in kernels:
+            assert abs(kernel.std() / deviation - 1) < 4 / np.sqrt(kernel.size)
+        assert len({kernel[0] for kernel in kernels}) == len(kernels)
+        found, expected = (self.others(one, "kernel") for one in (model, own))
+        assert all((found[path] == expected[path]).all() for path in expected)
+
+    def test_normal_depends_on_the_seed_alone(self, name):
+        first, again, other = (self.build(name, seed, kernel_deviation=1.0) for seed in (0, 0, 1))
+        for path, kernel in masking.kernels(first).items():
+            np.testing.assert_array_equal(kernel.value, masking.kernels(again)[path].value)
+            assert (kernel.value != masking.kernels(other)[path].value).all()
+
+    def test_scales_are_ones_or_uniform_and_nothing_else_changes(self, name):
+        own = self.others(self.build(name), "gamma")
+        for how in ("ones", "uniform"):
+            model = self.build(name, batch_norm_scale=how)
+            scales = [variable.numpy() for variable in model.variables if variable.path.endswith("gamma")]
+            found = np.concatenate(scales)
+            assert (found == 1).all() if how == "ones" else 0 <= found.min() < 0.05 < 0.95 < found.max() <= 1
+            assert how == "ones" or abs(found.mean() - 0.5) < 2 / np.sqrt(12 * found.size) * 2
+            changed = self.others(model, "gamma")
+            assert all((changed[path] == own[path]).all() for path in own)
+        assert len({scale[0] for scale in scales}) == len(scales)

@@ -1,0 +1,93 @@
+"""What result.json and a SavedModel's metadata say of a run: what it is, what came of it, how it was made."""
+
+import hashlib
+import platform
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import tf_pruneinit
+from tf_pruneinit import devices, masking
+from tf_pruneinit.config import Config
+from tf_pruneinit.datasets import Dataset
+from tf_pruneinit.records import Record
+
+
+def identity(config: Config, pruned_at: int | None, rewound_to: int | None) -> dict[str, Any]:
+    """Returns what the experiment is, under the name that it is reported by; the last two are steps of dense training."""
+    prune = config.prune
+    return {
+        "method": config.method,
+        "scores": prune.method if prune else None,
+        "sparsity_asked": config.sparsity,
+        "ablation": prune.ablation if prune else None,
+        "pruned_at": pruned_at,
+        "rewound_to": rewound_to,
+        "rounds": prune.rounds if prune else None,
+        "parent": config.parent.address if config.parent else None,
+        "dataset": config.dataset,
+        "model": config.model,
+        "seed": config.seed,
+    }
+
+
+def outcome(dataset: Dataset, model: keras.Model, record: Record) -> dict[str, Any]:
+    """Returns what came of it, by the last record and the network that it is of."""
+    summary = masking.summary(model)
+    digest = hashlib.sha256()
+    for variable in model.variables:
+        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    return {
+        "test_accuracy": record.accuracy,
+        "test_loss": record.loss,
+        "dataset_note": dataset.note,
+        "steps": record.step,
+        "epochs": record.epoch,
+        "skipped_steps": record.skipped_steps,
+        "sparsity": summary.sparsity,
+        "effective_sparsity": summary.effective_sparsity,
+        "remaining": summary.remaining,
+        "total": summary.total,
+        "layers": [
+            {
+                "name": layer.name,
+                "shape": list(layer.shape),
+                "total": layer.total,
+                "remaining": layer.remaining,
+                "connected": layer.connected,
+            }
+            for layer in summary.layers
+        ],
+        "exempt": list(summary.exempt),
+        "weights_sha256": digest.hexdigest(),
+    }
+
+
+def circumstances(config: Config, way: dict[str, Any]) -> dict[str, Any]:
+    """Returns what can change the last bits: `way` has devices, workers, xla and sync_batch_norm."""
+    device, *_ = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")
+    return {
+        "replicas": way["devices"] * way["workers"],
+        "workers": way["workers"],
+        "xla": way["xla"],
+        "sync_batch_norm": way["sync_batch_norm"],
+        "precision": config.train.precision,
+        "device": tf.config.experimental.get_device_details(device).get("device_name", device.device_type),
+        "threads": tf.config.threading.get_intra_op_parallelism_threads() or devices.cores(),
+        "versions": {
+            "tf_pruneinit": tf_pruneinit.__version__,
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def way_of(result: dict[str, Any]) -> dict[str, Any]:
+    """Returns the `way` that `circumstances` was given."""
+    workers = result["workers"]
+    way = {name: result[name] for name in ("workers", "xla", "sync_batch_norm")}
+    return {"devices": result["replicas"] // workers, **way}
