@@ -52,6 +52,7 @@ GIVEN = {
     "workdir": ("elsewhere", "elsewhere"),
     "data_dir": ("data", "data"),
     "overwrite": ("true", True),
+    "dry_run": ("true", True),
 }
 
 NEEDED = {

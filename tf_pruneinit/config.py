@@ -103,7 +103,7 @@ class Moment:
           UsageError: if that is after the end; `name` is what it is of.
         """
         step = (int(self.number), round(self.number * steps_an_epoch), steps)[self.unit]
-        _require(step <= steps, f"{name} must be at most the {steps} steps of training", str(self))
+        _require(step <= steps, f"{name} must be at most {steps} steps", str(self))
         return step
 
 
@@ -292,11 +292,21 @@ class Config:
         tables.builder(self.model)
         valid = isinstance(self.seed, int) and not isinstance(self.seed, bool) and 0 <= self.seed <= MAX_SEED
         _require(valid, f"seed must be an integer in [0, {MAX_SEED}]", self.seed)
+        self._require_within_training()
         # Two ways to say one thing have one address.
         if self.initializer == "default":
             object.__setattr__(self, "initializer_deviation", Config.initializer_deviation)
         if self.batch_norm_scale == "uniform" and not self.model.startswith(tables.KERAS):
             object.__setattr__(self, "batch_norm_scale", "default")
+
+    def _require_within_training(self) -> None:
+        """Raises what `Moment.step` would, as far as it is known without the length of an epoch."""
+        epochs, steps = self.train.epochs, self.train.steps
+        for name in ("prune_at", "rewind_to") if self.prune else ():
+            text = getattr(self.prune, name)
+            moment = Moment.parse(name, text or "0")
+            _require(moment.unit != 0 or not steps or moment.number <= steps, f"{name} must be at most {steps} steps", text)
+            _require(moment.unit != 1 or not epochs or moment.number <= epochs, f"{name} must be at most {epochs} epochs", text)
 
     @property
     def method(self) -> str:
@@ -418,6 +428,7 @@ class Execution:
     workdir: str = option("runs", "directory that holds a directory for each experiment")
     data_dir: str | None = option(None, "TFDS data directory (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)")
     overwrite: bool = option(False, "make the run again, although it is complete")
+    dry_run: bool = option(False, "say what would be made, and what is there of it, and make nothing")
 
     def __post_init__(self):
         _require_count("devices", self.devices)

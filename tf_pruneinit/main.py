@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tf_pruneinit import flags, runs
+from tf_pruneinit.config import Config
 from tf_pruneinit.console import Console, duration, exit_code, start_tensorflow
 from tf_pruneinit.errors import UsageError
 
@@ -16,6 +17,9 @@ def command(argv: Sequence[str]) -> None:
     """Makes the run that the flags describe, unless it is complete already."""
     config, execution = flags.experiment(flags.parse(argv, PURPOSE, flags.experiment_groups()))
     console = Console()
+    if execution.dry_run:
+        console.line(_plan(config, execution.workdir))
+        return
     run = None if execution.overwrite else runs.completed(execution.workdir, config)
     if run and all(os.path.exists(run.snapshot(step)) for step in execution.snapshot_steps):
         console.line(_found(run, execution.devices))
@@ -27,6 +31,17 @@ def command(argv: Sequence[str]) -> None:
         run = experiment.run(config, execution, console)
         if run:
             console.line("\n" + _summary(run.result or {}, run.path))
+
+
+def _plan(config: Config, workdir: str) -> str:
+    lines = ["would make, in this order:"]
+    for one in config.lineage:
+        run = runs.existing(workdir, one)
+        until = "the end" if one == config or config.prune.prune_at == "end" else config.prune.prune_at  # type: ignore[union-attr]
+        state = "not begun" if run is None else "begun" if run.result is None else "complete"
+        pruned = f" to sparsity {one.sparsity:g}" if one.prune else ""
+        lines.append(f"{one.method}{pruned}, trained to {until}: {os.path.join(workdir, one.address)} ({state})")
+    return "\n".join(lines)
 
 
 def _found(run: runs.Run, devices: int) -> str:
