@@ -10,7 +10,7 @@ import pytest
 from tf_pruneinit import evaluate, flags, main
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "BUILD.md", ROOT / "docs/guide.md", ROOT / "docs/training.md"]
+PAGES = [ROOT / "README.md", ROOT / "BUILD.md", *sorted(ROOT.glob("docs/*.md"))]
 
 
 def blocks(page: pathlib.Path, language: str) -> list[str]:
@@ -18,8 +18,24 @@ def blocks(page: pathlib.Path, language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    lines = [line for page in PAGES for block in blocks(page, "bash") for line in block.splitlines()]
+    """Each command of the pages, with the first value of every loop that it is in."""
+    lines = []
+    for block in (block for page in PAGES for block in blocks(page, "bash")):
+        loops = dict(re.findall(r"for (\w+) in (\S+)", block))
+        lines += [re.sub(r"\$(\w+)", lambda found: loops[found[1]], line) for line in block.splitlines()]  # noqa: B023
     return [part for line in lines for part in re.split(r" && ", line)]
+
+
+def test_rows_of_the_papers_experiments_are_flags_that_go_together():
+    page = (ROOT / "docs/paper.md").read_text()
+    table = page[page.index("## Experiments") : page.index("## Figures")]
+    values = {"METHOD": "grasp", "STEP": "1000", "N": "3", "S": "0.9"}
+    rows = [re.findall(r"`([^`]+)`", line.split("|")[2]) for line in table.splitlines() if line.startswith("|")]
+    assert len(rows) > 20
+    file = f"--flagfile={ROOT}/flags/cifar10_resnet20.flags"
+    for written in (flag for row in rows for flag in row if "=" in flag and "flagfile" not in flag):
+        given = re.sub(r"=([A-Z]+)\b", lambda found: f"={values[found[1]]}", written)
+        flags.experiment(flags.parse(["main", file, *given.split()], main.PURPOSE, flags.experiment_groups()))
 
 
 def test_the_first_two_blocks_are_one_line_each():
@@ -41,9 +57,9 @@ def test_files_that_pages_name_are_there():
         links = re.findall(r"\]\(([^):]+)\)", prose)
         paths = re.findall(r"\b(?:scripts|tests|docs|tf_pruneinit|\.ci)/[\w./]+", page.read_text())
         assert links + paths or page.parent != ROOT
-        links = [link.split("#")[0] for link in links]
-        for name in [*links, *(path.rstrip(".") for path in paths)]:
-            assert (ROOT / name).exists(), f"{page.name} names {name}"
+        named = [page.parent / link.split("#")[0] for link in links] + [ROOT / path.rstrip(".") for path in paths]
+        for path in named:
+            assert path.exists(), f"{page.name} names {path}"
 
 
 def test_python_in_readme_runs(tmp_path, monkeypatch):
@@ -61,7 +77,7 @@ def test_python_in_readme_runs(tmp_path, monkeypatch):
 
 
 def test_python_in_the_guide_runs_and_its_first_block_prunes_and_trains_in_ten_lines(tmp_path, monkeypatch, capsys):
-    first, *others = blocks(PAGES[2], "python")
+    first, *others = blocks(ROOT / "docs/guide.md", "python")
     assert first.count("\n") == 10
     monkeypatch.chdir(tmp_path)
     scope: dict = {}

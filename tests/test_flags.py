@@ -119,6 +119,16 @@ def test_steps_take_the_place_of_epochs():
         experiment("--train_steps=5", "--epochs=1")
 
 
+def test_length_on_the_command_line_takes_the_place_of_the_other_one_in_a_file(tmp_path):
+    for written, typed, expected in (("epochs=3", "train_steps=5", (None, 5)), ("train_steps=5", "epochs=3", (3, None))):
+        (tmp_path / "file").write_text(f"--{written}\n")
+        train = experiment(f"--flagfile={tmp_path}/file", f"--{typed}")[0].train
+        assert (train.epochs, train.steps) == expected
+    (tmp_path / "file").write_text("--epochs=3\n--train_steps=5\n")
+    with pytest.raises(UsageError, match="one of epochs and train_steps must be given, and not both"):
+        experiment(f"--flagfile={tmp_path}/file")
+
+
 def test_rounds_remove_a_fifth_each_unless_a_sparsity_is_given():
     after = ("--method=magnitude", "--prune_at=end")
     assert experiment(*after, "--rounds=3")[0].sparsity == 0.488

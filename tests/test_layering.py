@@ -99,6 +99,7 @@ def test_light_module_imports_no_tensorflow(module):
         ("main", "--min_remaining=-1", 2),
         ("main", "--scope=nonsense", 2),
         ("main", "--exclude=,", 2),
+        ("main", "--dry_run", 0),
         ("evaluate", "--help", 0),
         ("evaluate", "--dataset=nonsense", 2),
     ],

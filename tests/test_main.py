@@ -144,6 +144,22 @@ def test_complete_run_is_found_in_a_new_process_without_tensorflow(finished):
     assert contents(finished) == before
 
 
+def test_dry_run_says_what_is_there_and_makes_nothing(finished, capfd):
+    before = contents(finished)
+    assert call(finished, "--sparsity=0.95", "--dry_run") == 0
+    assert (
+        capfd.readouterr().out
+        == f"would make, in this order:\nsnip to sparsity 0.95, trained to the end: {run_in(finished).path} (complete)\n"
+    )
+    assert call(finished, "--sparsity=0.95", "--method=magnitude", "--prune_at=2", "--dry_run") == 0
+    first, dense, pruned = capfd.readouterr().out.splitlines()
+    assert first == "would make, in this order:"
+    assert dense.startswith("dense, trained to 2: ")
+    assert pruned.startswith("magnitude to sparsity 0.95, trained to the end: ")
+    assert dense.endswith("(not begun)")
+    assert contents(finished) == before
+
+
 def test_what_cannot_change_the_result_finds_the_same_run(finished, capfd):
     assert call(finished, "--sparsity=0.95", "--devices=2", "--jit_compile=true", "--data_dir=elsewhere", "--iterations=1") == 0
     assert "This run is complete" in capfd.readouterr().out
@@ -427,7 +443,11 @@ def test_interrupted_run_is_not_complete(tmp_path, capfd, monkeypatch):
     "flags, rule, received",
     [
         ("--method=prune", "method must be one of random, magnitude, snip, grasp, grasp_abs, synflow, dense", "'prune'"),
-        ("--dataset=imagenet", "dataset must be one of digits, mnist, cifar10, cifar100, tiny_imagenet", "'imagenet'"),
+        (
+            "--dataset=imagenet",
+            "dataset must be one of digits, mnist, cifar10, cifar100, tiny_imagenet, imagenet2012",
+            "'imagenet'",
+        ),
         ("--model=lenet", "model must be one of lenet_300_100, convnet, resnet20, resnet18", "'lenet'"),
         ("--sparsity=1", "sparsity is the fraction of weights removed and must be in [0, 1)", "1.0"),
         ("--sparsity=-0.1", "sparsity is the fraction of weights removed and must be in [0, 1)", "-0.1"),

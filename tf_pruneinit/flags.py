@@ -22,6 +22,9 @@ from tf_pruneinit.recipes import recipe
 
 DENSE = "dense"
 
+# Two flags for one thing: the one on the command line is meant, and not the one in a flag file.
+_EITHER = ("epochs", "train_steps")
+
 
 def define(options: type, *, skip: Iterable[str] = ()) -> flags.FlagValues:
     """Returns the flags of one dataclass of options: a flag a field, without a value until it is given."""
@@ -90,7 +93,9 @@ def parse(argv: Sequence[str], purpose: str, groups: Mapping[str, flags.FlagValu
     if extra:
         raise UsageError(f"flags are written --name=value; got the argument {extra[0]!r}")
     names = [name for group in groups.values() for name in group]
-    return {name: values[name].value for name in names if values[name].present}
+    given = {name: values[name].value for name in names if values[name].present}
+    typed = [name for name in _EITHER if any(part.lstrip("-").split("=")[0] == name for part in argv)]
+    return given if len(typed) != 1 else {name: value for name, value in given.items() if name not in _EITHER or name in typed}
 
 
 def _help(program: str, purpose: str, groups: Mapping[str, flags.FlagValues]) -> str:

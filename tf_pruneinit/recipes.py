@@ -34,6 +34,9 @@ RECIPES = {
     ("cifar100", "vgg19"): _CIFAR,
     ("tiny_imagenet", "resnet18"): dataclasses.replace(_TINY, augmentation="resized_crop"),  # the paper's
     ("tiny_imagenet", "resnet18_modified"): _TINY,  # the paper's
+    ("imagenet2012", "resnet50"): Train(  # the paper's
+        epochs=90, batch_size=1024, learning_rate=0.4, learning_rate_drops=(30, 60, 80), warmup_epochs=5
+    ),
 }
 
 

@@ -131,6 +131,9 @@ DATASETS = {
     "tiny_imagenet": Dataset(
         Lazy("datasets.tiny_imagenet:tiny_imagenet"), "64x64 colour images of 200 classes (yours)", "resnet18_modified"
     ),
+    "imagenet2012": Dataset(
+        Lazy("datasets.imagenet:imagenet2012"), "ImageNet, 224x224, a thousand classes (yours)", "resnet50"
+    ),
 }
 
 

@@ -415,5 +415,7 @@ class TestBalancedSample:
 
 
 def test_an_unknown_dataset_is_refused():
-    with pytest.raises(UsageError, match=r"dataset must be one of digits, mnist, cifar10, cifar100, tiny_imagenet; got 'svhn'"):
+    with pytest.raises(
+        UsageError, match=r"dataset must be one of digits, mnist, cifar10, cifar100, tiny_imagenet, imagenet2012; got 'svhn'"
+    ):
         datasets.load("svhn")

@@ -170,10 +170,16 @@ class Dataset:
                 raise UsageError(f"{self.name}'s {name} labels must be in [0, {self.classes}); got {low} to {high}")
 
     def augmented(self, how: str) -> "Dataset":
-        """Returns the dataset with another augmentation: "default" (its own), "none", "crop" or "resized_crop"."""
+        """Returns the dataset with another augmentation: "default" (its own), "none", "crop" or "resized_crop".
+
+        Images that are random as they are read, as ImageNet's, are then read as those of the test set are.
+        """
+        if how == "default":
+            return self
         others: dict[str, Augmentation | RandomResizedCrop]
         others = {"none": Augmentation(), "crop": Augmentation(flip=True, pad=4), "resized_crop": RandomResizedCrop()}
-        return self if how == "default" else dataclasses.replace(self, augmentation=others[how])
+        train = self.train if isinstance(self.train, Split) else self.train.plain()
+        return dataclasses.replace(self, augmentation=others[how], train=train)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

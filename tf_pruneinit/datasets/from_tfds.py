@@ -3,6 +3,7 @@
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,22 +12,28 @@ from tf_pruneinit.datasets import Split
 from tf_pruneinit.datasets.streams import Read, Stream, as_decoded, unreadable
 from tf_pruneinit.errors import UsageError
 
+# Files, each as the names that it may have.
+Manual = Sequence[Sequence[str]]
+
 _PROBE_SECONDS = 10
 
 
-def read(name: str, data_dir: str | None, source: str | None = None, test: str = "test") -> tuple[Split, Split, str]:
+def read(
+    name: str, data_dir: str | None, source: str | None = None, *, manual: Manual = (), test: str = "test"
+) -> tuple[Split, Split, str]:
     """Returns the training split, the test split, and a note on this copy of the data, of a dataset of TFDS.
 
     Args:
       name: TFDS's name of a dataset with the split "train" and the features "image", all of one shape, and "label".
       data_dir: as `stream` has it.
       source: likewise.
+      manual: likewise.
       test: the split to test on.
 
     Raises:
       UsageError: as `stream` does, and if a file cannot be read.
     """
-    streams = [stream(name, split, data_dir, source) for split in ("train", test)]
+    streams = [stream(name, split, data_dir, source, manual=manual) for split in ("train", test)]
     training, testing = (one.take(np.arange(len(one))) for one in streams)
     return training, testing, _note(streams[0].builder)
 
@@ -37,6 +44,7 @@ def stream(
     data_dir: str | None,
     source: str | None = None,
     *,
+    manual: Manual = (),
     shape: tuple[int, ...] | None = None,
     read: Read = as_decoded,
 ) -> Stream:
@@ -49,8 +57,8 @@ def stream(
       name: TFDS's name of a dataset with the features "image" and "label".
       split: as `Stream` has it.
       data_dir: TFDS's data directory; None means TFDS_DATA_DIR, or ~/tensorflow_datasets.
-      source: an address that the dataset is downloaded from, asked before a download is begun; None means that there is none,
-        and the builder's `MANUAL_FILES` are looked for in TFDS's folder for those.
+      source: an address that the dataset is downloaded from, asked before a download is begun; None means that there is none.
+      manual: the files, then, that the user has put into TFDS's folder for those: all of them, each under one of its names.
       shape: of an image that `read` returns; None means the one that TFDS says all images have.
       read: as `Stream` has it.
 
@@ -65,7 +73,7 @@ def stream(
             if source:
                 _require_answer(builder, name, source)
             else:
-                _require_files(builder, name)
+                _require_files(builder, name, manual)
             builder.download_and_prepare()
         found = Stream(builder, split, shape or builder.info.features["image"].shape, read)
         len(found)  # There is such a split.
@@ -89,10 +97,11 @@ def _require_answer(builder: Any, name: str, source: str) -> None:
     print(f"{missing}: downloading it from {source}", file=sys.stderr, flush=True)
 
 
-def _require_files(builder: Any, name: str) -> None:
+def _require_files(builder: Any, name: str, manual: Manual) -> None:
     folder = builder.data_path.parent.parent / "downloads" / "manual"
-    if not any((folder / file).exists() for file in builder.MANUAL_FILES):
-        files = " or ".join(builder.MANUAL_FILES)
+    missing = [" or ".join(names) for names in manual if not any((folder / file).exists() for file in names)]
+    if missing:
+        files = " and ".join(missing)
         raise UsageError(f"{name} is not in {builder.data_path}, and cannot be downloaded: put {files} into {folder}")
     print(f"preparing {name} from {folder}", file=sys.stderr, flush=True)
 

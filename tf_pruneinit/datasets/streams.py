@@ -87,6 +87,10 @@ class Stream:
         labels = np.concatenate([np.empty(0, np.int32), *self._arrays(batches)])
         return self._checked(labels.astype(np.int32))
 
+    def plain(self) -> "Stream":
+        """Returns the stream of which `read` is never given a draw: nothing of its images is random."""
+        return dataclasses.replace(self, read=lambda image, _: self.read(image, None))
+
     def in_order(self, batch_size: int) -> Batches:
         """Yields batches in the order of the files: images, uint8 (batch, height, width, channels), labels, int32 (batch,).
 

@@ -14,6 +14,7 @@ from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, from_tfd
 Files = Iterator[tuple[pathlib.Path, int]]
 
 FOLDER = "tiny-imagenet-200"
+FILES = ((FOLDER, f"{FOLDER}.zip"),)
 CLASSES = 200
 
 
@@ -23,7 +24,7 @@ def tiny_imagenet(data_dir: str | None = None) -> Dataset:
     Training images are flipped, and cropped after padding by 4, as the paper has it for the modified ResNet-18; all are
     normalised by ImageNet's mean and deviation.
     """
-    train, test, _ = from_tfds.read("tiny_imagenet", data_dir, test="validation")
+    train, test, _ = from_tfds.read("tiny_imagenet", data_dir, manual=FILES, test="validation")
     return Dataset(
         name="tiny_imagenet",
         classes=CLASSES,
@@ -38,7 +39,6 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
     """TinyImageNet for TFDS. Labels are the places of the classes' WordNet names in alphabetical order."""
 
     VERSION = tfds.core.Version("1.0.0")
-    MANUAL_FILES = (FOLDER, f"{FOLDER}.zip")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "The original archive, from Stanford's course CS231n, or the folder that is in it."
 
     def _info(self) -> tfds.core.DatasetInfo:

@@ -1,0 +1,56 @@
+"""Draws a batch of a dataset as it is stored, or read to test on, and below it as the network is trained on it.
+
+python scripts/picture_of_batch.py cifar10 docs/pictures/cifar10.jpg
+python scripts/picture_of_batch.py tiny_imagenet docs/pictures/tiny_imagenet_resized.jpg resized_crop
+
+What the network is trained on is drawn from -2.5 (dark) to 2.5 (bright), each colour channel by its own.
+"""
+
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_pruneinit import datasets, engine, seeds
+from tf_pruneinit.datasets.streams import Stream
+
+COLUMNS, ROWS = 8, 2
+WIDTH, GAP = 96, 4
+
+
+def stored_and_trained_on(dataset):
+    """The first images, uint8, and the first batch, float32: each (count, height, width, channels)."""
+    count = COLUMNS * ROWS
+    stored, _ = next(dataset.test.in_order(count))
+    if isinstance(dataset.train, Stream):
+        images, _ = next(dataset.train.shuffled(count, seed=0, epoch=0))
+        draws = dataset.augmentation.draws(np.random.default_rng(seeds.derive(0, "data", "draws", 0)), count)
+    else:
+        places, draws = next(engine.batches(dataset, count, seed=0, epoch=0))
+        images, draws = dataset.train.images[places[0]], draws[0]
+    return stored, dataset.preprocessing(dataset.augmentation(tf.constant(images), draws)).numpy()
+
+
+def sheet(images):
+    """Bytes (count, height, width, channels) side by side, in rows, a gap around each."""
+    side = (WIDTH, WIDTH)
+    images = tf.image.resize(images, side, method="area" if images.shape[1] > WIDTH else "nearest")
+    if images.shape[-1] == 1:
+        images = tf.image.grayscale_to_rgb(images)
+    cells = np.pad(images, [(0, 0), (0, GAP), (0, GAP), (0, 0)], constant_values=255)
+    cells = cells[: len(cells) // COLUMNS * COLUMNS].reshape(-1, COLUMNS, *cells.shape[1:])
+    return np.concatenate([np.concatenate(list(row), axis=1) for row in cells])
+
+
+def main(name, path, augmentation="default"):
+    dataset = datasets.load(name).augmented(augmentation)
+    stored, trained_on = stored_and_trained_on(dataset)
+    stored = stored * (255 / dataset.preprocessing.scale)
+    trained_on = np.clip((trained_on + 2.5) / 5 * 255, 0, 255)
+    picture = np.concatenate([sheet(stored), np.full((3 * GAP, COLUMNS * (WIDTH + GAP), 3), 255), sheet(trained_on)])
+    keras.utils.save_img(path, picture, scale=False)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
