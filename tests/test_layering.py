@@ -14,9 +14,9 @@ ROOT = pathlib.Path(__file__).parent.parent / PACKAGE
 # files may import each other. `__init__` names the public functions and imports them when they are first used.
 LAYERS = [
     ("__init__", "errors", "files", "preemption", "seeds", "optimizers", "normalisation", "scalars"),
-    ("tables", "ranking", "sparsity", "console", "layers", "exact", "workers", "records", "checkpoints", "ablations"),
+    ("tables", "ranking", "sparsity", "console", "layers", "exact", "workers", "records", "checkpoints", "ablations", "claims"),
     ("config", "connectivity", "datasets", "devices"),
-    ("recipes", "runs", "masking", "metrics", "examples"),
+    ("recipes", "runs", "shared", "masking", "metrics", "examples"),
     ("callbacks", "models", "scorers", "export", "engine"),
     ("flags", "scoring", "training"),
     ("pruning", "results", "progress"),

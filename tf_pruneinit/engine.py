@@ -55,6 +55,36 @@ def schedule(plan: Train, examples: int) -> optimizers.StepSchedule:
     return optimizers.StepSchedule(plan.learning_rate, drops, round(plan.warmup_epochs * steps_an_epoch))
 
 
+# The engine that was used last, by what it was made for: a sweep compiles a step once, and so does a run that prunes another.
+_kept: dict[Any, "Engine"] = {}
+
+
+def take(model: keras.Model, dataset: Dataset, plan: Train, **options: Any) -> "Engine":
+    """Returns an engine that trains a model: the one that was kept, if that is for models of this architecture, or a new one.
+
+    It may train other models, which were trained before, in place: once kept, their values are no longer theirs.
+    """
+    engine = _kept.pop(_purpose(model, dataset, plan, options), None)
+    _kept.clear()
+    if engine is None:
+        return Engine(model, dataset, plan, **options)
+    engine.take_over(model)
+    return engine
+
+
+def keep(engine: "Engine", model: keras.Model, dataset: Dataset, plan: Train, **options: Any) -> None:
+    """Keeps what `take` gave for the next one that is asked for the same."""
+    _kept.clear()
+    if (purpose := _purpose(model, dataset, plan, options)) is not None:
+        _kept[purpose] = engine
+
+
+def _purpose(model: keras.Model, dataset: Dataset, plan: Train, options: Mapping[str, Any]) -> Any:
+    architecture = masking.architecture(model)
+    images = (id(dataset.train), dataset.preprocessing, dataset.augmentation)  # Which the engine that is kept keeps.
+    return architecture and (architecture, images, plan, tuple(sorted(options.items())))
+
+
 @dataclasses.dataclass(frozen=True)
 class Shares:
     """Batches of an epoch on the replicas: the number of the first, how many, of how many images in all, and their values."""
@@ -83,7 +113,8 @@ class Engine:
     """Takes training steps on one replica or more.
 
     Args:
-      model: images -> logits. One replica trains it itself, more train copies.
+      model: images -> logits. One replica trains it itself, more train copies. `take_over` trains another one of the same
+        architecture.
       dataset: what to train on.
       plan: hyper-parameters.
       devices: of this machine, a replica on each; see `devices.strategy`. Each takes its share of every batch; gradients are of
@@ -113,6 +144,7 @@ class Engine:
             raise UsageError("sync_batch_norm needs jit=False: XLA does not compile sums over devices within the network")
         self._dataset = dataset
         self._batch_size = plan.batch_size
+        self._given = self._plain = model
         self._traced: set[tuple[int, int]] = set()
         self.steps_a_call = 2
         with self._strategy.scope():
@@ -125,11 +157,29 @@ class Engine:
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**15)
             optimizer.build(self._model.trainable_variables)
             self._optimizer = optimizer
+            self._scalars = [variable.numpy() for variable in optimizer.variables if not variable.shape]
         resident = () if isinstance(dataset.train, Stream) else (dataset.train.images, dataset.train.labels)
         self._data = self._on_replicas(lambda replica: resident)
         self._changed: list[int] = []
         self._forward_backward = tf.function(self._loss_and_gradients, jit_compile=True) if jit else self._loss_and_gradients
         self._steps = tf.function(self._take_steps)
+        self.logits = tf.function(
+            lambda images: self._plain(dataset.preprocessing(images), training=False), reduce_retracing=True
+        )
+
+    def take_over(self, model: keras.Model) -> None:
+        """Trains another model of the same architecture from here on, from its values and with an optimizer that is new."""
+        self._given = model
+        values = {id(mine): theirs for mine, theirs in zip(self._model.variables, model.variables, strict=True)}
+        for variable in self._model.variables:
+            self._assign(variable, values[id(variable)].numpy())
+        scalars = iter(self._scalars)
+        for variable in self._optimizer.variables:
+            self._assign(variable, np.zeros(variable.shape, variable.dtype) if variable.shape else next(scalars))
+
+    def _assign(self, variable: keras.Variable, value: np.ndarray) -> None:
+        for copy in self._copies(variable):
+            copy.assign(value)
 
     def epoch(self, seed: int, epoch: int, first: int = 0) -> Iterator[Shares]:
         """Yields the batches of an epoch on the replicas, in order, those before batch `first` left out or not."""
@@ -237,10 +287,14 @@ class Engine:
         values = zip(self._model.variables, self._averaged(), strict=True)
         return {variable.path: value for variable, value in values if id(variable) not in self._masks}
 
-    def copy_weights_to(self, model: keras.Model) -> None:
-        """Writes the trained weights into the model that was given; moving statistics are averaged over replicas."""
-        if self._model is not model:
-            for variable, value in zip(model.variables, self._averaged(), strict=True):
+    def copy_weights(self) -> None:
+        """Writes the trained weights into the model that was given, and what `logits` computes with; moving statistics are
+        averaged over replicas.
+        """
+        others = [model for model in {self._given, self._plain} if model is not self._model]
+        values = list(self._averaged()) if others else []
+        for model in others:
+            for variable, value in zip(model.variables, values, strict=True):
                 variable.assign(value)
 
     def skipped_steps(self, step: int) -> int:

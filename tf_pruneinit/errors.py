@@ -15,5 +15,9 @@ class RunError(RuntimeError):
     """
 
 
+class BusyError(UsageError):
+    """Raised for what another process is writing just now."""
+
+
 class HelpRequested(Exception):  # noqa: N818 (it is no error)
     """Raised for --help and --version: the text is what to print before ending well."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import glob
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -26,7 +27,9 @@ from tf_pruneinit import (
     results,
     runs,
     scalars,
+    scoring,
     seeds,
+    shared,
     tables,
     training,
 )
@@ -35,12 +38,21 @@ from tf_pruneinit.console import Console
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.progress import Clock, TrainingProgress, pruning_progress
 from tf_pruneinit.records import Record
+from tf_pruneinit.shared import Shared
 from tf_pruneinit.workers import Workers, place
 
 Arrays = Mapping[str, np.ndarray]
 
 
-def run(config: Config, execution: Execution, console: Console) -> runs.Run | None:
+def run(
+    config: Config,
+    execution: Execution,
+    console: Console,
+    *,
+    moments: Collection[str] = (),
+    complete: bool = True,
+    share: bool = False,
+) -> runs.Run | None:
     """Prunes, trains, evaluates and exports a network; returns the complete run.
 
     A network that is pruned later than at initialization is that of another run, which is made first, as far as it is needed,
@@ -49,6 +61,14 @@ def run(config: Config, execution: Execution, console: Console) -> runs.Run | No
     A run that was begun is gone on with from its last checkpoint, to the same bits. Of several workers the chief writes the
     run and returns it; the others return None.
 
+    Args:
+      config: what to make.
+      execution: how.
+      console: where progress is shown.
+      moments: of training, as `Moment.parse` reads them, whose weights are kept for runs that begin with this one.
+      complete: False trains no further than the last of these.
+      share: whether scores are kept in the working directory, for others that begin with the same network.
+
     Raises:
       UsageError: for data that is missing or does not fit, too many devices, a workdir that cannot be written, a step beyond
         the schedule. Nothing is left behind.
@@ -56,14 +76,16 @@ def run(config: Config, execution: Execution, console: Console) -> runs.Run | No
       Preempted: if the process is asked to end; a checkpoint is written first.
     """
     clock = Clock()
-    experiment = _Experiment(config, execution, console)
+    experiment = _Experiment(config, execution, console, share)
+    kept = {Moment.parse("moment", text).step("moment", experiment.steps_an_epoch, experiment.steps) for text in moments}
+    until = experiment.steps if complete else max(kept)
     clock.lap("data")
     with _failures(experiment.directory(config)):
         if not experiment.workers.chief:
             experiment.follow()
             return None
         with runs.open_run(execution.workdir, config, again=execution.overwrite) as run:
-            experiment.make(run, config, experiment.steps, execution.snapshot_steps, clock)
+            experiment.make(run, config, until, {*kept, *execution.snapshot_steps}, clock)
         experiment.workers.from_chief({})  # There is nothing more to follow.
     return run
 
@@ -71,19 +93,23 @@ def run(config: Config, execution: Execution, console: Console) -> runs.Run | No
 class _Experiment:
     """A run and those that it begins with: one network, dataset, seed and schedule."""
 
-    def __init__(self, config: Config, execution: Execution, console: Console):
+    def __init__(self, config: Config, execution: Execution, console: Console, share: bool):
         if place()[1] > 1:
             console.line(f"worker {place()[0]} of {place()[1]}: waits for the others")
         self._config = config
         self._execution = execution
         self._console = console
+        self._built: keras.Model | None = None
+        self._shared = Shared(os.path.join(execution.workdir, shared.FOLDER) if share else None)
         self.workers = Workers(devices.strategy(execution.devices))
         self._way = _what_changes_bits(execution, self.workers)
-        self._dataset = datasets.load(config.dataset, execution.data_dir).augmented(config.train.augmentation)
+        self._dataset = _dataset(
+            config.dataset, execution.data_dir or os.environ.get("TFDS_DATA_DIR"), config.train.augmentation
+        )
         images = len(self._dataset.train)
         self.steps = training.total_steps(config.train, images)
-        steps_an_epoch = -(-images // config.train.batch_size)
-        self._pruned_at, self._rewound_to = _steps_of(config.prune, steps_an_epoch, self.steps)
+        self.steps_an_epoch = -(-images // config.train.batch_size)
+        self._pruned_at, self._rewound_to = _steps_of(config.prune, self.steps_an_epoch, self.steps)
         if execution.snapshot_steps and execution.snapshot_steps[-1] > self.steps:
             rule = f"snapshot_steps must be at most the {self.steps} steps of training"
             raise UsageError(f"{rule}; got {execution.snapshot_steps[-1]}")
@@ -153,10 +179,11 @@ class _Experiment:
         """Raises what pruning would raise, perhaps after hours of training, as far as it is known before."""
         model, prune = self._build(), self._config.prune
         if prune:
-            masks = masking.masks(masking.with_masks(model, _excluded(prune, model)))
-            scores = {path: np.zeros(mask.shape, np.float32) for path, mask in masks.items()}
+            kernels = masking.prunable(model, _excluded(prune, model))
+            scores = {path: np.zeros(kernel.variable.shape, np.float32) for path, kernel in kernels.items()}
             ranking.SCOPES[prune.scope](scores, prune.sparsity, min_remaining=prune.min_remaining)
             self._examples(prune)
+        self._built = model
 
     def _introduce(self) -> None:
         config, dataset = self._config, self._dataset
@@ -169,6 +196,9 @@ class _Experiment:
 
     def _build(self, *purpose: str) -> keras.Model:
         """The network as it is initialized, with masks of ones."""
+        if self._built is not None and not purpose:
+            built, self._built = self._built, None
+            return built
         config = self._config
         return models.build(
             config.model,
@@ -219,22 +249,47 @@ class _Experiment:
         when = f"at step {self._pruned_at:,} " if config.parent else ""
         what = f"{prune.method} {when}to sparsity {prune.sparsity:g}, iterations: {prune.iterations}"
         self._console.line(f"pruning by {what}" + (f": {self.directory(config)}" if config.parent else ""))
-        return pruning.prune(
-            model,
-            prune.method,
-            prune.sparsity,
-            self._examples(prune),
-            iterations=prune.iterations,
-            scope=prune.scope,
-            min_remaining=prune.min_remaining,
-            exclude=_excluded(prune, model),
-            temperature=prune.temperature,
-            accumulate=prune.accumulate,
-            precision=prune.score_precision,
-            seed=self._config.seed,
-            ablation="invert" if prune.ablation == "invert" else "none",
-            on_iteration=pruning_progress(self._console),
-        )
+        exclude = _excluded(prune, model)
+        how: dict[str, Any] = {
+            "temperature": prune.temperature,
+            "accumulate": prune.accumulate,
+            "precision": prune.score_precision,
+            "seed": self._config.seed,
+            "exclude": exclude,
+        }
+        # What scores are a function of; which images they are computed on depends on the seed and on these numbers.
+        numbers = {"examples_per_class": prune.examples_per_class, "batch_size": prune.score_batch_size}
+        origin: dict[str, Any] = {"dataset": config.dataset, "model": config.model, "method": prune.method, **numbers, **how}
+        origin |= {"precision_of_training": config.train.precision, "network": results.digest(model)}
+        more: dict[str, Any] = {"scope": prune.scope, "min_remaining": prune.min_remaining}
+        ablation = "invert" if prune.ablation == "invert" else "none"
+
+        if prune.iterations == 1:
+            scores = self._shared.arrays(
+                "scores", origin, lambda: scoring.score(model, prune.method, self._examples(prune), **how)
+            )
+            return pruning.prune(
+                model, prune.method, prune.sparsity, scores=scores, exclude=exclude, iterations=1, ablation=ablation, **more
+            )
+
+        def masks() -> Arrays:
+            pruned = pruning.prune(
+                model,
+                prune.method,
+                prune.sparsity,
+                self._examples(prune),
+                iterations=prune.iterations,
+                ablation=ablation,
+                on_iteration=pruning_progress(self._console),
+                **more,
+                **how,
+            )
+            return masking.masks(pruned)
+
+        origin |= {"sparsity": prune.sparsity, "iterations": prune.iterations, "ablation": ablation, **more}
+        pruned = masking.with_masks(model, exclude)
+        masking.set_masks(pruned, self._shared.arrays("masks", origin, masks))
+        return pruned
 
     def _of_run(self, config: Config, step: int) -> tuple[Arrays, Arrays]:
         """Masks and weights of a run at a step; it is made as far as that, if it is not there."""
@@ -380,6 +435,7 @@ class _Experiment:
             saving=saving,
             until=until,
             recording=not again,
+            reuse=True,
             on_progress=progress,
             devices=way["devices"],
             jit=way["xla"],
@@ -397,6 +453,12 @@ class _Checkpoint:
     arrays: dict[str, np.ndarray]
     state: dict[str, Any]
     masks: dict[str, np.ndarray]
+
+
+@functools.lru_cache(maxsize=1)
+def _dataset(name: str, data_dir: str | None, augmentation: str) -> datasets.Dataset:
+    """Read once for all runs of a process."""
+    return datasets.load(name, data_dir).augmented(augmentation)
 
 
 def _what_changes_bits(execution: Execution, workers: Workers) -> dict[str, Any]:

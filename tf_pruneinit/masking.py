@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fnmatch
+import json
 import random
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -114,6 +115,31 @@ def copy_with(model: keras.Model, replace: Replace, *, dtype: str | None = None)
     for source, target in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
         copy_variables(source, target)
     return copy
+
+
+def architecture(model: keras.Model) -> Any:
+    """Returns what two models have in common that are alike but for the values of their variables, to compare and to hash.
+
+    None if it cannot be said: a layer that runs any function may run another one by the same name.
+    """
+    layers = list(model._flatten_layers())
+    if any(isinstance(layer, keras.layers.Lambda) for layer in layers):
+        return None
+    try:
+        config = json.dumps(_without_initializers(model.get_config()), sort_keys=True)
+    except Exception:  # A user's layer may keep anything in its configuration, or have none.
+        return None
+    # Configurations name functions, and a name may stand for another one by now.
+    return config, tuple((type(layer), layer.trainable, vars(layer).get("activation")) for layer in layers)
+
+
+def _without_initializers(config: Any, ours: bool = False) -> Any:
+    """Without what only draws initial values, in layers that are known to keep these in variables."""
+    if isinstance(config, dict):
+        ours = str(config["module"]).startswith(("keras.", "tf_pruneinit.")) if "module" in config else ours
+        kept = {key: value for key, value in config.items() if not (ours and str(key).endswith("_initializer"))}
+        return {key: _without_initializers(value, ours) for key, value in kept.items()}
+    return [_without_initializers(value, ours) for value in config] if isinstance(config, (list, tuple)) else config
 
 
 def copy_variables(source: keras.Layer, target: keras.Layer, skipped: Collection[int] = ()) -> None:

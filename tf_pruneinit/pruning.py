@@ -1,7 +1,7 @@
 """Prunes a model: score, rank, repeat."""
 
 import numbers
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -29,6 +29,7 @@ def prune(
     exclude: Sequence[str] = (),
     min_remaining: int = 0,
     ablation: str = "none",
+    scores: Mapping[str, np.ndarray] | None = None,
     on_iteration: Callable[[int, int], None] | None = None,
 ) -> keras.Model:
     """Returns a copy of a model, same weights, with masks that leave exactly round((1 - sparsity) * total) of them.
@@ -55,10 +56,13 @@ def prune(
       min_remaining: weights that each layer keeps at least, its best ones (all of a layer that has fewer).
       ablation: "shuffle" puts the weights that remain in each layer in random places, "invert" removes first, in each
         iteration, what the method would keep first.
+      scores: what `score` gave for this model by this method, to cut it at another sparsity without scoring it again; for
+        one iteration only.
       on_iteration: called with (n, N) after each iteration.
 
     Raises:
-      UsageError: as `score`, and for a sparsity, scope, ablation, min_remaining or number of iterations out of range.
+      UsageError: as `score`, for a sparsity, scope, ablation, min_remaining or number of iterations out of range, and for
+        scores of other kernels or for several iterations.
     """
     row = tables.lookup(tables.METHODS, method, "method")
     select = tables.lookup(ranking.SCOPES, scope, "scope")
@@ -68,31 +72,59 @@ def prune(
     total_iterations = row.iterations if iterations is None else iterations
     _require_integer("iterations", total_iterations, 1)
     _require_integer("min_remaining", min_remaining, 0)
-    options = {"temperature": temperature, "seed": seed}
-    # Each iteration moves every later score, so that rounding errors grow: iterative SNIP in float32 ends with half of
-    # another mask than in float64.
-    repeats = total_iterations > 1
-    precision = "float64" if repeats else precision
-    scorer = Scorer(model, method, data, precision, options, batch_size, accumulate, exclude, repeats)
     pruned = masking.with_masks(model, exclude)
-    masks = masks_before = masking.masks(pruned)
-    total = sum(mask.size for mask in masks.values())
-    left = sum(int(np.count_nonzero(mask)) for mask in masks.values()) / total
-    with scorer:
-        for n, density in enumerate(ranking.densities(1 - sparsity, total_iterations, left or 1.0), start=1):
-            # The last density is the target itself, not a power that rounding may move.
-            target = sparsity if n == total_iterations else 1 - density
-            scores = scorer.scores()
-            before, masks = masks, select(scores, target, within=masks, min_remaining=min_remaining, finite=True)
-            if n < total_iterations:
-                scorer.remove(ranking.removed_places(before, masks))
-            if on_iteration:
-                on_iteration(n, total_iterations)
+    masks_before = masking.masks(pruned)
+    if scores is not None:
+        _require_scores(scores, masks_before, total_iterations)
+        masks = select(scores, sparsity, within=masks_before, min_remaining=min_remaining)
+    else:
+        options = {"temperature": temperature, "seed": seed}
+        # Each iteration moves every later score, so that rounding errors grow: iterative SNIP in float32 ends with half of
+        # another mask than in float64.
+        repeats = total_iterations > 1
+        precision = "float64" if repeats else precision
+        scorer = Scorer(model, method, data, precision, options, batch_size, accumulate, exclude, repeats)
+        masks = _repeat(scorer, select, masks_before, sparsity, total_iterations, min_remaining, on_iteration)
     if ablation == "shuffle":
         masks = ablations.shuffle(masks, masks_before, seed)
     warn_of_empty_layers(masks)
     masking.set_masks(pruned, masks)
     return pruned
+
+
+def _repeat(
+    scorer: Scorer,
+    select: Callable[..., dict[str, np.ndarray]],
+    masks: dict[str, np.ndarray],
+    sparsity: float,
+    iterations: int,
+    min_remaining: int,
+    on_iteration: Callable[[int, int], None] | None,
+) -> dict[str, np.ndarray]:
+    """Scores and removes, again and again; returns what is left of `masks` in the end."""
+    total = sum(mask.size for mask in masks.values())
+    left = sum(int(np.count_nonzero(mask)) for mask in masks.values()) / total
+    with scorer:
+        for n, density in enumerate(ranking.densities(1 - sparsity, iterations, left or 1.0), start=1):
+            # The last density is the target itself, not a power that rounding may move.
+            target = sparsity if n == iterations else 1 - density
+            before = masks
+            masks = select(scorer.scores(), target, within=masks, min_remaining=min_remaining, finite=True)
+            if n < iterations:
+                scorer.remove(ranking.removed_places(before, masks))
+            if on_iteration:
+                on_iteration(n, iterations)
+    return masks
+
+
+def _require_scores(scores: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray], iterations: int) -> None:
+    if iterations != 1:
+        raise UsageError(
+            f"scores are for one iteration: the next one's are of the network without what is removed; got {iterations}"
+        )
+    got, expected = ({path: np.shape(array) for path, array in arrays.items()} for arrays in (scores, masks))
+    if list(got.items()) != list(expected.items()):
+        raise UsageError(f"scores must be of the model's kernels, in order, {expected}; got {got}")
 
 
 def _require_integer(name: str, value: object, least: int) -> None:

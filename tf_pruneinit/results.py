@@ -36,9 +36,6 @@ def identity(config: Config, pruned_at: int | None, rewound_to: int | None) -> d
 def outcome(dataset: Dataset, model: keras.Model, record: Record) -> dict[str, Any]:
     """Returns what came of it, by the last record and the network that it is of."""
     summary = masking.summary(model)
-    digest = hashlib.sha256()
-    for variable in model.variables:
-        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
     return {
         "test_accuracy": record.accuracy,
         "test_loss": record.loss,
@@ -61,8 +58,16 @@ def outcome(dataset: Dataset, model: keras.Model, record: Record) -> dict[str, A
             for layer in summary.layers
         ],
         "exempt": list(summary.exempt),
-        "weights_sha256": digest.hexdigest(),
+        "weights_sha256": digest(model),
     }
+
+
+def digest(model: keras.Model) -> str:
+    """Returns a hash of all that a network's variables hold, masks too."""
+    found = hashlib.sha256()
+    for variable in model.variables:
+        found.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    return found.hexdigest()
 
 
 def circumstances(config: Config, way: dict[str, Any]) -> dict[str, Any]:

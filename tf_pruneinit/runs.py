@@ -2,33 +2,32 @@
 
     WORKDIR/<address>/config.json  masks.npz  records.jsonl  checkpoints/  snapshots/  tensorboard/  saved_model/  result.json
 
-`result.json` is written last, by rename: its presence is completion. A directory without it is a run to go on with.
+`result.json` is written last, by rename: its presence is completion. A directory without it is a run to go on with; one with a
+`failure.json` a run that a sweep tried to make.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from tf_pruneinit import checkpoints, files, records
+from tf_pruneinit import checkpoints, claims, files, records
 from tf_pruneinit.config import Config
 from tf_pruneinit.errors import UsageError
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
+FAILURE = "failure.json"
 MASKS = "masks.npz"
 RECORDS = "records.jsonl"
 RESULT = "result.json"
 SAVED_MODEL = "saved_model"
 SNAPSHOTS = "snapshots"
 TENSORBOARD = "tensorboard"
-_LOCK = ".lock"
 
 
 class Run:
@@ -36,6 +35,7 @@ class Run:
 
     def __init__(self, path: str):
         self.path = path
+        self.claim: claims.Claim | None = None
 
     def file(self, name: str) -> str:
         """Returns the path of one of its files."""
@@ -51,10 +51,12 @@ class Run:
 
     def append(self, record: records.Record) -> None:
         """Adds a record."""
+        self._require_claim()
         records.append(self.file(RECORDS), record)
 
     def save_masks(self, masks: Mapping[str, np.ndarray]) -> None:
         """Writes masks.npz: kernel path -> uint8 array of 0 and 1."""
+        self._require_claim()
         files.save_arrays(self.file(MASKS), masks, compressed=True)
 
     def masks(self) -> dict[str, np.ndarray] | None:
@@ -63,6 +65,7 @@ class Run:
 
     def save_checkpoint(self, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
         """Writes a checkpoint; see `checkpoints.save`."""
+        self._require_claim()
         checkpoints.save(self.file(CHECKPOINTS), step, arrays, state)
 
     def checkpoint(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
@@ -71,6 +74,7 @@ class Run:
 
     def save_snapshot(self, step: int, weights: Mapping[str, np.ndarray]) -> None:
         """Writes the weights of a step: path of the variable -> array."""
+        self._require_claim()
         os.makedirs(self.file(SNAPSHOTS), exist_ok=True)
         files.save_arrays(self.snapshot(step), weights, compressed=True)
 
@@ -87,6 +91,7 @@ class Run:
         kept = [record for record in records.read(self.file(RECORDS)) if record.step <= step]
         if step != (kept[-1].step if kept else 0):
             raise UsageError(f"{self.file(RECORDS)} is damaged: it lacks the record of step {step} (overwrite begins again)")
+        self._require_claim()
         for name in (RESULT, SAVED_MODEL, TENSORBOARD):
             files.remove(self.file(name))
         records.write(self.file(RECORDS), kept)
@@ -94,6 +99,7 @@ class Run:
 
     def begin_again(self) -> None:
         """Removes all but the configuration."""
+        self._require_claim()
         # The result goes first: a run that is being made again is not complete. Then what a run could go on from: to go on
         # needs all that comes after.
         for name in (RESULT, CHECKPOINTS, RECORDS, MASKS, SNAPSHOTS, SAVED_MODEL, TENSORBOARD):
@@ -101,8 +107,26 @@ class Run:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Writes result.json: the run is complete, and needs no checkpoint."""
+        self._require_claim()
         _write_json(self.file(RESULT), result)
         self.remove_checkpoints()
+
+    @property
+    def failure(self) -> str | None:
+        """Why a sweep could not make it, in one line; None if nothing is known against it."""
+        try:
+            return str(_read_json(self.file(FAILURE))["error"])
+        except (FileNotFoundError, KeyError, TypeError):
+            return None
+
+    def fail(self, error: str, details: str) -> None:
+        """Writes failure.json; it is removed when the run is opened again."""
+        _write_json(self.file(FAILURE), {"error": error, "details": details})
+
+    def _require_claim(self) -> None:
+        """What is written has one writer, to the end; see `claims`."""
+        if self.claim:
+            self.claim.require()
 
     def remove_checkpoints(self) -> None:
         """Removes what a complete run does not need; another process may be about it as well."""
@@ -112,7 +136,7 @@ class Run:
 def completed(workdir: str, config: Config) -> Run | None:
     """Returns the complete run of an experiment, or None if there is none; makes nothing.
 
-    Removes its checkpoints, if the process that completed it was killed before it had.
+    Removes its checkpoints and its claim, if the process that completed it was killed before it had.
 
     Raises:
       UsageError: if the directory is that of another configuration.
@@ -121,6 +145,7 @@ def completed(workdir: str, config: Config) -> Run | None:
     if run is None or run.result is None:
         return None
     run.remove_checkpoints()
+    claims.tidy(run.path)
     return run
 
 
@@ -149,7 +174,8 @@ def open_run(workdir: str, config: Config, *, again: bool = False, wait: Callabl
     If the user is at fault after all (`UsageError`), a directory that was made for this run is removed again.
 
     Raises:
-      UsageError: if the directory cannot be written, is that of another configuration, or is being written by another process.
+      UsageError: if the directory cannot be written or is that of another configuration.
+      BusyError: if it is being written by another process.
     """
     run = Run(os.path.join(workdir, config.address))
     made = _missing(run.path)
@@ -157,9 +183,9 @@ def open_run(workdir: str, config: Config, *, again: bool = False, wait: Callabl
         try:
             if not made:
                 _require_same(run, config)
-            stack.enter_context(_locked(run, wait))
+            run.claim = stack.enter_context(claims.claimed(run.path, wait))
             _require_same(run, config)
-            for name in _unfinished(run):
+            for name in (FAILURE, *_unfinished(run)):
                 files.remove(run.file(name))
             if again:
                 run.begin_again()
@@ -193,30 +219,10 @@ def _remove_empty(paths: list[str]) -> None:
 
 def _unfinished(run: Run) -> list[str]:
     """What a process that was killed was writing."""
-    found = files.unfinished(run.path, (CONFIG, MASKS, RECORDS, RESULT))
+    found = files.unfinished(run.path, (CONFIG, FAILURE, MASKS, RECORDS, RESULT))
     if os.path.isdir(run.file(SNAPSHOTS)):
         found += [os.path.join(SNAPSHOTS, name) for name in files.unfinished(run.file(SNAPSHOTS), ["step-"])]
     return found
-
-
-@contextlib.contextmanager
-def _locked(run: Run, wait: Callable[[], None] | None) -> Iterator[None]:
-    """Makes the directory, and within it no other process writes the run."""
-    while True:
-        os.makedirs(run.path, exist_ok=True)
-        with open(run.file(_LOCK), "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if wait is None:
-                    raise UsageError(f"another process is writing {run.path}") from error
-                wait()
-                time.sleep(1)
-            else:
-                # Who held it may have removed the directory.
-                if os.path.exists(run.file(_LOCK)) and os.path.samestat(os.fstat(file.fileno()), os.stat(run.file(_LOCK))):
-                    yield
-                    return
 
 
 def _require_same(run: Run, config: Config) -> None:
@@ -224,7 +230,8 @@ def _require_same(run: Run, config: Config) -> None:
     try:
         stored = _read_json(run.file(CONFIG))
     except FileNotFoundError:
-        others = sorted({*os.listdir(run.path)} - {_LOCK, *_unfinished(run)})
+        ours = (FAILURE, *_unfinished(run))
+        others = sorted(name for name in os.listdir(run.path) if name not in ours and not claims.is_own(name))
         if others:
             raise UsageError(f"{run.path} is not a run directory: it has no {CONFIG}, but {others[0]}") from None
         return

@@ -1,7 +1,6 @@
 """Scores of a model's weights: a copy of it made for scoring, and a method compiled for the copy."""
 
 import itertools
-import json
 import math
 import numbers
 import threading
@@ -118,7 +117,9 @@ class Scorer:
             self._examples = Examples(data, model, self._dtype, batch_size, repeats or accumulate == "gradients")
 
     def __enter__(self) -> "Scorer":
-        self._key = _architecture(self._model, self._method, self._dtype, tuple(self._options.items()), tuple(self._kernels))
+        architecture = masking.architecture(self._model)
+        parts = (architecture, self._method, self._dtype, tuple(self._options.items()), tuple(self._kernels))
+        self._key = architecture and parts
         self._compiled = _take(self._key) or _Compiled(self._model, self._kernels, self._row, self._dtype, self._options)
         if self._row.second_order and self._compiled.unvouched:
             names = ", ".join(self._compiled.unvouched)
@@ -315,20 +316,6 @@ def _keep(key: Any, compiled: _Compiled) -> None:
             _compiled[key] = compiled
             while len(_compiled) > _COMPILED_AT_MOST:
                 _compiled.popitem(last=False)
-
-
-def _architecture(model: keras.Model, *others: Any) -> Any:
-    """What two models have in common whose copies for scoring are alike but for their weights; None if it cannot be said."""
-    layers = list(model._flatten_layers())
-    if any(isinstance(layer, keras.layers.Lambda) for layer in layers):
-        return None
-    try:
-        config = json.dumps(model.get_config(), sort_keys=True)
-    except Exception:  # A user's layer may keep anything in its configuration, or have none.
-        return None
-    # Configurations name functions, and a name may stand for another one by now.
-    parts = [(type(layer), layer.trainable, vars(layer).get("activation")) for layer in layers]
-    return config, tuple(parts), *others
 
 
 def _scoring_copy(model: keras.Model, dtype: str) -> keras.Model:

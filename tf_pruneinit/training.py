@@ -12,9 +12,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from tf_pruneinit import metrics, preemption
+from tf_pruneinit import engine, metrics, preemption
 from tf_pruneinit.config import Interval, Train
 from tf_pruneinit.datasets import Dataset
 from tf_pruneinit.engine import Engine, Steps, schedule
@@ -71,6 +70,8 @@ class Training:
       saving: what is kept on the way.
       until: the step after which to stop; None means the plan's last.
       recording: whether there is to be anything but snapshots; without it the test images are not looked at.
+      reuse: whether what is compiled is kept for the next model of the architecture. That training then has this model, too:
+        when it begins, the values of this one are no longer its own.
       on_progress: called about twice a second.
       **options: devices, jit and sync_batch_norm of `Engine`.
 
@@ -88,6 +89,7 @@ class Training:
         saving: Saving | None = None,
         until: int | None = None,
         recording: bool = True,
+        reuse: bool = False,
         on_progress: Callable[[Progress], None] = lambda progress: None,
         **options: Any,
     ):
@@ -98,7 +100,8 @@ class Training:
         self._saving = saving or Saving()
         self._recording = recording
         self._on_progress = on_progress
-        self._engine = Engine(model, dataset, plan, **options)
+        self._options = options if reuse else None
+        self._engine = engine.take(model, dataset, plan, **options) if reuse else Engine(model, dataset, plan, **options)
         self._steps = total_steps(plan, len(dataset.train))
         self._until = self._steps if until is None else until
         self._steps_an_epoch = math.ceil(len(dataset.train) / plan.batch_size)
@@ -113,7 +116,7 @@ class Training:
         if set(state) != names or not self._engine.load(arrays):
             return False
         self._position = _Position(**state)
-        self._engine.copy_weights_to(self._model)
+        self._engine.copy_weights()
         return True
 
     def checkpoint(self) -> int:
@@ -131,15 +134,12 @@ class Training:
           RunError: if a loss is not finite (in mixed_float16: many in a row, since the loss scale skips single ones).
           Preempted: if the process has been asked to end; `checkpoint` then loses nothing.
         """
-        test = tf.function(
-            lambda images: self._model(self._dataset.preprocessing(images), training=False), reduce_retracing=True
-        )
         position = self._position
         self._snapshot()
         while True:
             ends = position.step % self._steps_an_epoch == 0 or position.step == self._steps
             if self._recording and ends and position.step > position.recorded:
-                yield self._evaluate(test)
+                yield self._evaluate()
                 # Only now the record is where it was to go.
                 position.recorded = position.step
                 position.loss = position.right = position.examples = position.training_seconds = 0
@@ -149,6 +149,8 @@ class Training:
             self._train_to_the_next_epoch()
         if self._saving.every != Interval():
             self.checkpoint()
+        if self._options is not None:
+            engine.keep(self._engine, self._model, self._dataset, self._plan, **self._options)
 
     def _train_to_the_next_epoch(self) -> None:
         position = self._position
@@ -202,12 +204,12 @@ class Training:
         accuracy = float(steps.right[finite].mean()) / steps.images if finite.any() else 0.0
         self._on_progress(Progress(position.step, self._until, loss, accuracy, left))
 
-    def _evaluate(self, test: Callable[[Any], tf.Tensor]) -> Record:
+    def _evaluate(self) -> Record:
         position = self._position
-        self._engine.copy_weights_to(self._model)
+        self._engine.copy_weights()
         begin = time.perf_counter()
         ends_alone = preemption.check if self._engine.workers == 1 else lambda: None
-        loss, accuracy = metrics.evaluate(test, self._dataset.test, on_batch=ends_alone)
+        loss, accuracy = metrics.evaluate(self._engine.logits, self._dataset.test, on_batch=ends_alone)
         self._pace.evaluated(time.perf_counter() - begin)
         if not math.isfinite(loss):
             raise RunError(f"the test loss is {loss} after step {position.step}; a lower learning_rate may help")
