@@ -25,16 +25,30 @@ setup(
         "keras>=3.12",
         "numpy>=2.0",
         "protobuf<6.33; python_version < '3.11'",
+        "rich>=13.0",
         "scikit-learn>=1.5",
         "tensorboard>=2.20",
         "tensorflow>=2.20",
         "tensorflow-datasets>=4.9.10",
         "wrapt>=1.15",
     ],
-    extras_require={"test": ["hypothesis>=6.100", "mypy>=1.11", "pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.6"]},
+    extras_require={
+        "ray": ["ray>=2.40"],
+        "test": [
+            "hypothesis>=6.100",
+            "mypy>=1.11",
+            "pytest>=8.0",
+            "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
+            "ray>=2.40",
+            "ruff>=0.6",
+            "submitit>=1.5",
+        ],
+    },
     entry_points={
         "console_scripts": [
             "tf-pruneinit=tf_pruneinit.main:main",
+            "tf-pruneinit-sweep=tf_pruneinit.sweep:main",
             "tf-pruneinit-evaluate=tf_pruneinit.evaluate:main",
         ]
     },

@@ -213,6 +213,21 @@ def test_directory_of_a_keras_application_has_no_colon(name):
     assert set(address) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
 
 
+def test_the_end_of_training_has_one_name():
+    for train, end in ((Train(None, 60), "60"), (Train(40), "40ep")):
+        config, same = (Config(prune=Prune("magnitude", prune_at=moment), train=train) for moment in (end, "end"))
+        assert config == same
+        assert config.method == "magnitude_after_training"
+        rewound = Config(prune=Prune("magnitude", prune_at="end", rewind_to=end), train=train)
+        assert rewound.method == "magnitude_after_training"
+
+
+def test_rounds_that_rewind_to_where_they_prune_are_not_those_that_go_on():
+    goes_on, rewinds = (Prune("magnitude", prune_at="1ep", rewind_to=to, rounds=2) for to in (None, "1ep"))
+    assert goes_on != rewinds
+    assert Prune("magnitude", prune_at="1ep", rewind_to="1ep") == Prune("magnitude", prune_at="1ep")
+
+
 @pytest.mark.parametrize("model", ["keras:", "kers:ResNet50", "keras:../up", "keras:Res Net", "Keras:ResNet50", "ResNet50"])
 def test_model_that_is_no_keras_application_is_refused(model):
     with pytest.raises(UsageError, match=r"^model must be one of lenet_300_100, .*keras:NAME; got ") as error:

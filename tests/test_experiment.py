@@ -41,6 +41,12 @@ def test_memory_that_runs_out_in_scoring_is_one_line_too(tmp_path, monkeypatch, 
     assert not list(tmp_path.rglob("result.json"))
 
 
+def test_network_that_memory_cannot_hold_is_one_line_too(tmp_path, capsys):
+    assert main.main(["main", "--model=resnet20x100000", "--train_steps=1", f"--workdir={tmp_path}"]) == 1
+    assert capsys.readouterr().err.startswith("error: out of memory")
+    assert list(tmp_path.iterdir()) == []
+
+
 def run(workdir, prune):
     config = Config(prune=prune, train=Train(None, 1, batch_size=64))
     return experiment.run(config, Execution(workdir=str(workdir)), Console())

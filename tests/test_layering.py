@@ -13,20 +13,24 @@ ROOT = pathlib.Path(__file__).parent.parent / PACKAGE
 # A module imports only from layers above it in this list. A package (datasets, models, scorers) stands in one place, and its
 # files may import each other. `__init__` names the public functions and imports them when they are first used.
 LAYERS = [
-    ("__init__", "errors", "files", "preemption", "seeds", "optimizers", "normalisation", "scalars"),
+    ("__init__", "errors", "files", "preemption", "seeds", "memory", "optimizers", "normalisation", "scalars"),
     ("tables", "ranking", "sparsity", "console", "layers", "exact", "workers", "records", "checkpoints", "ablations", "claims"),
     ("config", "connectivity", "datasets", "devices"),
     ("recipes", "runs", "shared", "masking", "metrics", "examples"),
     ("callbacks", "models", "scorers", "export", "engine"),
-    ("flags", "scoring", "training"),
+    ("flags", "grids", "plans", "scoring", "training"),
     ("pruning", "results", "progress"),
-    ("experiment",),
-    ("main", "evaluate"),
+    ("experiment", "manifests"),
+    ("attempts",),
+    ("launchers",),
+    ("board",),
+    ("main", "evaluate", "sweep"),
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 
 # All that `--help`, a mistaken flag and a complete run need.
 LIGHT = ["tables", "ranking", "ablations", "sparsity", "config", "recipes", "runs", "console", "flags", "main", "evaluate"]
+LIGHT += ["claims", "shared", "grids", "plans", "manifests", "attempts", "launchers.local", "launchers.slurm", "board", "sweep"]
 HEAVY = {"tensorflow", "keras", "tensorflow_datasets", "sklearn"}
 
 
@@ -100,12 +104,18 @@ def test_light_module_imports_no_tensorflow(module):
         ("main", "--scope=nonsense", 2),
         ("main", "--exclude=,", 2),
         ("main", "--dry_run", 0),
+        ("sweep", "--help", 0),
+        ("sweep", "--grid=sparsty=0.5", 2),
+        ("sweep", "--grid=sparsity=0.5,0.9", 0),
         ("evaluate", "--help", 0),
         ("evaluate", "--dataset=nonsense", 2),
     ],
 )
 def test_help_and_mistaken_flags_are_answered_without_tensorflow(module, flag, expected):
-    code, packages = packages_after(f"import runpy; runpy.run_module('tf_pruneinit.{module}', run_name='__main__')", flag)
+    more = ["--dry_run"] if module == "sweep" else []
+    code, packages = packages_after(
+        f"import runpy; runpy.run_module('tf_pruneinit.{module}', run_name='__main__')", flag, *more
+    )
     assert code == expected
     assert PACKAGE in packages
     assert not packages & HEAVY

@@ -24,6 +24,8 @@ BATCH_NORM_SCALES = ("default", "uniform", "ones")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 JIT_COMPILE = ("auto", "true", "false")
 MAX_SEED = 2**31 - 1
+# 20 % a round leaves two weights of ten thousand million.
+MOST_ROUNDS = 100
 # The largest float32, which is what networks compute in.
 _LARGEST = 3.4e38
 
@@ -136,7 +138,7 @@ class Prune:
     score_batch_size: int = option(256, "images in one batch of these at most; scores of batches are averaged")
     accumulate: str = option("scores", "what is averaged over batches", choices=ACCUMULATE)
     score_precision: str = option("float32", "arithmetic of one-shot scores (iterative: float64)", choices=SCORE_PRECISIONS)
-    temperature: float = option(200.0, "divides the logits in grasp's loss")
+    temperature: float = option(200.0, "divides the logits in the loss of grasp and grasp_abs")
     ablation: str = option(
         "none",
         "shuffle what remains in each layer, draw new initial weights, or remove first what the method would keep first",
@@ -184,6 +186,7 @@ class Prune:
         pruned = Moment.parse("prune_at", self.prune_at)
         object.__setattr__(self, "prune_at", str(pruned))
         _require_count("rounds", self.rounds)
+        _require(self.rounds <= MOST_ROUNDS, f"rounds must be at most {MOST_ROUNDS}", self.rounds)
         initially = self.prune_at == "0"
         _require(
             self.rounds == 1 or not initially, "rounds need prune_at, at which each of them prunes, after step 0", self.rounds
@@ -192,7 +195,9 @@ class Prune:
             rewound = Moment.parse("rewind_to", self.rewind_to)
             rule = f"rewind_to must not be later than prune_at ({pruned})"
             _require(not rewound.is_after(pruned), rule, self.rewind_to)
-            object.__setattr__(self, "rewind_to", None if rewound == pruned else str(rewound))
+            # From the second round on it is not the same: a round then begins with the weights that the one before has trained.
+            same = rewound == pruned and self.rounds == 1
+            object.__setattr__(self, "rewind_to", None if same else str(rewound))
 
     @property
     def name(self) -> str:
@@ -296,6 +301,8 @@ class Config:
         # Two ways to say one thing have one address.
         if self.initializer == "default":
             object.__setattr__(self, "initializer_deviation", Config.initializer_deviation)
+        if self.prune and (ends := self._ends()):
+            object.__setattr__(self, "prune", dataclasses.replace(self.prune, **dict.fromkeys(ends, "end")))
         if self.batch_norm_scale == "uniform" and not self.model.startswith(tables.KERAS):
             object.__setattr__(self, "batch_norm_scale", "default")
 
@@ -307,6 +314,11 @@ class Config:
             moment = Moment.parse(name, text or "0")
             _require(moment.unit != 0 or not steps or moment.number <= steps, f"{name} must be at most {steps} steps", text)
             _require(moment.unit != 1 or not epochs or moment.number <= epochs, f"{name} must be at most {epochs} epochs", text)
+
+    def _ends(self) -> list[str]:
+        """The moments that are the end of training, in its own unit."""
+        ends = {f"{self.train.steps}", str(Moment(1, self.train.epochs))} if self.train.epochs else {f"{self.train.steps}"}
+        return [name for name in ("prune_at", "rewind_to") if getattr(self.prune, name) in ends]
 
     @property
     def method(self) -> str:
@@ -353,6 +365,19 @@ class Config:
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
         model = self.model.replace(":", "-")
         return f"{self.dataset}-{model}-{self.method}-{self.sparsity:g}-{digest}"
+
+    def hyperparameters(self) -> dict[str, str | float | bool]:
+        """Returns all that the experiment is, by the names of the flags; lists as text, what is not set as "none"."""
+        parts: list[Any] = [self, self.train, *([self.prune] if self.prune else [])]
+        values: dict[str, Any] = {"reported_as": self.method, "method": "dense", "sparsity": 0.0}
+        for part in parts:
+            for field in dataclasses.fields(part):
+                value = getattr(part, field.name)
+                if "help" in field.metadata:
+                    plain = isinstance(value, (str, float, int))
+                    text = "none" if value is None else ",".join(str(item) for item in value) if not plain else value
+                    values[field.metadata.get("flag", field.name)] = text
+        return values
 
     def to_json(self) -> dict[str, Any]:
         """Returns the whole configuration as JSON values."""

@@ -23,6 +23,11 @@ class Console:
         self._live = False
         self._last = time.monotonic()
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person sees it as it is written."""
+        return self._terminal
+
     def line(self, text: str = "") -> None:
         """Writes text that stays."""
         self._clear()

@@ -19,5 +19,9 @@ class BusyError(UsageError):
     """Raised for what another process is writing just now."""
 
 
+class NoSpaceError(RunError):
+    """Raised when the disk is full."""
+
+
 class HelpRequested(Exception):  # noqa: N818 (it is no error)
     """Raised for --help and --version: the text is what to print before ending well."""

@@ -35,7 +35,7 @@ from tf_pruneinit import (
 )
 from tf_pruneinit.config import Config, Execution, Interval, Moment, Prune
 from tf_pruneinit.console import Console
-from tf_pruneinit.errors import RunError, UsageError
+from tf_pruneinit.errors import NoSpaceError, RunError, UsageError
 from tf_pruneinit.progress import Clock, TrainingProgress, pruning_progress
 from tf_pruneinit.records import Record
 from tf_pruneinit.shared import Shared
@@ -76,11 +76,11 @@ def run(
       Preempted: if the process is asked to end; a checkpoint is written first.
     """
     clock = Clock()
-    experiment = _Experiment(config, execution, console, share)
-    kept = {Moment.parse("moment", text).step("moment", experiment.steps_an_epoch, experiment.steps) for text in moments}
-    until = experiment.steps if complete else max(kept)
-    clock.lap("data")
-    with _failures(experiment.directory(config)):
+    with _failures(os.path.join(execution.workdir, config.address)):
+        experiment = _Experiment(config, execution, console, share)
+        kept = {Moment.parse("moment", text).step("moment", experiment.steps_an_epoch, experiment.steps) for text in moments}
+        until = experiment.steps if complete else max(kept)
+        clock.lap("data")
         if not experiment.workers.chief:
             experiment.follow()
             return None
@@ -370,7 +370,7 @@ class _Experiment:
         progress = TrainingProgress(self._console)
         trainer = self._begin(config, model, checkpoint, saving, until, again=False, progress=progress)
         found = run.go_on_after(checkpoint.state["recorded"] if checkpoint else 0)
-        write_scalars = scalars.writer(run.file(runs.TENSORBOARD))
+        write_scalars = scalars.writer(run.file(runs.TENSORBOARD), config.hyperparameters(), config.address)
         for record in found:
             write_scalars(record.step, record.scalars())
         with preemption.deferred():
@@ -523,7 +523,7 @@ def _failures(path: str) -> Iterator[None]:
         yield
     except tf.errors.ResourceExhaustedError as error:
         if "No space left" in str(error):
-            raise RunError(f"no space is left for {path}") from error
+            raise NoSpaceError(f"no space is left for {path}") from error
         raise RunError("out of memory; a smaller batch_size or model needs less") from error
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
         raise RunError("another worker was lost; the same command on all of them goes on from the last checkpoint") from error

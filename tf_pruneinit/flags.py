@@ -16,7 +16,7 @@ from typing import Any
 from absl import flags
 
 from tf_pruneinit import __version__, tables
-from tf_pruneinit.config import Config, Execution, Prune, Train, sparsity_after
+from tf_pruneinit.config import MOST_ROUNDS, Config, Execution, Prune, Train, sparsity_after
 from tf_pruneinit.errors import HelpRequested, UsageError
 from tf_pruneinit.recipes import recipe
 
@@ -46,6 +46,8 @@ def define(options: type, *, skip: Iterable[str] = ()) -> flags.FlagValues:
             flags.DEFINE_integer(name, None, text, flag_values=values)
         elif kind is float:
             flags.DEFINE_float(name, None, text, flag_values=values)
+        elif field.metadata.get("multi"):
+            flags.DEFINE_multi_string(name, None, text, flag_values=values)
         elif typing.get_origin(kind) is tuple:
             flags.DEFINE_list(name, None, text, flag_values=values)
         else:
@@ -55,7 +57,7 @@ def define(options: type, *, skip: Iterable[str] = ()) -> flags.FlagValues:
 
 def _shown(default: Any) -> str:
     if isinstance(default, bool) or default is None:
-        return ""
+        return "true" if default else ""
     return ",".join(f"{item:g}" for item in default) if isinstance(default, tuple) else str(default)
 
 
@@ -140,6 +142,28 @@ def experiment_groups() -> dict[str, flags.FlagValues]:
     return groups
 
 
+def varied(groups: Mapping[str, flags.FlagValues], base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns flags, some of which a grid gives in place of those that were given.
+
+    Dense training, which prunes nothing, takes no flag of pruning: in a grid with other methods it is what it is with each.
+    """
+    others = [name for name in _EITHER if values.keys() & _EITHER and name not in values]
+    merged = {name: value for name, value in {**base, **values}.items() if name not in others}
+    if merged.get("method") == DENSE:
+        merged = {name: value for name, value in merged.items() if name == "method" or name not in groups["Pruning"]}
+    return merged
+
+
+def read(groups: Mapping[str, flags.FlagValues], name: str, text: str) -> Any:
+    """Returns the value of a flag as a grid has it: as on the command line, but for lists, whose entries `+` separates.
+
+    Raises:
+      ValueError: if the flag does not take it.
+    """
+    flag = next(group[name] for group in groups.values() if name in group)
+    return text.split("+") if isinstance(flag.parser, flags.ListParser) else flag.parser.parse(text)
+
+
 def _list_rows(group: flags.FlagValues, name: str, table: Mapping[str, Any]) -> None:
     rows = "".join(f"\n{key}: {row.summary}" for key, row in table.items())
     group[name].help = f"{group[name].help}{rows}"
@@ -158,6 +182,8 @@ def experiment(given: Mapping[str, Any]) -> tuple[Config, Execution]:
         changed["epochs"] = None
     train = dataclasses.replace(recipe(dataset, model), **changed)
     config = Config(**(_given(Config, given) | {"dataset": dataset, "model": model}), prune=_prune(given), train=train)
+    if config.initializer != "normal" and "initializer_deviation" in given:
+        raise UsageError(f"initializer_deviation needs initializer=normal; got initializer={config.initializer}")
     return config, Execution(**_given(Execution, given))
 
 
@@ -166,13 +192,13 @@ def _prune(given: Mapping[str, Any]) -> Prune | None:
     options = _given(Prune, given)
     if method != DENSE:
         tables.require_known(method, (*tables.METHODS, DENSE), "method")
-        if options.get("rounds", 1) > 1 and "sparsity" not in options:
+        if 1 < options.get("rounds", 1) <= MOST_ROUNDS and "sparsity" not in options:
             options["sparsity"] = sparsity_after(options["rounds"])
         return Prune(**options)
     del options["method"]
-    if options:
-        name, value = next(iter(options.items()))
-        raise UsageError(f"method=dense prunes nothing and takes no {name}; got {name}={value}")
+    for name, value in options.items():
+        if name == "sparsity" or value != getattr(Prune, name):
+            raise UsageError(f"method=dense prunes nothing and takes no {name}; got {name}={value}")
     return None
 
 

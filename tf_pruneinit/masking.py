@@ -306,7 +306,8 @@ def prunable(model: keras.Model, exclude: Sequence[str] = ()) -> dict[str, Kerne
             names = MASKED.get(type(layer), type(layer)).__dict__.get("kernel_names", ())
             found |= {f"{path}/{name}": Kernel(layer, name) for name in names}
     if not found:
-        raise UsageError(f"the model has no prunable layer (no dense or convolution layer); got {model.name}")
+        why = f"exclude={','.join(exclude)} leaves none" if exclude else "no dense or convolution layer"
+        raise UsageError(f"the model has no prunable layer ({why}); got {model.name}")
     return found
 
 

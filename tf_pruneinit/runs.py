@@ -17,7 +17,7 @@ import numpy as np
 
 from tf_pruneinit import checkpoints, claims, files, records
 from tf_pruneinit.config import Config
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import BusyError, UsageError
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
@@ -162,6 +162,16 @@ def existing(workdir: str, config: Config) -> Run | None:
     return run
 
 
+def results(workdir: str) -> Iterator[tuple[Config, dict[str, Any]]]:
+    """Yields configuration and result of every complete run of a working directory that can be read."""
+    names = sorted(os.listdir(workdir)) if os.path.isdir(workdir) else []
+    for name in names:
+        run = Run(os.path.join(workdir, name))
+        with contextlib.suppress(OSError, UsageError):
+            if (result := run.result) is not None:
+                yield Config.from_json(_read_json(run.file(CONFIG))), result
+
+
 @contextlib.contextmanager
 def open_run(workdir: str, config: Config, *, again: bool = False, wait: Callable[[], None] | None = None) -> Iterator[Run]:
     """Opens the directory of an experiment for writing.
@@ -200,6 +210,12 @@ def open_run(workdir: str, config: Config, *, again: bool = False, wait: Callabl
                 shutil.rmtree(run.path)
             _remove_empty(made)
             raise
+
+
+def record_failure(workdir: str, config: Config, error: str, details: str = "") -> None:
+    """Notes in the directory of a run why it could not be made, unless somebody else makes it by now."""
+    with contextlib.suppress(BusyError), open_run(workdir, config) as run:
+        run.fail(error, details)
 
 
 def _missing(path: str) -> list[str]:

@@ -1,14 +1,28 @@
-"""Numbers over time as TensorBoard scalars."""
+"""Numbers over time as TensorBoard scalars, and what they are of as its hyper-parameters."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
+from tensorboard.plugins.hparams import api
+
+METRICS = {"accuracy": "test accuracy", "loss": "test loss"}
 
 
-def writer(path: str | os.PathLike[str]) -> Callable[[int, Mapping[str, float]], None]:
-    """Returns a function of a step and named numbers that writes each as a scalar, into a folder of event files."""
+def writer(
+    path: str | os.PathLike[str], hyperparameters: Mapping[str, str | float | bool] | None = None, name: str | None = None
+) -> Callable[[int, Mapping[str, float]], None]:
+    """Returns a function of a step and named numbers that writes each as a scalar, into a folder of event files.
+
+    Args:
+      path: of the folder.
+      hyperparameters: what the numbers are of, for TensorBoard's table of runs.
+      name: of the run in that table.
+    """
     events = tf.summary.create_file_writer(str(path))
+    if hyperparameters is not None:
+        with events.as_default():
+            api.hparams(dict(hyperparameters), trial_id=name)
 
     def write(step: int, values: Mapping[str, float]) -> None:
         with events.as_default(step=step):
@@ -17,3 +31,10 @@ def writer(path: str | os.PathLike[str]) -> Callable[[int, Mapping[str, float]],
         events.flush()
 
     return write
+
+
+def describe(path: str | os.PathLike[str], hyperparameters: Sequence[str]) -> None:
+    """Writes which hyper-parameters TensorBoard's table of runs has, in this order: it shows the first five at once."""
+    metrics = [api.Metric(tag, display_name=shown) for tag, shown in METRICS.items()]
+    with tf.summary.create_file_writer(str(path)).as_default():
+        api.hparams_config([api.HParam(name) for name in hyperparameters], metrics)

@@ -150,7 +150,7 @@ def builder(model: Any) -> Callable[..., Any]:
     if isinstance(model, str) and model.startswith(KERAS) and model.removeprefix(KERAS).isidentifier():
         return functools.partial(Lazy("models.applications:application"), model.removeprefix(KERAS))
     name, width = family(model)
-    require_known(name, (*MODELS, f"{KERAS}NAME"), "model")
+    require_known(name, (*MODELS, "ROWxN (a ResNet or VGG, N >= 2)", f"{KERAS}NAME"), "model")
     return functools.partial(MODELS[name].build, width=width) if width > 1 else MODELS[name].build
 
 

@@ -1,0 +1,527 @@
+"""Grids of runs from the command line: nothing is made twice, whatever happens to whom."""
+
+import collections
+import contextlib
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tf_pruneinit import __version__, engine, manifests, memory, plans, records, runs, scoring, sweep
+from tf_pruneinit.errors import RunError
+from tf_pruneinit.launchers import local
+
+TRAIN = ["--epochs=3", "--batch_size=64"]
+STEPS = 69
+
+
+def command(workdir, *arguments):
+    return [sys.executable, "-m", "tf_pruneinit.sweep", *TRAIN, f"--workdir={workdir}", *arguments]
+
+
+def make(workdir, *arguments, code=0, environment=None):
+    """Runs a sweep to its end; returns what it has written."""
+    ran = subprocess.run(
+        command(workdir, *arguments), capture_output=True, text=True, timeout=300, env={**os.environ, **(environment or {})}
+    )
+    assert ran.returncode == code, ran.stderr
+    assert "Traceback" not in ran.stderr
+    return ran
+
+
+def here(workdir, *arguments):
+    """The same in this process."""
+    return sweep.main(["sweep", *TRAIN, f"--workdir={workdir}", *arguments])
+
+
+def digests(workdir):
+    """Run -> digest of its weights, of complete ones."""
+    found = {}
+    for path in pathlib.Path(workdir).glob("*/result.json"):
+        found[path.parent.name] = json.loads(path.read_text())["weights_sha256"]
+    return found
+
+
+def wait_for(condition, seconds=60):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+GRID = ["--grid=method=snip,random", "--grid=sparsity=0.5,0.9", "--also=method=magnitude sparsity=0.9 prune_at=10,end"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The working directory of a sweep that nothing happened to."""
+    workdir = tmp_path_factory.mktemp("whole")
+    make(workdir, *GRID)
+    return workdir
+
+
+class TestWork:
+    """How many steps are taken, and how often a method scores, for a grid."""
+
+    @pytest.fixture
+    def counts(self, monkeypatch):
+        found = collections.Counter()
+        take_steps, score = engine.Engine.run, scoring.Scorer.scores
+
+        def counted_steps(self, shares, part):
+            found["steps"] += len(part)
+            return take_steps(self, shares, part)
+
+        def counted_scores(self):
+            found[self._method] += 1
+            return score(self)
+
+        monkeypatch.setattr(engine.Engine, "run", counted_steps)
+        monkeypatch.setattr(scoring.Scorer, "scores", counted_scores)
+        return found
+
+    def make_here(self, workdir, *grid):
+        """All tasks of an emitted sweep, in this process."""
+        assert here(workdir, *grid, "--emit=slurm") == 0
+        (manifest,) = pathlib.Path(workdir).glob("sweeps/*/manifest.jsonl")
+        tasks = json.loads(manifest.read_text().splitlines()[0])["tasks"]
+        for task in range(len(tasks)):
+            sweep.make_task(str(manifest), task)
+        return tasks
+
+    def test_nothing_is_trained_or_scored_twice(self, tmp_path, counts):
+        tasks = self.make_here(
+            tmp_path,
+            "--grid=method=snip,magnitude",
+            "--grid=sparsity=0.5,0.9",
+            "--grid=ablation=none,shuffle,reinit,invert",
+            "--also=prune_at=10 ablation=none,shuffle",
+            "--also=method=synflow iterations=5 sparsity=0.9 ablation=none,shuffle,reinit",
+            "--also=method=dense",
+        )
+        assert counts["steps"] == len(tasks) * STEPS
+        assert len(digests(tmp_path)) == len(tasks) == 16 + 8 + 3 + 1
+        # Once at initialization and once at step 10; the three of synflow have the same masks of five iterations.
+        assert {method: counts[method] for method in ("snip", "magnitude", "synflow")} == {
+            "snip": 2,
+            "magnitude": 2,
+            "synflow": 5,
+        }
+        before = counts.copy()
+        sweep.make_task(str(next(tmp_path.glob("sweeps/*/manifest.jsonl"))), 0)
+        assert counts == before
+
+    def test_a_dense_run_goes_as_far_as_it_is_needed(self, tmp_path, counts):
+        self.make_here(tmp_path, "--grid=method=magnitude sparsity=0.9 prune_at=5,30,12")
+        assert counts["steps"] == 30 + 3 * STEPS
+
+
+def test_runs_are_those_of_main(whole, tmp_path):
+    (address,) = (name for name in digests(whole) if "snip-0.9" in name)
+    ran = [sys.executable, "-m", "tf_pruneinit.main", *TRAIN, "--method=snip", "--sparsity=0.9", f"--workdir={tmp_path}"]
+    subprocess.run(ran, check=True, capture_output=True)
+    assert digests(tmp_path) == {address: digests(whole)[address]}
+    for name in ("records.jsonl", "masks.npz", "config.json", "result.json"):
+        assert (tmp_path / address / name).exists()
+    masks = [(folder / address / "masks.npz").read_bytes() for folder in (whole, tmp_path)]
+    assert masks[0] == masks[1]
+
+
+def test_ends_with_all_runs_and_leaves_nothing_else(whole):
+    assert len(digests(whole)) == 7  # With the dense one.
+    assert sorted(path.name for path in whole.iterdir() if path.name not in digests(whole)) == ["sweeps"]
+
+
+def test_the_same_command_makes_nothing_again(whole):
+    changed = {path: path.stat().st_mtime_ns for path in whole.rglob("result.json")}
+    begin = time.monotonic()
+    assert "7/7 complete" in make(whole, *GRID).stdout
+    assert time.monotonic() - begin < 5  # TensorFlow was not needed.
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("result.json")} == changed
+
+
+def test_two_workers_make_the_same_runs(whole, tmp_path):
+    make(tmp_path, *GRID, "--workers=2")
+    assert digests(tmp_path) == digests(whole)
+    assert (tmp_path / "sweeps").is_dir()
+
+
+class TestKilled:
+    @pytest.mark.parametrize("seed", range(3))
+    def test_goes_on_to_the_same_runs(self, whole, tmp_path, seed):
+        """The sweep, then also its process, is killed at moments of a random choice, until it comes to its end."""
+        chance = random.Random(seed)
+        arguments = [*GRID, "--checkpoint_every=5"]
+        for _ in range(3):
+            with subprocess.Popen(command(tmp_path, *arguments), stdout=subprocess.DEVNULL) as process:
+                count = len(digests(tmp_path))
+                wait_for(lambda: process.poll() is not None or any(tmp_path.glob("*/records.jsonl")) or count)  # noqa: B023
+                time.sleep(chance.uniform(3 if count else 0, 6 if count else 1.5))
+                process.kill()
+        make(tmp_path, *arguments)
+        assert digests(tmp_path) == digests(whole)
+
+    def test_processes_end_with_the_sweep_that_was_killed(self, tmp_path):
+        arguments = ["--grid=sparsity=0.5", "--epochs=100000", "--checkpoint_every=5"]
+        with subprocess.Popen(command(tmp_path, *arguments), stdout=subprocess.DEVNULL) as process:
+            wait_for(lambda: any(tmp_path.glob("*/checkpoints/step-*")))
+            process.kill()
+        (run,) = tmp_path.glob("digits-*")
+        wait_for(lambda: runs_owner(run) is None, 40)
+        assert any(run.glob("checkpoints/step-*"))
+
+    def test_asked_to_end_it_saves_and_goes_on(self, tmp_path):
+        arguments = ["--grid=sparsity=0.5,0.9", "--epochs=300", "--checkpoint_every=never"]
+        with subprocess.Popen(
+            command(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            wait_for(lambda: any(tmp_path.glob("*-0.5-*/records.jsonl")))
+            process.terminate()
+            _, error = process.communicate(timeout=60)
+        assert process.returncode == 143
+        assert error == "error: asked to end (SIGTERM); the same command goes on\n"
+        assert list(tmp_path.glob("*-0.5-*/checkpoints/step-*"))
+        assert not digests(tmp_path)
+
+    def test_a_process_that_is_killed_is_replaced_and_its_run_goes_on(self, whole, tmp_path):
+        with subprocess.Popen(command(tmp_path, *GRID), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            wait_for(lambda: any(tmp_path.glob("*/records.jsonl")))
+            kill_worker(tmp_path)
+            out, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+        assert "its process ended by SIGKILL" in out
+        assert digests(tmp_path) == digests(whole)
+
+
+def runs_owner(run):
+    from tf_pruneinit import claims
+
+    return claims.owner(str(run))
+
+
+def kill_worker(workdir):
+    """Kills the process that writes a run just now."""
+    for _ in range(1000):
+        for run in pathlib.Path(workdir).glob("digits-*"):
+            if (text := runs_owner(run)) is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(text.rpartition(" ")[2]), signal.SIGKILL)
+                    return
+        time.sleep(0.001)
+    raise AssertionError("nobody writes")
+
+
+def test_two_sweeps_over_one_directory_make_each_run_once(whole, tmp_path):
+    processes = [
+        subprocess.Popen(command(tmp_path, *GRID), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=200) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert digests(tmp_path) == digests(whole)
+    for run in digests(tmp_path):
+        assert [record.step for record in records.read(str(tmp_path / run / runs.RECORDS))] == [23, 46, 69]
+
+
+class TestFailures:
+    GRID = ("--grid=learning_rate=0.1,1e30", "--grid=method=magnitude", "--grid=sparsity=0.5")
+
+    @pytest.fixture(scope="class")
+    def failed(self, tmp_path_factory):
+        workdir = tmp_path_factory.mktemp("failed")
+        return workdir, make(workdir, *self.GRID, "--also=prune_at=end", code=1)
+
+    def test_others_continue_and_the_last_lines_say_what_is_missing(self, failed):
+        workdir, ran = failed
+        assert len(digests(workdir)) == 3
+        last = ran.stdout[ran.stdout.index("missing:") :].splitlines()
+        assert len(last) == 4  # The run itself, the dense one, and the one that begins with that.
+        assert sum("loss is not finite" in line or "test loss is nan" in line for line in last) == 2
+        assert sum("what it begins with failed: digits-lenet_300_100-dense" in line for line in last) == 1
+        assert ran.stderr == "error: 3 of 6 runs are missing; --retry_failed tries those that failed again\n"
+
+    def test_a_failure_is_recorded_and_not_tried_again_unless_asked_to(self, failed):
+        workdir, _ = failed
+        found = sorted(workdir.glob("*/failure.json"))
+        assert len(found) == 2
+        assert all("not finite" in json.loads(path.read_text())["error"] for path in found)
+        before = [path.stat().st_mtime_ns for path in found]
+        ran = make(workdir, *self.GRID, "--also=prune_at=end", code=1)
+        assert "3 missing" in ran.stdout
+        assert [path.stat().st_mtime_ns for path in found] == before
+        make(workdir, *self.GRID, "--retry_failed", code=1)
+        assert sum(path.stat().st_mtime_ns for path in found) > sum(before)
+
+    def test_status_says_so(self, failed, capsys):
+        workdir, _ = failed
+        assert here(workdir, "--status") == 0
+        out = capsys.readouterr().out
+        assert "complete 3" in out
+        assert "failed   2" in out
+        assert out.count("not finite") == 2
+        assert here(workdir, "--status", "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["complete"], found["failed"], len(found["runs"])) == (3, 2, 6)
+
+    def test_a_full_disk_is_no_fault_of_the_run(self, tmp_path, monkeypatch):
+        assert here(tmp_path, "--grid=sparsity=0.5", "--emit=slurm") == 0
+        (manifest,) = tmp_path.glob("sweeps/*/manifest.jsonl")
+
+        def full(*_, **__):
+            raise OSError(28, "No space left on device", "somewhere")
+
+        monkeypatch.setattr(runs.Run, "save_masks", full)
+        with pytest.raises(RunError, match="No space left on device"):
+            sweep.make_task(str(manifest), 0)
+        assert not list(tmp_path.glob("*/failure.json"))
+
+
+class TestPlan:
+    def test_dry_run_counts_without_tensorflow(self, whole, tmp_path):
+        heavy = "{'tensorflow', 'keras', 'tensorboard', 'rich', 'ray'}"
+        code = f"import sys; from tf_pruneinit import sweep; code = sweep.main(sys.argv); assert not {heavy} & {{*sys.modules}}"
+        grid = [*GRID, "--grid=seed=0:2"]
+        arguments = [*TRAIN, *grid, f"--workdir={whole}", "--dry_run", "--json"]
+        ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+        found = json.loads(ran.stdout)
+        assert (found["runs"], found["parents"], found["complete"], found["remaining"]) == (12, 2, 6, 6)
+        assert found["remaining_parents"] == 1
+        assert 0 < found["estimated_seconds"] < 600
+
+    def test_dry_run_makes_nothing(self, tmp_path, capsys):
+        assert here(tmp_path / "none", *GRID, "--dry_run") == 0
+        out = capsys.readouterr().out
+        assert "runs       6" in out
+        assert "nothing like them is complete" in out
+        assert out.count("waiting") == 7
+        assert not (tmp_path / "none").exists()
+
+    def test_a_sweep_file_holds_it_all(self, tmp_path, capsys):
+        file = tmp_path / "sweep.flags"
+        file.write_text("# A sweep.\n--epochs=3\n--batch_size=64\n" + "\n".join(GRID) + f"\n--workdir={tmp_path}/w\n")
+        assert sweep.main(["sweep", f"--flagfile={file}", "--dry_run", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["runs"] == 6
+
+    def test_ten_thousand_runs_are_planned_in_seconds(self, tmp_path, capsys):
+        begin = time.process_time()
+        assert (
+            here(
+                tmp_path,
+                "--grid=method=snip,grasp,magnitude,random",
+                "--grid=sparsity=paper",
+                "--grid=seed=0:140",
+                "--dry_run",
+                "--json",
+            )
+            == 0
+        )
+        assert json.loads(capsys.readouterr().out)["runs"] == 4 * 18 * 140
+        assert time.process_time() - begin < 60
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        "arguments, said",
+        [
+            ([], "a sweep needs something to vary"),
+            (["--grid=sparsty=0.5"], "there is no flag sparsty that a grid can vary (did you mean sparsity?)"),
+            (["--grid=method=snip,grsp"], "got 'grsp' (did you mean grasp?) (at method=grsp of the grid)"),
+            (["--grid=seed=2:2"], "goes over nothing"),
+            (["--grid=seed=0:2", "--workers=0"], "workers must be an integer >= 1; got 0"),
+            (["--grid=seed=0:2", "--workers=two"], "workers"),
+            (["--grid=seed=0:2", "--engine=dask"], "engine must be one of local, ray; got 'dask'"),
+            (["--grid=seed=0:2", "--engine=ray", "--workers=2"], "workers is for engine=local"),
+            (["--grid=seed=0:2", "--emit=pbs"], "emit must be one of slurm; got 'pbs'"),
+            (["--grid=seed=0:2", "--overwrite"], "overwrite is for main"),
+            (["--grid=seed=0:2", "--devices=64"], "workers of 64 devices each need"),
+            (["--status"], "no sweep was begun in workdir"),
+            (["--manifest=nowhere"], "manifest and task go together"),
+            (["--manifest=nowhere", "--task=0"], "manifest must be a file that a sweep has written; got 'nowhere'"),
+            (["--manifest=/dev/null", "--task=0"], "is damaged: it is not the manifest of a sweep"),
+            (["--runs_per_job=0", "--grid=seed=0:2"], "runs_per_job must be an integer >= 1; got 0"),
+        ],
+    )
+    def test_are_one_line_and_leave_nothing(self, tmp_path, capsys, arguments, said):
+        assert here(tmp_path / "made", *arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert said in line
+        assert not list(tmp_path.rglob("result.json"))
+
+    def test_workdir_that_is_a_file(self, tmp_path, capsys):
+        (tmp_path / "made").write_text("precious")
+        assert here(tmp_path / "made", "--grid=seed=0:2") == 2
+        assert "workdir must be a directory that can be written" in capsys.readouterr().err
+
+    def test_directory_of_another_version_is_refused_with_what_to_do(self, tmp_path, capsys):
+        workdir = tmp_path / "old"
+        assert here(workdir, "--grid=seed=0:2", "--emit=slurm") == 0
+        (manifest,) = workdir.glob("sweeps/*/manifest.jsonl")
+        manifest.write_text(manifest.read_text().replace(f'"tf_pruneinit": "{__version__}"', '"tf_pruneinit": "0.0.7"'))
+        for more in (["--grid=seed=0:2"], ["--grid=seed=0:2", "--dry_run"], ["--status"]):
+            capsys.readouterr()
+            assert here(workdir, *more) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert "is of tf_pruneinit 0.0.7, and this is" in line
+            assert "take another --workdir, or go on with that version (pip install tf-pruneinit==0.0.7)" in line
+
+    def test_more_workers_than_memory_can_hold_are_warned_of(self, monkeypatch):
+        monkeypatch.setattr(memory, "available", lambda: 2_000_000_000)
+        with pytest.warns(UserWarning, match=r"8 workers need 12\.9 GB at the least, and 2\.0 GB are free: fewer --workers"):
+            sweep._warn_of_memory(8, 100)
+
+    def test_memory_that_is_free_is_known(self):
+        assert 1 << 20 < memory.available() < 1 << 50
+
+
+class TestShares:
+    def test_cores_are_divided(self, monkeypatch):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4})
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        assert [share.cores for share in local.shares(2, 1)] == [(0, 1), (2, 3, 4)]
+        assert [share.cores for share in local.shares(None, 1)] == [(0, 1, 2, 3, 4)]
+
+    def test_workers_have_gpus_of_their_own(self, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2,3,GPU-5")
+        visible = [dict(share.environment)["CUDA_VISIBLE_DEVICES"] for share in local.shares(None, 2)]
+        assert visible == ["0,2", "3,GPU-5"]
+        assert len(local.shares(None, 1)) == 4
+
+
+SBATCH = """#!{python}
+# Stands in for SLURM: runs the tasks of an array one after the other, and takes note of how it was called.
+import json, os, re, subprocess, sys
+folder = os.path.dirname(os.path.abspath(__file__))
+options = [word for word in sys.argv[1:] if word.startswith("--")]
+script, *arguments = [word for word in sys.argv[1:] if not word.startswith("--")]
+calls = os.path.join(folder, "calls.jsonl")
+number = sum(1 for _ in open(calls)) + 1 if os.path.exists(calls) else 1
+with open(calls, "a") as file:
+    file.write(json.dumps(options) + "\\n")
+first, last = re.search(r"--array=(\\d+)-(\\d+)", " ".join(options)).groups()
+for task in range(int(first), int(last) + 1):
+    environment = dict(os.environ, SLURM_ARRAY_TASK_ID=str(task), SLURM_ARRAY_JOB_ID=str(number))
+    subprocess.run(["bash", script, *arguments], env=environment, stdout=sys.stderr)
+print(number)
+"""
+
+
+class TestSlurm:
+    @pytest.fixture
+    def cluster(self, tmp_path):
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        (folder / "sbatch").write_text(SBATCH.format(python=sys.executable))
+        (folder / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {folder}/requeued\n')
+        for path in folder.iterdir():
+            path.chmod(0o755)
+        return folder
+
+    def environment(self, cluster):
+        return {"PATH": f"{cluster}:{os.environ['PATH']}"}
+
+    def test_arrays_make_all_runs_parents_first(self, whole, tmp_path, cluster):
+        workdir = tmp_path / "work dir"
+        out = make(workdir, *GRID, "--emit=slurm", "--runs_per_job=4").stdout
+        assert out.startswith("7 runs in 3 tasks.")
+        (script,) = workdir.glob("sweeps/*/submit.sh")
+        assert str(script) in out
+        environment = {**os.environ, **self.environment(cluster)}
+        ran = subprocess.run([str(script), "--partition=cpu"], env=environment, capture_output=True, text=True, timeout=300)
+        assert ran.returncode == 0, ran.stderr
+        assert digests(workdir) == digests(whole)
+        calls = [json.loads(line) for line in (cluster / "calls.jsonl").read_text().splitlines()]
+        assert calls == [
+            ["--parsable", "--array=0-1", "--partition=cpu"],
+            ["--parsable", "--array=0-0", "--dependency=afterany:1", "--partition=cpu"],
+        ]
+        assert "are complete" in make(workdir, *GRID, "--emit=slurm").stdout
+
+    def test_a_task_that_is_asked_to_end_saves_and_asks_for_another_turn(self, tmp_path, cluster):
+        workdir = tmp_path / "w"
+        make(workdir, "--grid=seed=3", "--epochs=100000", "--checkpoint_every=never", "--emit=slurm")
+        (script,) = workdir.glob("sweeps/*/array.sh")
+        environment = {**os.environ, **self.environment(cluster), "SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "17"}
+        with subprocess.Popen(
+            ["bash", str(script), "0"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as process:
+            wait_for(lambda: any(workdir.glob("*/records.jsonl")))
+            process.terminate()
+            process.communicate(timeout=60)
+        assert process.returncode == 143
+        assert (cluster / "requeued").read_text() == "requeue 17_0\n"
+        assert list(workdir.glob("*/checkpoints/step-*"))
+
+    def test_long_arrays_are_several(self):
+        from tf_pruneinit.launchers import slurm
+
+        lines = [line for line in slurm._submit_script("a.sh", [1500, 2]).splitlines() if "sbatch" in line and "=" in line]
+        assert [line.partition("--array=")[2].split()[0] for line in lines if "--array" in line] == ["0-999", "0-499", "0-1"]
+        assert [line.rpartition("a.sh ")[2].split()[0] for line in lines if "a.sh" in line] == ["0", "1000", "1500"]
+
+    def test_submitit_makes_the_tasks_too(self, whole, tmp_path):
+        submitit = pytest.importorskip("submitit")
+        make(tmp_path, "--grid=method=random sparsity=0.5", "--emit=slurm")
+        (manifest,) = tmp_path.glob("sweeps/*/manifest.jsonl")
+        executor = submitit.LocalExecutor(folder=tmp_path / "logs")
+        executor.update_parameters(timeout_min=5)
+        executor.submit(sweep.make_task, str(manifest), 0).result()
+        ((run, digest),) = digests(tmp_path).items()
+        assert digests(whole)[run] == digest
+
+
+def test_ray_makes_the_same_runs_though_a_process_of_it_is_killed(whole, tmp_path):
+    pytest.importorskip("ray")
+    arguments = [*GRID, "--engine=ray", "--checkpoint_every=5"]
+    with subprocess.Popen(command(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: any(tmp_path.glob("*/records.jsonl")), 120)
+        kill_worker(tmp_path)
+        out, error = process.communicate(timeout=200)
+    assert process.returncode == 0, error
+    assert out.rstrip().endswith("7/7 complete")
+    assert digests(tmp_path) == digests(whole)
+
+
+class TestTensorBoard:
+    def test_shows_all_hyperparameters_those_first_that_differ(self, whole):
+        from tensorboard.backend.event_processing import event_accumulator
+        from tensorboard.plugins.hparams import metadata
+
+        def contents(folder, tag):
+            events = event_accumulator.EventAccumulator(str(folder))
+            events.Reload()
+            return events.summary_metadata[tag].plugin_data.content
+
+        (folder,) = whole.glob("sweeps/*/tensorboard")
+        experiment = metadata.parse_experiment_plugin_data(contents(folder, metadata.EXPERIMENT_TAG))
+        names = [info.name for info in experiment.hparam_infos]
+        assert set(names[:3]) == {"method", "sparsity", "prune_at"}
+        assert len(names) == len(set(names)) > 25
+        assert [info.name.tag for info in experiment.metric_infos] == ["accuracy", "loss"]
+        run = next(whole.glob("*snip-0.9*"))
+        session = metadata.parse_session_start_info_plugin_data(contents(run / "tensorboard", metadata.SESSION_START_INFO_TAG))
+        assert set(session.hparams) == set(names)
+        assert session.hparams["sparsity"].number_value == 0.9
+        assert session.hparams["method"].string_value == "snip"
+
+
+def test_everything_that_is_shared_is_kept_until_no_sweep_needs_it(tmp_path):
+    """One sweep is through, another one of the directory is not: scores may still be of use."""
+    assert here(tmp_path, "--grid=seed=5", "--emit=slurm") == 0
+    shutil.copytree(next(tmp_path.glob("sweeps/*")), tmp_path / "sweeps" / "other")
+    (tmp_path / "shared").mkdir()
+    manifests.remove_shared(str(tmp_path))
+    assert (tmp_path / "shared").exists()
+
+
+def test_plans_of_several_sweeps_are_one(tmp_path):
+    for grid in ("seed=0:2", "seed=1:4"):
+        assert here(tmp_path, f"--grid={grid}", "--emit=slurm") == 0
+    assert len(manifests.everything(str(tmp_path)).jobs) == 4
+    assert isinstance(manifests.everything(str(tmp_path)), plans.Plan)

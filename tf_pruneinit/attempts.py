@@ -1,0 +1,60 @@
+"""One job of a sweep, made or not made, in this process; an error of it is recorded and does not end others."""
+
+import contextlib
+import errno
+import os
+import traceback
+
+from tf_pruneinit import manifests, runs
+from tf_pruneinit.config import Execution
+from tf_pruneinit.console import Console
+from tf_pruneinit.errors import BusyError, NoSpaceError, RunError, UsageError
+from tf_pruneinit.plans import Job
+
+COMPLETE, FAILED, ELSEWHERE = "complete", "failed", "elsewhere"
+
+
+def attempt(job: Job, execution: Execution, console: Console) -> tuple[str, str]:
+    """Makes a run, or goes on with it; returns "complete", "failed" or "elsewhere" (another process makes it), and why.
+
+    Raises:
+      NoSpaceError: if the disk is full, which is no fault of the run: others would fail as well.
+      Preempted: if the process is asked to end.
+    """
+    # TensorFlow is imported where it is needed: who plans and watches has none.
+    from tf_pruneinit import experiment
+
+    try:
+        experiment.run(job.config, execution, console, moments=job.moments, complete=job.complete, share=True)
+        return COMPLETE, ""
+    except BusyError as error:
+        return ELSEWHERE, str(error)
+    except NoSpaceError:
+        raise
+    except (UsageError, RunError) as error:
+        return _failed(job, execution, str(error))
+    except MemoryError:
+        return _failed(job, execution, "out of memory; a smaller batch_size or model needs less")
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpaceError(f"{error.strerror}{where}") from error
+        return _failed(job, execution, f"{error.strerror or error}{where}")
+    except Exception as error:  # A defect, or what TensorFlow raises of the machine's: the other runs may be well.
+        return _failed(job, execution, f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+def describe(folder: str) -> None:
+    """Writes, for TensorBoard, the hyper-parameters of a sweep into its folder, unless they are there."""
+    from tf_pruneinit import scalars
+
+    path = os.path.join(folder, runs.TENSORBOARD)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path)
+        scalars.describe(path, manifests.hyperparameters(folder))
+
+
+def _failed(job: Job, execution: Execution, error: str, details: str = "") -> tuple[str, str]:
+    line = " ".join(error.split())[:1000]
+    runs.record_failure(execution.workdir, job.config, line, details)
+    return FAILED, line

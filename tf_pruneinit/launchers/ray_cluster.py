@@ -1,0 +1,110 @@
+"""A Ray cluster makes the jobs: each is a task, after those that it begins with, and is given again where a node is lost.
+
+The cluster is the one that RAY_ADDRESS names, or the one that runs on this machine, or one that is started here for the sweep.
+"""
+
+import itertools
+import logging
+import time
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from tf_pruneinit import attempts, plans, runs
+from tf_pruneinit.config import Execution
+from tf_pruneinit.console import Console, start_tensorflow
+from tf_pruneinit.errors import NoSpaceError, RunError, UsageError
+from tf_pruneinit.launchers import BEGUN, BLOCKED, COMPLETE, FAILED, NOTE, PROGRESS, Event
+from tf_pruneinit.plans import Job, Plan
+
+_STOPPED = "stopped"
+_RETRIES = 5
+_WATCHED = 50
+_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_UNTIL_ANOTHER_TRY = 3.0
+
+
+def launch(plan: Plan, todo: Sequence[str], lost: Collection[str], execution: Execution, folder: str) -> Iterator[Event]:
+    """Yields what happens to the jobs, and a note now and then while nothing does.
+
+    A task takes `devices` GPUs, or on a cluster without any so many cores. The working directory has to be one for all nodes.
+
+    Args:
+      plan: all jobs; those that are not to be made now are complete.
+      todo: addresses of those to make, in order.
+      lost: of those that were given up before: what begins with them cannot be made.
+      execution: how.
+      folder: of the sweep.
+
+    Raises:
+      UsageError: if Ray is not installed, or the cluster does not answer.
+      RunError: if the disk is full.
+    """
+    ray = _connected()
+    gpus = ray.cluster_resources().get("GPU", 0) >= execution.devices
+    resources = {"num_gpus": execution.devices, "num_cpus": 1} if gpus else {"num_cpus": execution.devices}
+    threads = {} if gpus else {"runtime_env": {"env_vars": {"TF_NUM_INTRAOP_THREADS": str(execution.devices)}}}
+    make = ray.remote(max_retries=_RETRIES, **resources, **threads)(_make)
+    tasks: dict[str, Any] = {}
+    try:
+        for address in todo:
+            gone = sorted(parent for parent in plan.parents[address] if parent in lost)
+            begins_with = [tasks[parent] for parent in plan.parents[address] if parent in tasks]
+            tasks[address] = make.remote(plan.jobs[address].to_json(), vars(execution), folder, gone, *begins_with)
+        addresses = {task: address for address, task in tasks.items()}
+        begun: set[str] = set()
+        while addresses:
+            ended, _ = ray.wait(list(addresses), timeout=_SECONDS_BETWEEN_LOOKS)
+            for task in ended:
+                yield _event(ray, task, plan.jobs[addresses.pop(task)], execution)
+            # What a task does is to be seen in its files; tasks begin in about the order in which they were given.
+            for address in itertools.islice(addresses.values(), _WATCHED):
+                state = plans.state(execution.workdir, plan.jobs[address])
+                if state.name == plans.RUNNING:
+                    yield Event(PROGRESS if address in begun else BEGUN, address, f"{state.text}, step {state.step:,}")
+                    begun.add(address)
+            yield Event(NOTE)
+    finally:
+        for task in tasks.values():
+            ray.cancel(task, force=True)
+        ray.shutdown()
+
+
+def _connected() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError("engine=ray needs Ray: pip install 'tf-pruneinit[ray]'") from error
+    try:
+        ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UsageError(f"the Ray cluster does not answer: {' '.join(str(error).split())[:300]}") from error
+    return ray
+
+
+def _event(ray: Any, task: Any, job: Job, execution: Execution) -> Event:
+    try:
+        kind, text = ray.get(task)
+    except ray.exceptions.RayError as error:
+        kind, text = FAILED, " ".join(str(error).split())[:300]
+        runs.record_failure(execution.workdir, job.config, text)
+    if kind == _STOPPED:
+        raise RunError(text)
+    return Event(kind, job.address, text)
+
+
+def _make(
+    job: dict[str, Any], execution: dict[str, Any], folder: str, lost: Sequence[str], *parents: tuple[str, str]
+) -> tuple[str, str]:
+    """What a task does, in a process of the cluster, which may have done others before."""
+    missing = [*lost, *(text for kind, text in parents if kind != COMPLETE)]
+    if missing:
+        return BLOCKED, f"what it begins with failed: {missing[0]}"
+    start_tensorflow()
+    attempts.describe(folder)
+    how = Execution(**execution)
+    try:
+        while (outcome := attempts.attempt(Job.from_json(job), how, Console()))[0] == attempts.ELSEWHERE:
+            time.sleep(_SECONDS_UNTIL_ANOTHER_TRY)
+    except NoSpaceError as error:
+        return _STOPPED, str(error)
+    return outcome

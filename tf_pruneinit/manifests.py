@@ -1,0 +1,134 @@
+"""Which runs were asked for in a working directory: a folder for each sweep, WORKDIR/sweeps/<12 hex>/manifest.jsonl.
+
+Its first line says by what, every other one is a job. `--status` reads it, and so do the tasks of a cluster's array.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from tf_pruneinit import __version__, files, plans, shared
+from tf_pruneinit.config import Execution
+from tf_pruneinit.errors import UsageError
+from tf_pruneinit.plans import Job, Plan
+
+FOLDER = "sweeps"
+MANIFEST = "manifest.jsonl"
+# Runs that an older one has made are not what this one would make, or are not where it looks for them.
+_FORMAT = 1
+
+
+def write(plan: Plan, execution: Execution, argv: Sequence[str], tasks: Sequence[Sequence[str]] = ()) -> str:
+    """Writes the manifest of a sweep; returns its folder.
+
+    Args:
+      plan: what is to be made.
+      execution: how; the tasks of an array are made so.
+      argv: the command line.
+      tasks: addresses of the runs of each task of an array.
+
+    Raises:
+      UsageError: if the working directory is of another version, or cannot be written.
+    """
+    require_version(execution.workdir)
+    digest = hashlib.sha256(json.dumps([list(plan.jobs), [list(task) for task in tasks]]).encode()).hexdigest()[:12]
+    folder = os.path.join(execution.workdir, FOLDER, digest)
+    head = {
+        "format": _FORMAT,
+        "tf_pruneinit": __version__,
+        "command": list(argv),
+        "execution": dataclasses.asdict(execution),
+        "hyperparameters": plan.hyperparameters(),
+        "tasks": [list(task) for task in tasks],
+    }
+    lines = [{"asked": address in plan.asked, **job.to_json()} for address, job in plan.jobs.items()]
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with files.atomically(os.path.join(folder, MANIFEST)) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in [head, *lines])
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        rule = "workdir must be a directory that can be written"
+        raise UsageError(f"{rule}; got {execution.workdir!r} ({error.strerror})") from error
+    return folder
+
+
+def everything(workdir: str) -> Plan:
+    """Returns the plan of all sweeps of a working directory together.
+
+    Raises:
+      UsageError: if there is none, or one is damaged or of another version.
+    """
+    found = [_read(path) for path in _manifests(workdir)]
+    if not found:
+        raise UsageError(f"no sweep was begun in workdir {workdir!r}")
+    asked = [job.config for _, jobs in found for is_asked, job in jobs if is_asked]
+    return plans.plan(asked)
+
+
+def task(path: str, number: int) -> tuple[list[Job], Execution]:
+    """Returns the jobs of one task of an array, and how they are made.
+
+    Raises:
+      UsageError: if the manifest cannot be read, is of another version, or has no such task.
+    """
+    head, jobs = _read(path)
+    tasks = head["tasks"]
+    if not 0 <= number < len(tasks):
+        raise UsageError(f"task must be from 0 to {len(tasks) - 1} in {path}; got {number}")
+    by_address = {job.address: job for _, job in jobs}
+    return [by_address[address] for address in tasks[number]], Execution(**head["execution"])
+
+
+def hyperparameters(folder: str) -> list[str]:
+    """Returns the names of all hyper-parameters of a sweep's runs, those first that are not the same for all."""
+    head, _ = _read(os.path.join(folder, MANIFEST), head_only=True)
+    return head["hyperparameters"]
+
+
+def require_version(workdir: str) -> None:
+    """Raises `UsageError` if a sweep of another version has used a working directory."""
+    for path in _manifests(workdir):
+        _read(path, head_only=True)
+
+
+def remove_shared(workdir: str) -> None:
+    """Removes what runs have shared, when no sweep of the working directory has a run left that could use it."""
+    plan = everything(workdir)
+    if all(plans.state(workdir, job).name == plans.COMPLETE for job in plan.jobs.values()):
+        files.remove(os.path.join(workdir, shared.FOLDER))
+
+
+def _manifests(workdir: str) -> list[str]:
+    folder = os.path.join(workdir, FOLDER)
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    paths = [os.path.join(folder, name, MANIFEST) for name in names]
+    return [path for path in paths if os.path.exists(path)]
+
+
+def _read(path: str, head_only: bool = False) -> tuple[dict[str, Any], list[tuple[bool, Job]]]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            head = json.loads(file.readline())
+            _require_same_version(path, head)
+            jobs = [] if head_only else [json.loads(line) for line in file]
+        return head, [(values["asked"], Job.from_json(values)) for values in jobs]
+    except UsageError:
+        raise
+    except OSError as error:
+        raise UsageError(f"manifest must be a file that a sweep has written; got {path!r} ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is damaged: it is not the manifest of a sweep") from error
+
+
+def _require_same_version(path: str, head: dict[str, Any]) -> None:
+    # Before 1.0 the second number counts what does not go together.
+    mine, theirs = ((version.split(".") + ["", ""])[:2] for version in (__version__, str(head["tf_pruneinit"])))
+    if head["format"] != _FORMAT or mine != theirs:
+        made = f"{path} is of tf_pruneinit {head['tf_pruneinit']}"
+        raise UsageError(
+            f"{made}, and this is {__version__}: take another --workdir, or go on with that version "
+            f"(pip install tf-pruneinit=={head['tf_pruneinit']})"
+        )
