@@ -134,3 +134,61 @@ def test_how_many_steps_a_call_takes_changes_no_bit(dataset):
         trained.append(trainer.arrays())
     assert losses[0] == losses[1]
     assert largest_difference(*trained) == 0
+
+
+class TestTakenOver:
+    """An engine that is kept trains the next model of the architecture as a new one would."""
+
+    def models(self, precision="float32"):
+        first, second = (models.build("convnet", SHAPE, CLASSES, seed, precision=precision) for seed in (0, 1))
+        return [tf_pruneinit.prune(model, "magnitude", sparsity) for model, sparsity in ((first, 0.5), (second, 0.9))]
+
+    def plan(self, precision="float32"):
+        return Train(None, 100, batch_size=13, learning_rate=0.02, precision=precision)
+
+    @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+    @pytest.mark.parametrize("devices", [1, 2])
+    def test_ends_in_the_bits_of_a_new_one(self, dataset, devices, precision):
+        expected, plan = [], self.plan(precision)
+        for model in self.models(precision):
+            trainer = engine.Engine(model, dataset, plan, devices=devices)
+            expected.append((take(trainer, 6), trainer.arrays(), trainer.logits(dataset.test.images).numpy()))
+        trainers = set()
+        for model, (losses, arrays, logits) in zip(self.models(precision), expected, strict=True):
+            trainer = engine.take(model, dataset, plan, devices=devices)
+            trainers.add(trainer)
+            assert take(trainer, 6) == losses
+            found = trainer.arrays()
+            assert found.keys() == arrays.keys()
+            for name, array in arrays.items():
+                np.testing.assert_array_equal(found[name], array)
+            if devices == 1:
+                np.testing.assert_array_equal(trainer.logits(dataset.test.images).numpy(), logits)
+            trainer.copy_weights()
+            for variable, copied in zip(trainer._model.trainable_variables, model.trainable_variables, strict=True):
+                np.testing.assert_array_equal(trainer._of_one(variable), copied.numpy())
+            engine.keep(trainer, model, dataset, plan, devices=devices)
+        assert len(trainers) == 1
+
+    def test_another_architecture_plan_or_dataset_has_another(self, dataset):
+        model, _ = self.models()
+        first = engine.take(model, dataset, self.plan())
+        others = [
+            (models.build("convnet", SHAPE, CLASSES, 0), dataset, self.plan(), {}),  # All of its layers have masks: alike.
+            (models.build("lenet_300_100", SHAPE, CLASSES, 0), dataset, self.plan(), {}),
+            (model, dataset, Train(None, 100, batch_size=14), {}),
+            (model, dataset, self.plan(), {"devices": 2}),
+            (
+                model,
+                Dataset(
+                    "rows", CLASSES, Split(dataset.train.images, dataset.train.labels), dataset.test, dataset.preprocessing
+                ),
+                self.plan(),
+                {},
+            ),
+        ]
+        found = []
+        for other, data, plan, options in others:
+            engine.keep(first, model, dataset, self.plan())
+            found.append(engine.take(other, data, plan, **options) is first)
+        assert found == [True, False, False, False, False]

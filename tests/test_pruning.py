@@ -95,6 +95,15 @@ class TestEveryMethod:
         for path, kernel in masking.kernels(pruned).items():
             np.testing.assert_array_equal(kernel.variable, model.get_layer(path.split("/")[0]).kernel)
 
+    @pytest.mark.parametrize("ablation", ["none", "shuffle", "invert"])
+    def test_scores_that_are_given_are_cut_as_its_own_are(self, method, ablation, model):
+        scores = tf_pruneinit.score(model, method, DATA)
+        for sparsity in (0.3, 0.6):
+            options = {"iterations": 1, "ablation": ablation}
+            own = tf_pruneinit.prune(model, method, sparsity, DATA, **options)
+            given = tf_pruneinit.prune(model, method, sparsity, scores=scores, **options)
+            require_equal(tf_pruneinit.masks(given), tf_pruneinit.masks(own))
+
     @pytest.mark.parametrize("scope", ranking.SCOPES)
     def test_iterations_take_the_schedule_and_never_revive(self, method, scope, model, monkeypatch):
         steps = [{path: np.ones(shape, "uint8") for path, shape in KERNELS.items()}]
@@ -201,6 +210,17 @@ class TestEveryMethod:
             tf.config.run_functions_eagerly(False)
         for other in masks[1:]:
             require_equal(other, masks[0])
+
+
+def test_scores_of_another_model_or_for_iterations_are_refused(model):
+    scores = tf_pruneinit.score(model, "magnitude")
+    with pytest.raises(UsageError, match="scores are for one iteration"):
+        tf_pruneinit.prune(model, "magnitude", 0.5, scores=scores, iterations=2)
+    for other in ({}, dict(reversed(scores.items())), scores | {"fc/kernel": np.ones(3)}):
+        with pytest.raises(UsageError, match="scores must be of the model's kernels, in order"):
+            tf_pruneinit.prune(model, "magnitude", 0.5, scores=other)
+    with pytest.raises(UsageError, match="finite"):
+        tf_pruneinit.prune(model, "magnitude", 0.5, scores={path: layer * np.nan for path, layer in scores.items()})
 
 
 @pytest.mark.parametrize("method", METHODS_WITH_DATA)

@@ -15,7 +15,10 @@ COMPLETE, FAILED, ELSEWHERE = "complete", "failed", "elsewhere"
 
 
 def attempt(job: Job, execution: Execution, console: Console) -> tuple[str, str]:
-    """Makes a run, or goes on with it; returns "complete", "failed" or "elsewhere" (another process makes it), and why.
+    """Makes a run, or goes on with it.
+
+    Returns:
+      "complete" and its accuracy, "failed" and why, or "elsewhere" (another process makes it).
 
     Raises:
       NoSpaceError: if the disk is full, which is no fault of the run: others would fail as well.
@@ -25,8 +28,9 @@ def attempt(job: Job, execution: Execution, console: Console) -> tuple[str, str]
     from tf_pruneinit import experiment
 
     try:
-        experiment.run(job.config, execution, console, moments=job.moments, complete=job.complete, share=True)
-        return COMPLETE, ""
+        run = experiment.run(job.config, execution, console, moments=job.moments, complete=job.complete, share=True)
+        result = run.result if run else None
+        return COMPLETE, f"{result['test_accuracy']:.2%}" if result else ""
     except BusyError as error:
         return ELSEWHERE, str(error)
     except NoSpaceError:

@@ -52,7 +52,7 @@ class Board:
             self._complete.add(address)
             if began:
                 self._took.append(time.monotonic() - began[0])
-            return f"{self._counts()}  {address}"
+            return f"{self._counts()}  {address}  {event.text}".rstrip()
         return event.text if event.kind == NOTE and event.text else None
 
     def summary(self) -> str:

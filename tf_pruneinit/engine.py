@@ -157,7 +157,7 @@ class Engine:
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**15)
             optimizer.build(self._model.trainable_variables)
             self._optimizer = optimizer
-            self._scalars = [variable.numpy() for variable in optimizer.variables if not variable.shape]
+            self._scalars = [variable.numpy() for variable in optimizer.variables if variable.ndim == 0]
         resident = () if isinstance(dataset.train, Stream) else (dataset.train.images, dataset.train.labels)
         self._data = self._on_replicas(lambda replica: resident)
         self._changed: list[int] = []
@@ -175,7 +175,7 @@ class Engine:
             self._assign(variable, values[id(variable)].numpy())
         scalars = iter(self._scalars)
         for variable in self._optimizer.variables:
-            self._assign(variable, np.zeros(variable.shape, variable.dtype) if variable.shape else next(scalars))
+            self._assign(variable, np.zeros(variable.shape, variable.dtype) if variable.ndim else next(scalars))
 
     def _assign(self, variable: keras.Variable, value: np.ndarray) -> None:
         for copy in self._copies(variable):

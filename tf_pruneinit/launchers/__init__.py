@@ -24,7 +24,7 @@ class Event:
       kind: begun; progress; complete; failed; blocked (what it begins with failed); elsewhere (another sweep makes it just
         now); or a note, which is of no job.
       address: of the job, or "".
-      text: progress, or why it failed.
+      text: progress, the accuracy of a complete one, or why it failed.
     """
 
     kind: str

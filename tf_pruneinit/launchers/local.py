@@ -162,7 +162,7 @@ class _Schedule:
             yield Event(PROGRESS, address, text)
         elif kind == attempts.COMPLETE:
             self._open.discard(address)
-            yield Event(COMPLETE, address)
+            yield Event(COMPLETE, address, text)
         elif kind == attempts.FAILED:
             self._lose(address)
             yield Event(FAILED, address, text)
