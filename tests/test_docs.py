@@ -1,5 +1,7 @@
-"""What README and BUILD.md tell a reader to type works."""
+"""What README, BUILD.md and the pages of docs tell a reader to type works."""
 
+import itertools
+import json
 import pathlib
 import re
 import shlex
@@ -7,7 +9,7 @@ import shlex
 import keras
 import pytest
 
-from tf_pruneinit import evaluate, flags, main
+from tf_pruneinit import evaluate, flags, main, sweep
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "BUILD.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -26,16 +28,56 @@ def commands() -> list[str]:
     return [part for line in lines for part in re.split(r" && ", line)]
 
 
-def test_rows_of_the_papers_experiments_are_flags_that_go_together():
+def experiments(**values: list[str]) -> list[list[str]]:
+    """The flags of each row of the table of the paper's experiments, with each of the values of what is in capitals there."""
     page = (ROOT / "docs/paper.md").read_text()
     table = page[page.index("## Experiments") : page.index("## Figures")]
-    values = {"METHOD": "grasp", "STEP": "1000", "N": "3", "S": "0.9"}
-    rows = [re.findall(r"`([^`]+)`", line.split("|")[2]) for line in table.splitlines() if line.startswith("|")]
+    rows = [re.findall(r"`([^`]+)`", line.split("|")[2]) for line in table.splitlines() if line.startswith("| ")][1:]
+    assert all(rows)
+    found = []
+    for written in (text for row in rows for text in row):
+        capitals = [name for name in values if f"={name}" in written]
+        for chosen in itertools.product(*(values[name] for name in capitals)):
+            flags = written.split()
+            for name, value in zip(capitals, chosen, strict=True):
+                flags = [flag.replace(f"={name}", f"={value}") for flag in flags]
+            assert not re.search("=[A-Z]", " ".join(flags))
+            found.append(flags)
+    return found
+
+
+METHODS = ["random", "magnitude", "snip", "grasp", "synflow"]
+ABLATIONS = ["shuffle", "reinit", "invert"]
+
+
+@pytest.mark.parametrize("file", ["cifar10_resnet20", "imagenet2012_resnet50"])
+def test_rows_of_the_papers_experiments_are_flags_that_go_together(file):
+    rows = experiments(METHOD=METHODS, STEP=["1000"], N=["3"], S=["0.982"], ABLATION=ABLATIONS)
     assert len(rows) > 20
-    file = f"--flagfile={ROOT}/flags/cifar10_resnet20.flags"
-    for written in (flag for row in rows for flag in row if "=" in flag and "flagfile" not in flag):
-        given = re.sub(r"=([A-Z]+)\b", lambda found: f"={values[found[1]]}", written)
-        flags.experiment(flags.parse(["main", file, *given.split()], main.PURPOSE, flags.experiment_groups()))
+    for row in rows:
+        given = ["main", f"--flagfile={ROOT}/flags/{file}.flags", *row]
+        flags.experiment(flags.parse(given, main.PURPOSE, flags.experiment_groups()))
+
+
+SMALL = ["--dataset=digits", "--model=convnet", "--method=random", "--train_steps=4"]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """One for all rows: they share their dense run."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.parametrize(
+    "row", experiments(METHOD=["grasp"], STEP=["2"], N=["2"], S=["0.9"], ABLATION=["reinit"]), ids=" ".join
+)
+def test_every_row_of_the_papers_experiments_runs_on_a_small_network(row, workdir):
+    given = ["main", *SMALL, *row, f"--workdir={workdir}"]
+    assert main.main(given) == 0
+    config, _ = flags.experiment(flags.parse(given, main.PURPOSE, flags.experiment_groups()))
+    result = json.loads((workdir / config.address / "result.json").read_text())
+    assert (result["method"], result["steps"]) == (config.method, 4)
+    assert result["sparsity"] == pytest.approx(config.sparsity, abs=1e-3)
 
 
 def test_the_first_two_blocks_are_one_line_each():
@@ -47,6 +89,11 @@ def test_flags_of_commands_are_understood(command):
     module, *arguments = shlex.split(command.split("-m tf_pruneinit.")[1])
     if module == "main":
         flags.experiment(flags.parse(["main", *arguments], main.PURPOSE, flags.experiment_groups()))
+    elif module == "sweep":
+        groups = {"Sweep": flags.define(sweep.Options), **flags.experiment_groups()}
+        given = flags.parse(["sweep", *arguments], sweep.PURPOSE, groups)
+        options = sweep.Options(**{name: given.pop(name) for name in list(given) if name in groups["Sweep"]})
+        assert options.status or options.manifest or sweep.configurations(options.grid, options.also, given)
     else:
         evaluate.Options(**flags.parse(["evaluate", *arguments], evaluate.PURPOSE, {"Flags": flags.define(evaluate.Options)}))
 
@@ -89,3 +136,26 @@ def test_python_in_the_guide_runs_and_its_first_block_prunes_and_trains_in_ten_l
         exec(block, scope)
     assert set(scope["masks"]) == set(scope["scores"])
     assert list((tmp_path / "logs").iterdir())
+
+
+def test_commands_of_sweeps_run_as_they_stand_on_the_page(tmp_path, monkeypatch, capsys):
+    """In order, over one directory; all of them for two steps of training in place of twenty epochs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flags").symlink_to(ROOT / "flags")
+    given = [line for block in blocks(ROOT / "docs/sweeps.md", "bash") for line in block.splitlines()]
+    assert len(given) >= 7
+    for line in given:
+        module, *arguments = shlex.split(line.split("-m tf_pruneinit.")[1])
+        assert module == "sweep"
+        assert sweep.main(["sweep", *arguments, *([] if "--status" in arguments else ["--train_steps=2"])]) == 0, line
+    assert len(list((tmp_path / "W").glob("*/result.json"))) == 8 + 42
+    assert "complete 50" in capsys.readouterr().out
+
+
+def test_tasks_of_a_sweep_are_submitted_as_on_the_page(tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    monkeypatch.chdir(tmp_path)
+    assert sweep.main(["sweep", "--grid=sparsity=0.5,0.9", "--train_steps=2", "--workdir=W", "--emit=slurm"]) == 0
+    (page,) = blocks(ROOT / "docs/sweeps.md", "python")
+    exec(page, {"CLUSTER": "local"})
+    assert len(list((tmp_path / "W").glob("*/result.json"))) == 2

@@ -7,11 +7,13 @@ import shlex
 import pytest
 
 import tf_pruneinit
-from tf_pruneinit import flags, main, models
+from tf_pruneinit import flags, main, models, sweep
 from tf_pruneinit.recipes import RECIPES
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted((ROOT / "flags").rglob("*.flags"))
+SWEEPS = [path for path in FILES if "--grid=" in path.read_text()]
+EXPERIMENTS = [path for path in FILES if path not in SWEEPS]
 INPUT = {
     "digits": ((8, 8, 1), 10),
     "mnist": ((28, 28, 1), 10),
@@ -20,11 +22,30 @@ INPUT = {
     "imagenet2012": ((224, 224, 3), 1000),
 }
 
+# The step to which each network of the paper is rewound; and what is marked (†): not read in the paper or its authors' code.
+REWINDING = {
+    "mnist_lenet": 0,
+    "cifar10_resnet20": 1000,
+    "cifar10_vgg16": 2000,
+    "tiny_imagenet_resnet18": 1000,
+    "tiny_imagenet_resnet18_modified": 1000,
+    "imagenet2012_resnet50": 6255,
+}
+TINY = ["--rewind_to=1000", "--warmup_epochs=5", "the mean and deviation that images are normalised by"]
+MARKED = {
+    "cifar10_resnet20": ["--rewind_to=1000"],
+    "cifar10_vgg16": ["--rewind_to=2000"],
+    "tiny_imagenet_resnet18": TINY,
+    "tiny_imagenet_resnet18_modified": TINY,
+    "imagenet2012_resnet50": ["--rewind_to=6255", "the area and ratio of random parts, 0.1 to 1 and 0.8 to 1.25"],
+}
+
 every = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+every_experiment = pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 
 
-def experiment(path):
-    return flags.experiment(flags.parse(["main", f"--flagfile={path}"], "", flags.experiment_groups()))[0]
+def experiment(path, *more):
+    return flags.experiment(flags.parse(["main", f"--flagfile={path}", *more], "", flags.experiment_groups()))[0]
 
 
 def header(path):
@@ -32,7 +53,7 @@ def header(path):
 
 
 def test_every_network_of_the_paper_and_every_dataset_has_a_file():
-    pairs = {(config.dataset, config.model) for config in map(experiment, FILES)}
+    pairs = {(config.dataset, config.model) for config in map(experiment, EXPERIMENTS)}
     assert {dataset for dataset, _ in pairs} == set(INPUT)
     paper = {("mnist", "lenet_300_100"), ("cifar10", "resnet20"), ("cifar10", "vgg16"), ("imagenet2012", "resnet50")}
     paper |= {("tiny_imagenet", "resnet18"), ("tiny_imagenet", "resnet18_modified")}
@@ -41,7 +62,7 @@ def test_every_network_of_the_paper_and_every_dataset_has_a_file():
 
 @every
 def test_file_opens_with_the_claim_the_command_what_to_expect_and_what_it_costs(path):
-    claim, command, expected, cost = header(path)
+    claim, command, expected, cost = header(path)[:4]
     assert claim.endswith((".", ":")) or "." in claim
     assert f"--flagfile=flags/{path.name}" in command
     assert re.match(r"Expected: .*(\d+\.?\d* %|unknown)", expected)
@@ -49,7 +70,7 @@ def test_file_opens_with_the_claim_the_command_what_to_expect_and_what_it_costs(
     assert re.match(r"Cost: .*(core|GPU)", cost)
 
 
-@every
+@every_experiment
 def test_file_that_is_as_in_the_paper_is_the_recipe(path):
     config = experiment(path)
     if "as in the paper" in header(path)[0]:
@@ -60,18 +81,45 @@ def test_file_that_is_as_in_the_paper_is_the_recipe(path):
 @every
 def test_its_command_says_what_it_would_make(path, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(ROOT)
-    _, *arguments = shlex.split(header(path)[1].split("-m tf_pruneinit.")[1])
-    assert main.main(["main", *arguments, f"--workdir={tmp_path}", "--dry_run"]) == 0
+    module, *arguments = shlex.split(header(path)[1].split("-m tf_pruneinit.")[1])
+    assert module == ("sweep" if path in SWEEPS else "main")
+    command = sweep.main if path in SWEEPS else main.main
+    assert command([module, *arguments, f"--workdir={tmp_path}", "--dry_run"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("would make, in this order:\n")
-    assert "not begun" in printed
+    if path in EXPERIMENTS:
+        assert printed.startswith("would make, in this order:\n")
+        assert "not begun" in printed
     assert list(tmp_path.iterdir()) == []
 
 
-@every
+@every_experiment
 def test_its_network_is_built_and_pruned_to_the_exact_count(path):
     config = experiment(path)
     model = models.build(config.model, *INPUT[config.dataset], config.seed)
     pruned = tf_pruneinit.prune(model, "random", 0.9)
     total = sum(mask.size for mask in tf_pruneinit.masks(pruned).values())
     assert sum(int(mask.sum()) for mask in tf_pruneinit.masks(pruned).values()) == round(0.1 * total)
+
+
+def test_files_of_the_papers_networks_say_how_they_are_rewound():
+    found = {}
+    for path in EXPERIMENTS:
+        for line in header(path)[4:]:
+            if line.startswith("Lottery-ticket rewinding"):
+                rewinding = [word for word in line.split() if word.startswith("--")]
+                config = experiment(path, *rewinding, "--sparsity=0.5")
+                assert config.method == "lottery_ticket_rewinding"
+                found[path.stem] = int(config.prune.rewind_to)
+    assert found == REWINDING
+
+
+def test_what_was_not_read_in_the_paper_is_marked_and_nothing_else():
+    found = {}
+    for path in FILES:
+        notes = [line for line in header(path) if "(†)" in line and not line.startswith("(†)")]
+        marked = [text for line in notes for text in re.findall(r"([^,: ][^:]*?) \(†\)", line)]
+        found |= {path.stem: [re.sub("^--method.* ", "", text) for text in marked]} if marked else {}
+        for flag in (text for text in found.get(path.stem, []) if text.startswith("--") and "rewind_to" not in text):
+            assert flag in path.read_text().splitlines()
+        assert ("(†): recalled" in path.read_text()) == bool(marked)
+    assert found == MARKED

@@ -129,6 +129,19 @@ class TestState:
             run.append(RECORD)
         assert plans.state(str(tmp_path), job).name == plans.COMPLETE
 
+    @pytest.mark.parametrize(
+        "name, content", [("config.json", "{}"), ("config.json", "{"), ("result.json", "{"), ("records.jsonl", "?\n")]
+    )
+    def test_what_is_damaged_has_failed_and_says_how(self, tmp_path, job, name, content):
+        with runs.open_run(str(tmp_path), job.config) as run:
+            run.save_masks({})
+        (tmp_path / job.address / name).write_text(content)
+        state = plans.state(str(tmp_path), job)
+        assert state.name == plans.FAILED
+        assert job.address in state.text
+        runs.record_failure(str(tmp_path), job.config, "it cannot be read")
+        assert plans.state(str(tmp_path), job).name == plans.FAILED
+
     def test_a_failure_is_forgotten_when_the_run_is_begun_again(self, tmp_path, job):
         runs.record_failure(str(tmp_path), job.config, "no luck", "Traceback ...")
         with runs.open_run(str(tmp_path), job.config) as run:

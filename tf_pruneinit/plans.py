@@ -8,6 +8,7 @@ from typing import Any
 
 from tf_pruneinit import claims, records, runs
 from tf_pruneinit.config import Config, Moment
+from tf_pruneinit.errors import UsageError
 
 COMPLETE, RUNNING, FAILED, BEGUN, WAITING = "complete", "running", "failed", "begun", "waiting"
 
@@ -158,11 +159,14 @@ class State:
 
 
 def state(workdir: str, job: Job) -> State:
-    """Returns how far a job is, from its files.
+    """Returns how far a job is, from its files; one whose directory is damaged, or another run's, has failed."""
+    try:
+        return _state(workdir, job)
+    except (UsageError, OSError) as error:
+        return State(FAILED, " ".join(str(error).split()))
 
-    Raises:
-      UsageError: if the directory is that of another configuration, or damaged.
-    """
+
+def _state(workdir: str, job: Job) -> State:
     run = runs.existing(workdir, job.config)
     if run is None:
         return State(WAITING)

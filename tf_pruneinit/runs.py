@@ -17,7 +17,7 @@ import numpy as np
 
 from tf_pruneinit import checkpoints, claims, files, records
 from tf_pruneinit.config import Config
-from tf_pruneinit.errors import BusyError, UsageError
+from tf_pruneinit.errors import UsageError
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
@@ -213,8 +213,8 @@ def open_run(workdir: str, config: Config, *, again: bool = False, wait: Callabl
 
 
 def record_failure(workdir: str, config: Config, error: str, details: str = "") -> None:
-    """Notes in the directory of a run why it could not be made, unless somebody else makes it by now."""
-    with contextlib.suppress(BusyError), open_run(workdir, config) as run:
+    """Notes in the directory of a run why it could not be made, unless somebody else makes it by now, or it is another run's."""
+    with contextlib.suppress(UsageError), open_run(workdir, config) as run:
         run.fail(error, details)
 
 

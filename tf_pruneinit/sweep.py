@@ -235,6 +235,8 @@ def _launched(
     machine: Sequence[local.Share],
     folder: str,
 ) -> Iterator[Event]:
+    if not todo:
+        return iter(())
     if options.engine == "ray":
         return ray_cluster.launch(plan, todo, lost, execution, folder)
     return local.launch(plan, todo, lost, execution, machine, folder)

@@ -1,4 +1,6 @@
+import io
 import shutil
+import sys
 import urllib.error
 import urllib.request
 
@@ -42,6 +44,90 @@ def test_a_download_is_announced_and_its_failure_is_one_clear_error(tmp_path, mo
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
     assert mistake(tmp_path) == f"mnist in {tmp_path} cannot be read by TFDS: no space left on device"
     assert capsys.readouterr().err.startswith(f"mnist is not in {tmp_path / 'mnist'}")
+
+
+class TestPreparing:
+    """What TFDS does is made up here: `attempt` in place of its `download_and_prepare`."""
+
+    @pytest.fixture(autouse=True)
+    def online(self, monkeypatch):
+        monkeypatch.setattr(urllib.request, "urlopen", lambda request, timeout: io.BytesIO())
+
+    @pytest.fixture
+    def attempt(self, monkeypatch):
+        return lambda function: monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", function)
+
+    @pytest.fixture
+    def there(self, tmp_path):
+        """What the user has had in the data directory."""
+        paths = ["downloads/manual/mine.zip", "downloads/old.tmp.1/part", "downloads/extracted/incomplete.1/part"]
+        paths += ["mnist/1.0.0/data", "mnist/incomplete.A_1.0.0/data", "mnist/incomplete.A_3.0.1/data", "other/1.0.0/data"]
+        for path in paths:
+            (tmp_path / path).parent.mkdir(parents=True)
+            (tmp_path / path).write_text("mine")
+        return {tmp_path / path for path in paths}
+
+    def files(self, folder):
+        return {path for path in folder.rglob("*") if not path.is_dir()}
+
+    @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+    def test_an_attempt_that_fails_leaves_what_was_there_and_what_is_whole(self, error, there, tmp_path, attempt):
+        whole = tmp_path / "downloads" / "images.gz"
+
+        def fail(builder):
+            for path in ("images.gz", "labels.gz.tmp.2/part", "extracted/incomplete.2/part"):
+                (tmp_path / "downloads" / path).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / "downloads" / path).write_text("new")
+            raise error
+
+        attempt(fail)
+        with pytest.raises((UsageError, KeyboardInterrupt)):
+            datasets.load("mnist", str(tmp_path))
+        assert self.files(tmp_path) == there | {whole}
+
+    def test_an_attempt_that_fails_leaves_no_empty_folders(self, tmp_path, attempt):
+        def fail(builder):
+            for path in ("downloads/extracted", "mnist"):
+                (tmp_path / "new" / "data" / path).mkdir(parents=True)
+            raise OSError
+
+        attempt(fail)
+        mistake(tmp_path / "new" / "data")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_one_that_ends_well_removes_what_was_left_by_one_that_was_killed(self, there, tmp_path, attempt, tfds_folder):
+        attempt(lambda builder: shutil.copytree(tfds_folder / "mnist" / "3.0.1", tmp_path / "mnist" / "3.0.1"))
+        assert len(datasets.load("mnist", str(tmp_path)).train) == 30
+        killed = tmp_path / "mnist" / "incomplete.A_3.0.1"
+        assert not killed.exists()
+        data = self.files(tmp_path / "mnist" / "3.0.1")
+        assert self.files(tmp_path) == (there - {killed / "data"}) | data
+
+    def test_what_another_process_has_prepared_meanwhile_is_used(self, tmp_path, attempt, tfds_folder):
+        def late(builder):
+            shutil.copytree(tfds_folder / "mnist" / "3.0.1", tmp_path / "mnist" / "3.0.1")
+            raise OSError("the folder is not empty")
+
+        attempt(late)
+        assert len(datasets.load("mnist", str(tmp_path)).train) == 30
+
+    @pytest.mark.parametrize("terminal", [False, True])
+    def test_progress_is_shown_on_a_terminal_only_and_nothing_on_standard_output(
+        self, terminal, tmp_path, attempt, tfds_folder, monkeypatch, capsys
+    ):
+        def talk(builder):
+            print("Downloading and preparing dataset")
+            list(tfds.core.utils.tqdm(range(3), desc="Generating"))
+            shutil.copytree(tfds_folder / "mnist" / "3.0.1", tmp_path / "mnist" / "3.0.1")
+
+        attempt(talk)
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+        datasets.load("mnist", str(tmp_path))
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert ("Generating" in err) == terminal
+        assert err.startswith("\r\x1b[K" * terminal + f"mnist is not in {tmp_path / 'mnist'}")
+        assert terminal or err.count("\n") == 1
 
 
 def test_images_stored_as_jpeg_are_noted(tmp_path, made_up):

@@ -174,7 +174,7 @@ class TestRandomPart:
         assert len(set(top)) > 100
         assert len(set(left)) > 100
 
-    def test_has_areas_and_ratios_of_the_paper(self, drawn):
+    def test_has_areas_from_a_tenth_and_ratios_from_4_to_5_to_5_to_4(self, drawn):
         _, _, height, width = drawn.T.astype(float)
         area, ratio = height * width / 150_000, width / height
         assert 0.1 * 0.98 < area.min() < 0.15
@@ -212,14 +212,29 @@ class TestMissing:
         where = tmp_path / "imagenet2012" / "5.1.0"
         assert str(error.value) == f"imagenet2012 is not in {where}, and cannot be downloaded: put {wanted} into {files}"
 
-    def test_a_damaged_archive_is_said_in_a_line(self, manual, tmp_path):
+    @pytest.mark.parametrize("name", ["ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"])
+    @pytest.mark.parametrize("damage", ["no archive", "empty", "cut in a file", "cut in a header", "cut between two", "junk"])
+    def test_a_damaged_archive_is_named_and_nothing_is_left(self, damage, name, manual, tmp_path):
         files = tmp_path / "downloads" / "manual"
         files.mkdir(parents=True)
-        (files / "ILSVRC2012_img_val.tar").symlink_to(manual / "ILSVRC2012_img_val.tar")
-        (files / "ILSVRC2012_img_train.tar").write_bytes(b"no archive" * 100)
-        with pytest.raises(UsageError, match=r"^imagenet2012 in .* cannot be read by TFDS: ") as error:
+        for archive in manual.iterdir():
+            (files / archive.name).symlink_to(archive)
+        content = bytearray((manual / name).read_bytes())
+        with tarfile.open(manual / name) as archive:
+            header = archive.getmembers()[7].offset
+        if damage == "junk":
+            content[header : header + 512] = b"junk" * 128
+        else:
+            ends = {"empty": 0, "cut in a file": header + 600, "cut in a header": header + 100, "cut between two": header}
+            content = b"no archive" * 1000 if damage == "no archive" else content[: ends[damage]]
+        (files / name).unlink()
+        (files / name).write_bytes(content)
+        with pytest.raises(UsageError) as error:
             datasets.load("imagenet2012", str(tmp_path))
-        assert "\n" not in str(error.value)
+        rule = f"{files / name} must be a whole tar archive"
+        assert str(error.value) == f"{rule}; it is cut short or damaged ({len(content):,} bytes)"
+        assert [path.name for path in tmp_path.iterdir()] == ["downloads"]
+        assert [path.name for path in files.parent.iterdir()] == ["manual"]
 
 
 def test_a_run_from_the_command_line(folder, tmp_path, capsys):

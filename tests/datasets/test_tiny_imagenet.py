@@ -1,7 +1,9 @@
 """A made-up TinyImageNet in the original's layout: 200 classes, gaps in the numbers of files, some images gray."""
 
 import os
+import re
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -13,8 +15,8 @@ from tf_pruneinit.errors import UsageError
 NAMES = [f"n{1000 + 7 * i:08}" for i in range(200)]
 
 
-def write_image(path, brightness, channels):
-    image = np.full((64, 64, channels), brightness, np.uint8)
+def write_image(path, brightness, channels, side=64):
+    image = np.full((side, side, channels), brightness, np.uint8)
     path.write_bytes(tf.io.encode_jpeg(image, quality=100).numpy())
 
 
@@ -41,6 +43,26 @@ def manual(data_dir):
     return path
 
 
+def packed(folder, archive):
+    """The original's archive of a folder."""
+    shutil.make_archive(str(archive.with_suffix("")), "zip", folder.parent, folder.name)
+
+
+def below(data_dir):
+    """All that is in a data directory but for the user's files."""
+    return sorted(str(path.relative_to(data_dir)) for path in data_dir.rglob("*") if "manual" not in path.parts)
+
+
+def mistake(data_dir):
+    """The one line of the error; nothing is left behind."""
+    before = below(data_dir)
+    with pytest.raises(UsageError) as caught:
+        datasets.load("tiny_imagenet", str(data_dir))
+    assert below(data_dir) == before
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
 def require_right(dataset):
     assert (dataset.classes, dataset.input_shape) == (200, (64, 64, 3))
     for split, count in ((dataset.train, 2), (dataset.test, 1)):
@@ -49,19 +71,20 @@ def require_right(dataset):
         assert np.ptp(split.images, axis=-1).max() <= 1
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
-def test_is_prepared_from_the_folder_or_the_archive_and_then_found(folder, tmp_path, packed):
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_is_prepared_from_the_folder_or_the_archive_and_then_found(folder, tmp_path, kind):
     files = manual(tmp_path)
-    if packed:
-        shutil.make_archive(str(files / folder.name), "zip", folder.parent, folder.name)
+    if kind == "archive":
+        packed(folder, files / f"{folder.name}.zip")
     else:
         (files / folder.name).symlink_to(folder)
     require_right(datasets.load("tiny_imagenet", str(tmp_path)))
+    assert not (tmp_path / "downloads" / "extracted").exists()
     shutil.rmtree(files)
     require_right(datasets.load("tiny_imagenet", str(tmp_path)))
 
 
-def test_is_normalised_and_augmented_as_in_the_paper(folder, tmp_path):
+def test_is_normalised_by_imagenets_values_and_augmented_as_in_the_paper(folder, tmp_path):
     (manual(tmp_path) / folder.name).symlink_to(folder)
     dataset = datasets.load("tiny_imagenet", str(tmp_path))
     assert dataset.augmentation == datasets.Augmentation(flip=True, pad=4)
@@ -76,11 +99,142 @@ def test_what_is_missing_is_said_in_a_line(folder, tmp_path):
     where = tmp_path / "tiny_imagenet" / "1.0.0"
     names = "tiny-imagenet-200 or tiny-imagenet-200.zip"
     assert str(error.value) == f"tiny_imagenet is not in {where}, and cannot be downloaded: put {names} into {files}"
-    shutil.copytree(folder, files / folder.name)
-    shutil.rmtree(files / folder.name / "train" / NAMES[3])
-    with pytest.raises(UsageError, match=rf"^tiny_imagenet in .* cannot be read by TFDS: .*{NAMES[3]}") as error:
-        datasets.load("tiny_imagenet", str(tmp_path))
-    assert "\n" not in str(error.value)
+
+
+IMAGE = f"train/{NAMES[3]}/images/{NAMES[3]}_17.JPEG"
+LINES = "val/val_annotations.txt"
+LINE = rf"{LINES}, line 3, must be a file in val/images, each once, a tab, and a class of wnids.txt; got"
+
+
+def replace(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
+
+
+DAMAGES = {
+    "junk for an image": (
+        lambda folder: (folder / IMAGE).write_bytes(b"junk" * 300),
+        rf"{IMAGE} must be an image of the shape \(64, 64, 3\); got 1,200 bytes that cannot be decoded",
+    ),
+    "an image cut short": (
+        lambda folder: (folder / IMAGE).write_bytes((folder / IMAGE).read_bytes()[:-200]),
+        rf"{IMAGE} must be an image of the shape \(64, 64, 3\); got [0-9]+ bytes that cannot be decoded",
+    ),
+    "an empty image": (lambda folder: (folder / IMAGE).write_bytes(b""), rf"{IMAGE} .*; got 0 bytes that cannot be decoded"),
+    "a small image": (lambda folder: write_image(folder / IMAGE, 0, 3, 32), rf"{IMAGE} .*; got the shape \(32, 32, 3\)"),
+    "junk to test on": (
+        lambda folder: (folder / "val/images/val_398.JPEG").write_bytes(b"junk"),
+        r"val/images/val_398.JPEG must be an image .*; got 4 bytes that cannot be decoded",
+    ),
+    "a class without images": (
+        lambda folder: [path.unlink() for path in (folder / IMAGE).parent.iterdir()],
+        rf"train/{NAMES[3]}/images must have images in it \(.JPEG, .jpeg or .jpg\); it has none",
+    ),
+    "no folder of a class": (
+        lambda folder: shutil.rmtree(folder / "train" / NAMES[3]),
+        rf"train/{NAMES[3]}/images must have images in it .*; it is missing",
+    ),
+    "no images to test on": (
+        lambda folder: shutil.rmtree(folder / "val" / "images"),
+        "val/images must have images in it .*; it is missing",
+    ),
+    "no wnids.txt": (lambda folder: (folder / "wnids.txt").unlink(), "wnids.txt must be there, .*; it is missing"),
+    "no annotations": (lambda folder: (folder / LINES).unlink(), f"{LINES} must be there, .*; it is missing"),
+    "a class less": (
+        lambda folder: replace(folder / "wnids.txt", f"{NAMES[3]}\n", ""),
+        "wnids.txt must have 200 different classes, one a line; got 199 lines, 199 of them different",
+    ),
+    "a class twice": (
+        lambda folder: replace(folder / "wnids.txt", NAMES[3], NAMES[4]),
+        "wnids.txt must have 200 different classes, one a line; got 200 lines, 199 of them different",
+    ),
+    "an unknown class": (
+        lambda folder: replace(folder / LINES, f"val_4.JPEG\t{NAMES[2]}", "val_4.JPEG\tn00000000"),
+        rf"{LINE} the class 'n00000000' in 'val_4.JPEG\\tn00000000.*'",
+    ),
+    "an unknown image": (
+        lambda folder: (folder / "val/images/val_4.JPEG").unlink(),
+        rf"{LINE} the file 'val_4.JPEG' in 'val_4.JPEG\\t.*'",
+    ),
+    "an image named twice": (
+        lambda folder: replace(folder / LINES, "val_4.JPEG", "val_2.JPEG"),
+        rf"{LINE} the file 'val_2.JPEG' in 'val_2.JPEG\\t.*'",
+    ),
+    "no tabs": (
+        lambda folder: replace(folder / LINES, "\t", " "),
+        rf"{LINES}, line 1, must be .*, a tab, and .*; got no tab in 'val_0.JPEG {NAMES[0]} 0 0 63 63'",
+    ),
+    "an image without a line": (
+        lambda folder: replace(folder / LINES, f"val_4.JPEG\t{NAMES[2]}\t0\t0\t63\t63\n", ""),
+        f"{LINES} must have a line for each image in val/images; it has none for val_4.JPEG",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_said_in_a_line_that_names_the_file_and_nothing_is_left(damage, folder, tmp_path):
+    copy = manual(tmp_path) / folder.name
+    shutil.copytree(folder, copy)
+    act, expected = DAMAGES[damage]
+    act(copy)
+    assert re.fullmatch(f"{copy}/{expected}", mistake(tmp_path))
+
+
+def test_repairing_the_image_repairs_the_dataset_in_the_folder_and_in_the_archive(folder, tmp_path):
+    broken = tmp_path / folder.name
+    shutil.copytree(folder, broken)
+    (broken / IMAGE).write_bytes(b"junk")
+    files = manual(tmp_path / "data")
+    archive = files / f"{folder.name}.zip"
+    packed(broken, archive)
+    assert mistake(tmp_path / "data").startswith(f"{archive}/{folder.name}/{IMAGE} must be an image")
+    packed(folder, archive)
+    (files / folder.name).symlink_to(broken)
+    assert mistake(tmp_path / "data").startswith(f"{files / folder.name / IMAGE} must be an image")
+    shutil.copy(folder / IMAGE, broken / IMAGE)
+    require_right(datasets.load("tiny_imagenet", str(tmp_path / "data")))
+    shutil.rmtree(tmp_path / "data" / "tiny_imagenet")
+    (files / folder.name).unlink()
+    require_right(datasets.load("tiny_imagenet", str(tmp_path / "data")))
+
+
+@pytest.mark.parametrize("damage", ["a text", "cut short", "a bit of an image", "another folder", "empty"])
+def test_a_damaged_archive_is_named(damage, folder, tmp_path):
+    archive = manual(tmp_path) / f"{folder.name}.zip"
+    packed(folder, archive)
+    content = bytearray(archive.read_bytes())
+    expected = f"{archive} must be a whole zip archive; it is cut short or damaged: "
+    if damage == "a text":
+        archive.write_text("this is no archive\n")
+        expected += "File is not a zip file"
+    elif damage == "cut short":
+        archive.write_bytes(content[:-1000])
+        expected += "File is not a zip file"
+    elif damage == "a bit of an image":
+        with zipfile.ZipFile(archive) as files:
+            entry = files.getinfo(f"{folder.name}/{IMAGE}")
+        content[entry.header_offset + 30 + len(entry.filename) + entry.compress_size // 2] ^= 1
+        archive.write_bytes(content)
+        expected += ".*"
+    elif damage == "another folder":
+        packed(folder / "val", archive)
+        expected = f"{archive}/{folder.name}/wnids.txt must be there, as in the original {folder.name}; it is missing"
+    else:
+        archive.write_bytes(b"")
+        expected += "File is not a zip file"
+    assert re.fullmatch(expected, mistake(tmp_path))
+
+
+def test_other_files_do_not_matter_and_names_of_images_may_end_as_they_like(folder, tmp_path):
+    copy = manual(tmp_path) / folder.name
+    shutil.copytree(folder, copy)
+    images = (copy / IMAGE).parent
+    for name in (".DS_Store", "._hidden.JPEG", "Thumbs.db", "notes.txt"):
+        for place in (images, copy / "val" / "images", copy):
+            (place / name).write_bytes(b"junk")
+    (copy / IMAGE).rename(images / f"{NAMES[3]}_17.jpg")
+    (images / f"{NAMES[3]}_3.JPEG").rename(images / f"{NAMES[3]}_3.Jpeg")
+    replace(copy / LINES, "\n", "\r\n")
+    require_right(datasets.load("tiny_imagenet", str(tmp_path)))
 
 
 @pytest.mark.skipif("TFDS_DATA_DIR" not in os.environ, reason="TFDS_DATA_DIR is not set")

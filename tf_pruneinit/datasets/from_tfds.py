@@ -1,9 +1,13 @@
 """Datasets that TensorFlow Datasets prepares, read whole into memory or as they are used."""
 
+import contextlib
+import io
+import os
 import sys
+import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,8 +54,8 @@ def stream(
 ) -> Stream:
     """Returns a split of a dataset of TFDS, to be read as it is used.
 
-    What is not in the data directory is downloaded there, with progress, if its source answers, or prepared from what the user
-    has put below it.
+    What is not in the data directory is downloaded there, if its source answers, or prepared from what the user has put below
+    it; with progress on a terminal. An attempt that fails leaves nothing unfinished there.
 
     Args:
       name: TFDS's name of a dataset with the features "image" and "label".
@@ -63,7 +67,8 @@ def stream(
       read: as `Stream` has it.
 
     Raises:
-      UsageError: if the data is missing and cannot be downloaded, or there is no such split; says where it was looked for.
+      UsageError: if the data is missing and cannot be downloaded, a file of the user's is damaged, or there is no such split;
+        says which, and where it was looked for.
     """
     import tensorflow_datasets as tfds
 
@@ -74,7 +79,9 @@ def stream(
                 _require_answer(builder, name, source)
             else:
                 _require_files(builder, name, manual)
-            builder.download_and_prepare()
+            with _leaving_nothing_unfinished(builder):
+                _prepare(builder)
+            builder = tfds.builder(name, data_dir=data_dir)
         found = Stream(builder, split, shape or builder.info.features["image"].shape, read)
         len(found)  # There is such a split.
         return found
@@ -82,6 +89,48 @@ def stream(
         raise
     except Exception as error:  # TFDS raises almost anything for a damaged or unknown place.
         raise unreadable(name, data_dir or "TFDS's data directory", error) from error
+
+
+def _prepare(builder: Any) -> None:
+    import tensorflow_datasets as tfds
+
+    tfds.display_progress_bar(sys.stderr.isatty())
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # It prints there what it is about to do.
+            builder.download_and_prepare()
+    except Exception:
+        # Of several processes that begin together one is the first, and then the others cannot finish.
+        if not builder.data_path.exists():
+            raise
+
+
+@contextlib.contextmanager
+def _leaving_nothing_unfinished(builder: Any) -> Iterator[None]:
+    """Within it a dataset is prepared.
+
+    Afterwards it removes new folders of the data directory in which nothing is; on any failure what is new and unfinished
+    there, otherwise what attempts at this dataset have left that were killed.
+    """
+    here = builder.data_path.parent
+    downloads = here.parent / "downloads"
+    folders = [folder for place in (downloads / "extracted", here) for folder in (place, *place.parents) if not folder.exists()]
+
+    def unfinished() -> set[Any]:
+        return {*downloads.glob("*.tmp.*"), *downloads.glob("extracted/incomplete.*")}
+
+    before, after = unfinished(), set()
+    try:
+        yield
+        after = {*here.glob(f"incomplete.*_{builder.version}")}
+    except BaseException:
+        after = unfinished() - before
+        raise
+    finally:
+        for path in after:
+            path.rmtree(missing_ok=True)
+        for folder in folders:
+            with contextlib.suppress(Exception):  # It was never made, or there is something in it.
+                folder.rmdir()
 
 
 def _require_answer(builder: Any, name: str, source: str) -> None:
@@ -94,16 +143,36 @@ def _require_answer(builder: Any, name: str, source: str) -> None:
     except OSError as error:
         reason = getattr(error, "reason", error)
         raise UsageError(f"{missing}, and cannot be downloaded: {source} does not answer ({reason}); see data_dir") from error
-    print(f"{missing}: downloading it from {source}", file=sys.stderr, flush=True)
+    _announce(f"{missing}: downloading it from {source}")
 
 
 def _require_files(builder: Any, name: str, manual: Manual) -> None:
     folder = builder.data_path.parent.parent / "downloads" / "manual"
-    missing = [" or ".join(names) for names in manual if not any((folder / file).exists() for file in names)]
-    if missing:
-        files = " and ".join(missing)
+    found = [[folder / file for file in names if (folder / file).exists()] for names in manual]
+    if not all(found):
+        files = " and ".join(" or ".join(names) for names, paths in zip(manual, found, strict=True) if not paths)
         raise UsageError(f"{name} is not in {builder.data_path}, and cannot be downloaded: put {files} into {folder}")
-    print(f"preparing {name} from {folder}", file=sys.stderr, flush=True)
+    for path in (path for paths in found for path in paths if path.suffix == ".tar"):
+        _require_whole(path)
+    _announce(f"preparing {name} from {folder}")
+
+
+def _announce(text: str) -> None:
+    over_live_line = "\r\x1b[K" if sys.stderr.isatty() else ""
+    print(over_live_line + text, file=sys.stderr, flush=True)
+
+
+def _require_whole(archive: Any) -> None:
+    """TFDS would say so after hours, or take an archive that ends between two files for a whole one."""
+    try:
+        with open(archive, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            tar.getmembers()
+            file.seek(tar.offset)  # type: ignore[attr-defined]
+            if file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE):
+                return
+    except tarfile.TarError:
+        pass
+    raise UsageError(f"{archive} must be a whole tar archive; it is cut short or damaged ({os.path.getsize(archive):,} bytes)")
 
 
 def _note(builder: Any) -> str:

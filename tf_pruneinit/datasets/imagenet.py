@@ -20,8 +20,9 @@ _ATTEMPTS = 10
 def imagenet2012(data_dir: str | None = None) -> Dataset:
     """Returns 1,281,167 training images, and the 50,000 of the validation set to test on, of 224x224 in colour, 1,000 classes.
 
-    As in the paper, training images are random parts, resized, and flipped; those to score and to test on are the central
-    224x224 of the image whose shorter side is 256. All are normalised by ImageNet's mean and deviation.
+    As in the paper, training images are random parts, resized, and flipped, and those to test on, and here to score on, are the
+    central 224x224 of the image whose shorter side is 256. How large the parts are is not verified: areas and ratios are those
+    that the paper has for TinyImageNet. All images are normalised by ImageNet's mean and deviation.
     """
     shape = (SIDE, SIDE, 3)
     train, test = (

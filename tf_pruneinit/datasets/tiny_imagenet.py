@@ -3,19 +3,26 @@
 Stanford CS231n, "Tiny ImageNet Visual Recognition Challenge", 2015: 200 classes of ImageNet in images of 64x64.
 """
 
+import contextlib
+import dataclasses
+import os
 import pathlib
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, from_tfds
-
-Files = Iterator[tuple[pathlib.Path, int]]
+from tf_pruneinit.errors import UsageError
 
 FOLDER = "tiny-imagenet-200"
 FILES = ((FOLDER, f"{FOLDER}.zip"),)
 CLASSES = 200
+
+_SHAPE = (64, 64, 3)
+_NAMES, _ANNOTATIONS = "wnids.txt", "val/val_annotations.txt"
 
 
 def tiny_imagenet(data_dir: str | None = None) -> Dataset:
@@ -36,38 +43,137 @@ def tiny_imagenet(data_dir: str | None = None) -> Dataset:
 
 
 class TinyImagenet(tfds.core.GeneratorBasedBuilder):
-    """TinyImageNet for TFDS. Labels are the places of the classes' WordNet names in alphabetical order."""
+    """TinyImageNet for TFDS. Labels are the places of the classes' WordNet names in alphabetical order.
+
+    It raises UsageError, which says which file, for one that is missing or damaged: names before any image, and every image.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "The original archive, from Stanford's course CS231n, or the folder that is in it."
 
     def _info(self) -> tfds.core.DatasetInfo:
-        image = tfds.features.Image(shape=(64, 64, 3), encoding_format="jpeg")
+        image = tfds.features.Image(shape=_SHAPE, encoding_format="jpeg")
         features = {"image": image, "label": tfds.features.ClassLabel(num_classes=CLASSES)}
         return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label"))
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         folder = pathlib.Path(dl_manager.manual_dir) / FOLDER
-        if not folder.is_dir():
-            folder = pathlib.Path(dl_manager.extract(folder.with_suffix(".zip"))) / FOLDER
-        labels = {name: label for label, name in enumerate(sorted((folder / "wnids.txt").read_text().split()))}
+        files = _in_folder(folder) if folder.is_dir() else _in_archive(folder.with_suffix(".zip"))
+        labels = _labels(files)
+        training, validation = _training(files, labels), _validation(files, labels)
         return {
-            "train": self._generate_examples(_training(folder / "train", labels)),
-            "validation": self._generate_examples(_validation(folder / "val", labels)),
+            "train": self._generate_examples(files, training),
+            "validation": self._generate_examples(files, validation),
         }
 
-    def _generate_examples(self, files: Files) -> Iterator[tuple[str, dict[str, Any]]]:
-        for path, label in files:
-            yield path.name, {"image": path, "label": label}
+    def _generate_examples(self, files: "Files", images: Mapping[str, int]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for name, label in images.items():
+            yield os.path.basename(name), {"image": _image(files, name), "label": label}
 
 
-def _training(folder: pathlib.Path, labels: Mapping[str, int]) -> Files:
-    for name, label in labels.items():
-        for path in sorted((folder / name / "images").iterdir()):
-            yield path, label
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """The original's files, each named by its path below the original's folder.
+
+    Attributes:
+      place: of the folder; of one in an archive, as if the archive were a folder.
+      listing: the names of the files in each folder, without its path; the original's own is ".".
+      read: a file's name -> its content.
+    """
+
+    place: pathlib.Path
+    listing: Mapping[str, list[str]]
+    read: Callable[[str], bytes]
+
+    def images(self, folder: str) -> list[str]:
+        """Returns the names, without its path, of the images in a folder, sorted: at least one."""
+        names = self.listing.get(folder, [])
+        images = sorted(name for name in names if name.lower().endswith((".jpeg", ".jpg")) and not name.startswith("."))
+        if not images:
+            got = "it has none" if folder in self.listing else "it is missing"
+            raise UsageError(f"{self.place / folder} must have images in it (.JPEG, .jpeg or .jpg); {got}")
+        return images
+
+    def lines(self, name: str) -> list[str]:
+        """Returns the lines of a text."""
+        folder, file = os.path.split(name)
+        if file not in self.listing.get(folder or os.curdir, []):
+            raise UsageError(f"{self.place / name} must be there, as in the original {FOLDER}; it is missing")
+        return self.read(name).decode("utf-8-sig", errors="replace").splitlines()
 
 
-def _validation(folder: pathlib.Path, labels: Mapping[str, int]) -> Files:
-    for line in (folder / "val_annotations.txt").read_text().splitlines():
-        image, name, *_ = line.split("\t")
-        yield folder / "images" / image, labels[name]
+def _in_folder(place: pathlib.Path) -> Files:
+    listing = {os.path.relpath(folder, place): names for folder, _, names in os.walk(place, followlinks=True)}
+    return Files(place, listing, lambda name: (place / name).read_bytes())
+
+
+def _in_archive(archive: pathlib.Path) -> Files:
+    """Files that are read where they are: extracted, they would outlive an archive that has been replaced."""
+    with _naming(archive):
+        opened = zipfile.ZipFile(archive)
+    listing: dict[str, list[str]] = {}
+    for name in opened.namelist():
+        if name.startswith(f"{FOLDER}/"):
+            folder, file = os.path.split(name.removeprefix(f"{FOLDER}/"))
+            listing.setdefault(folder or os.curdir, []).append(file)
+
+    def read(name: str) -> bytes:
+        with _naming(archive):
+            return opened.read(f"{FOLDER}/{name}")
+
+    return Files(archive / FOLDER, listing, read)
+
+
+@contextlib.contextmanager
+def _naming(archive: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # zipfile and its decompressors raise almost anything for a damaged archive.
+        raise UsageError(f"{archive} must be a whole zip archive; it is cut short or damaged: {error}") from error
+
+
+def _labels(files: Files) -> dict[str, int]:
+    """Each class's label."""
+    names = [line.strip() for line in files.lines(_NAMES) if line.strip()]
+    if not len(names) == len(set(names)) == CLASSES:
+        rule = f"{files.place / _NAMES} must have {CLASSES} different classes, one a line"
+        raise UsageError(f"{rule}; got {len(names)} lines, {len(set(names))} of them different")
+    return {name: label for label, name in enumerate(sorted(names))}
+
+
+def _training(files: Files, labels: Mapping[str, int]) -> dict[str, int]:
+    """Each image's label."""
+    folders = {f"train/{name}/images": label for name, label in labels.items()}
+    return {f"{folder}/{image}": label for folder, label in folders.items() for image in files.images(folder)}
+
+
+def _validation(files: Files, labels: Mapping[str, int]) -> dict[str, int]:
+    """Each image's label."""
+    folder, where = "val/images", files.place / _ANNOTATIONS
+    left, found = set(files.images(folder)), {}
+    for number, line in enumerate(files.lines(_ANNOTATIONS), 1):
+        if not line.strip():
+            continue
+        image, name = [*line.split("\t"), ""][:2]
+        if image not in left or name not in labels:
+            rule = f"{where}, line {number}, must be a file in {folder}, each once, a tab, and a class of {_NAMES}"
+            wrong = "no tab" if "\t" not in line else f"the class {name!r}" if image in left else f"the file {image!r}"
+            raise UsageError(f"{rule}; got {wrong} in {line[:80]!r}")
+        left.remove(image)
+        found[f"{folder}/{image}"] = labels[name]
+    if left:
+        raise UsageError(f"{where} must have a line for each image in {folder}; it has none for {min(left)}")
+    return found
+
+
+def _image(files: Files, name: str) -> bytes:
+    """The image as it is stored: whole, and of the right size."""
+    content = files.read(name)
+    try:
+        shape = tuple(tf.image.decode_image(content, channels=_SHAPE[-1]).shape)
+    except tf.errors.InvalidArgumentError:
+        shape = ()
+    if shape != _SHAPE:
+        got = f"the shape {shape}" if shape else f"{len(content):,} bytes that cannot be decoded"
+        raise UsageError(f"{files.place / name} must be an image of the shape {_SHAPE}; got {got}")
+    return content
