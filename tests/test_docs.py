@@ -139,7 +139,7 @@ def test_python_in_the_guide_runs_and_its_first_block_prunes_and_trains_in_ten_l
 
 
 def test_commands_of_sweeps_run_as_they_stand_on_the_page(tmp_path, monkeypatch, capsys):
-    """In order, over one directory; all of them for two steps of training in place of twenty epochs."""
+    """In order, over one directory; all of them for three epochs of training in place of twenty."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "flags").symlink_to(ROOT / "flags")
     given = [line for block in blocks(ROOT / "docs/sweeps.md", "bash") for line in block.splitlines()]
@@ -147,7 +147,7 @@ def test_commands_of_sweeps_run_as_they_stand_on_the_page(tmp_path, monkeypatch,
     for line in given:
         module, *arguments = shlex.split(line.split("-m tf_pruneinit.")[1])
         assert module == "sweep"
-        assert sweep.main(["sweep", *arguments, *([] if "--status" in arguments else ["--train_steps=2"])]) == 0, line
+        assert sweep.main(["sweep", *arguments, *([] if "--status" in arguments else ["--epochs=3"])]) == 0, line
     assert len(list((tmp_path / "W").glob("*/result.json"))) == 8 + 42
     assert "complete 50" in capsys.readouterr().out
 

@@ -213,7 +213,7 @@ def open_run(workdir: str, config: Config, *, again: bool = False, wait: Callabl
 
 
 def record_failure(workdir: str, config: Config, error: str, details: str = "") -> None:
-    """Notes in the directory of a run why it could not be made, unless somebody else makes it by now, or it is another run's."""
+    """Notes in the directory of a run why it could not be made, unless somebody else makes it, or it is of another run."""
     with contextlib.suppress(UsageError), open_run(workdir, config) as run:
         run.fail(error, details)
 
