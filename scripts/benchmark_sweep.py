@@ -1,9 +1,10 @@
-"""Times short runs made by a sweep on one worker against calls of main, one for each, and the steps of both.
+"""Times short runs made by a sweep on one worker against calls of main, one for each; then the steps of both.
 
     python scripts/benchmark_sweep.py --runs=32
 
-Prints seconds of both and their ratio, then the median time of a training step in either (without evaluation, tracing left out:
-the first epoch of a run does not count), and whether both have ended in the same weights.
+Prints seconds of both and their ratio, and whether both have ended in the same weights. Then it makes longer runs, in turn by
+main and as the second of a sweep, and prints the median time of a training step in either (the first epoch, in which a step is
+traced, does not count).
 """
 
 import glob
@@ -18,7 +19,8 @@ import time
 from absl import app, flags
 
 RUNS = flags.DEFINE_integer("runs", 32, "short runs, four sparsities of a seed each", lower_bound=4)
-EPOCHS = flags.DEFINE_integer("epochs", 10, "length of each, on digits", lower_bound=2)
+EPOCHS = flags.DEFINE_integer("epochs", 5, "length of each, on digits", lower_bound=2)
+ROUNDS = flags.DEFINE_integer("rounds", 4, "longer runs of either, whose steps are timed", lower_bound=1)
 
 
 def call(module: str, *arguments: str) -> float:
@@ -27,17 +29,25 @@ def call(module: str, *arguments: str) -> float:
     return time.perf_counter() - begin
 
 
-def read(workdir: str) -> tuple[dict[str, str], float]:
-    """The digest of the weights of each run, and the median milliseconds of a step."""
-    digests, paces = {}, []
+def digests(workdir: str) -> dict[str, str]:
+    """Of the weights of each run."""
+    found = {}
     for path in glob.glob(os.path.join(workdir, "*", "result.json")):
-        folder = os.path.dirname(path)
         with open(path) as file:
-            digests[os.path.basename(folder)] = json.load(file)["weights_sha256"]
-        with open(os.path.join(folder, "records.jsonl")) as file:
-            records = [json.loads(line) for line in file]
-        paces += [64e3 / record["examples_per_second"] for record in records[1:]]
-    return digests, statistics.median(paces)
+            found[os.path.basename(os.path.dirname(path))] = json.load(file)["weights_sha256"]
+    return found
+
+
+def milliseconds(workdir: str, seed: int) -> list[float]:
+    """Of a step, in each epoch but the first."""
+    for path in glob.glob(os.path.join(workdir, "*", "config.json")):
+        with open(path) as file:
+            config = json.load(file)
+        if config["seed"] == seed:
+            with open(os.path.join(os.path.dirname(path), "records.jsonl")) as file:
+                records = [json.loads(line) for line in file]
+            return [1e3 * config["train"]["batch_size"] / record["examples_per_second"] for record in records[1:]]
+    raise AssertionError("there is no such run")
 
 
 def main(argv: list[str]) -> None:
@@ -46,14 +56,22 @@ def main(argv: list[str]) -> None:
     train = [f"--epochs={EPOCHS.value}"]
     with tempfile.TemporaryDirectory() as alone, tempfile.TemporaryDirectory() as together:
         grid = [f"--grid=sparsity={','.join(map(str, sparsities))}", f"--grid=seed=0:{len(seeds)}"]
-        seconds = call("sweep", *train, *grid, f"--workdir={together}")
-        print(f"sweep, one worker: {seconds:.1f} s for {RUNS.value // 4 * 4} runs", flush=True)
         points = [(f"--sparsity={sparsity}", f"--seed={seed}") for seed in seeds for sparsity in sparsities]
-        calls = sum(call("main", *train, *point, f"--workdir={alone}") for point in points)
-        (one, slow), (other, quick) = read(alone), read(together)
-    print(f"calls of main:     {calls:.1f} s, {calls / seconds:.1f} times as long")
-    print(f"a step: {quick:.3f} ms in the sweep, {slow:.3f} ms in main, ratio {quick / slow:.2f}")
-    print(f"the same weights: {one == other}")
+        half = len(points) // 2
+        calls = sum(call("main", *train, *point, f"--workdir={alone}") for point in points[:half])
+        seconds = call("sweep", *train, *grid, f"--workdir={together}")
+        calls += sum(call("main", *train, *point, f"--workdir={alone}") for point in points[half:])
+        print(f"{len(points)} runs: {seconds:.1f} s in a sweep, {calls:.1f} s by main: {calls / seconds:.1f} times as long")
+        print(f"the same weights: {digests(alone) == digests(together)}", flush=True)
+    slow, quick = [], []
+    for _ in range(ROUNDS.value):
+        with tempfile.TemporaryDirectory() as alone, tempfile.TemporaryDirectory() as together:
+            call("main", "--epochs=60", "--seed=1", f"--workdir={alone}")
+            call("sweep", "--epochs=60", "--grid=seed=0:2", f"--workdir={together}")
+            slow += milliseconds(alone, 1)
+            quick += milliseconds(together, 1)
+    one, other = statistics.median(quick), statistics.median(slow)
+    print(f"a step: {one:.3f} ms in a sweep, {other:.3f} ms in main, ratio {one / other:.2f}")
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def test_table_has_what_runs(board):
     shown = screen.file.getvalue()
     assert "run-3" in shown
     assert "step 7/9" in shown
-    assert "and 8 more" in shown
+    assert "and 12 more" in shown
 
 
 def test_elsewhere_than_on_a_terminal_there_are_plain_lines(board):

@@ -188,3 +188,25 @@ with preemption.watched():
     TERMINATE
 """
     assert run(script) == ENDED
+
+
+def test_several_signals_at_once_end_it_as_one_does():
+    """The second interrupts the handler of the first."""
+    script = """
+import threading
+begun = []
+write = os.write
+def slowly(*args):
+    if not begun:
+        begun.append(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+    return write(*args)
+os.write = slowly
+with preemption.watched():
+    TERMINATE
+    time.sleep(50)
+"""
+    code, error = run(script)
+    assert code == 143
+    assert error.count(b"asked to end") <= 1

@@ -190,6 +190,16 @@ class TestKilled:
         assert list(tmp_path.glob("*-0.5-*/checkpoints/step-*"))
         assert not digests(tmp_path)
 
+    def test_a_process_that_is_killed_while_it_starts_is_replaced(self, whole, tmp_path):
+        with subprocess.Popen(command(tmp_path, *GRID), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            wait_for(lambda: workers_of(process.pid))
+            time.sleep(1)
+            os.kill(workers_of(process.pid)[0], signal.SIGKILL)
+            out, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+        assert "its process ended by SIGKILL" in out
+        assert digests(tmp_path) == digests(whole)
+
     def test_a_process_that_is_killed_is_replaced_and_its_run_goes_on(self, whole, tmp_path):
         with subprocess.Popen(command(tmp_path, *GRID), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             wait_for(lambda: any(tmp_path.glob("*/records.jsonl")))
@@ -198,6 +208,11 @@ class TestKilled:
         assert process.returncode == 0, error
         assert "its process ended by SIGKILL" in out
         assert digests(tmp_path) == digests(whole)
+
+
+def workers_of(pid):
+    """Processes that a sweep has started."""
+    return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def runs_owner(run):
@@ -269,6 +284,22 @@ class TestFailures:
         found = json.loads(capsys.readouterr().out)
         assert (found["complete"], found["failed"], len(found["runs"])) == (3, 2, 6)
 
+    def test_a_file_in_the_place_of_a_run_fails_that_run_alone(self, whole, tmp_path):
+        name = next(name for name in digests(whole) if "random-0.5" in name)
+        (tmp_path / name).write_text("precious")
+        ran = make(tmp_path, *GRID, code=1)
+        assert "6/7 complete, 1 missing" in ran.stdout
+        assert (tmp_path / name).read_text() == "precious"
+        assert set(digests(tmp_path)) == set(digests(whole)) - {name}
+
+    def test_a_damaged_manifest_of_another_sweep_is_left_out(self, tmp_path, capsys):
+        assert here(tmp_path, "--grid=seed=0:2", "--emit=slurm") == 0
+        (tmp_path / "sweeps" / "other").mkdir()
+        (tmp_path / "sweeps" / "other" / "manifest.jsonl").write_text('{"format":')
+        for more in (["--status"], ["--grid=seed=0:2", "--dry_run"]):
+            assert here(tmp_path, *more) == 0
+            assert "is damaged: it is not the manifest of a sweep; it is left out" in capsys.readouterr().err
+
     def test_a_full_disk_is_no_fault_of_the_run(self, tmp_path, monkeypatch):
         assert here(tmp_path, "--grid=sparsity=0.5", "--emit=slurm") == 0
         (manifest,) = tmp_path.glob("sweeps/*/manifest.jsonl")
@@ -293,6 +324,18 @@ class TestPlan:
         assert (found["runs"], found["parents"], found["complete"], found["remaining"]) == (12, 2, 6, 6)
         assert found["remaining_parents"] == 1
         assert 0 < found["estimated_seconds"] < 600
+
+    @pytest.mark.parametrize(
+        "flags",
+        [
+            "--rewind_to=5 --grid=prune_at=10,end",
+            "--rounds=2 --grid=prune_at=10,end",
+            "--initializer_deviation=0.5 --grid=initializer=normal",
+        ],
+    )
+    def test_flags_that_need_the_grid_are_given_beside_it(self, tmp_path, capsys, flags):
+        assert here(tmp_path, *flags.split(), "--dry_run", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["runs"] in (1, 2)
 
     def test_dry_run_makes_nothing(self, tmp_path, capsys):
         assert here(tmp_path / "none", *GRID, "--dry_run") == 0
@@ -340,6 +383,10 @@ class TestMistakes:
             (["--grid=seed=0:2", "--emit=pbs"], "emit must be one of slurm; got 'pbs'"),
             (["--grid=seed=0:2", "--overwrite"], "overwrite is for main"),
             (["--grid=seed=0:2", "--devices=64"], "workers of 64 devices each need"),
+            (["--grid=seed=0:2", "--also=sparsity=1.5"], "got 1.5 (at seed=0 sparsity=1.5 of --also=sparsity=1.5)"),
+            (["--grid=seed=0:100000000"], "seed has more than 1,000,000 values"),
+            (["--grid=seed=0:1000000 sparsity=0.5,0.9"], "a sweep must have at most 1,000,000 runs; got 2,000,000"),
+            (["--grid=prune_first=maybe"], "does not take 'maybe': Non-boolean argument to boolean flag"),
             (["--status"], "no sweep was begun in workdir"),
             (["--manifest=nowhere"], "manifest and task go together"),
             (["--manifest=nowhere", "--task=0"], "manifest must be a file that a sweep has written; got 'nowhere'"),
@@ -384,7 +431,9 @@ class TestShares:
     def test_cores_are_divided(self, monkeypatch):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4})
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-        assert [share.cores for share in local.shares(2, 1)] == [(0, 1), (2, 3, 4)]
+        assert [share.cores for share in local.shares(2, 1)] == [(0, 1), (2, 3)]
+        assert [len(share.cores) for share in local.shares(3, 1)] == [1, 1, 1]
+        assert [share.cores for share in local.shares(7, 1)] == [(0,), (1,), (2,), (3,), (4,), (0,), (1,)]
         assert [share.cores for share in local.shares(None, 1)] == [(0, 1, 2, 3, 4)]
 
     def test_workers_have_gpus_of_their_own(self, monkeypatch):
@@ -501,7 +550,7 @@ class TestTensorBoard:
         (folder,) = whole.glob("sweeps/*/tensorboard")
         experiment = metadata.parse_experiment_plugin_data(contents(folder, metadata.EXPERIMENT_TAG))
         names = [info.name for info in experiment.hparam_infos]
-        assert set(names[:3]) == {"method", "sparsity", "prune_at"}
+        assert {info.name for info in experiment.hparam_infos if info.differs} == {"method", "sparsity", "prune_at"}
         assert len(names) == len(set(names)) > 25
         assert [info.name.tag for info in experiment.metric_infos] == ["accuracy", "loss"]
         run = next(whole.glob("*snip-0.9*"))

@@ -8,7 +8,7 @@ from typing import Any
 from tf_pruneinit.console import Console, duration
 from tf_pruneinit.launchers import BEGUN, BLOCKED, COMPLETE, ELSEWHERE, FAILED, NOTE, PROGRESS, Event
 
-_ROWS = 12
+_ROWS = 8
 
 
 class Board:
@@ -90,12 +90,12 @@ class Board:
         from rich.table import Table
 
         table = Table(title=self._counts(), title_justify="left", show_edge=False, header_style="")
-        for heading in ("running", "since", "progress"):
-            table.add_column(heading, no_wrap=True, overflow="ellipsis")
+        table.add_column("running", no_wrap=True, overflow="ellipsis")
         for address, (began, text) in list(self._running.items())[:_ROWS]:
-            table.add_row(address, duration(time.monotonic() - began), text)
+            # The name of a run has its hash at the end, and fills a line.
+            table.add_row(f"{address}\n  {duration(time.monotonic() - began)}: {text}")
         if len(self._running) > _ROWS:
-            table.add_row(f"and {len(self._running) - _ROWS} more", "", "")
+            table.add_row(f"and {len(self._running) - _ROWS} more")
         return table
 
 

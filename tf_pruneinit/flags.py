@@ -184,7 +184,16 @@ def experiment(given: Mapping[str, Any]) -> tuple[Config, Execution]:
     config = Config(**(_given(Config, given) | {"dataset": dataset, "model": model}), prune=_prune(given), train=train)
     if config.initializer != "normal" and "initializer_deviation" in given:
         raise UsageError(f"initializer_deviation needs initializer=normal; got initializer={config.initializer}")
-    return config, Execution(**_given(Execution, given))
+    return config, execution(given)
+
+
+def execution(given: Mapping[str, Any]) -> Execution:
+    """Returns how runs are made, by the same flags; those that say what they are may have no meaning alone.
+
+    Raises:
+      UsageError: as `experiment`.
+    """
+    return Execution(**_given(Execution, given))
 
 
 def _prune(given: Mapping[str, Any]) -> Prune | None:

@@ -7,6 +7,7 @@ that takes a list takes it with `+` in place of the commas.
 
 import difflib
 import itertools
+import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ from tf_pruneinit.errors import UsageError
 
 # Frankle et al. remove 20 % of what is left eighteen times: 20 % to 98.2 %.
 PAPER = tuple(f"{sparsity_after(k):.10g}" for k in range(1, 19))
+
+_MOST = 1_000_000
 
 Axes = dict[str, list[tuple[str, str]]]
 Read = Callable[[str, str], Any]
@@ -42,22 +45,25 @@ def points(grids: Sequence[str], blocks: Sequence[str], names: Collection[str], 
             if name in product:
                 raise UsageError(f"each flag can be in one grid, with all its values; got {name} again in --grid={text}")
             product[name] = values
-    found = [product] if grids else []
-    found += [product | _axes(f"--also={text}", text, names) for text in blocks]
+    found = [(product, "the grid")] if grids else []
+    found += [(product | _axes(f"--also={text}", text, names), f"--also={text}") for text in blocks]
+    count = sum(math.prod(map(len, axes.values())) for axes, _ in found)
+    if count > _MOST:
+        raise UsageError(f"a sweep must have at most {_MOST:,} runs; got {count:,}")
     known: dict[tuple[str, str], Any] = {}
-    for axes in found:
+    for axes, _ in found:
         for name, values in axes.items():
             for value, place in values:
                 if (name, value) not in known:
                     known[name, value] = _value(name, value, place, read)
-    return [point for axes in found for point in _combinations(axes, known)]
+    return [point for axes, place in found for point in _combinations(axes, known, place)]
 
 
-def _combinations(axes: Axes, known: Mapping[tuple[str, str], Any]) -> Iterator[tuple[dict[str, Any], str]]:
+def _combinations(axes: Axes, known: Mapping[tuple[str, str], Any], place: str) -> Iterator[tuple[dict[str, Any], str]]:
     for values in itertools.product(*axes.values()):
         texts = {name: text for name, (text, _) in zip(axes, values, strict=True)}
         shown = " ".join(f"{name}={text}" for name, text in texts.items())
-        yield {name: known[name, text] for name, text in texts.items()}, shown
+        yield {name: known[name, text] for name, text in texts.items()}, f"{shown} of {place}"
 
 
 def _axes(flag: str, text: str, names: Collection[str]) -> Axes:
@@ -90,7 +96,9 @@ def _expanded(values: str, name: str, place: str) -> list[str]:
             texts += PAPER
         elif found := re.fullmatch(r"(-?\d+):(-?\d+)(?::(-?\d+))?", value):
             begin, end, step = (int(number or 1) for number in found.groups())
-            numbers = range(begin, end, step) if step else ()
+            numbers = range(begin, end, step) if step else range(0)
+            if len(numbers) > _MOST:
+                raise UsageError(f"{place} has more than {_MOST:,} values; got {value}")
             if not numbers:
                 raise UsageError(f"{place} goes over nothing: the range {value} is empty (its end is not part of it)")
             texts += map(str, numbers)
@@ -103,5 +111,5 @@ def _value(name: str, text: str, place: str, read: Read) -> Any:
     try:
         return read(name, text)
     except (UsageError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error.args[0]).split())
         raise UsageError(f"{place} does not take {text!r}: {reason}") from error

@@ -7,7 +7,8 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tf_pruneinit import __version__, files, plans, shared
@@ -19,6 +20,10 @@ FOLDER = "sweeps"
 MANIFEST = "manifest.jsonl"
 # Runs that an older one has made are not what this one would make, or are not where it looks for them.
 _FORMAT = 1
+
+
+class _DamagedError(UsageError):
+    """Raised for what is no manifest, or not a whole one."""
 
 
 def write(plan: Plan, execution: Execution, argv: Sequence[str], tasks: Sequence[Sequence[str]] = ()) -> str:
@@ -59,9 +64,9 @@ def everything(workdir: str) -> Plan:
     """Returns the plan of all sweeps of a working directory together.
 
     Raises:
-      UsageError: if there is none, or one is damaged or of another version.
+      UsageError: if there is none, or one is of another version.
     """
-    found = [_read(path) for path in _manifests(workdir)]
+    found = list(_readable(workdir))
     if not found:
         raise UsageError(f"no sweep was begun in workdir {workdir!r}")
     asked = [job.config for _, jobs in found for is_asked, job in jobs if is_asked]
@@ -82,23 +87,35 @@ def task(path: str, number: int) -> tuple[list[Job], Execution]:
     return [by_address[address] for address in tasks[number]], Execution(**head["execution"])
 
 
-def hyperparameters(folder: str) -> list[str]:
-    """Returns the names of all hyper-parameters of a sweep's runs, those first that are not the same for all."""
+def hyperparameters(folder: str) -> dict[str, bool]:
+    """Returns the names of all hyper-parameters of a sweep's runs, and whether they differ."""
     head, _ = _read(os.path.join(folder, MANIFEST), head_only=True)
     return head["hyperparameters"]
 
 
 def require_version(workdir: str) -> None:
     """Raises `UsageError` if a sweep of another version has used a working directory."""
-    for path in _manifests(workdir):
-        _read(path, head_only=True)
+    for _ in _readable(workdir, head_only=True):
+        pass
 
 
 def remove_shared(workdir: str) -> None:
     """Removes what runs have shared, when no sweep of the working directory has a run left that could use it."""
+    folder = os.path.join(workdir, shared.FOLDER)
+    if not os.path.isdir(folder):
+        return
     plan = everything(workdir)
     if all(plans.state(workdir, job).name == plans.COMPLETE for job in plan.jobs.values()):
-        files.remove(os.path.join(workdir, shared.FOLDER))
+        files.remove(folder)
+
+
+def _readable(workdir: str, head_only: bool = False) -> Iterator[tuple[dict[str, Any], list[tuple[bool, Job]]]]:
+    """All that are not damaged; a damaged one says nothing of runs that it had, and its command writes it anew."""
+    for path in _manifests(workdir):
+        try:
+            yield _read(path, head_only)
+        except _DamagedError as error:
+            warnings.warn(f"{error}; it is left out", stacklevel=2)
 
 
 def _manifests(workdir: str) -> list[str]:
@@ -120,7 +137,7 @@ def _read(path: str, head_only: bool = False) -> tuple[dict[str, Any], list[tupl
     except OSError as error:
         raise UsageError(f"manifest must be a file that a sweep has written; got {path!r} ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is damaged: it is not the manifest of a sweep") from error
+        raise _DamagedError(f"{path} is damaged: it is not the manifest of a sweep") from error
 
 
 def _require_same_version(path: str, head: dict[str, Any]) -> None:

@@ -62,14 +62,15 @@ class Plan:
         named = {parent for parents in self.parents.values() for parent in parents}
         return [address for address in self.jobs if address in named]
 
-    def hyperparameters(self) -> list[str]:
-        """Returns the names of all hyper-parameters of the runs, those first that are not the same for all."""
+    def hyperparameters(self) -> dict[str, bool]:
+        """Returns the names of all hyper-parameters of the runs, and whether they differ; those first that do."""
         values: dict[str, set[Any]] = {}
         for job in self.jobs.values():
             for name, value in job.config.hyperparameters().items():
                 values.setdefault(name, set()).add(value)
         # What a run is reported as follows from the others.
-        return sorted(values, key=lambda name: (len(values[name]) == 1, name == "reported_as"))
+        differ = {name: len(found) > 1 and name != "reported_as" for name, found in values.items()}
+        return dict(sorted(differ.items(), key=lambda item: not item[1]))
 
     def level(self, address: str) -> int:
         """Returns how many jobs have to be made before one, one after the other."""
@@ -171,6 +172,8 @@ def _state(workdir: str, job: Job) -> State:
     if run is None:
         return State(WAITING)
     result = run.result
+    if result is not None and not (isinstance(result, dict) and {"steps", "epochs"} <= result.keys()):
+        return State(FAILED, f"{run.file(runs.RESULT)} is damaged: it is not the result of a run")
     if (result is not None or not job.complete) and _has_moments(run, job, result):
         return State(COMPLETE, result=result or {})
     found = records.read(run.file(runs.RECORDS))

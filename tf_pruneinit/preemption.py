@@ -128,7 +128,10 @@ def _end_late() -> None:
 
 
 def _end(saying: str) -> None:
-    _ending.acquire()  # Whoever comes second waits for the end.
+    if not _ending.acquire(blocking=False):
+        # Another thread ends the process just now, or a second signal has interrupted the first one's end.
+        time.sleep(_SECONDS_TO_HANDLE)
+        os._exit(EXIT_CODE)
     over_live_line = "\r\x1b[K" if os.isatty(_stderr) else ""
     os.write(_stderr, f"{over_live_line}error: {saying}\n".encode())
     os._exit(EXIT_CODE)

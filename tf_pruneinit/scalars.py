@@ -1,10 +1,10 @@
 """Numbers over time as TensorBoard scalars, and what they are of as its hyper-parameters."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
-from tensorboard.plugins.hparams import api
+from tensorboard.plugins.hparams import api, plugin_data_pb2
 
 METRICS = {"accuracy": "test accuracy", "loss": "test loss"}
 
@@ -33,8 +33,14 @@ def writer(
     return write
 
 
-def describe(path: str | os.PathLike[str], hyperparameters: Sequence[str]) -> None:
-    """Writes which hyper-parameters TensorBoard's table of runs has, in this order: it shows the first five at once."""
+def describe(path: str | os.PathLike[str], hyperparameters: Mapping[str, bool]) -> None:
+    """Writes which hyper-parameters TensorBoard's table of runs has, and whether they differ: those it shows first."""
     metrics = [api.Metric(tag, display_name=shown) for tag, shown in METRICS.items()]
+    summary = api.hparams_config_pb([api.HParam(name) for name in hyperparameters], metrics)
+    plugin = summary.value[0].metadata.plugin_data
+    content = plugin_data_pb2.HParamsPluginData.FromString(plugin.content)
+    for info in content.experiment.hparam_infos:
+        info.differs = hyperparameters[info.name]
+    plugin.content = content.SerializeToString()
     with tf.summary.create_file_writer(str(path)).as_default():
-        api.hparams_config([api.HParam(name) for name in hyperparameters], metrics)
+        tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step=0)

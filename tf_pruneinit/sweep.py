@@ -13,7 +13,7 @@ from tf_pruneinit import attempts, board, flags, grids, manifests, memory, plans
 from tf_pruneinit.config import Config, Execution, option
 from tf_pruneinit.console import Console, duration, exit_code, start_tensorflow
 from tf_pruneinit.errors import RunError, UsageError
-from tf_pruneinit.launchers import FAILED, Event, local, ray_cluster, slurm
+from tf_pruneinit.launchers import FAILED, NOTE, Event, local, ray_cluster, slurm
 from tf_pruneinit.plans import Plan
 
 PURPOSE = "Makes a grid of runs: each once, those that others begin with first, from where it is."
@@ -34,11 +34,15 @@ class Options:
 
     grid: tuple[str, ...] = option(
         (),
-        "flag and its values, as sparsity=0.5,0.9 or sparsity=paper or seed=0:3 (0, 1, 2); several are multiplied",
+        "flag and its values, as sparsity=0.5,0.9 or sparsity=paper or seed=0:3 (0, 1, 2) or learning_rate_drops=80+120,60; "
+        "several are multiplied",
         multi=True,
     )
     also: tuple[str, ...] = option(
-        (), "a further block: as grid, with the values of --grid for what it does not name; several are added", multi=True
+        (),
+        "a further block: as grid, of several flags as 'method=magnitude prune_at=end', with the values of --grid for what it "
+        "does not name; several are added",
+        multi=True,
     )
     workers: int | None = option(None, "processes that make runs (default: one, or one for every GPU)")
     engine: str = option("local", "who makes the runs", choices=ENGINES)
@@ -76,7 +80,7 @@ def command(argv: Sequence[str]) -> None:
     if options.manifest is not None and options.task is not None:
         make_task(options.manifest, options.task, console)
         return
-    execution = flags.experiment(flags.varied(groups, base, {}))[1]
+    execution = flags.execution(base)
     if execution.overwrite:
         raise UsageError(
             "a sweep makes only what is missing: overwrite is for main; remove the directories of runs to make again"
@@ -85,6 +89,7 @@ def command(argv: Sequence[str]) -> None:
         plan = manifests.everything(execution.workdir)
     else:
         plan = plans.plan(configurations(options.grid, options.also, base))
+    manifests.require_version(execution.workdir)
     if options.status:
         _show(_status(plan, execution.workdir), options.json, _status_lines)
     elif execution.dry_run:
@@ -114,7 +119,7 @@ def configurations(grid: Sequence[str], also: Sequence[str], base: Mapping[str, 
         try:
             found.append(flags.experiment(flags.varied(groups, base, values))[0])
         except UsageError as error:
-            raise UsageError(f"{error} (at {shown} of the grid)") from error
+            raise UsageError(f"{error} (at {shown})") from error
     return found
 
 
@@ -129,7 +134,6 @@ def _forecast(plan: Plan, workdir: str) -> dict[str, Any]:
     `runs` are those that the grid has, `complete` and `remaining` of these; `parents` are those that others begin with, which
     may be in the grid too.
     """
-    manifests.require_version(workdir)
     states = {address: plans.state(workdir, job) for address, job in plan.jobs.items()}
     complete = [address for address in plan.asked if states[address].name == plans.COMPLETE]
     left = _seconds(plan, states, workdir)
@@ -216,11 +220,13 @@ def _make(plan: Plan, execution: Execution, options: Options, argv: Sequence[str
     with preemption.deferred(), board.shown(seen, console) as tell:
         for address, error in given_up.items():
             tell(Event(FAILED, address, error))
-        for event in _launched(plan, todo, given_up, execution, options, machine, folder):
-            tell(event)
-            if preemption.asked():
-                raise preemption.Preempted("asked to end (SIGTERM); the same command goes on")
-    console.line(seen.summary())
+        try:
+            for event in _launched(plan, todo, given_up, execution, options, machine, folder):
+                tell(event)
+                if preemption.asked():
+                    raise preemption.Preempted("asked to end (SIGTERM); the same command goes on")
+        finally:
+            tell(Event(NOTE, "", seen.summary()))
     if seen.missing:
         raise RunError(f"{seen.missing} of {len(plan.jobs)} runs are missing; --retry_failed tries those that failed again")
     manifests.remove_shared(execution.workdir)
@@ -276,6 +282,7 @@ def make_task(manifest: str, task: int, console: Console | None = None) -> None:
         outcome, reason = attempts.attempt(job, execution, console)
         if outcome == attempts.FAILED:
             failed.append(f"{job.address}: {reason}")
+    manifests.remove_shared(execution.workdir)
     if failed:
         raise RunError(f"{len(failed)} of {len(jobs)} runs failed: {'; '.join(failed)}")
 

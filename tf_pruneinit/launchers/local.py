@@ -28,6 +28,7 @@ from tf_pruneinit.plans import Job, Plan
 
 _SECONDS_BETWEEN_LOOKS = 0.25
 _SECONDS_UNTIL_ANOTHER_TRY = 3.0
+_SECONDS_TO_END = 18.0
 # A process that ends under a job (the system takes memory back, a machine is shaky) is not the job's fault, the first time.
 _TRIES = 2
 
@@ -56,7 +57,9 @@ def shares(workers: int | None, devices: int) -> list[Share]:
     kind, there = ("GPUs", len(gpus)) if gpus else ("cores", len(cores))
     if count * devices > max(there, count if not gpus and devices == 1 else 0):
         raise UsageError(f"{count} workers of {devices} devices each need {count * devices} {kind}; got {there}")
-    parts = [tuple(cores[i * len(cores) // count : (i + 1) * len(cores) // count]) or tuple(cores) for i in range(count)]
+    # All have as many: with another number of threads a run may end in other bits, whoever makes it.
+    size = max(1, len(cores) // count)
+    parts = [tuple(cores[(i * size + j) % len(cores)] for j in range(size)) for i in range(count)]
     visible = [",".join(gpus[i * devices : (i + 1) * devices]) for i in range(count)]
     return [Share(part, (("CUDA_VISIBLE_DEVICES", of),) if gpus else ()) for part, of in zip(parts, visible, strict=True)]
 
@@ -222,14 +225,17 @@ class _Pool:
                 self._selector.unregister(process.output)
                 del self._processes[key.data]
                 if process.address or not process.ready:
-                    yield address, {"kind": "died" if process.ready else "stopped", "text": process.obituary()}
+                    yield address, {"kind": "died" if process.could_start() else "stopped", "text": process.obituary()}
 
     def end(self) -> None:
         """Lets those that have nothing to do go; the others save, and end."""
-        with contextlib.ExitStack() as stack:
-            stack.callback(self._selector.close)
-            for process in self._processes.values():
-                stack.callback(process.end)
+        self._selector.close()
+        for process in self._processes.values():
+            process.ask_to_end()
+        # Before this process, asked to end, has to be gone itself.
+        until = time.monotonic() + _SECONDS_TO_END
+        for process in self._processes.values():
+            process.wait(until)
 
 
 class _Process:
@@ -239,6 +245,7 @@ class _Process:
         told = {"execution": dataclasses.asdict(execution), "cores": share.cores, "folder": folder}
         self._log = os.path.join(folder, f"worker-{number}.log")
         with open(self._log, "a") as errors:
+            self._said_before = errors.tell()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, json.dumps(told)],
                 stdin=subprocess.PIPE,
@@ -268,24 +275,33 @@ class _Process:
         self.ready = self.ready or any(message["kind"] == "ready" for message in messages)
         return [message for message in messages if message["kind"] != "ready"], not content
 
+    def could_start(self) -> bool:
+        """Whether, now that it has ended, it was not by a fault that every other one would have as well."""
+        return self.ready or self._process.wait() < 0
+
     def obituary(self) -> str:
         """How it ended, in one line."""
         code = self._process.wait()
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
         hint = " (was memory short?)" if code == -signal.SIGKILL else ""
         with open(self._log, errors="replace") as file:
+            file.seek(self._said_before)
             last = file.read().strip().rpartition("\n")[2]
-        return f"its process ended {how}{hint}, after saying {last!r} in {self._log}"
+        said = f", after saying {last!r}" if last else ""
+        return f"its process ended {how}{hint}{said} ({self._log})"
 
-    def end(self) -> None:
-        """Asks it to end, and waits; what it makes is saved first."""
+    def ask_to_end(self) -> None:
+        """Asks it to end; what it makes is saved first."""
         if self.address:
             self._process.terminate()
         with contextlib.suppress(BrokenPipeError):
             self._input.close()
         self.output.close()
+
+    def wait(self, until: float) -> None:
+        """Waits for its end, up to a moment; then it is killed."""
         try:
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -331,7 +347,6 @@ def _serve(argv: Sequence[str]) -> None:
     attempts.describe(told["folder"])
     console.tell("ready")
     while (values := jobs.get()) is not None:
-        busy.set()
         try:
             console.tell(*attempts.attempt(Job.from_json(values), execution, console))
         except RunError as error:
@@ -342,9 +357,10 @@ def _serve(argv: Sequence[str]) -> None:
 
 def _listen(jobs: "queue.Queue[dict[str, Any] | None]", busy: threading.Event) -> None:
     for line in sys.stdin:
+        busy.set()
         jobs.put(json.loads(line))
     jobs.put(None)
-    if busy.is_set():
+    if busy.is_set() and not preemption.asked():
         os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -16,7 +16,7 @@ _TASKS_AN_ARRAY = 1000
 
 _ARRAY_SCRIPT = """#!/usr/bin/env bash
 #SBATCH --job-name=tf_pruneinit
-#SBATCH --output={folder}/task-%A_%a.log
+#SBATCH --output="{output}/task-%A_%a.log"
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --signal=B:TERM@120
@@ -47,12 +47,14 @@ def write(plan: Plan, execution: Execution, runs_per_job: int, argv: Sequence[st
     tasks = {level: _chunks(levels[level], runs_per_job) for level in sorted(levels)}
     flat = [task for level in tasks.values() for task in level]
     if not flat:
+        manifests.remove_shared(execution.workdir)
         return f"all {len(plan.jobs)} runs in {execution.workdir} are complete"
     absolute = Execution(**{**vars(execution), "workdir": workdir, "data_dir": _absolute(execution.data_dir)})
     folder = manifests.write(plan, absolute, argv, flat)
     manifest = shlex.quote(os.path.join(folder, manifests.MANIFEST))
+    # SLURM replaces what follows a percent sign there.
     paths = {
-        "folder": folder,
+        "output": folder.replace("%", "%%"),
         "manifest": manifest,
         "directory": shlex.quote(os.getcwd()),
         "python": shlex.quote(sys.executable),
