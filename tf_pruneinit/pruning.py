@@ -84,7 +84,8 @@ def prune(
         repeats = total_iterations > 1
         precision = "float64" if repeats else precision
         scorer = Scorer(model, method, data, precision, options, batch_size, accumulate, exclude, repeats)
-        masks = _repeat(scorer, select, masks_before, sparsity, total_iterations, min_remaining, on_iteration)
+        with scorer:  # Here, where its warnings point at the caller.
+            masks = _repeat(scorer, select, masks_before, sparsity, total_iterations, min_remaining, on_iteration)
     if ablation == "shuffle":
         masks = ablations.shuffle(masks, masks_before, seed)
     warn_of_empty_layers(masks)
@@ -104,16 +105,15 @@ def _repeat(
     """Scores and removes, again and again; returns what is left of `masks` in the end."""
     total = sum(mask.size for mask in masks.values())
     left = sum(int(np.count_nonzero(mask)) for mask in masks.values()) / total
-    with scorer:
-        for n, density in enumerate(ranking.densities(1 - sparsity, iterations, left or 1.0), start=1):
-            # The last density is the target itself, not a power that rounding may move.
-            target = sparsity if n == iterations else 1 - density
-            before = masks
-            masks = select(scorer.scores(), target, within=masks, min_remaining=min_remaining, finite=True)
-            if n < iterations:
-                scorer.remove(ranking.removed_places(before, masks))
-            if on_iteration:
-                on_iteration(n, iterations)
+    for n, density in enumerate(ranking.densities(1 - sparsity, iterations, left or 1.0), start=1):
+        # The last density is the target itself, not a power that rounding may move.
+        target = sparsity if n == iterations else 1 - density
+        before = masks
+        masks = select(scorer.scores(), target, within=masks, min_remaining=min_remaining, finite=True)
+        if n < iterations:
+            scorer.remove(ranking.removed_places(before, masks))
+        if on_iteration:
+            on_iteration(n, iterations)
     return masks
 
 
