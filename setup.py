@@ -23,10 +23,13 @@ setup(
         "etils<1.14; python_version < '3.11'",
         "importlib_resources>=6.0",  # tensorflow-datasets 4.9.10 needs it and does not say so.
         "keras>=3.12",
+        "matplotlib>=3.9",
         "numpy>=2.0",
+        "plotly>=6.0",
         "protobuf<6.33; python_version < '3.11'",
         "rich>=13.0",
         "scikit-learn>=1.5",
+        "scipy>=1.13",
         "tensorboard>=2.20",
         "tensorflow>=2.20",
         "tensorflow-datasets>=4.9.10",
@@ -42,6 +45,7 @@ setup(
             "pytest-xdist>=3.6",
             "ray>=2.40",
             "ruff>=0.6",
+            "selenium>=4.20",
             "submitit>=1.5",
         ],
     },
@@ -50,6 +54,7 @@ setup(
             "tf-pruneinit=tf_pruneinit.main:main",
             "tf-pruneinit-sweep=tf_pruneinit.sweep:main",
             "tf-pruneinit-evaluate=tf_pruneinit.evaluate:main",
+            "tf-pruneinit-report=tf_pruneinit.report:main",
         ]
     },
 )

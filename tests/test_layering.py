@@ -21,16 +21,31 @@ LAYERS = [
     ("flags", "grids", "plans", "scoring", "training"),
     ("pruning", "results", "progress"),
     ("experiment", "manifests"),
-    ("attempts",),
-    ("launchers",),
-    ("board",),
-    ("main", "evaluate", "sweep"),
+    ("attempts", "samples", "collection"),
+    ("launchers", "curves", "neurons"),
+    ("board", "styles", "findings", "references"),
+    ("figures", "tabulation"),
+    ("page",),
+    ("main", "evaluate", "sweep", "report"),
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 
 # All that `--help`, a mistaken flag and a complete run need.
 LIGHT = ["tables", "ranking", "ablations", "sparsity", "config", "recipes", "runs", "console", "flags", "main", "evaluate"]
 LIGHT += ["claims", "shared", "grids", "plans", "manifests", "attempts", "launchers.local", "launchers.slurm", "board", "sweep"]
+LIGHT += [
+    "samples",
+    "collection",
+    "curves",
+    "neurons",
+    "styles",
+    "findings",
+    "references",
+    "figures",
+    "tabulation",
+    "page",
+    "report",
+]
 HEAVY = {"tensorflow", "keras", "tensorflow_datasets", "sklearn"}
 
 
@@ -107,6 +122,8 @@ def test_light_module_imports_no_tensorflow(module):
         ("sweep", "--help", 0),
         ("sweep", "--grid=sparsty=0.5", 2),
         ("sweep", "--grid=sparsity=0.5,0.9", 0),
+        ("report", "--help", 0),
+        ("report", "--workdir=nowhere", 2),
         ("evaluate", "--help", 0),
         ("evaluate", "--dataset=nonsense", 2),
     ],

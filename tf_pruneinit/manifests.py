@@ -60,6 +60,11 @@ def write(plan: Plan, execution: Execution, argv: Sequence[str], tasks: Sequence
     return folder
 
 
+def begun(workdir: str) -> bool:
+    """Returns whether a sweep was begun in a working directory."""
+    return bool(_manifests(workdir))
+
+
 def everything(workdir: str) -> Plan:
     """Returns the plan of all sweeps of a working directory together.
 

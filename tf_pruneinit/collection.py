@@ -1,0 +1,273 @@
+"""What is in working directories, as plain records: complete runs, and gaps, which say what is missing and why. Reads only."""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from tf_pruneinit import manifests, records, runs, shared, tables
+from tf_pruneinit.config import Config, Prune, sparsity_after
+from tf_pruneinit.errors import UsageError
+
+# Fields of `Prune` that name a trial in another way than by a variant; those of moments are below.
+_NAMED = ("method", "sparsity", "iterations", "ablation", "prune_at", "rewind_to", "rounds")
+# What a line of records.jsonl has at most.
+_LAST_BYTES = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A complete run.
+
+    Attributes:
+      path: its directory.
+      config: what it is.
+      method: what it is reported as; `dense` is not pruned.
+      variant: options of pruning that are not the method's own, as `iterations=1, rewind_to=100`; "" if there are none.
+      ablation: `none`, or what was done to the method.
+      sparsity: the fraction removed, as it was asked for, on the grid that `level` gives.
+      pruned_at, rewound_to: steps of dense training; None if it is not pruned, or not rewound.
+      seed: of all its random choices.
+      accuracy: of the last epoch on the test images, in [0, 1].
+      steps: length of training.
+      layers: (kernel path, weights, those that remain), in model order.
+      note: what is to be said wherever an accuracy on this dataset is; "" if nothing.
+    """
+
+    path: str
+    config: Config
+    method: str
+    variant: str
+    ablation: str
+    sparsity: float
+    pruned_at: int | None
+    rewound_to: int | None
+    seed: int
+    accuracy: float
+    steps: int
+    layers: tuple[tuple[str, int, int], ...]
+    note: str = ""
+
+    @property
+    def recipe(self) -> tuple[Any, ...]:
+        """All that trials of one curve have in common: dataset and its note, network, training, initial weights."""
+        config = self.config
+        initial = (config.initializer, config.initializer_deviation, config.batch_norm_scale)
+        return (config.dataset, config.model, config.train, *initial, self.note)
+
+    @property
+    def initially(self) -> bool:
+        """Whether it is pruned before training."""
+        return self.config.prune is not None and self.config.prune.prune_at == "0"
+
+    @property
+    def finally_(self) -> bool:
+        """Whether it is pruned after training."""
+        return self.config.prune is not None and self.config.prune.prune_at == "end"
+
+    @property
+    def remaining(self) -> float:
+        """The fraction of the prunable weights that it keeps."""
+        return sum(kept for *_, kept in self.layers) / sum(total for _, total, _ in self.layers)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gap:
+    """Something that a report lacks: `what`, a directory or a point of a curve, is in state `kind`, with `reason`."""
+
+    kind: str
+    what: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.what}" + (f" ({self.reason})" if self.reason else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+    """What working directories hold: `trials` in the order of their names, and `gaps`."""
+
+    trials: tuple[Trial, ...]
+    gaps: tuple[Gap, ...]
+
+
+class _UnfitError(Exception):
+    """A directory that gives no trial: the gap that it is."""
+
+    def __init__(self, kind: str, reason: str):
+        super().__init__(reason)
+        self.kind = kind
+        self.reason = reason
+
+
+def level(sparsity: float) -> float:
+    """Returns a sparsity as the paper writes it, to three digits, or five where the density is below 1.5 %.
+
+    0.737856, which is six rounds of 20 %, and 0.738 are one point of a curve.
+    """
+    return round(sparsity, 3 if sparsity <= 0.985 else 5)
+
+
+def variant(prune: Prune) -> str:
+    """Returns the options of pruning that differ from the method's own; how long a rewound run was rewound is always one."""
+    changed = {
+        field.name: getattr(prune, field.name)
+        for field in dataclasses.fields(prune)
+        if field.name not in _NAMED and getattr(prune, field.name) != field.default
+    }
+    if prune.iterations != tables.METHODS[prune.method].iterations:
+        changed["iterations"] = prune.iterations
+    if prune.rewind_to is not None:
+        changed["rewind_to"] = prune.rewind_to
+    if prune.rounds > 1 and level(sparsity_after(prune.rounds)) != level(prune.sparsity):
+        changed["rounds"] = prune.rounds
+    return ", ".join(f"{name}={'+'.join(value) if isinstance(value, tuple) else value}" for name, value in changed.items())
+
+
+def read(workdirs: Sequence[str], progress: Callable[[int, int], None] = lambda done, of: None) -> Collection:
+    """Returns what is in working directories.
+
+    Each file is read once, masks and records of complete runs not at all. Nothing that is found in a directory is an error:
+    what cannot be read is a gap. Of two runs of one address the first is taken.
+
+    Args:
+      workdirs: directories of runs.
+      progress: is called with how many directories of how many have been read.
+
+    Raises:
+      UsageError: if one is no directory, or there is no run in any.
+    """
+    places = []
+    for workdir in workdirs:
+        if not os.path.isdir(workdir):
+            raise UsageError(f"workdir must be a directory of runs; got {workdir!r}, which is none")
+        apart = (manifests.FOLDER, shared.FOLDER)
+        with os.scandir(workdir) as entries:
+            names = [item.name for item in entries if item.is_dir() and item.name not in apart and item.name[0] != "."]
+        places += [(workdir, name) for name in sorted(names)]
+    planned, gaps = _planned(workdirs)
+    if not places and not planned and not gaps:
+        raise UsageError(f"workdir must hold runs; got {','.join(workdirs)!r}, which holds none")
+    trials: dict[str, Trial] = {}
+    for done, (workdir, name) in enumerate(places, 1):
+        path = os.path.join(workdir, name)
+        try:
+            trial = _trial(path, partial=planned.get(name) is False)
+        except _UnfitError as unfit:
+            if unfit.kind:
+                gaps.append(Gap(unfit.kind, path, unfit.reason))
+        else:
+            if name in trials:
+                gaps.append(Gap("found twice", path, f"{trials[name].path} is taken"))
+            trials.setdefault(name, trial)
+        progress(done, len(places))
+    found = {name for _, name in places}
+    gaps += [Gap("not begun", name, "a sweep has it") for name, needed in planned.items() if needed and name not in found]
+    return Collection(tuple(trials.values()), tuple(gaps))
+
+
+def _planned(workdirs: Iterable[str]) -> tuple[dict[str, bool], list[Gap]]:
+    """Addresses of what sweeps make -> whether it is to be completed; and the sweeps that cannot be read."""
+    found: dict[str, bool] = {}
+    gaps = []
+    for workdir in workdirs:
+        if not manifests.begun(workdir):
+            continue
+        try:
+            jobs = manifests.everything(workdir).jobs
+        except (UsageError, OSError) as error:
+            gaps.append(Gap("damaged", os.path.join(workdir, manifests.FOLDER), str(error)))
+            continue
+        for address, job in jobs.items():
+            found[address] = found.get(address, False) or job.complete
+    return found, gaps
+
+
+def _trial(path: str, partial: bool) -> Trial:
+    """The trial of a run directory; `partial` says that a sweep trains it only as far as others need it."""
+    values = _json(os.path.join(path, runs.CONFIG))
+    if values is None:
+        raise _UnfitError("damaged", f"no {runs.CONFIG}")
+    try:
+        config = Config.from_json(values)
+    except UsageError as error:
+        raise _UnfitError("another version", str(error)) from error
+    except (AttributeError, ValueError) as error:
+        raise _UnfitError("damaged", f"{runs.CONFIG} is no configuration") from error
+    result = _json(os.path.join(path, runs.RESULT))
+    if result is None:
+        raise _unfinished(path, partial)
+    try:
+        return _complete(path, config, result)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise _UnfitError("damaged", f"{runs.RESULT} lacks what a result has: {error}") from error
+
+
+def _complete(path: str, config: Config, result: Mapping[str, Any]) -> Trial:
+    accuracy, loss = float(result["test_accuracy"]), float(result["test_loss"])
+    if not (math.isfinite(accuracy) and math.isfinite(loss)):
+        raise _UnfitError("diverged", f"test loss {loss:g}, test accuracy {accuracy:g}")
+    if not 0 <= accuracy <= 1:
+        raise ValueError(f"test_accuracy is {accuracy}")
+    prune = config.prune
+    return Trial(
+        path=path,
+        config=config,
+        method=config.method,
+        variant=variant(prune) if prune else "",
+        ablation=prune.ablation if prune else "none",
+        sparsity=level(config.sparsity),
+        pruned_at=result["pruned_at"],
+        rewound_to=result["rewound_to"],
+        seed=config.seed,
+        accuracy=accuracy,
+        steps=int(result["steps"]),
+        layers=tuple((str(layer["name"]), int(layer["total"]), int(layer["remaining"])) for layer in result["layers"]),
+        note=str(result.get("dataset_note") or ""),
+    )
+
+
+def _unfinished(path: str, partial: bool) -> _UnfitError:
+    try:
+        failure = _json(os.path.join(path, runs.FAILURE))
+    except _UnfitError:
+        failure = {}
+    if failure is not None:
+        error = str(failure.get("error", f"{runs.FAILURE} says nothing")) if isinstance(failure, dict) else str(failure)
+        return _UnfitError("diverged" if "finite" in error or "diverge" in error else "failed", error)
+    if partial:
+        return _UnfitError("", "trained as far as others need it")
+    step = _last_step(os.path.join(path, runs.RECORDS))
+    return _UnfitError("unfinished", f"after step {step:,}" if step else "before the first evaluation")
+
+
+def _last_step(path: str) -> int:
+    """The step of the last whole line of records; 0 if there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.path.getsize(path) - _LAST_BYTES))
+            *lines, _ = file.read().split(b"\n")
+        return int(json.loads(lines[-1])["step"])
+    except (OSError, IndexError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _json(path: str) -> Any:
+    """What a file holds; None if there is none."""
+    try:
+        with open(path, "rb") as file:
+            return json.loads(file.read())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _UnfitError("damaged", f"{os.path.basename(path)} cannot be read") from error
+
+
+def course(trial: Trial) -> list[records.Record]:
+    """Returns the records of a trial; none if they cannot be read."""
+    try:
+        return records.read(os.path.join(trial.path, runs.RECORDS))
+    except (UsageError, OSError):
+        return []

@@ -1,0 +1,402 @@
+"""One HTML page that works without a network: plots that answer to the pointer, figures, tables, configurations, gaps."""
+
+import base64
+import html
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tf_pruneinit import figures, references, styles
+from tf_pruneinit.collection import Gap, Trial
+from tf_pruneinit.curves import DENSE, Series, View, percent, spacing
+from tf_pruneinit.findings import Finding
+from tf_pruneinit.references import Reference
+from tf_pruneinit.samples import Sample
+from tf_pruneinit.tabulation import Table
+
+# Named in the list only: this many lines are more than a person reads, and a browser shows them all the same.
+_GAPS_AT_ONCE = 200
+_HOVER = "%{customdata[0]}: %{y:.2f} % ± %{customdata[2]}, n = %{customdata[1]}"
+
+
+def plots(view: View, rows: Sequence[Reference]) -> dict[str, dict[str, Any]]:
+    """Returns the interactive plots of a view: title -> {data, layout}, as Plotly takes them; those with something to show."""
+    found = {
+        "Accuracy against sparsity": _accuracy(view, rows),
+        "Ablations": _ablations(view),
+        "Accuracy against the step of pruning": _pruning_step(view),
+        "Weights that remain in each layer": _layers(view),
+        "Training": _training(view),
+    }
+    return {title: plot for title, plot in found.items() if plot["data"]}
+
+
+def _trace(label: str, x: Sequence[Any], samples: Sequence[Sample], style: styles.Style, at: Sequence[str]) -> dict[str, Any]:
+    deviations = [100 * sample.deviation if sample.deviation is not None else None for sample in samples]
+    shown = [f"{one:.2f}" if one is not None else "unknown" for one in deviations]
+    details = [[place, sample.n, deviation] for place, sample, deviation in zip(at, samples, shown, strict=True)]
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": label,
+        "x": list(x),
+        "y": [100 * sample.mean for sample in samples],
+        "error_y": {"type": "data", "array": deviations, "thickness": 1, "width": 3},
+        "line": {"color": style.colour, "dash": style.plotly_dash, "width": 2},
+        "marker": {"symbol": style.symbol, "size": 8},
+        "customdata": details,
+        "hovertemplate": _HOVER + "<extra>%{fullData.name}</extra>",
+    }
+
+
+def _layout(x: Mapping[str, Any], y: str, **more: Any) -> dict[str, Any]:
+    return {
+        "xaxis": {"zeroline": False, **x},
+        "yaxis": {"title": {"text": y}, "zeroline": False},
+        "margin": {"l": 60, "r": 20, "t": 20, "b": 60},
+        "hovermode": "closest",
+        "legend": {"groupclick": "toggleitem"},
+        **more,
+    }
+
+
+def _of_sparsity(view: View, sparsities: Sequence[float]) -> dict[str, Any]:
+    ticks = sorted({*sparsities})
+    text = [percent(sparsity).removesuffix(" %") for sparsity in ticks]
+    return {"title": {"text": "percent of weights removed"}, "tickvals": [spacing(one) for one in ticks], "ticktext": text}
+
+
+def _unpruned(view: View) -> dict[str, Any]:
+    """Lines and a band, as shapes of a layout."""
+    if view.dense is None:
+        return {}
+    mean, deviation = 100 * view.dense.mean, 100 * (view.dense.deviation or 0)
+    across = {"xref": "paper", "x0": 0, "x1": 1, "layer": "below"}
+    band = {"type": "rect", **across, "y0": mean - deviation, "y1": mean + deviation, "fillcolor": "rgba(0,0,0,.12)"}
+    line = {"type": "line", **across, "y0": mean, "y1": mean, "line": {"color": "#000", "width": 1}}
+    note = {"xref": "paper", "x": 0.005, "y": mean, "text": f"unpruned {mean:.2f} %, n = {view.dense.n}", "showarrow": False}
+    return {"shapes": [{**band, "line": {"width": 0}}, line], "annotations": [{**note, "yanchor": "bottom", "xanchor": "left"}]}
+
+
+def _accuracy(view: View, rows: Sequence[Reference]) -> dict[str, Any]:
+    data = [_of_curve(series.label, view.curves[series], styles.of(series)) for series in view.methods]
+    for label, several in references.curves_of(references.of_view(view, rows)).items():
+        style = styles.METHODS.get(several[0].method, styles.OTHER)
+        shown = [f"{100 * one.deviation:.2f}" if one.deviation is not None else "unknown" for one in several]
+        one_trace = {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "visible": "legendonly",
+            "name": f"published: {label}",
+            "x": [spacing(one.sparsity) for one in several],
+            "y": [100 * one.accuracy for one in several],
+            "line": {"color": style.colour, "dash": "dot", "width": 1},
+            "marker": {"symbol": style.symbol + ("" if style.hollow else "-open"), "size": 7},
+            "customdata": [
+                [percent(one.sparsity), one.seeds or "unknown", text] for one, text in zip(several, shown, strict=True)
+            ],
+            "hovertemplate": _HOVER + "<br>%{fullData.name}<extra></extra>",
+        }
+        data.append(one_trace)
+    layout = _layout(_of_sparsity(view, view.sparsities), "test accuracy (%)", **_unpruned(view))
+    before = None
+    for sparsity in view.sparsities:
+        name = view.range_of(sparsity)
+        if name and name != before:
+            begin = spacing(sparsity) - (0.5 if before else 0)
+            mark = {"x": begin, "xanchor": "left", "yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False}
+            layout.setdefault("annotations", []).append({**mark, "text": f"<i>{name}</i>"})
+            layout.setdefault("shapes", []).append(
+                {
+                    "type": "line",
+                    "x0": begin,
+                    "x1": begin,
+                    "yref": "paper",
+                    "y0": 0,
+                    "y1": 1,
+                    "line": {"color": "#bbb", "width": 1},
+                }
+            )
+        before = name
+    return {"data": data, "layout": layout}
+
+
+def _of_curve(label: str, curve: Mapping[float, Sample], style: styles.Style) -> dict[str, Any]:
+    return _trace(label, [spacing(s) for s in curve], list(curve.values()), style, [percent(s) for s in curve])
+
+
+def _ablations(view: View) -> dict[str, Any]:
+    methods = {Series(series.method, series.variant) for series in view.curves if series.ablation != "none"}
+    data, sparsities = [], []
+    for series in view.curves:
+        own = Series(series.method, series.variant)
+        if own in methods:
+            style = styles.of(own)
+            dash = styles.ABLATIONS[series.ablation].plotly_dash
+            trace = _of_curve(series.label, view.curves[series], style)
+            trace["line"]["dash"] = dash
+            trace["marker"]["symbol"] = styles.ABLATIONS[series.ablation].symbol
+            data.append({**trace, "legendgroup": own.label, "legendgrouptitle": {"text": own.label}})
+            sparsities += list(view.curves[series])
+    return {"data": data, "layout": _layout(_of_sparsity(view, sparsities), "test accuracy (%)", **_unpruned(view))}
+
+
+def _pruning_step(view: View) -> dict[str, Any]:
+    data, all_steps = [], set()
+    for series, levels in view.moments.items():
+        for sparsity, steps in levels.items():
+            if len(steps) > 1 and series.ablation == "none":
+                label = f"{series.label}, {percent(sparsity)}"
+                data.append(
+                    _trace(label, [*map(str, steps)], [*steps.values()], styles.of(series), [f"step {s:,}" for s in steps])
+                )
+                all_steps |= set(steps)
+    order = [str(step) for step in sorted(all_steps)]
+    axis = {"title": {"text": "step of dense training at which it is pruned"}, "type": "category", "categoryorder": "array"}
+    return {"data": data, "layout": _layout({**axis, "categoryarray": order}, "test accuracy (%)", **_unpruned(view))}
+
+
+def _layers(view: View) -> dict[str, Any]:
+    sparsity = view.shown_sparsity
+    data = []
+    for series in view.drawn if sparsity is not None else []:
+        if sparsity in view.curves[series]:
+            trials = view.at(series, sparsity)
+            mean, count = figures.densities(trials)
+            style = styles.of(series)
+            trace = {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": f"{series.label}, n = {count}",
+                "x": [name for name, *_ in trials[0].layers],
+                "y": [100 * float(one) for one in mean],
+                "line": {"color": style.colour, "dash": style.plotly_dash, "width": 2},
+                "marker": {"symbol": style.symbol, "size": 8},
+                "hovertemplate": "%{x}: %{y:.3g} % of the weights remain<extra>%{fullData.name}</extra>",
+            }
+            data.append(trace)
+    at = f" at {percent(sparsity)}" if sparsity is not None else ""
+    return {"data": data, "layout": _layout({"title": {"text": f"layer{at}"}, "automargin": True}, "weights remaining (%)")}
+
+
+def _training(view: View) -> dict[str, Any]:
+    data = []
+    for series, (epochs, accuracies) in figures.courses(view).items():
+        several = [Sample(dict(enumerate(map(float, column)))) for column in accuracies.T]
+        label = "unpruned" if series.method == DENSE else series.label
+        trace = _trace(label, [float(one) for one in epochs], several, styles.of(series), [f"epoch {one:g}" for one in epochs])
+        trace["error_y"]["visible"] = False
+        trace["marker"]["size"] = 4
+        data.append(trace)
+    at = f", pruned to {percent(view.shown_sparsity)}" if view.shown_sparsity is not None else ""
+    return {"data": data, "layout": _layout({"title": {"text": f"epoch{at}"}}, "test accuracy (%)")}
+
+
+def table(one: Table) -> str:
+    """Returns a table as HTML."""
+    head = "".join(f"<th>{html.escape(text)}</th>" for text in one.head)
+    rows = []
+    for row in one.rows:
+        cells = (
+            f"<td><b>{html.escape(cell.text)}</b></td>" if cell.bold else f"<td>{html.escape(cell.text)}</td>" for cell in row
+        )
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    body = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<figure class="table"><div class="wide">{body}</div><figcaption>{html.escape(one.caption)}</figcaption></figure>'
+
+
+def configurations(trials: Sequence[Trial]) -> dict[str, Any]:
+    """Returns all that each run is, in few bytes: `names` of hyper-parameters, `values` of each, and a row of indices a run."""
+    found: dict[str, dict[Any, int]] = {}
+    indices = []
+    for trial in trials:
+        own = {}
+        for name, value in {**trial.config.hyperparameters(), "test accuracy": f"{trial.accuracy:.4%}"}.items():
+            known = found.setdefault(name, {})
+            own[name] = known.setdefault(value, len(known))
+        indices.append(own)
+    # Dense training has no options of pruning: there its rows have null.
+    rows = [[trial.path, *(own.get(name) for name in found)] for trial, own in zip(trials, indices, strict=True)]
+    return {"names": list(found), "values": [list(values) for values in found.values()], "rows": rows}
+
+
+def write(
+    views: Sequence[View],
+    found: Mapping[str, Sequence[Finding]],
+    tables: Mapping[str, Sequence[Table]],
+    pictures: Mapping[str, Mapping[str, bytes]],
+    gaps: Sequence[Gap],
+    rows: Sequence[Reference],
+) -> str:
+    """Returns the page.
+
+    Args:
+      views: what is shown, one at a time.
+      found: slug of a view -> its findings.
+      tables: slug, "" for what is of all -> tables.
+      pictures: slug -> name of a figure -> PNG.
+      gaps: what is missing.
+      rows: published results.
+    """
+    from plotly.offline import get_plotlyjs
+
+    trials = [trial for view in views for trial in view.trials]
+    data = {
+        "views": [
+            {"slug": v.slug, "name": v.name, "dataset": v.dataset, "model": v.model, "note": v.note, "plots": plots(v, rows)}
+            for v in views
+        ],
+        "runs": configurations(trials),
+    }
+    sections = "".join(_section(view, found[view.slug], tables[view.slug], pictures[view.slug]) for view in views)
+    fields = {
+        "@PLOTLY@": get_plotlyjs(),
+        "@DATA@": json.dumps(_finite(data), separators=(",", ":")).replace("</", "<\\/"),
+        "@SUMMARY@": html.escape(f"{len(trials):,} complete runs, {len(views)} networks and recipes, {len(gaps):,} gaps"),
+        "@SECTIONS@": sections,
+        "@GENERAL@": "".join(table(one) for one in tables[""]),
+        "@GAPS@": _gaps(gaps),
+        "@HIDDEN@": "" if views else "hidden",
+    }
+    page = _PAGE
+    for name, text in fields.items():
+        page = page.replace(name, text, 1)
+    return page
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def _section(view: View, found: Sequence[Finding], tables: Sequence[Table], pictures: Mapping[str, bytes]) -> str:
+    note = f'<p class="note">{html.escape(view.note)}</p>' if view.note else ""
+    verdicts = "".join(
+        f"<li><b>{one.name}</b> {html.escape(one.statement)} "
+        f'<span class="verdict {one.verdict.replace(" ", "-")}">{one.verdict}</span>'
+        f"<br><small>{html.escape(one.sentence)}</small></li>"
+        for one in found
+    )
+    drawn = "".join(
+        f'<figure><img loading="lazy" alt="{html.escape(figures.FIGURES[name].caption)}" '
+        f'src="data:image/png;base64,{base64.b64encode(png).decode()}"><figcaption>{html.escape(figures.FIGURES[name].caption)}'
+        f"{' ' + html.escape(view.note) if view.note else ''}</figcaption></figure>"
+        for name, png in pictures.items()
+    )
+    several = "".join(table(one) for one in tables if not one.name.startswith("findings"))
+    return (
+        f'<section class="view" data-view="{view.slug}" hidden>'
+        f"<h2>Findings: {html.escape(view.name)}</h2>{note}<ul>{verdicts}</ul>"
+        f'<h2>Figures</h2><div class="figures">{drawn}</div><h2>Tables</h2>{several}</section>'
+    )
+
+
+def _gaps(gaps: Sequence[Gap]) -> str:
+    if not gaps:
+        return "<p>Nothing is missing.</p>"
+    lines = [f"<li>{html.escape(str(gap))}</li>" for gap in gaps]
+    more = lines[_GAPS_AT_ONCE:]
+    rest = f"<details><summary>{len(more):,} more</summary><ul>{''.join(more)}</ul></details>" if more else ""
+    return f"<ul>{''.join(lines[:_GAPS_AT_ONCE])}</ul>{rest}"
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Pruning at initialization: report</title><link rel="icon" href="data:,">
+<style>
+body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; max-width: 1200px; margin: 0 auto; padding: 0 1.2em 4em; }
+h1 { font-size: 1.5em; margin: .8em 0 .2em; } h2 { font-size: 1.15em; margin: 1.6em 0 .4em; }
+#controls { position: sticky; top: 0; background: #fff; padding: .6em 0; border-bottom: 1px solid #ccc; z-index: 2; }
+#controls label { margin-right: 1.2em; } select, input { font: inherit; padding: .15em .3em; max-width: 30em; }
+.note { background: #fff6d6; border-left: 4px solid #E69F00; padding: .4em .8em; }
+.plot { height: 460px; } .figures { display: flex; flex-wrap: wrap; gap: 1em; } .figures figure { margin: 0; width: 330px; }
+.figures img { width: 100%; } figcaption { font-size: .85em; color: #444; } figure.table { margin: 1em 0 1.6em; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85em; white-space: nowrap; }
+th { border-bottom: 2px solid #888; }
+th, td { text-align: left; padding: .2em .7em; border-bottom: 1px solid #ddd; vertical-align: top; }
+.verdict { border-radius: 3px; padding: 0 .4em; color: #fff; background: #666; }
+.verdict.holds { background: #00674c; } .verdict.does-not-hold { background: #a33b00; }
+details { margin: .15em 0; } details table { margin: .3em 0 .6em 1.2em; } li { margin: .25em 0; }
+</style></head><body>
+<h1>Pruning at initialization: report</h1><p>@SUMMARY@</p>
+<div id="controls" @HIDDEN@><label>Dataset <select id="dataset"></select></label>
+<label>Network <select id="model"></select></label>
+<label>Recipe <select id="recipe"></select></label></div>
+<p id="note" class="note" hidden></p><div id="plots"></div>
+@SECTIONS@
+<h2>What each network compares</h2>@GENERAL@
+<h2>What is missing</h2><div id="gaps">@GAPS@</div>
+<h2>Configurations</h2><p><input id="search" type="search" placeholder="words, as snip sparsity=0.9 seed=1" size="40">
+<span id="count"></span></p><div id="runs"></div>
+<script>@PLOTLY@</script>
+<script type="application/json" id="data">@DATA@</script>
+<script>
+"use strict";
+const data = JSON.parse(document.getElementById("data").textContent);
+const element = (id) => document.getElementById(id);
+const unique = (values) => [...new Set(values)];
+function fill(select, values, names) {
+  const kept = select.value;
+  select.replaceChildren(...values.map((value, i) => new Option(names ? names[i] : value, value)));
+  if (values.includes(kept)) select.value = kept;
+}
+function pick() {
+  const ofDataset = data.views.filter((view) => view.dataset === element("dataset").value);
+  fill(element("model"), unique(ofDataset.map((view) => view.model)));
+  const ofModel = ofDataset.filter((view) => view.model === element("model").value);
+  fill(element("recipe"), ofModel.map((view) => view.slug), ofModel.map((view) => view.name));
+  show(data.views.find((view) => view.slug === element("recipe").value));
+}
+function show(view) {
+  element("note").hidden = !view.note;
+  element("note").textContent = view.note;
+  for (const section of document.querySelectorAll("section.view")) section.hidden = section.dataset.view !== view.slug;
+  for (const old of document.querySelectorAll(".plot")) Plotly.purge(old);
+  element("plots").replaceChildren();
+  for (const [title, plot] of Object.entries(view.plots)) {
+    const heading = document.createElement("h2"), place = document.createElement("div");
+    heading.textContent = title;
+    place.className = "plot";
+    element("plots").append(heading, place);
+    Plotly.newPlot(place, structuredClone(plot.data), structuredClone(plot.layout), {responsive: true, displaylogo: false});
+  }
+}
+const runs = data.runs;
+const words = runs.rows.map((row) => row[0] + " " + runs.names.map((name, i) =>
+  row[i + 1] === null ? "" : name + "=" + runs.values[i][row[i + 1]]).join(" "));
+function search() {
+  const asked = element("search").value.toLowerCase().split(/\\s+/).filter(Boolean);
+  const found = [];
+  words.forEach((text, i) => { if (asked.every((word) => text.toLowerCase().includes(word))) found.push(i); });
+  element("count").textContent = found.length + " runs" + (found.length > 200 ? ", the first 200 are shown" : "");
+  element("runs").replaceChildren(...found.slice(0, 200).map((i) => {
+    const details = document.createElement("details"), summary = document.createElement("summary");
+    summary.textContent = runs.rows[i][0];
+    details.append(summary);
+    details.addEventListener("toggle", () => {
+      if (details.children.length > 1) return;
+      const table = document.createElement("table");
+      runs.names.forEach((name, k) => {
+        if (runs.rows[i][k + 1] === null) return;
+        const row = table.insertRow();
+        row.insertCell().textContent = name;
+        row.insertCell().textContent = runs.values[k][runs.rows[i][k + 1]];
+      });
+      details.append(table);
+    });
+    return details;
+  }));
+}
+if (data.views.length) {
+  fill(element("dataset"), unique(data.views.map((view) => view.dataset)));
+  for (const id of ["dataset", "model", "recipe"]) element(id).addEventListener("change", pick);
+  pick();
+}
+element("search").addEventListener("input", search);
+search();
+</script></body></html>
+"""

@@ -1,0 +1,177 @@
+"""Figures, tables and one page of all runs: `python -m tf_pruneinit.report --workdir=W --out=R`. No TensorFlow."""
+
+import dataclasses
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tf_pruneinit import collection, curves, figures, files, findings, flags, page, references, tabulation
+from tf_pruneinit.collection import Gap
+from tf_pruneinit.config import option
+from tf_pruneinit.console import Console, duration, exit_code
+from tf_pruneinit.curves import View, percent
+from tf_pruneinit.errors import UsageError
+from tf_pruneinit.findings import Finding
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PURPOSE = "Makes figures, tables and one page of the runs of working directories, and says what is missing."
+
+# Of a PNG; a column of 3.3 inches is 990 wide.
+_DOTS_PER_INCH = 300
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to report on, and where to.
+
+    Raises:
+      UsageError: if there is nothing to read, or a tolerance is out of its range.
+    """
+
+    workdir: tuple[str, ...] = option((), "directories of runs, comma-separated")
+    out: str = option("report", "directory for figures/, tables/, findings.json and report.html")
+    references: str | None = option(None, "CSV file of published results, to lay under one's own")
+    tolerance: float | None = option(
+        None, "points of accuracy below the unpruned mean that are full accuracy (default: its deviation over seeds)"
+    )
+
+    def __post_init__(self):
+        if not self.workdir or not all(self.workdir):
+            raise UsageError("workdir must name a directory of runs; got none")
+        if self.tolerance is not None and not 0 <= self.tolerance <= 100:
+            raise UsageError(f"tolerance must be points of accuracy, from 0 to 100; got {self.tolerance:g}")
+
+
+def command(argv: Sequence[str]) -> None:
+    """Makes the report; prints what was found, and where it is."""
+    given = flags.parse(argv, PURPOSE, {"Flags": flags.define(Options)})
+    asked: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    options = Options(**asked)
+    console = Console()
+    begun = time.monotonic()
+    made = report(options, console)
+    for line in made.lines():
+        console.line(line)
+    console.line(f"in {options.out} after {duration(time.monotonic() - begun)}: report.html, findings.json, figures/, tables/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a report found: views, the findings of each, and gaps."""
+
+    views: tuple[View, ...]
+    findings: tuple[tuple[Finding, ...], ...]
+    gaps: tuple[Gap, ...]
+
+    def lines(self) -> list[str]:
+        """Returns the findings in a few lines."""
+        lines = []
+        for view, found in zip(self.views, self.findings, strict=True):
+            highest = percent(view.highest_matching) if view.highest_matching is not None else "not known"
+            seeds = f"{len(view.seeds)} seed{'s' * (len(view.seeds) != 1)}"
+            lines.append(f"{view.name}: {len(view.trials):,} runs, {seeds}, highest matching sparsity {highest}")
+            lines += [f"  note: {view.note}"] if view.note else []
+            for verdict in (findings.HOLDS, findings.FAILS, findings.UNKNOWN):
+                names = [one.name for one in found if one.verdict == verdict]
+                lines += [f"  {verdict}: {', '.join(names)}"] if names else []
+        kinds: dict[str, int] = {}
+        for gap in self.gaps:
+            kinds[gap.kind] = kinds.get(gap.kind, 0) + 1
+        shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
+        return [*lines, f"gaps, named in report.html: {shown}" if kinds else "nothing is missing"]
+
+
+def report(options: Options, console: Console) -> Report:
+    """Writes a report; returns what is in it.
+
+    Raises:
+      UsageError: if there are no runs, references are damaged, or `out` cannot be written.
+    """
+    published = references.read(options.references) if options.references else []
+    tolerance = None if options.tolerance is None else options.tolerance / 100
+    found = collection.read(options.workdir, lambda done, of: console.live(f"reading runs: {done:,} of {of:,}"))
+    views = curves.views(found.trials, tolerance)
+    gaps = [*found.gaps, *(gap for view in views for gap in (*view.repeated, *view.missing()))]
+    console.line(f"{len(found.trials):,} complete runs of {len(views)} networks and recipes")
+    _make_folders(options.out)
+    pictures: dict[str, dict[str, bytes]] = {}
+    for number, view in enumerate(views, 1):
+        pictures[view.slug] = {}
+        for name, picture in figures.FIGURES.items():
+            console.live(f"figures of {view.name} ({number} of {len(views)}): {name}")
+            if (figure := picture.draw(view)) is not None:
+                pictures[view.slug][name] = _save(figure, os.path.join(options.out, "figures", f"{name}-{view.slug}"))
+    those = [tuple(findings.find(view)) for view in views]
+    tables = tabulation.every(views, those, published)
+    for table in (table for several in tables.values() for table in several):
+        for ending, written in tabulation.FORMATS.items():
+            _write(os.path.join(options.out, "tables", f"{table.name}.{ending}"), written(table))
+    made = Report(tuple(views), tuple(those), tuple(gaps))
+    _write(os.path.join(options.out, "findings.json"), json.dumps(_as_json(made), indent=2) + "\n")
+    console.live("writing report.html")
+    by_slug = {view.slug: several for view, several in zip(views, those, strict=True)}
+    _write(os.path.join(options.out, "report.html"), page.write(views, by_slug, tables, pictures, gaps, published))
+    return made
+
+
+def _as_json(made: Report) -> dict[str, Any]:
+    return {
+        "views": [
+            {
+                "name": view.name,
+                "dataset": view.dataset,
+                "model": view.model,
+                "dataset_note": view.note,
+                "runs": len(view.trials),
+                "seeds": view.seeds,
+                "tolerance": view.tolerance,
+                "highest_trivial_sparsity": view.highest_trivial,
+                "highest_matching_sparsity": view.highest_matching,
+                "findings": [dataclasses.asdict(one) for one in found],
+            }
+            for view, found in zip(made.views, made.findings, strict=True)
+        ],
+        "gaps": [dataclasses.asdict(gap) for gap in made.gaps],
+    }
+
+
+def _make_folders(out: str) -> None:
+    try:
+        for name in ("figures", "tables"):
+            os.makedirs(os.path.join(out, name), exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"out must be a directory that can be written; got {out!r} ({error.strerror})") from error
+
+
+def _save(figure: "Figure", path: str) -> bytes:
+    """Writes a figure as PNG and PDF; returns the first."""
+    content = {}
+    for ending in ("png", "pdf"):
+        # Without the time of day a report of the same runs is the same file.
+        nothing = {"CreationDate": None} if ending == "pdf" else {}
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=ending, dpi=_DOTS_PER_INCH, metadata=nothing)
+        content[ending] = buffer.getvalue()
+        with files.atomically(f"{path}.{ending}") as temporary, open(temporary, "wb") as file:
+            file.write(content[ending])
+    return content["png"]
+
+
+def _write(path: str, text: str) -> None:
+    with files.atomically(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return exit_code(command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
