@@ -1,6 +1,7 @@
 """What is in working directories, as plain records: complete runs, and gaps, which say what is missing and why. Reads only."""
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -188,8 +189,8 @@ def _planned(workdirs: Iterable[str]) -> tuple[dict[str, bool], list[Gap]]:
 def _trial(path: str, partial: bool) -> Trial:
     """The trial of a run directory; `partial` says that a sweep trains it only as far as others need it."""
     values = _json(os.path.join(path, runs.CONFIG))
-    if values is None:
-        raise _UnfitError("damaged", f"no {runs.CONFIG}")
+    if not isinstance(values, dict):
+        raise _UnfitError("damaged", f"no {runs.CONFIG}" if values is None else f"{runs.CONFIG} is no configuration")
     try:
         config = Config.from_json(values)
     except UsageError as error:
@@ -265,9 +266,15 @@ def _json(path: str) -> Any:
         raise _UnfitError("damaged", f"{os.path.basename(path)} cannot be read") from error
 
 
-def course(trial: Trial) -> list[records.Record]:
-    """Returns the records of a trial; none if they cannot be read."""
+def course(trial: Trial) -> tuple[records.Record, ...]:
+    """Returns the records of a trial; none if they cannot be read. A file that is as it was is read once."""
+    path = os.path.join(trial.path, runs.RECORDS)
     try:
-        return records.read(os.path.join(trial.path, runs.RECORDS))
+        return _course(path, os.stat(path).st_mtime_ns)
     except (UsageError, OSError):
-        return []
+        return ()
+
+
+@functools.lru_cache(maxsize=4096)
+def _course(path: str, modified: int) -> tuple[records.Record, ...]:
+    return tuple(records.read(path))

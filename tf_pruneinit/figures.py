@@ -7,15 +7,17 @@ import collections
 import contextlib
 import dataclasses
 import math
+import os
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_pruneinit import collection, curves, neurons, styles
-from tf_pruneinit.collection import Trial
+from tf_pruneinit import collection, curves, neurons, references, runs, styles
+from tf_pruneinit.collection import Gap, Trial
 from tf_pruneinit.curves import RANDOM, Series, View, percent, spacing
+from tf_pruneinit.references import Reference
 from tf_pruneinit.samples import Sample
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 WIDTH = 3.3
 _LETTERS = 61  # Of a line of notes, 7 points high, in this width.
+_LETTERS_BESIDE = 25  # Of names that have room beside each other in a legend.
 _POINTS = 7
 _LINE = 0.125  # Inches from one such line to the next.
 # What reads files is bounded: seeds of a method whose masks, or whose records, are read.
@@ -63,7 +66,9 @@ def accuracy(view: View) -> "Figure | None":
     """Accuracy against sparsity of every method and benchmark (the paper's figure 3)."""
     if not view.drawn:
         return None
-    with _sheet(view, entries=len(view.drawn) + 1, height=2.2, notes=[_highest(view)]) as sheet:
+    with _sheet(
+        view, entries=["unpruned", *(series.label for series in view.drawn)], height=2.2, notes=[_highest(view)]
+    ) as sheet:
         (axes,) = sheet.axes
         _against_sparsity(axes, view, {series: view.curves[series] for series in view.drawn}, {})
         _ranges(axes, view)
@@ -78,7 +83,9 @@ def ablations(view: View) -> "Figure | None":
     if not methods:
         return None
     shown = [name for name in styles.ABLATIONS if any(series.ablation == name for series in view.curves)]
-    with _sheet(view, panels=len(methods), entries=len(shown) + 1, height=1.15, notes=[_seeds(view, ablated=True)]) as sheet:
+    with _sheet(
+        view, panels=len(methods), entries=["unpruned", *shown], height=1.15, notes=[_seeds(view, ablated=True)]
+    ) as sheet:
         for axes, series in zip(sheet.axes, methods, strict=True):
             several = {
                 dataclasses.replace(series, ablation=name): view.curves.get(dataclasses.replace(series, ablation=name), {})
@@ -113,7 +120,7 @@ def neuron_sparsities(view: View) -> "Figure | None":
     if not found:
         return None
     notes = [f"At {percent(sparsity)}{_is_highest(view, sparsity)}. A neuron is an output, or a channel, of any pruned layer."]
-    with _sheet(view, entries=len(found), height=2.0, notes=notes) as sheet:
+    with _sheet(view, entries=[series.label for series in found], height=2.0, notes=notes) as sheet:
         (axes,) = sheet.axes
         for series, rows in found.items():
             style = styles.of(series)
@@ -140,7 +147,9 @@ def pruning_step(view: View) -> "Figure | None":
         return None
     rewound = [series for series in view.benchmarks if "rewinding" in series.method and sparsity in view.curves[series]]
     notes = [f"At {percent(sparsity)}{_is_highest(view, sparsity)}. Trained for the whole schedule after pruning."]
-    with _sheet(view, entries=len(several) + len(rewound) + 1, height=2.1, notes=notes) as sheet:
+    with _sheet(
+        view, entries=["unpruned", *(series.label for series in (*several, *rewound))], height=2.1, notes=notes
+    ) as sheet:
         (axes,) = sheet.axes
         for series, steps in several.items():
             _line(axes, list(steps), list(steps.values()), styles.of(series), f"{series.label}, {_n(steps.values())}")
@@ -166,10 +175,11 @@ def weights_remaining(view: View) -> "Figure | None":
         return None
     length = max(trial.steps for trial in view.trials)
     notes = [
-        "Each method at its highest sparsity within one point of the unpruned accuracy, pruned at the step where it falls; of later steps those that leave fewer weights."
+        "Each method at its highest sparsity within one point of the unpruned accuracy, pruned at the step where it falls."
     ]
+    notes += ["Of later steps those that leave fewer weights."] if len({one.series for one in found}) < len(found) else []
     notes += ["Dashed: known only after training (rewound)."] if any(one.rewound for one in found) else []
-    with _sheet(view, entries=len(found), height=1.9, notes=notes) as sheet:
+    with _sheet(view, entries=[f"{one.label}: 10 %" for one in found], height=1.9, notes=notes) as sheet:
         (axes,) = sheet.axes
         for one in found:
             style = styles.METHODS.get(one.series.method, styles.OTHER)
@@ -197,7 +207,9 @@ def layer_densities(view: View) -> "Figure | None":
     found = {series: densities(view.at(series, sparsity)) for series in view.drawn if sparsity in view.curves[series]}
     names = [name for name, *_ in view.at(next(iter(found)), sparsity)[0].layers]
     notes = [f"At {percent(sparsity)}{_is_highest(view, sparsity)}. Layers from input to output; below the axis: empty."]
-    with _sheet(view, entries=len(found), height=2.0, bottom=0.62 if len(names) <= 24 else 0.36, notes=notes) as sheet:
+    with _sheet(
+        view, entries=[series.label for series in found], height=2.0, bottom=0.62 if len(names) <= 24 else 0.36, notes=notes
+    ) as sheet:
         (axes,) = sheet.axes
         lowest = min((float(mean[mean > 0].min()) for mean, _ in found.values() if (mean > 0).any()), default=1.0)
         for series, (mean, count) in found.items():
@@ -230,7 +242,7 @@ def training(view: View) -> "Figure | None":
         return None
     sparsity = view.shown_sparsity
     notes = [f"Pruned to {percent(sparsity)}{_is_highest(view, sparsity)}."] if sparsity is not None else []
-    with _sheet(view, entries=len(found), height=2.0, notes=notes) as sheet:
+    with _sheet(view, entries=[series.label for series in found], height=2.0, notes=notes) as sheet:
         (axes,) = sheet.axes
         for series, (epochs, rows) in found.items():
             style = styles.of(series)
@@ -251,6 +263,47 @@ def training(view: View) -> "Figure | None":
         sheet.legend(axes)
     return sheet.figure
 
+
+def published(view: View, rows: Sequence[Reference]) -> "Figure | None":
+    """One's own curves with published results of the same network and dataset under them, each with its source and recipe."""
+    found = references.curves_of(references.of_view(view, rows))
+    own = [series for series in view.drawn if any(several[0].method == series.method for several in found.values())]
+    if not found or not own:
+        return None
+    found = {label: several for label, several in found.items() if several[0].method in {series.method for series in own}}
+    origins = list(dict.fromkeys((several[0].source, several[0].recipe, several[0].variant) for several in found.values()))
+    letters = {origin: chr(ord("A") + number % 26) for number, origin in enumerate(origins)}
+    notes = [_origin(letters[origin], *origin) for origin in origins]
+    names = [*(series.label for series in own), *(f"{curves.NAMES[several[0].method]} [A], n=3" for several in found.values())]
+    with _sheet(view, entries=["unpruned", *names], height=2.2, notes=notes) as sheet:
+        (axes,) = sheet.axes
+        several_own = {series: view.curves[series] for series in own}
+        _against_sparsity(axes, view, several_own, {})
+        low, high = axes.get_xlim()
+        dashes = [(0, (1, 1)), (0, (4, 1.5)), (0, (4, 1, 1, 1)), (0, (6, 2)), (0, (2, 2))]
+        for several in found.values():
+            style = styles.METHODS[several[0].method]
+            origin = (several[0].source, several[0].recipe, several[0].variant)
+            letter = letters[origin]
+            inside = [one for one in several if low <= spacing(one.sparsity) <= high]
+            seeds = f", n={several[0].seeds}" if several[0].seeds else ""
+            axes.plot(
+                [spacing(one.sparsity) for one in inside], [100 * one.accuracy for one in inside], color=style.colour,
+                marker=style.marker, markerfacecolor="white", lw=0.8, zorder=1.5, markersize=3,
+                ls=dashes[(ord(letter) - ord("A")) % len(dashes)],
+                label=f"{curves.NAMES[several[0].method]} [{letter}]{seeds}",
+            )  # fmt: skip
+        sheet.legend(axes)
+    return sheet.figure
+
+
+def _origin(letter: str, source: str, recipe: str, variant: str) -> str:
+    return (
+        f"[{letter}] {source}: {recipe or 'recipe not stated'}" + (f"; {variant}" if variant not in ("", "init") else "") + "."
+    )
+
+
+PUBLISHED = "One's own curves (filled) over published ones (hollow), whose recipes are their own."
 
 FIGURES = {
     "accuracy": Picture(accuracy, "Accuracy against sparsity: all methods, benchmarks, and the unpruned network."),
@@ -314,6 +367,24 @@ def within_a_point(view: View) -> list[Remaining]:
     return sorted(found, key=lambda one: (one.series.place, one.step))
 
 
+def unread(view: View) -> list[Gap]:
+    """Returns the files that figures read of runs, and could not."""
+    gaps = []
+    sparsity = view.shown_sparsity
+    looked_into = [trial for series in view.drawn for trial in view.at(series, sparsity)[:MOST_SEEDS]] if sparsity else []
+    for trial in looked_into:
+        if neurons.of_run(trial.path) is None:
+            gaps.append(_unread(os.path.join(trial.path, runs.MASKS)))
+    for trial in [*looked_into, *view.at(Series(curves.DENSE), 0.0)[:MOST_SEEDS]]:
+        if not collection.course(trial):
+            gaps.append(_unread(os.path.join(trial.path, runs.RECORDS)))
+    return gaps
+
+
+def _unread(path: str) -> Gap:
+    return Gap("damaged" if os.path.exists(path) else "missing", path, "a figure is drawn without it")
+
+
 def steps_shown(view: View) -> tuple[float | None, dict[Series, dict[int, Sample]]]:
     """Returns the sparsity at which most is known of the step of pruning, and accuracies there: series -> step -> sample."""
     counts: collections.Counter[float] = collections.Counter()
@@ -358,7 +429,7 @@ def courses(view: View) -> dict[Series, tuple[np.ndarray, np.ndarray]]:
 class _Sheet:
     """A figure whose parts are placed in inches, from the top: title, panels, legend, notes."""
 
-    def __init__(self, view: View, panels: int, entries: int, height: float, bottom: float, notes: Sequence[str]):
+    def __init__(self, view: View, panels: int, entries: Sequence[str], height: float, bottom: float, notes: Sequence[str]):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -370,7 +441,8 @@ class _Sheet:
         title = textwrap.wrap(view.name, 50)
         top, left, right = 0.1 + 0.14 * len(title) + 0.12, 0.46, 0.08
         gap = 0.42 if rows > 1 or columns > 1 else 0
-        legend = _LINE * math.ceil(entries / 2) + 0.08
+        self._beside = 2 if max(map(len, entries)) <= _LETTERS_BESIDE else 1
+        legend = _LINE * math.ceil(len(entries) / self._beside) + 0.08
         below = bottom + legend + _LINE * len(self._lines) + 0.06
         tall = top + rows * height + (rows - 1) * gap + below + (0.12 if panels > 1 else 0)
         top += 0.12 if panels > 1 else 0
@@ -394,7 +466,7 @@ class _Sheet:
             for handle, label in zip(handles, labels, strict=True):
                 named.setdefault(label, handle)
         self.figure.legend(
-            named.values(), named, loc="center", bbox_to_anchor=(0.5, self._legend_at), ncols=2, frameon=False,
+            named.values(), named, loc="center", bbox_to_anchor=(0.5, self._legend_at), ncols=self._beside, frameon=False,
             handlelength=2.2, columnspacing=1.2, labelspacing=0.25, borderpad=0, borderaxespad=0,
         )  # fmt: skip
 
@@ -411,7 +483,7 @@ class _Sheet:
 
 @contextlib.contextmanager
 def _sheet(
-    view: View, *, panels: int = 1, entries: int, height: float, notes: Sequence[str] = (), bottom: float = 0.42
+    view: View, *, panels: int = 1, entries: Sequence[str], height: float, notes: Sequence[str] = (), bottom: float = 0.42
 ) -> Iterator[_Sheet]:
     import matplotlib
 
@@ -429,7 +501,7 @@ def _against_sparsity(
     """Draws curves, and the band of the unpruned network, over the paper's axis."""
     shown = sorted({sparsity for curve in several.values() for sparsity in curve})
     places = [spacing(sparsity) for sparsity in shown]
-    edge = 0.03 * (places[-1] - places[0]) or 0.5
+    edge = 0.05 * (places[-1] - places[0]) or 0.5
     # Beside each other where there is one sparsity, and all of them would lie on one another.
     aside = 0.2 if len(shown) == 1 else 0.0
     for number, (series, curve) in enumerate(several.items()):

@@ -32,13 +32,21 @@ def at_least(sorted_sparsities: np.ndarray, thresholds: np.ndarray) -> np.ndarra
     return 1 - below / max(1, len(sorted_sparsities))
 
 
-@functools.lru_cache(maxsize=4096)
 def of_run(path: str) -> np.ndarray | None:
-    """Returns the `sparsities` of a run directory's masks; None if they cannot be read."""
+    """Returns the `sparsities` of a run directory's masks; None if they cannot be read.
+
+    A file that is as it was is read once.
+    """
+    file = os.path.join(path, runs.MASKS)
+    try:
+        return _of_file(file, os.stat(file).st_mtime_ns)
+    except OSError:
+        return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_file(path: str, modified: int) -> np.ndarray | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Who asks says so: the report lists it.
-        try:
-            masks = files.load_arrays(os.path.join(path, runs.MASKS))
-        except OSError:
-            return None
+        masks = files.load_arrays(path)
     return sparsities(masks) if masks else None

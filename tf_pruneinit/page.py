@@ -281,18 +281,20 @@ def _section(view: View, found: Sequence[Finding], tables: Sequence[Table], pict
         f"<br><small>{html.escape(one.sentence)}</small></li>"
         for one in found
     )
-    drawn = "".join(
-        f'<figure><img loading="lazy" alt="{html.escape(figures.FIGURES[name].caption)}" '
-        f'src="data:image/png;base64,{base64.b64encode(png).decode()}"><figcaption>{html.escape(figures.FIGURES[name].caption)}'
-        f"{' ' + html.escape(view.note) if view.note else ''}</figcaption></figure>"
-        for name, png in pictures.items()
-    )
+    drawn = "".join(_picture(name, png, view.note) for name, png in pictures.items())
     several = "".join(table(one) for one in tables if not one.name.startswith("findings"))
     return (
         f'<section class="view" data-view="{view.slug}" hidden>'
         f"<h2>Findings: {html.escape(view.name)}</h2>{note}<ul>{verdicts}</ul>"
         f'<h2>Figures</h2><div class="figures">{drawn}</div><h2>Tables</h2>{several}</section>'
     )
+
+
+def _picture(name: str, png: bytes, note: str) -> str:
+    caption = html.escape(figures.FIGURES[name].caption if name in figures.FIGURES else figures.PUBLISHED)
+    said = f"{caption} {html.escape(note)}".strip()
+    image = f'<img alt="{caption}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    return f"<figure>{image}<figcaption>{said}</figcaption></figure>"
 
 
 def _gaps(gaps: Sequence[Gap]) -> str:

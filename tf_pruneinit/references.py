@@ -58,13 +58,14 @@ def read(path: str) -> list[Reference]:
     Raises:
       UsageError: if it cannot be read, or a row is not one: says which, the header being row 1.
     """
+    number = 0
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, strict=True)
             lacking = [name for name in _REQUIRED if name not in (rows.fieldnames or ())]
             if lacking:
                 raise UsageError(f"references must have the columns {', '.join(COLUMNS)}; {path} lacks {', '.join(lacking)}")
-            found, number = [], 1
+            found = []
             for number, row in enumerate(rows, 2):
                 found.append(_reference(path, number, row))
             return found

@@ -4,9 +4,10 @@ import dataclasses
 import io
 import json
 import os
+import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tf_pruneinit import collection, curves, figures, files, findings, flags, page, references, tabulation
@@ -24,6 +25,7 @@ PURPOSE = "Makes figures, tables and one page of the runs of working directories
 
 # Of a PNG; a column of 3.3 inches is 990 wide.
 _DOTS_PER_INCH = 300
+_ENDS = ("png", "pdf")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +99,7 @@ def report(options: Options, console: Console) -> Report:
     tolerance = None if options.tolerance is None else options.tolerance / 100
     found = collection.read(options.workdir, lambda done, of: console.live(f"reading runs: {done:,} of {of:,}"))
     views = curves.views(found.trials, tolerance)
-    gaps = [*found.gaps, *(gap for view in views for gap in (*view.repeated, *view.missing()))]
+    gaps = [*found.gaps, *(gap for view in views for gap in (*view.repeated, *view.missing(), *figures.unread(view)))]
     console.line(f"{len(found.trials):,} complete runs of {len(views)} networks and recipes")
     _make_folders(options.out)
     pictures: dict[str, dict[str, bytes]] = {}
@@ -107,9 +109,15 @@ def report(options: Options, console: Console) -> Report:
             console.live(f"figures of {view.name} ({number} of {len(views)}): {name}")
             if (figure := picture.draw(view)) is not None:
                 pictures[view.slug][name] = _save(figure, os.path.join(options.out, "figures", f"{name}-{view.slug}"))
+        if (figure := figures.published(view, published)) is not None:
+            pictures[view.slug]["published"] = _save(figure, os.path.join(options.out, "figures", f"published-{view.slug}"))
+    drawn = [f"{name}-{slug}.{ending}" for slug, several in pictures.items() for name in several for ending in _ENDS]
+    _remove_old(options.out, "figures", drawn)
     those = [tuple(findings.find(view)) for view in views]
     tables = tabulation.every(views, those, published)
-    for table in (table for several in tables.values() for table in several):
+    every = [table for several in tables.values() for table in several]
+    _remove_old(options.out, "tables", [f"{table.name}.{ending}" for table in every for ending in tabulation.FORMATS])
+    for table in every:
         for ending, written in tabulation.FORMATS.items():
             _write(os.path.join(options.out, "tables", f"{table.name}.{ending}"), written(table))
     made = Report(tuple(views), tuple(those), tuple(gaps))
@@ -149,10 +157,19 @@ def _make_folders(out: str) -> None:
         raise UsageError(f"out must be a directory that can be written; got {out!r} ({error.strerror})") from error
 
 
+def _remove_old(out: str, folder: str, kept: Collection[str]) -> None:
+    """Removes what a report of other runs has left, and nothing else."""
+    kinds = "|".join({*figures.FIGURES, *tabulation.KINDS})
+    for name in os.listdir(os.path.join(out, folder)):
+        ours = re.fullmatch(rf"(?:{kinds})(?:-.*)?\.(?:{'|'.join((*_ENDS, *tabulation.FORMATS))})", name)
+        if ours and name not in kept:
+            files.remove(os.path.join(out, folder, name))
+
+
 def _save(figure: "Figure", path: str) -> bytes:
     """Writes a figure as PNG and PDF; returns the first."""
     content = {}
-    for ending in ("png", "pdf"):
+    for ending in _ENDS:
         # Without the time of day a report of the same runs is the same file.
         nothing = {"CreationDate": None} if ending == "pdf" else {}
         buffer = io.BytesIO()

@@ -233,7 +233,7 @@ def as_csv(table: Table) -> str:
 
 def as_markdown(table: Table) -> str:
     """Returns a table with its caption under it."""
-    lines = [table.head, ["---"] * len(table.head)]
+    lines = [[_markdown(name) for name in table.head], ["---"] * len(table.head)]
     lines += [[f"**{_markdown(cell.text)}**" if cell.bold else _markdown(cell.text) for cell in row] for row in table.rows]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{body}\n\n{_markdown(table.caption)}\n"
@@ -250,6 +250,9 @@ def as_latex(table: Table) -> str:
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}}", "\\end{table*}"]) + "\n"
 
+
+# What names of tables begin with.
+KINDS = ("networks", "findings", "accuracy", "ablations", "pruning_step", "published")
 
 # How a table is written, by the end of the file's name.
 FORMATS: dict[str, Callable[[Table], str]] = {"csv": as_csv, "md": as_markdown, "tex": as_latex}

@@ -1,0 +1,106 @@
+"""Times the report of many runs, which are made up: files as trainings leave them, with made-up numbers.
+
+    python scripts/benchmark_report.py --runs=10000
+
+Networks of the paper's sizes in kernels, not in weights: what is timed is files, statistics, figures, tables and the page. Prints
+the seconds of each of several reports, which begin with a new process each, and the size of the page.
+"""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+from absl import app, flags
+
+from tf_pruneinit import records, runs
+from tf_pruneinit.config import Config, Prune, Train
+
+RUNS = flags.DEFINE_integer("runs", 10_000, "complete runs", lower_bound=1)
+REPEATS = flags.DEFINE_integer("repeats", 3, "reports", lower_bound=1)
+LAYERS = 20
+STEPS = 1600
+SPARSITIES = [round(1 - 0.8**k, 3) for k in range(1, 19)]
+METHODS = ("random", "magnitude", "snip", "grasp", "synflow")
+
+
+def experiments():
+    """Studies as the paper's, one network after the other, with five seeds: as many as are asked for."""
+    for number in itertools.count():
+        network = {"dataset": "cifar10", "model": f"resnet20x{number + 2}", "train": Train(epochs=160)}
+        for seed in range(5):
+            yield Config(seed=seed, **network)
+            for sparsity, method in itertools.product(SPARSITIES, METHODS):
+                for ablation in ("none", "shuffle", "reinit", "invert"):
+                    yield Config(seed=seed, prune=Prune(method, sparsity, ablation=ablation), **network)
+            for sparsity in SPARSITIES:
+                for rewound in (None, "100"):
+                    prune = Prune("magnitude", sparsity, prune_at="end", rewind_to=rewound)
+                    yield Config(seed=seed, prune=prune, **network)
+            for method, step in itertools.product(METHODS, ("100", "400", "1000", "end")):
+                yield Config(seed=seed, prune=Prune(method, 0.931, prune_at=step), **network)
+
+
+def write(workdir: str, config: Config, rng: np.random.Generator) -> None:
+    """Writes one run."""
+    folder = os.path.join(workdir, config.address)
+    if os.path.exists(folder):
+        return
+    os.mkdir(folder)
+    prune = config.prune
+
+    def step(moment: str | None) -> int | None:
+        return None if moment is None else STEPS if moment == "end" else int(moment)
+
+    accuracy = 0.92 - 0.2 * config.sparsity**4 + rng.normal(0, 0.003)
+    sizes = [(3, 3, 8, 8 + 2 * k) for k in range(LAYERS)]
+    masks = {f"layer{k}/kernel": (rng.random(shape) >= config.sparsity).astype(np.uint8) for k, shape in enumerate(sizes)}
+    layers = [{"name": name, "total": mask.size, "remaining": int(mask.sum())} for name, mask in masks.items()]
+    result = {
+        "method": config.method,
+        "pruned_at": step(prune.prune_at) if prune else None,
+        "rewound_to": step(prune.rewind_to) if prune else None,
+        "test_accuracy": accuracy,
+        "test_loss": 1 - accuracy,
+        "dataset_note": "made-up numbers",
+        "steps": STEPS,
+        "epochs": 160.0,
+        "layers": layers,
+    }
+    for name, value in ((runs.CONFIG, config.to_json()), (runs.RESULT, result)):
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=2)
+    course = [records.Record(10 * n, n, 1.0, accuracy * min(1, n / 80), 1.0, 0.5, 0.1, n, 9.0) for n in range(1, 161)]
+    with open(os.path.join(folder, runs.RECORDS), "w", encoding="utf-8") as file:
+        file.writelines(records._line(record) for record in course)
+    with open(os.path.join(folder, runs.MASKS), "wb") as file:
+        np.savez_compressed(file, **masks)
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as workdir, tempfile.TemporaryDirectory() as out:
+        begin = time.perf_counter()
+        made: set[str] = set()
+        for config in experiments():
+            if len(made) == RUNS.value:
+                break
+            write(workdir, config, rng)
+            made.add(config.address)
+        print(f"{len(made):,} runs made in {time.perf_counter() - begin:.0f} s", flush=True)
+        for _ in range(REPEATS.value):
+            begin = time.perf_counter()
+            call = [sys.executable, "-m", "tf_pruneinit.report", f"--workdir={workdir}", f"--out={out}"]
+            subprocess.run(call, check=True, stdout=subprocess.DEVNULL)
+            print(f"report: {time.perf_counter() - begin:.1f} s", flush=True)
+        megabytes = os.path.getsize(os.path.join(out, "report.html")) / 1e6
+    print(f"report.html: {megabytes:.1f} MB")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,126 @@
+"""What directories hold: nothing that is in one stops a report, and nothing is dropped without a word."""
+
+import json
+import shutil
+
+import pytest
+from made_runs import config, write
+
+from tf_pruneinit import collection, manifests, plans
+from tf_pruneinit.config import Execution, Prune
+from tf_pruneinit.errors import UsageError
+
+
+def kinds(found):
+    return [gap.kind for gap in found.gaps]
+
+
+def test_reads_a_run(tmp_path):
+    path = write(tmp_path, config("magnitude", 0.8, 3, prune_at="end", rewind_to="20"), 0.75, "a note")
+    (trial,) = collection.read([str(tmp_path)]).trials
+    assert (trial.method, trial.variant, trial.ablation) == ("lottery_ticket_rewinding", "rewind_to=20", "none")
+    assert (trial.sparsity, trial.seed, trial.accuracy, trial.note) == (0.8, 3, 0.75, "a note")
+    assert (trial.pruned_at, trial.rewound_to, trial.path) == (100, 20, str(path))
+    assert trial.finally_ and not trial.initially
+    assert trial.remaining == pytest.approx(39 / 196)
+    assert len(collection.course(trial)) == 10
+
+
+def test_rounds_of_twenty_percent_are_on_the_papers_grid():
+    assert collection.level(1 - 0.8**6) == collection.level(0.738)
+    assert collection.level(1 - 0.8**17) == collection.level(0.977)
+    assert collection.level(0.9986) != collection.level(0.999)
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ({"method": "snip"}, ""),
+        ({"method": "synflow"}, ""),
+        ({"method": "synflow", "iterations": 1}, "iterations=1"),
+        ({"method": "random", "scope": "layerwise"}, "scope=layerwise"),
+        ({"method": "snip", "exclude": ("fc", "conv")}, "exclude=fc+conv"),
+        ({"method": "magnitude", "prune_at": "end", "rounds": 3, "sparsity": 0.488}, ""),
+        ({"method": "magnitude", "prune_at": "end", "rounds": 2, "sparsity": 0.488}, "rounds=2"),
+        ({"method": "snip", "ablation": "shuffle", "sparsity": 0.1}, ""),
+    ],
+)
+def test_variant_names_what_is_not_the_methods_own(options, expected):
+    assert collection.variant(Prune(**options)) == expected
+
+
+def test_gaps_say_what_is_wrong(tmp_path):
+    write(tmp_path, config(seed=0))
+    (write(tmp_path, config(seed=1)) / "result.json").unlink()
+    failed = write(tmp_path, config(seed=2))
+    (failed / "result.json").unlink()
+    (failed / "failure.json").write_text(json.dumps({"error": "memory ran out", "details": ""}))
+    diverged = write(tmp_path, config(seed=3))
+    (diverged / "result.json").unlink()
+    (diverged / "failure.json").write_text(json.dumps({"error": "the loss is not finite", "details": ""}))
+    write(tmp_path, config(seed=4), float("nan"))
+    (write(tmp_path, config(seed=5)) / "result.json").write_text('{"test_accur')
+    (write(tmp_path, config(seed=6)) / "config.json").write_text("[1]")
+    (write(tmp_path, config(seed=7)) / "config.json").unlink()
+    (write(tmp_path, config(seed=8)) / "result.json").write_text("{}")
+    (write(tmp_path, config(seed=9)) / "config.json").write_text(json.dumps({**config(seed=9).to_json(), "later": 1}))
+    (tmp_path / "a-file").write_text("")
+    found = collection.read([str(tmp_path)])
+    assert [trial.seed for trial in found.trials] == [0]
+    by_seed = {gap.what.split("/")[-1]: (gap.kind, gap.reason) for gap in found.gaps}
+    assert by_seed[config(seed=1).address] == ("unfinished", "after step 100")
+    assert by_seed[config(seed=2).address] == ("failed", "memory ran out")
+    assert [by_seed[config(seed=seed).address][0] for seed in range(3, 10)] == [
+        "diverged", "diverged", "damaged", "damaged", "damaged", "damaged", "another version",
+    ]  # fmt: skip
+
+
+def test_every_corrupted_byte_gives_a_trial_or_a_gap(tmp_path):
+    path = write(tmp_path, config())
+    for name in ("config.json", "result.json"):
+        whole = (path / name).read_bytes()
+        for place in range(0, len(whole), 7):
+            (path / name).write_bytes(whole[:place] + b"\x00" + whole[place + 1 :])
+            found = collection.read([str(tmp_path)])
+            assert len(found.trials) + len(found.gaps) == 1
+        (path / name).write_bytes(whole)
+
+
+def test_what_a_sweep_has_not_begun_is_named(tmp_path):
+    write(tmp_path, config(seed=0))
+    plan = plans.plan([config(seed=0), config(seed=1)])
+    manifests.write(plan, Execution(workdir=str(tmp_path)), ["sweep"])
+    (gap,) = collection.read([str(tmp_path)]).gaps
+    assert (gap.kind, gap.what) == ("not begun", config(seed=1).address)
+
+
+def test_a_dense_run_that_goes_as_far_as_it_is_needed_is_no_gap(tmp_path):
+    late = config(prune_at="10")
+    write(tmp_path, late)
+    manifests.write(plans.plan([late]), Execution(workdir=str(tmp_path)), ["sweep"])
+    (write(tmp_path, late.dense) / "result.json").unlink()
+    assert kinds(collection.read([str(tmp_path)])) == []
+
+
+def test_a_damaged_manifest_is_a_gap(tmp_path):
+    write(tmp_path, config())
+    (tmp_path / "sweeps" / "1").mkdir(parents=True)
+    (tmp_path / "sweeps" / "1" / "manifest.jsonl").write_text("nonsense")
+    found = collection.read([str(tmp_path)])
+    assert kinds(found) == ["damaged"]
+    assert len(found.trials) == 1
+
+
+def test_a_run_in_two_directories_counts_once(tmp_path):
+    path = write(tmp_path / "one", config())
+    shutil.copytree(path, tmp_path / "two" / path.name)
+    found = collection.read([str(tmp_path / "one"), str(tmp_path / "two")])
+    assert len(found.trials) == 1
+    assert kinds(found) == ["found twice"]
+
+
+def test_nothing_to_read_is_a_mistake(tmp_path):
+    with pytest.raises(UsageError, match="holds none"):
+        collection.read([str(tmp_path)])
+    with pytest.raises(UsageError, match="nowhere"):
+        collection.read([str(tmp_path / "nowhere")])

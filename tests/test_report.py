@@ -1,0 +1,127 @@
+"""The command: a report every time, whatever the runs are like."""
+
+import json
+import os
+import pathlib
+import shutil
+
+import pytest
+from made_runs import config, write
+
+from tf_pruneinit import figures, report
+
+
+def run(workdir, out, *arguments):
+    return report.main(["report", f"--workdir={workdir}", f"--out={out}", *arguments])
+
+
+def test_writes_all_that_it_says(tmp_path, capsys):
+    for seed in range(3):
+        write(tmp_path / "W", config("dense", seed=seed), 0.9 + 0.01 * seed)
+        for method in ("random", "snip"):
+            write(tmp_path / "W", config(method, 0.5, seed), 0.85)
+    assert run(tmp_path / "W", tmp_path / "R") == 0
+    said = capsys.readouterr().out
+    assert "convnet on digits: 9 runs, 3 seeds, highest matching sparsity not known" in said
+    assert "not enough runs: F1" in said
+    names = {path.name for path in (tmp_path / "R").rglob("*") if path.is_file()}
+    assert {"report.html", "findings.json", "accuracy-convnet-on-digits.png", "accuracy-convnet-on-digits.pdf"} <= names
+    assert {"networks.csv", "accuracy-convnet-on-digits.md", "findings-convnet-on-digits.tex"} <= names
+    assert not [name for name in names if name.startswith(".")]
+    found = json.loads((tmp_path / "R" / "findings.json").read_text())
+    assert [one["name"] for one in found["views"][0]["findings"]] == [f"F{n}" for n in range(1, 9)]
+
+
+def test_the_same_runs_give_the_same_files(tmp_path):
+    write(tmp_path / "W", config(), 0.85)
+    write(tmp_path / "W", config("dense"), 0.9)
+    for out in "AB":
+        assert run(tmp_path / "W", tmp_path / out) == 0
+    files = [path.relative_to(tmp_path / "A") for path in (tmp_path / "A").rglob("*") if path.is_file()]
+    assert len(files) > 10
+    for path in files:
+        assert (tmp_path / "A" / path).read_bytes() == (tmp_path / "B" / path).read_bytes(), path
+
+
+@pytest.mark.parametrize("left", ["dense", "one", "gaps", "no masks", "no records"])
+def test_a_report_of_little(tmp_path, capsys, left):
+    path = write(tmp_path / "W", config("dense" if left == "dense" else "snip"), 0.85)
+    for name in {"gaps": ["result.json"], "no masks": ["masks.npz"], "no records": ["records.jsonl"]}.get(left, []):
+        (path / name).unlink()
+    assert run(tmp_path / "W", tmp_path / "R") == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert (tmp_path / "R" / "report.html").exists()
+    assert ("1 unfinished" in captured.out) == (left == "gaps")
+
+
+def test_damaged_records_and_masks_stop_nothing(tmp_path, capsys):
+    path = write(tmp_path / "W", config(), 0.85)
+    (path / "masks.npz").write_bytes(b"nonsense")
+    (path / "records.jsonl").write_text("nonsense\n")
+    assert run(tmp_path / "W", tmp_path / "R") == 0
+    assert capsys.readouterr().err == ""
+    gaps = json.loads((tmp_path / "R" / "findings.json").read_text())["gaps"]
+    assert {(gap["kind"], pathlib.Path(gap["what"]).name) for gap in gaps} >= {
+        ("damaged", "masks.npz"),
+        ("damaged", "records.jsonl"),
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--workdir="], "workdir must name"),
+        ([], "workdir must name"),
+        (["--workdir=nowhere"], "nowhere"),
+        (["--workdir=EMPTY"], "holds none"),
+        (["--workdir=W", "--tolerance=-1"], "tolerance"),
+        (["--workdir=W", "--references=nowhere.csv"], "nowhere.csv"),
+        (["--workdir=W", "--out=FILE"], "out must be"),
+        (["--workdir=W", "--nonsense"], "nonsense"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("EMPTY")
+    pathlib.Path("FILE").write_text("")
+    write("W", config())
+    assert report.main(["report", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_tolerance_is_in_points(tmp_path):
+    write(tmp_path / "W", config("dense"), 0.90)
+    write(tmp_path / "W", config("random", 0.5), 0.5)
+    write(tmp_path / "W", config("magnitude", 0.5, prune_at="end"), 0.88)
+    for tolerance, expected in (("1.5", None), ("2.5", 0.5)):
+        assert run(tmp_path / "W", tmp_path / "R", f"--tolerance={tolerance}") == 0
+        assert json.loads((tmp_path / "R" / "findings.json").read_text())["views"][0]["highest_matching_sparsity"] == expected
+
+
+def test_a_killed_report_leaves_the_one_before_whole(tmp_path, monkeypatch):
+    write(tmp_path / "W", config("dense"), 0.9)
+    write(tmp_path / "W", config(), 0.85)
+    assert run(tmp_path / "W", tmp_path / "R") == 0
+    before = (tmp_path / "R" / "report.html").read_bytes()
+
+    def killed(view):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(figures.FIGURES, "training", figures.Picture(killed, ""))
+    assert run(tmp_path / "W", tmp_path / "R") == 130
+    assert (tmp_path / "R" / "report.html").read_bytes() == before
+
+
+def test_a_figure_that_no_longer_has_runs_is_removed(tmp_path):
+    write(tmp_path / "W", config("dense"), 0.9)
+    other = write(tmp_path / "W", config("snip", model="resnet20"), 0.85)
+    assert run(tmp_path / "W", tmp_path / "R") == 0
+    assert (tmp_path / "R" / "tables" / "accuracy-resnet20-on-digits.csv").exists()
+    (tmp_path / "R" / "tables" / "mine.txt").write_text("")
+    shutil.rmtree(other)
+    assert run(tmp_path / "W", tmp_path / "R") == 0
+    assert not (tmp_path / "R" / "tables" / "accuracy-resnet20-on-digits.csv").exists()
+    assert (tmp_path / "R" / "tables" / "mine.txt").exists()

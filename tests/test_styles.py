@@ -1,0 +1,21 @@
+"""How methods look; that they can be told apart is tested with the figures."""
+
+from tf_pruneinit import curves, styles, tables
+from tf_pruneinit.curves import Series
+
+
+def test_every_method_and_benchmark_has_a_name_and_a_look():
+    for method in (*tables.METHODS, *curves.BENCHMARKS, curves.DENSE):
+        assert method in styles.METHODS
+        assert method in curves.NAMES
+
+
+def test_a_variant_keeps_its_methods_colour():
+    variant = styles.of(Series("snip", "iterations=100"))
+    assert variant.colour == styles.METHODS["snip"].colour
+    assert variant.symbol == "circle-open"
+
+
+def test_after_training_has_its_methods_colour():
+    assert styles.of(Series("snip_after_training")).colour == styles.METHODS["snip"].colour
+    assert styles.of(Series("something_new")) == styles.of(Series("something_newer"))
