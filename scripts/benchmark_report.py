@@ -2,7 +2,7 @@
 
     python scripts/benchmark_report.py --runs=10000
 
-Networks of the paper's sizes in kernels, not in weights: what is timed is files, statistics, figures, tables and the page. Prints
+Networks of the paper's sizes in kernels, not in weights: what is timed is files, statistics, figures, tables, the page. Prints
 the seconds of each of several reports, which begin with a new process each, and the size of the page.
 """
 

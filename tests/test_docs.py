@@ -9,7 +9,7 @@ import shlex
 import keras
 import pytest
 
-from tf_pruneinit import evaluate, flags, main, sweep
+from tf_pruneinit import evaluate, flags, main, report, sweep
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "BUILD.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -85,7 +85,8 @@ def test_the_first_two_blocks_are_one_line_each():
 
 
 @pytest.mark.parametrize("command", [command for command in commands() if "-m tf_pruneinit." in command])
-def test_flags_of_commands_are_understood(command):
+def test_flags_of_commands_are_understood(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
     module, *arguments = shlex.split(command.split("-m tf_pruneinit.")[1])
     if module == "main":
         flags.experiment(flags.parse(["main", *arguments], main.PURPOSE, flags.experiment_groups()))
@@ -95,7 +96,8 @@ def test_flags_of_commands_are_understood(command):
         options = sweep.Options(**{name: given.pop(name) for name in list(given) if name in groups["Sweep"]})
         assert options.status or options.manifest or sweep.configurations(options.grid, options.also, given)
     else:
-        evaluate.Options(**flags.parse(["evaluate", *arguments], evaluate.PURPOSE, {"Flags": flags.define(evaluate.Options)}))
+        command = {"evaluate": evaluate, "report": report}[module]
+        flags.parse([module, *arguments], command.PURPOSE, {"Flags": flags.define(command.Options)})
 
 
 def test_files_that_pages_name_are_there():

@@ -62,6 +62,15 @@ def test_holds_plots_of_all_that_there_is():
     json.dumps(plots)
 
 
+def test_every_plot_has_the_note_of_the_dataset():
+    plots = page.plots(
+        View([trial(0.9, "dense", note="a copy"), trial(0.8, note="a copy"), trial(0.7, ablation="invert", note="a copy")]), []
+    )
+    assert len(plots) == 3
+    assert all("a copy" in plot["layout"]["xaxis"]["title"]["text"] for plot in plots.values())
+    assert "dataset note" in page.configurations([trial(0.8, note="a copy")])["names"]
+
+
 def test_a_dense_run_alone_has_no_plots():
     assert page.plots(View([trial(0.9, "dense")]), []) == {}
 

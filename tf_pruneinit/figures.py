@@ -9,7 +9,7 @@ import dataclasses
 import math
 import os
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -527,6 +527,18 @@ def _against_sparsity(
     axes.set_ylabel("test accuracy (%)")
 
 
+def bounds(view: View, several: Iterable[Mapping[float, Sample]]) -> tuple[float | None, float]:
+    """Returns between which percentages of accuracy most of these curves lie, the lower None if all of them do.
+
+    A few that fall far down would press the rest together: three times as far as three quarters of the points go, and a point
+    at the least, is far.
+    """
+    means = sorted(100 * sample.mean for curve in several for sample in curve.values())
+    best = max(means[-1], 100 * view.dense.mean if view.dense else 0)
+    low = best - max(1.0, 3 * (best - means[len(means) // 4]))
+    return (low if means[0] < low else None), best
+
+
 def _cut(
     axes: "Axes",
     view: View,
@@ -535,11 +547,8 @@ def _cut(
     looks: Mapping[Series, styles.Style],
 ) -> None:
     """Leaves below the axis what would press the rest together: an arrow and its accuracy are there instead."""
-    means = sorted(100 * sample.mean for curve in several.values() for sample in curve.values())
-    best = max(means[-1], 100 * view.dense.mean if view.dense else 0)
-    # Three times as far down as three quarters of the points go, and a point at the least.
-    low = best - max(1.0, 3 * (best - means[len(means) // 4]))
-    if means[0] >= low:
+    low, best = bounds(view, several.values())
+    if low is None:
         return
     margin = 0.06 * (best - low)
     axes.set_ylim(low, best + 2 * margin)

@@ -28,7 +28,11 @@ def plots(view: View, rows: Sequence[Reference]) -> dict[str, dict[str, Any]]:
         "Weights that remain in each layer": _layers(view),
         "Training": _training(view),
     }
-    return {title: plot for title, plot in found.items() if plot["data"]}
+    found = {title: plot for title, plot in found.items() if plot["data"]}
+    for plot in found.values() if view.note else ():
+        axis = plot["layout"]["xaxis"]
+        axis["title"] = {"text": f"{axis['title']['text']}<br><i>{html.escape(view.note)}</i>"}
+    return found
 
 
 def _trace(label: str, x: Sequence[Any], samples: Sequence[Sample], style: styles.Style, at: Sequence[str]) -> dict[str, Any]:
@@ -99,6 +103,7 @@ def _accuracy(view: View, rows: Sequence[Reference]) -> dict[str, Any]:
         }
         data.append(one_trace)
     layout = _layout(_of_sparsity(view, view.sparsities), "test accuracy (%)", **_unpruned(view))
+    _cut(layout, view, [view.curves[series] for series in view.drawn])
     before = None
     for sparsity in view.sparsities:
         name = view.range_of(sparsity)
@@ -128,7 +133,8 @@ def _of_curve(label: str, curve: Mapping[float, Sample], style: styles.Style) ->
 def _ablations(view: View) -> dict[str, Any]:
     methods = {Series(series.method, series.variant) for series in view.curves if series.ablation != "none"}
     data, sparsities = [], []
-    for series in view.curves:
+    unmodified_first = sorted(view.curves, key=lambda series: (*series.place[:2], [*styles.ABLATIONS].index(series.ablation)))
+    for series in unmodified_first:
         own = Series(series.method, series.variant)
         if own in methods:
             style = styles.of(own)
@@ -138,18 +144,27 @@ def _ablations(view: View) -> dict[str, Any]:
             trace["marker"]["symbol"] = styles.ABLATIONS[series.ablation].symbol
             data.append({**trace, "legendgroup": own.label, "legendgrouptitle": {"text": own.label}})
             sparsities += list(view.curves[series])
-    return {"data": data, "layout": _layout(_of_sparsity(view, sparsities), "test accuracy (%)", **_unpruned(view))}
+    layout = _layout(_of_sparsity(view, sparsities), "test accuracy (%)", **_unpruned(view))
+    _cut(layout, view, [curve for series, curve in view.curves.items() if Series(series.method, series.variant) in methods])
+    return {"data": data, "layout": layout}
+
+
+def _cut(layout: dict[str, Any], view: View, several: Sequence[Mapping[float, Sample]]) -> None:
+    """Begins with the part of the axis that the figure has; a double click shows all."""
+    if several and (low := figures.bounds(view, several)[0]) is not None:
+        layout["yaxis"]["range"] = [low, min(100.5, low + 1.12 * (figures.bounds(view, several)[1] - low))]
 
 
 def _pruning_step(view: View) -> dict[str, Any]:
     data, all_steps = [], set()
+    shown = figures.steps_shown(view)[0]
     for series, levels in view.moments.items():
         for sparsity, steps in levels.items():
             if len(steps) > 1 and series.ablation == "none":
                 label = f"{series.label}, {percent(sparsity)}"
-                data.append(
-                    _trace(label, [*map(str, steps)], [*steps.values()], styles.of(series), [f"step {s:,}" for s in steps])
-                )
+                at = [f"step {step:,}" for step in steps]
+                trace = _trace(label, [*map(str, steps)], [*steps.values()], styles.of(series), at)
+                data.append(trace if sparsity == shown or shown is None else {**trace, "visible": "legendonly"})
                 all_steps |= set(steps)
     order = [str(step) for step in sorted(all_steps)]
     axis = {"title": {"text": "step of dense training at which it is pruned"}, "type": "category", "categoryorder": "array"}
@@ -211,7 +226,8 @@ def configurations(trials: Sequence[Trial]) -> dict[str, Any]:
     indices = []
     for trial in trials:
         own = {}
-        for name, value in {**trial.config.hyperparameters(), "test accuracy": f"{trial.accuracy:.4%}"}.items():
+        values = {**trial.config.hyperparameters(), "test accuracy": f"{trial.accuracy:.4%}"}
+        for name, value in {**values, **({"dataset note": trial.note} if trial.note else {})}.items():
             known = found.setdefault(name, {})
             own[name] = known.setdefault(value, len(known))
         indices.append(own)
