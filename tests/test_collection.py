@@ -122,5 +122,8 @@ def test_a_run_in_two_directories_counts_once(tmp_path):
 def test_nothing_to_read_is_a_mistake(tmp_path):
     with pytest.raises(UsageError, match="holds none"):
         collection.read([str(tmp_path)])
+    (tmp_path / "somebody's" / "pictures").mkdir(parents=True)
+    with pytest.raises(UsageError, match="holds none"):
+        collection.read([str(tmp_path)])
     with pytest.raises(UsageError, match="nowhere"):
         collection.read([str(tmp_path / "nowhere")])

@@ -14,6 +14,8 @@ from tf_pruneinit.errors import UsageError
 
 # Fields of `Prune` that name a trial in another way than by a variant; those of moments are below.
 _NAMED = ("method", "sparsity", "iterations", "ablation", "prune_at", "rewind_to", "rounds")
+# Why a folder is not that of a run.
+_NO_RUN = f"no {runs.CONFIG}"
 # What a line of records.jsonl has at most.
 _LAST_BYTES = 4096
 
@@ -149,8 +151,6 @@ def read(workdirs: Sequence[str], progress: Callable[[int, int], None] = lambda 
             names = [item.name for item in entries if item.is_dir() and item.name not in apart and item.name[0] != "."]
         places += [(workdir, name) for name in sorted(names)]
     planned, gaps = _planned(workdirs)
-    if not places and not planned and not gaps:
-        raise UsageError(f"workdir must hold runs; got {','.join(workdirs)!r}, which holds none")
     trials: dict[str, Trial] = {}
     for done, (workdir, name) in enumerate(places, 1):
         path = os.path.join(workdir, name)
@@ -164,6 +164,9 @@ def read(workdirs: Sequence[str], progress: Callable[[int, int], None] = lambda 
                 gaps.append(Gap("found twice", path, f"{trials[name].path} is taken"))
             trials.setdefault(name, trial)
         progress(done, len(places))
+    # Folders of something else, as of a directory above or below the one that was meant.
+    if not trials and not planned and all(gap.reason == _NO_RUN for gap in gaps):
+        raise UsageError(f"workdir must hold runs; got {','.join(workdirs)!r}, which holds none")
     found = {name for _, name in places}
     gaps += [Gap("not begun", name, "a sweep has it") for name, needed in planned.items() if needed and name not in found]
     return Collection(tuple(trials.values()), tuple(gaps))
@@ -190,7 +193,7 @@ def _trial(path: str, partial: bool) -> Trial:
     """The trial of a run directory; `partial` says that a sweep trains it only as far as others need it."""
     values = _json(os.path.join(path, runs.CONFIG))
     if not isinstance(values, dict):
-        raise _UnfitError("damaged", f"no {runs.CONFIG}" if values is None else f"{runs.CONFIG} is no configuration")
+        raise _UnfitError("damaged", _NO_RUN if values is None else f"{runs.CONFIG} is no configuration")
     try:
         config = Config.from_json(values)
     except UsageError as error:

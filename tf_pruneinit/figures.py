@@ -33,6 +33,7 @@ _LINE = 0.125  # Inches from one such line to the next.
 MOST_SEEDS = 5
 # How much below the unpruned network's accuracy a method of figure 1 may be.
 _ONE_POINT = 0.01
+_MOST_NAMES = 18  # Of layers that have room below an axis.
 
 _SETTINGS: dict[str, Any] = {
     "font.size": _POINTS,
@@ -208,7 +209,11 @@ def layer_densities(view: View) -> "Figure | None":
     names = [name for name, *_ in view.at(next(iter(found)), sparsity)[0].layers]
     notes = [f"At {percent(sparsity)}{_is_highest(view, sparsity)}. Layers from input to output; below the axis: empty."]
     with _sheet(
-        view, entries=[series.label for series in found], height=2.0, bottom=0.62 if len(names) <= 24 else 0.36, notes=notes
+        view,
+        entries=[series.label for series in found],
+        height=2.0,
+        bottom=0.62 if len(names) <= _MOST_NAMES else 0.36,
+        notes=notes,
     ) as sheet:
         (axes,) = sheet.axes
         lowest = min((float(mean[mean > 0].min()) for mean, _ in found.values() if (mean > 0).any()), default=1.0)
@@ -221,7 +226,7 @@ def layer_densities(view: View) -> "Figure | None":
             )  # fmt: skip
         axes.set_yscale("log")
         _percent_ticks(axes, lowest)
-        every = max(1, math.ceil(len(names) / 24))
+        every = max(1, math.ceil(len(names) / _MOST_NAMES))
         short = [name.rsplit("/", 1)[0] for name in names]
         if every == 1:
             axes.set_xticks(
