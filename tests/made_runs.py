@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from tf_pruneinit import collection, files, records
+from tf_pruneinit import archives, collection, files, records
 from tf_pruneinit.config import Config, Prune, Train
 
 STEPS = 100
@@ -21,7 +21,7 @@ def config(method="snip", sparsity=0.9, seed=0, *, train=TRAIN, dataset="digits"
 def trial(accuracy, *arguments, note="", path="", **options):
     """A trial that no directory holds."""
     made = config(*arguments, **options)
-    return collection._complete(path or made.address, made, result(made, accuracy, note))
+    return collection._complete(archives.Directory(path or made.address), made, result(made, accuracy, note))
 
 
 def result(made, accuracy, note=""):

@@ -23,7 +23,7 @@ def test_reads_a_run(tmp_path):
     assert (trial.pruned_at, trial.rewound_to, trial.path) == (100, 20, str(path))
     assert trial.finally_ and not trial.initially
     assert trial.remaining == pytest.approx(39 / 196)
-    assert len(collection.course(trial)) == 10
+    assert len(trial.source.records()) == 10
 
 
 def test_rounds_of_twenty_percent_are_on_the_papers_grid():

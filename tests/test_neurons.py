@@ -1,7 +1,9 @@
 """Sparsity of neurons."""
 
+import json
+
 import numpy as np
-from made_runs import config, write
+import pytest
 
 from tf_pruneinit import neurons
 
@@ -10,7 +12,7 @@ def test_the_last_axis_is_that_of_the_neurons():
     dense = np.array([[1, 0, 0], [1, 1, 0]], np.uint8)
     convolution = np.zeros((3, 3, 2, 1), np.uint8)
     convolution[0, 0, 0, 0] = 1
-    found = neurons.sparsities({"dense": dense, "conv": convolution})
+    found = neurons.sparsities(neurons.counts({"dense": dense, "conv": convolution}))
     np.testing.assert_allclose(found, [0, 0.5, 17 / 18, 1])
 
 
@@ -20,14 +22,20 @@ def test_at_least_counts_what_is_equal():
 
 
 def test_an_empty_neuron_of_many_weights_is_found_whatever_its_mean_rounds_to():
-    assert neurons.at_least(neurons.sparsities({"k": np.zeros((4321, 2), np.uint8)}), np.array([1.0])) == [1]
+    assert neurons.at_least(neurons.sparsities(neurons.counts({"k": np.zeros((4321, 2), np.uint8)})), np.array([1.0])) == [1]
 
 
-def test_masks_that_cannot_be_read_are_none(tmp_path, recwarn):
-    path = write(tmp_path, config(), empty_neurons=1)
-    assert (neurons.of_run(str(path)) == 1).sum() == 2
-    other = write(tmp_path, config(seed=1))
-    (other / "masks.npz").write_bytes(b"nonsense")
-    assert neurons.of_run(str(other)) is None
-    assert neurons.of_run(str(tmp_path / "nowhere")) is None
-    assert not recwarn.list
+def test_counts_survive_json():
+    counts = neurons.counts({"k": np.ones((3, 3, 2, 4), np.uint8), "none": np.zeros((0, 4), np.uint8)})
+    again = neurons.from_json(json.loads(json.dumps(neurons.to_json(counts))))
+    assert again.keys() == counts.keys() == {"k"}
+    assert again["k"][0] == counts["k"][0] == 18
+    np.testing.assert_array_equal(again["k"][1], counts["k"][1])
+
+
+@pytest.mark.parametrize(
+    "values", [{"k": [2, [3]]}, {"k": [0, [0]]}, {"k": [2, [-1]]}, {"k": [2, [[1]]]}, {"k": [2]}, {"k": [2, ["a"]]}]
+)
+def test_what_no_neuron_keeps_is_refused(values):
+    with pytest.raises(ValueError):
+        neurons.from_json(values)

@@ -43,6 +43,20 @@ def test_the_same_runs_give_the_same_files(tmp_path):
         assert (tmp_path / "A" / path).read_bytes() == (tmp_path / "B" / path).read_bytes(), path
 
 
+def test_an_archive_gives_the_same_report(tmp_path, capsys):
+    for seed in range(2):
+        write(tmp_path / "W", config(seed=seed), 0.85 + seed / 100, empty_neurons=1)
+    write(tmp_path / "W", config("dense"), 0.9)
+    assert run(tmp_path / "W", tmp_path / "A", f"--archive={tmp_path / 'runs.jsonl'}") == 0
+    assert f"in {tmp_path / 'runs.jsonl'}: 3 runs, 0.0 MB" in capsys.readouterr().out
+    assert run(tmp_path / "runs.jsonl", tmp_path / "B") == 0
+    files = [path.relative_to(tmp_path / "A") for path in (tmp_path / "A").rglob("*") if path.is_file()]
+    assert any(path.name.startswith("neurons") for path in files) and any(path.name.startswith("training") for path in files)
+    for path in files:
+        if path.suffix != ".html":  # The page names each run's place.
+            assert (tmp_path / "A" / path).read_bytes() == (tmp_path / "B" / path).read_bytes(), path
+
+
 @pytest.mark.parametrize("left", ["dense", "one", "gaps", "no masks", "no records"])
 def test_a_report_of_little(tmp_path, capsys, left):
     path = write(tmp_path / "W", config("dense" if left == "dense" else "snip"), 0.85)
@@ -78,6 +92,8 @@ def test_damaged_records_and_masks_stop_nothing(tmp_path, capsys):
         (["--workdir=W", "--tolerance=-1"], "tolerance"),
         (["--workdir=W", "--references=nowhere.csv"], "nowhere.csv"),
         (["--workdir=W", "--out=FILE"], "out must be"),
+        (["--workdir=W", "--archive=nowhere/runs.jsonl"], "archive must be"),
+        (["--workdir=FILE"], "has no run"),
         (["--workdir=W", "--nonsense"], "nonsense"),
     ],
 )

@@ -1,14 +1,13 @@
-"""What is in working directories, as plain records: complete runs, and gaps, which say what is missing and why. Reads only."""
+"""What is in working directories and archives, as plain records: complete runs, and gaps: what is missing, and why."""
 
 import dataclasses
-import functools
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tf_pruneinit import manifests, records, runs, shared, tables
+from tf_pruneinit import archives, manifests, runs, tables
+from tf_pruneinit.archives import Source
 from tf_pruneinit.config import Config, Prune, sparsity_after
 from tf_pruneinit.errors import UsageError
 
@@ -16,8 +15,6 @@ from tf_pruneinit.errors import UsageError
 _NAMED = ("method", "sparsity", "iterations", "ablation", "prune_at", "rewind_to", "rounds")
 # Why a folder is not that of a run.
 _NO_RUN = f"no {runs.CONFIG}"
-# What a line of records.jsonl has at most.
-_LAST_BYTES = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Trial:
     """A complete run.
 
     Attributes:
-      path: its directory.
+      source: where it is read from.
       config: what it is.
       method: what it is reported as; `dense` is not pruned.
       variant: options of pruning that are not the method's own, as `iterations=1, rewind_to=100`; "" if there are none.
@@ -39,7 +36,7 @@ class Trial:
       note: what is to be said wherever an accuracy on this dataset is; "" if nothing.
     """
 
-    path: str
+    source: Source
     config: Config
     method: str
     variant: str
@@ -52,6 +49,11 @@ class Trial:
     steps: int
     layers: tuple[tuple[str, int, int], ...]
     note: str = ""
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        return self.source.path
 
     @property
     def recipe(self) -> tuple[Any, ...]:
@@ -130,44 +132,38 @@ def variant(prune: Prune) -> str:
 
 
 def read(workdirs: Sequence[str], progress: Callable[[int, int], None] = lambda done, of: None) -> Collection:
-    """Returns what is in working directories.
+    """Returns what is in working directories and archives.
 
     Each file is read once, masks and records of complete runs not at all. Nothing that is found in a directory is an error:
     what cannot be read is a gap. Of two runs of one address the first is taken.
 
     Args:
-      workdirs: directories of runs.
+      workdirs: directories of runs, or files that `archives.write` wrote.
       progress: is called with how many directories of how many have been read.
 
     Raises:
-      UsageError: if one is no directory, or there is no run in any.
+      UsageError: if one is neither, or there is no run in any.
     """
-    places = []
-    for workdir in workdirs:
-        if not os.path.isdir(workdir):
-            raise UsageError(f"workdir must be a directory of runs; got {workdir!r}, which is none")
-        apart = (manifests.FOLDER, shared.FOLDER)
-        with os.scandir(workdir) as entries:
-            names = [item.name for item in entries if item.is_dir() and item.name not in apart and item.name[0] != "."]
-        places += [(workdir, name) for name in sorted(names)]
+    places, damaged = archives.sources(workdirs)
     planned, gaps = _planned(workdirs)
+    gaps += [Gap("damaged", where, reason) for where, reason in damaged]
     trials: dict[str, Trial] = {}
-    for done, (workdir, name) in enumerate(places, 1):
-        path = os.path.join(workdir, name)
+    for done, source in enumerate(places, 1):
+        name = source.name
         try:
-            trial = _trial(path, partial=planned.get(name) is False)
+            trial = _trial(source, partial=planned.get(name) is False)
         except _UnfitError as unfit:
             if unfit.kind:
-                gaps.append(Gap(unfit.kind, path, unfit.reason))
+                gaps.append(Gap(unfit.kind, source.path, unfit.reason))
         else:
             if name in trials:
-                gaps.append(Gap("found twice", path, f"{trials[name].path} is taken"))
+                gaps.append(Gap("found twice", source.path, f"{trials[name].path} is taken"))
             trials.setdefault(name, trial)
         progress(done, len(places))
     # Folders of something else, as of a directory above or below the one that was meant.
     if not trials and not planned and all(gap.reason == _NO_RUN for gap in gaps):
         raise UsageError(f"workdir must hold runs; got {','.join(workdirs)!r}, which holds none")
-    found = {name for _, name in places}
+    found = {source.name for source in places}
     gaps += [Gap("not begun", name, "a sweep has it") for name, needed in planned.items() if needed and name not in found]
     return Collection(tuple(trials.values()), tuple(gaps))
 
@@ -189,9 +185,9 @@ def _planned(workdirs: Iterable[str]) -> tuple[dict[str, bool], list[Gap]]:
     return found, gaps
 
 
-def _trial(path: str, partial: bool) -> Trial:
-    """The trial of a run directory; `partial` says that a sweep trains it only as far as others need it."""
-    values = _json(os.path.join(path, runs.CONFIG))
+def _trial(source: Source, partial: bool) -> Trial:
+    """The trial of a run; `partial` says that a sweep trains it only as far as others need it."""
+    values = _values(source, runs.CONFIG)
     if not isinstance(values, dict):
         raise _UnfitError("damaged", _NO_RUN if values is None else f"{runs.CONFIG} is no configuration")
     try:
@@ -200,16 +196,16 @@ def _trial(path: str, partial: bool) -> Trial:
         raise _UnfitError("another version", str(error)) from error
     except (AttributeError, ValueError) as error:
         raise _UnfitError("damaged", f"{runs.CONFIG} is no configuration") from error
-    result = _json(os.path.join(path, runs.RESULT))
+    result = _values(source, runs.RESULT)
     if result is None:
-        raise _unfinished(path, partial)
+        raise _unfinished(source, partial)
     try:
-        return _complete(path, config, result)
+        return _complete(source, config, result)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise _UnfitError("damaged", f"{runs.RESULT} lacks what a result has: {error}") from error
 
 
-def _complete(path: str, config: Config, result: Mapping[str, Any]) -> Trial:
+def _complete(source: Source, config: Config, result: Mapping[str, Any]) -> Trial:
     accuracy, loss = float(result["test_accuracy"]), float(result["test_loss"])
     if not (math.isfinite(accuracy) and math.isfinite(loss)):
         raise _UnfitError("diverged", f"test loss {loss:g}, test accuracy {accuracy:g}")
@@ -217,7 +213,7 @@ def _complete(path: str, config: Config, result: Mapping[str, Any]) -> Trial:
         raise ValueError(f"test_accuracy is {accuracy}")
     prune = config.prune
     return Trial(
-        path=path,
+        source=source,
         config=config,
         method=config.method,
         variant=variant(prune) if prune else "",
@@ -233,9 +229,9 @@ def _complete(path: str, config: Config, result: Mapping[str, Any]) -> Trial:
     )
 
 
-def _unfinished(path: str, partial: bool) -> _UnfitError:
+def _unfinished(source: Source, partial: bool) -> _UnfitError:
     try:
-        failure = _json(os.path.join(path, runs.FAILURE))
+        failure = _values(source, runs.FAILURE)
     except _UnfitError:
         failure = {}
     if failure is not None:
@@ -243,41 +239,12 @@ def _unfinished(path: str, partial: bool) -> _UnfitError:
         return _UnfitError("diverged" if "finite" in error or "diverge" in error else "failed", error)
     if partial:
         return _UnfitError("", "trained as far as others need it")
-    step = _last_step(os.path.join(path, runs.RECORDS))
+    step = source.last_step()
     return _UnfitError("unfinished", f"after step {step:,}" if step else "before the first evaluation")
 
 
-def _last_step(path: str) -> int:
-    """The step of the last whole line of records; 0 if there is none."""
+def _values(source: Source, file: str) -> Any:
     try:
-        with open(path, "rb") as file:
-            file.seek(max(0, os.path.getsize(path) - _LAST_BYTES))
-            *lines, _ = file.read().split(b"\n")
-        return int(json.loads(lines[-1])["step"])
-    except (OSError, IndexError, ValueError, KeyError, TypeError):
-        return 0
-
-
-def _json(path: str) -> Any:
-    """What a file holds; None if there is none."""
-    try:
-        with open(path, "rb") as file:
-            return json.loads(file.read())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise _UnfitError("damaged", f"{os.path.basename(path)} cannot be read") from error
-
-
-def course(trial: Trial) -> tuple[records.Record, ...]:
-    """Returns the records of a trial; none if they cannot be read. A file that is as it was is read once."""
-    path = os.path.join(trial.path, runs.RECORDS)
-    try:
-        return _course(path, os.stat(path).st_mtime_ns)
-    except (UsageError, OSError):
-        return ()
-
-
-@functools.lru_cache(maxsize=4096)
-def _course(path: str, modified: int) -> tuple[records.Record, ...]:
-    return tuple(records.read(path))
+        return source.values(file)
+    except archives.DamagedError as error:
+        raise _UnfitError("damaged", str(error)) from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_pruneinit import collection, curves, neurons, references, runs, styles
+from tf_pruneinit import curves, neurons, references, runs, styles
 from tf_pruneinit.collection import Gap, Trial
 from tf_pruneinit.curves import RANDOM, Series, View, percent, spacing
 from tf_pruneinit.references import Reference
@@ -114,8 +114,8 @@ def neuron_sparsities(view: View) -> "Figure | None":
     thresholds = np.linspace(0, 1, 201)
     found = {}
     for series in (one for one in view.drawn if sparsity in view.curves[one]):
-        several = [neurons.of_run(trial.path) for trial in view.at(series, sparsity)[:MOST_SEEDS]]
-        read = [neurons.at_least(one, thresholds) for one in several if one is not None]
+        several = [trial.source.neurons() for trial in view.at(series, sparsity)[:MOST_SEEDS]]
+        read = [neurons.at_least(neurons.sparsities(one), thresholds) for one in several if one is not None]
         if read:
             found[series] = np.stack(read)
     if not found:
@@ -378,10 +378,10 @@ def unread(view: View) -> list[Gap]:
     sparsity = view.shown_sparsity
     looked_into = [trial for series in view.drawn for trial in view.at(series, sparsity)[:MOST_SEEDS]] if sparsity else []
     for trial in looked_into:
-        if neurons.of_run(trial.path) is None:
+        if trial.source.neurons() is None:
             gaps.append(_unread(os.path.join(trial.path, runs.MASKS)))
     for trial in [*looked_into, *view.at(Series(curves.DENSE), 0.0)[:MOST_SEEDS]]:
-        if not collection.course(trial):
+        if not trial.source.records():
             gaps.append(_unread(os.path.join(trial.path, runs.RECORDS)))
     return gaps
 
@@ -420,7 +420,7 @@ def courses(view: View) -> dict[Series, tuple[np.ndarray, np.ndarray]]:
     dense = Series(curves.DENSE)
     found = {}
     for series, trials in {dense: view.at(dense, 0.0), **places}.items():
-        several = [collection.course(trial) for trial in trials[:MOST_SEEDS]]
+        several = [trial.source.records() for trial in trials[:MOST_SEEDS]]
         several = [one for one in several if one]
         if not several:
             continue

@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from tf_pruneinit import curves, neurons, samples
 from tf_pruneinit.curves import AFTER_TRAINING, NAMES, RANDOM, Series, View, percent
 from tf_pruneinit.samples import Comparison, Sample
@@ -133,9 +135,9 @@ def empties_neurons(view: View) -> tuple[str, str, dict[str, Any]]:
     for method in _METHODS:
         values = {}
         for trial in view.at(Series(method), sparsity) if sparsity is not None else []:
-            found = neurons.of_run(trial.path)
-            if found is not None and len(found):
-                values[trial.seed] = float((found > 1 - 1e-9).mean())
+            counts = trial.source.neurons()
+            if counts:
+                values[trial.seed] = float(neurons.at_least(neurons.sparsities(counts), np.ones(1))[0])
         if values:
             shares[method] = Sample(values)
     synflow = shares.pop("synflow", None)

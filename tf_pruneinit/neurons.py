@@ -1,52 +1,61 @@
 """How sparse each neuron of a network is, or channel of a convolution: the last axis of its kernel. NumPy only."""
 
-import functools
-import os
-import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from tf_pruneinit import files, runs
+# Kernel path -> how many incoming weights a neuron has, and how many of these each neuron keeps, (neurons,).
+Counts = Mapping[str, tuple[int, np.ndarray]]
 
 
-def sparsities(masks: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns the fraction of its incoming weights that each neuron has lost, of all layers together.
+def counts(masks: Mapping[str, np.ndarray]) -> Counts:
+    """Returns the weights that each neuron has and keeps.
 
     Args:
       masks: kernel path -> array of 0 and 1, the last axis being that of the neurons.
+    """
+    return {
+        path: (mask.size // mask.shape[-1], mask.reshape(-1, mask.shape[-1]).sum(axis=0, dtype=np.int64))
+        for path, mask in masks.items()
+        if mask.size
+    }
+
+
+def sparsities(found: Counts) -> np.ndarray:
+    """Returns the fraction of its incoming weights that each neuron has lost, of all layers together.
 
     Returns:
       Sorted, of shape (neurons,), in [0, 1].
     """
-    parts = [1 - mask.reshape(-1, mask.shape[-1]).mean(axis=0, dtype=np.float64) for mask in masks.values() if mask.size]
+    parts = [1 - kept / incoming for incoming, kept in found.values()]
     return np.sort(np.concatenate(parts)) if parts else np.zeros(0)
 
 
 def at_least(sorted_sparsities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Returns the fraction of neurons whose sparsity is at least each threshold.
 
-    A neuron without weights counts at the threshold 1, whatever the rounding of its mean was.
+    A neuron without weights counts at the threshold 1, whatever the rounding of its sparsity was.
     """
     below = np.searchsorted(sorted_sparsities, thresholds - 1e-9, side="left")
     return 1 - below / max(1, len(sorted_sparsities))
 
 
-def of_run(path: str) -> np.ndarray | None:
-    """Returns the `sparsities` of a run directory's masks; None if they cannot be read.
+def to_json(found: Counts) -> dict[str, Any]:
+    """Returns it as JSON takes it."""
+    return {path: [incoming, kept.tolist()] for path, (incoming, kept) in found.items()}
 
-    A file that is as it was is read once.
+
+def from_json(values: Mapping[str, Any]) -> Counts:
+    """Returns what `to_json` was given.
+
+    Raises:
+      ValueError: if that is no such thing. TypeError and AttributeError likewise.
     """
-    file = os.path.join(path, runs.MASKS)
-    try:
-        return _of_file(file, os.stat(file).st_mtime_ns)
-    except OSError:
-        return None
-
-
-@functools.lru_cache(maxsize=4096)
-def _of_file(path: str, modified: int) -> np.ndarray | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Who asks says so: the report lists it.
-        masks = files.load_arrays(path)
-    return sparsities(masks) if masks else None
+    found = {}
+    for path, (incoming, kept) in values.items():
+        array = np.asarray(kept, np.int64)
+        if incoming < 1 or array.ndim != 1 or (array < 0).any() or (array > incoming).any():
+            raise ValueError(f"{path}: a neuron keeps 0 to all of its weights")
+        found[path] = (int(incoming), array)
+    return found

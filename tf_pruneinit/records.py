@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable
+from typing import Any
 
 from tf_pruneinit import files
 from tf_pruneinit.errors import UsageError
@@ -39,7 +40,24 @@ class Record:
 
     def scalars(self) -> dict[str, float]:
         """Returns the numbers that are a function of the step."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in ("step", "method")}
+        return {name: value for name, value in self.to_json().items() if name not in ("step", "method")}
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON takes it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Any) -> "Record":
+        """Returns what `to_json` was given.
+
+        Raises:
+          ValueError: if that is no record. TypeError likewise.
+        """
+        record = cls(**values)
+        for name, value in record.to_json().items():
+            if not isinstance(value, str if name == "method" else (int, float)):
+                raise ValueError(f"{name} is {value!r}")
+        return record
 
 
 def append(path: str, record: Record) -> None:
@@ -71,11 +89,11 @@ def read(path: str) -> list[Record]:
     found = []
     for number, line in enumerate(lines, 1):
         try:
-            found.append(Record(**json.loads(line)))
+            found.append(Record.from_json(json.loads(line)))
         except (ValueError, TypeError) as error:
             raise UsageError(f"{path} is damaged: line {number} is not a record") from error
     return found
 
 
 def _line(record: Record) -> str:
-    return json.dumps(dataclasses.asdict(record)) + "\n"
+    return json.dumps(record.to_json()) + "\n"

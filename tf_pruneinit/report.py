@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tf_pruneinit import collection, curves, figures, files, findings, flags, page, references, tabulation
+from tf_pruneinit import archives, collection, curves, figures, files, findings, flags, page, references, tabulation
 from tf_pruneinit.collection import Gap
 from tf_pruneinit.config import option
 from tf_pruneinit.console import Console, duration, exit_code
@@ -36,8 +36,9 @@ class Options:
       UsageError: if there is nothing to read, or a tolerance is out of its range.
     """
 
-    workdir: tuple[str, ...] = option((), "directories of runs, comma-separated")
+    workdir: tuple[str, ...] = option((), "directories of runs, or archives of them, comma-separated")
     out: str = option("report", "directory for figures/, tables/, findings.json and report.html")
+    archive: str | None = option(None, "file to keep all that a report is made of in: a report can be made again from it")
     references: str | None = option(None, "CSV file of published results, to lay under one's own")
     tolerance: float | None = option(
         None, "points of accuracy below the unpruned mean that are full accuracy (default: its deviation over seeds)"
@@ -45,7 +46,7 @@ class Options:
 
     def __post_init__(self):
         if not self.workdir or not all(self.workdir):
-            raise UsageError("workdir must name a directory of runs; got none")
+            raise UsageError("workdir must name a directory of runs, or an archive of them; got none")
         if self.tolerance is not None and not 0 <= self.tolerance <= 100:
             raise UsageError(f"tolerance must be points of accuracy, from 0 to 100; got {self.tolerance:g}")
 
@@ -57,10 +58,21 @@ def command(argv: Sequence[str]) -> None:
     options = Options(**asked)
     console = Console()
     begun = time.monotonic()
+    if options.archive:
+        _keep(options.workdir, options.archive, console)
     made = report(options, console)
     for line in made.lines():
         console.line(line)
     console.line(f"in {options.out} after {duration(time.monotonic() - begun)}: report.html, findings.json, figures/, tables/")
+
+
+def _keep(workdirs: Sequence[str], path: str, console: Console) -> None:
+    several, _ = archives.sources(workdirs)
+    try:
+        kept = archives.write(path, several, lambda done, of: console.live(f"writing {path}: {done:,} of {of:,} runs"))
+    except OSError as error:
+        raise UsageError(f"archive must be a file that can be written; got {path!r} ({error.strerror})") from error
+    console.line(f"in {path}: {kept:,} runs, {os.path.getsize(path) / 1e6:.1f} MB")
 
 
 @dataclasses.dataclass(frozen=True)

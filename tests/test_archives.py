@@ -1,0 +1,110 @@
+"""What is read of runs, from directories and from archives: the same of both, and nothing that is damaged stops it."""
+
+import json
+
+import numpy as np
+import pytest
+from made_runs import config, write
+
+from tf_pruneinit import archives, collection, neurons
+from tf_pruneinit.errors import UsageError
+
+
+def archived(workdir, path):
+    several, _ = archives.sources([str(workdir)])
+    archives.write(str(path), several)
+    return path
+
+
+def test_an_archive_gives_the_same_trials_and_gaps(tmp_path):
+    work = tmp_path / "work"
+    write(work, config("synflow", 0.9, 1), 0.75, "a note", empty_neurons=2)
+    write(work, config("dense", seed=1))
+    (write(work, config(seed=2)) / "result.json").unlink()
+    failed = write(work, config(seed=3))
+    (failed / "result.json").unlink()
+    (failed / "failure.json").write_text(json.dumps({"error": "memory ran out"}))
+    path = archived(work, tmp_path / "runs.jsonl")
+    directories, lines = collection.read([str(work)]), collection.read([str(path)])
+
+    def told(trial):
+        counts = {name: (n, kept.tolist()) for name, (n, kept) in trial.source.neurons().items()}
+        return trial.config, trial.accuracy, trial.layers, trial.note, trial.source.records(), counts
+
+    assert [told(trial) for trial in lines.trials] == [told(trial) for trial in directories.trials]
+    assert len(lines.trials) == 2 and len(lines.trials[0].source.records()) == 10
+    assert [(gap.kind, gap.reason) for gap in lines.gaps] == [(gap.kind, gap.reason) for gap in directories.gaps]
+    assert {gap.reason for gap in lines.gaps} == {"after step 100", "memory ran out"}
+    assert (neurons.sparsities(lines.trials[1].source.neurons()) == 1).sum() == 4
+
+
+def test_an_archive_of_an_archive_is_the_same_file(tmp_path):
+    write(tmp_path / "work", config(), 0.8)
+    first = archived(tmp_path / "work", tmp_path / "first.jsonl")
+    assert archived(first, tmp_path / "second.jsonl").read_bytes() == first.read_bytes()
+
+
+def test_an_archive_grows_by_runs_that_are_new(tmp_path):
+    write(tmp_path / "one", config(seed=0), 0.8)
+    write(tmp_path / "two", config(seed=0), 0.1)
+    write(tmp_path / "two", config(seed=1), 0.9)
+    path = archived(tmp_path / "one", tmp_path / "runs.jsonl")
+    several, _ = archives.sources([str(path), str(tmp_path / "two")])
+    assert archives.write(str(path), several) == 2
+    assert [trial.accuracy for trial in collection.read([str(path)]).trials] == [0.8, 0.9]
+
+
+def test_masks_and_records_that_cannot_be_read_are_none(tmp_path, recwarn):
+    path = write(tmp_path, config())
+    (path / "masks.npz").write_bytes(b"nonsense")
+    (path / "records.jsonl").write_text("nonsense\n")
+    nowhere = archives.Directory(str(tmp_path / "nowhere"))
+    for source in (archives.Directory(str(path)), nowhere):
+        assert source.neurons() is None and source.records() == () and source.last_step() == 0
+    assert nowhere.values("config.json") is None
+    assert not recwarn.list
+
+
+def test_damaged_lines_are_gaps(tmp_path):
+    write(tmp_path / "work", config(seed=0), 0.8)
+    path = archived(tmp_path / "work", tmp_path / "runs.jsonl")
+    (line,) = path.read_text().splitlines()
+    held = json.loads(line)
+    lines = [
+        line,
+        line[: len(line) // 2],
+        "[]",
+        json.dumps({**held, "name": "../a"}),
+        json.dumps({**held, "name": "a", "config.json": 3}),
+    ]
+    path.write_text("\n".join(lines))
+    found = collection.read([str(path)])
+    assert len(found.trials) == 1
+    assert [gap.what for gap in found.gaps] == [f"{path}, line {n}" for n in (2, 3, 4)] + [f"{path}/a"]
+
+
+@pytest.mark.parametrize("field, value", [("records", [{"step": 1}]), ("records", 3), ("neurons", {"k": 1}), ("neurons", [])])
+def test_a_line_with_a_part_that_is_damaged_is_read_without_it(tmp_path, field, value):
+    write(tmp_path / "work", config(seed=0), 0.8)
+    path = archived(tmp_path / "work", tmp_path / "runs.jsonl")
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    (trial,) = collection.read([str(path)]).trials
+    assert not (trial.source.neurons() if field == "neurons" else trial.source.records())
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense\n", b"\xff\x00", b"network,dataset\n"])
+def test_a_file_that_is_no_archive_is_a_mistake(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(UsageError, match=r"an archive of them; got .*file"):
+        collection.read([str(tmp_path / "file")])
+
+
+def test_every_prefix_of_an_archive_is_read_or_refused(tmp_path):
+    write(tmp_path / "work", config(seed=0), 0.8)
+    path = archived(tmp_path / "work", tmp_path / "runs.jsonl")
+    content = path.read_bytes()
+    outcomes = set()
+    for end in np.linspace(0, len(content) - 2, 40, dtype=int):
+        path.write_bytes(content + content[:end])
+        outcomes.add((len(collection.read([str(path)]).trials), len(collection.read([str(path)]).gaps)))
+    assert outcomes == {(1, 0), (1, 1)}

@@ -1,0 +1,228 @@
+"""What is read of a run to report on it, from its directory or from an archive: many runs in one file, without weights.
+
+An archive has a line of JSON for each run: the name of its directory, what its files hold word for word, and in place of
+masks the number of weights that each neuron keeps.
+"""
+
+import functools
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from tf_pruneinit import files, manifests, neurons, records, runs, shared
+from tf_pruneinit.errors import UsageError
+
+_FILES = (runs.CONFIG, runs.RESULT, runs.FAILURE)
+# What a line of records.jsonl has at most.
+_LAST_BYTES = 4096
+
+
+class DamagedError(ValueError):
+    """What should be known of a run cannot be read."""
+
+
+class Source(Protocol):
+    """A run as it is read.
+
+    Attributes:
+      name: of its directory, which is its address.
+      path: where it is, for people.
+    """
+
+    name: str
+    path: str
+
+    def values(self, file: str) -> Any:
+        """Returns what config.json, result.json or failure.json holds; None if there is none.
+
+        Raises:
+          DamagedError: if it cannot be read.
+        """
+
+    def records(self) -> tuple[records.Record, ...]:
+        """Returns the records; none if they cannot be read."""
+
+    def last_step(self) -> int:
+        """Returns the step of the last record; 0 if there is none."""
+
+    def neurons(self) -> neurons.Counts | None:
+        """Returns what the masks leave of each neuron; None if that cannot be read."""
+
+
+class Directory:
+    """A run directory. A file that is as it was is read once."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self.name = os.path.basename(path)
+
+    def values(self, file: str) -> Any:
+        """Returns what a file of JSON holds; see `Source`."""
+        try:
+            with open(os.path.join(self.path, file), "rb") as opened:
+                return json.loads(opened.read())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise DamagedError(f"{file} cannot be read") from error
+
+    def records(self) -> tuple[records.Record, ...]:
+        """Returns the records; see `Source`."""
+        path = os.path.join(self.path, runs.RECORDS)
+        try:
+            return _records(path, os.stat(path).st_mtime_ns)
+        except (UsageError, OSError):
+            return ()
+
+    def last_step(self) -> int:
+        """Returns the step of the last whole line of records; see `Source`."""
+        path = os.path.join(self.path, runs.RECORDS)
+        try:
+            with open(path, "rb") as file:
+                file.seek(max(0, os.path.getsize(path) - _LAST_BYTES))
+                *lines, _ = file.read().split(b"\n")
+            return int(json.loads(lines[-1])["step"])
+        except (OSError, IndexError, ValueError, KeyError, TypeError):
+            return 0
+
+    def neurons(self) -> neurons.Counts | None:
+        """Returns what the masks leave of each neuron; see `Source`."""
+        path = os.path.join(self.path, runs.MASKS)
+        try:
+            return _counts(path, os.stat(path).st_mtime_ns)
+        except OSError:
+            return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _records(path: str, modified: int) -> tuple[records.Record, ...]:
+    return tuple(records.read(path))
+
+
+@functools.lru_cache(maxsize=4096)
+def _counts(path: str, modified: int) -> neurons.Counts | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Who asks says so: the report lists it.
+        masks = files.load_arrays(path)
+    return neurons.counts(masks) if masks else None
+
+
+class Line:
+    """A run of an archive."""
+
+    def __init__(self, archive: str, line: bytes):
+        """Reads it.
+
+        Raises:
+          DamagedError: if the line is not that of a run.
+        """
+        try:
+            self._held = json.loads(line)
+            self.name = self._held["name"]
+            self._held[runs.CONFIG]
+            valid = isinstance(self.name, str) and os.path.basename(self.name) == self.name != ""
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DamagedError("it is not that of a run") from error
+        if not valid:
+            raise DamagedError("its name is none of a directory")
+        self.path = os.path.join(archive, self.name)
+
+    def values(self, file: str) -> Any:
+        """Returns what the file of JSON held; see `Source`."""
+        return self._held.get(file)
+
+    def records(self) -> tuple[records.Record, ...]:
+        """Returns the records; see `Source`."""
+        try:
+            return tuple(records.Record.from_json(one) for one in self._held["records"])
+        except (KeyError, TypeError, ValueError):
+            return ()
+
+    def last_step(self) -> int:
+        """Returns the step of the last record; see `Source`."""
+        found = self.records()
+        return found[-1].step if found else 0
+
+    def neurons(self) -> neurons.Counts | None:
+        """Returns what the masks left of each neuron; see `Source`."""
+        try:
+            return neurons.from_json(self._held["neurons"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+
+
+def sources(workdirs: Iterable[str]) -> tuple[list[Source], list[tuple[str, str]]]:
+    """Returns all that may be runs in working directories and archives, by name within each; and what is damaged: where, why.
+
+    Raises:
+      UsageError: if one is neither, or an archive cannot be read.
+    """
+    found: list[Source] = []
+    damaged: list[tuple[str, str]] = []
+    for workdir in workdirs:
+        if os.path.isfile(workdir):
+            several, lines = _lines(workdir)
+            found += several
+            damaged += lines
+        elif os.path.isdir(workdir):
+            apart = (manifests.FOLDER, shared.FOLDER)
+            with os.scandir(workdir) as entries:
+                names = [item.name for item in entries if item.is_dir() and item.name not in apart and item.name[0] != "."]
+            found += [Directory(os.path.join(workdir, name)) for name in sorted(names)]
+        else:
+            raise UsageError(f"workdir must be a directory of runs, or an archive of them; got {workdir!r}, which is none")
+    return found, damaged
+
+
+def _lines(archive: str) -> tuple[list[Line], list[tuple[str, str]]]:
+    try:
+        with open(archive, "rb") as file:
+            lines = file.read().splitlines()
+    except OSError as error:
+        raise UsageError(f"{archive} cannot be read: {error.strerror}") from error
+    found, damaged = [], []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(Line(archive, line))
+        except DamagedError as error:
+            damaged.append((f"{archive}, line {number}", str(error)))
+    if not found:
+        raise UsageError(f"workdir must be a directory of runs, or an archive of them; got {archive!r}, which has no run")
+    return found, damaged
+
+
+def write(path: str, several: Sequence[Source], progress: Callable[[int, int], None] = lambda done, of: None) -> int:
+    """Writes an archive of runs, each once; returns of how many. What is no run, or has no configuration to read, is not in it.
+
+    Args:
+      path: of the file. It may be one of those that `several` come from.
+      several: as `sources` gives them; of one name the first is taken.
+      progress: is called with how many of how many have been read.
+    """
+    lines: dict[str, str] = {}
+    for done, source in enumerate(several, 1):
+        if source.name not in lines and (line := _line(source)) is not None:
+            lines[source.name] = line
+        progress(done, len(several))
+    with files.atomically(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        file.writelines(lines[name] for name in sorted(lines))
+    return len(lines)
+
+
+def _line(source: Source) -> str | None:
+    held: dict[str, Any] = {"name": source.name}
+    for file in _FILES:
+        try:
+            value = source.values(file)
+        except DamagedError:
+            value = None
+        if value is not None:
+            held[file] = value
+    if runs.CONFIG not in held:
+        return None
+    held["records"] = [one.to_json() for one in source.records()]
+    if (counts := source.neurons()) is not None:
+        held["neurons"] = neurons.to_json(counts)
+    return json.dumps(held, separators=(",", ":")) + "\n"
