@@ -552,24 +552,30 @@ def _cut(
     looks: Mapping[Series, styles.Style],
 ) -> None:
     """Leaves below the axis what would press the rest together: an arrow and its accuracy are there instead."""
+    from matplotlib import patheffects
+
     low, best = bounds(view, several.values())
     if low is None:
         return
     margin = 0.06 * (best - low)
     axes.set_ylim(low, best + 2 * margin)
-    taken: list[float] = []
+    left, right = axes.get_xlim()
+    wide = (right - left) / (24 * axes.get_position().width)  # Two digits, on a sheet as wide as ours.
+    taken: list[tuple[float, int]] = []
     for series, curve in several.items():
         style = looks.get(series) or styles.of(series)
         for sparsity, sample in curve.items():
             if 100 * sample.mean < low:
                 place = spacing(sparsity) + offsets[series]
                 axes.plot([place], [low + margin / 2], "v", color=style.colour, markersize=4, clip_on=False, zorder=5)
-                higher = sum(abs(place - other) < 0.5 for other in taken)
+                beside = {level for other, level in taken if abs(place - other) < wide}
+                higher = next(level for level in range(len(taken) + 1) if level not in beside)
                 axes.annotate(
                     f"{100 * sample.mean:.0f}", (place, low + margin / 2), xytext=(0, 3 + 8 * higher), ha="center",
                     textcoords="offset points", color=style.colour,
+                    path_effects=[patheffects.withStroke(linewidth=1.5, foreground="white")],
                 )  # fmt: skip
-                taken.append(place)
+                taken.append((place, higher))
 
 
 def _line(axes: "Axes", places: Sequence[float], samples: Sequence[Sample], style: styles.Style, label: str) -> None:

@@ -44,7 +44,7 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON takes it."""
-        return dataclasses.asdict(self)
+        return dict(vars(self))
 
     @classmethod
     def from_json(cls, values: Any) -> "Record":
@@ -54,7 +54,7 @@ class Record:
           ValueError: if that is no record. TypeError likewise.
         """
         record = cls(**values)
-        for name, value in record.to_json().items():
+        for name, value in vars(record).items():
             if not isinstance(value, str if name == "method" else (int, float)):
                 raise ValueError(f"{name} is {value!r}")
         return record

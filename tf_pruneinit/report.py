@@ -1,13 +1,16 @@
 """Figures, tables and one page of all runs: `python -m tf_pruneinit.report --workdir=W --out=R`. No TensorFlow."""
 
+import concurrent.futures.process
+import contextlib
 import dataclasses
 import io
 import json
+import multiprocessing
 import os
 import re
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tf_pruneinit import archives, collection, curves, figures, files, findings, flags, page, references, tabulation
@@ -15,8 +18,9 @@ from tf_pruneinit.collection import Gap
 from tf_pruneinit.config import option
 from tf_pruneinit.console import Console, duration, exit_code
 from tf_pruneinit.curves import View, percent
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.findings import Finding
+from tf_pruneinit.references import Reference
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,6 +110,7 @@ def report(options: Options, console: Console) -> Report:
 
     Raises:
       UsageError: if there are no runs, references are damaged, or `out` cannot be written.
+      RunError: if a process that draws is killed.
     """
     published = references.read(options.references) if options.references else []
     tolerance = None if options.tolerance is None else options.tolerance / 100
@@ -114,15 +119,7 @@ def report(options: Options, console: Console) -> Report:
     gaps = [*found.gaps, *(gap for view in views for gap in (*view.repeated, *view.missing(), *figures.unread(view)))]
     console.line(f"{len(found.trials):,} complete runs of {len(views)} networks and recipes")
     _make_folders(options.out)
-    pictures: dict[str, dict[str, bytes]] = {}
-    for number, view in enumerate(views, 1):
-        pictures[view.slug] = {}
-        for name, picture in figures.FIGURES.items():
-            console.live(f"figures of {view.name} ({number} of {len(views)}): {name}")
-            if (figure := picture.draw(view)) is not None:
-                pictures[view.slug][name] = _save(figure, os.path.join(options.out, "figures", f"{name}-{view.slug}"))
-        if (figure := figures.published(view, published)) is not None:
-            pictures[view.slug]["published"] = _save(figure, os.path.join(options.out, "figures", f"published-{view.slug}"))
+    pictures = _pictures(views, published, options.out, console)
     drawn = [f"{name}-{slug}.{ending}" for slug, several in pictures.items() for name in several for ending in _ENDS]
     _remove_old(options.out, "figures", drawn)
     those = [tuple(findings.find(view)) for view in views]
@@ -138,6 +135,36 @@ def report(options: Options, console: Console) -> Report:
     by_slug = {view.slug: several for view, several in zip(views, those, strict=True)}
     _write(os.path.join(options.out, "report.html"), page.write(views, by_slug, tables, pictures, gaps, published))
     return made
+
+
+def _pictures(views: Sequence[View], published: Sequence[Reference], out: str, console: Console) -> dict[str, dict[str, bytes]]:
+    """Draws and writes the figures of each view, several views at once on as many cores; returns slug -> name -> PNG."""
+    folder = os.path.join(out, "figures")
+    found: dict[str, dict[str, bytes]] = {view.slug: {} for view in views}
+    workers = min(len(views), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    with contextlib.ExitStack() as stack:
+        run: Callable[..., Iterator[dict[str, bytes]]] = map
+        if workers > 1:
+            # Not forked: who calls this from Python may have threads.
+            context = multiprocessing.get_context("spawn")
+            run = stack.enter_context(concurrent.futures.ProcessPoolExecutor(workers, context)).map
+        drawn = run(_draw, views, [published] * len(views), [folder] * len(views))
+        for number, view in enumerate(views, 1):
+            console.live(f"figures of {view.name} ({number} of {len(views)})")
+            try:
+                found[view.slug] = next(drawn)
+            except concurrent.futures.process.BrokenProcessPool as error:
+                raise RunError("a process that draws figures was killed, perhaps for want of memory") from error
+    return found
+
+
+def _draw(view: View, published: Sequence[Reference], folder: str) -> dict[str, bytes]:
+    """Draws and writes the figures of one view; returns name -> PNG."""
+    drawn = {name: picture.draw(view) for name, picture in figures.FIGURES.items()}
+    drawn["published"] = figures.published(view, published)
+    return {
+        name: _save(figure, os.path.join(folder, f"{name}-{view.slug}")) for name, figure in drawn.items() if figure is not None
+    }
 
 
 def _as_json(made: Report) -> dict[str, Any]:
