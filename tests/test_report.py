@@ -43,6 +43,14 @@ def test_the_same_runs_give_the_same_files(tmp_path):
         assert (tmp_path / "A" / path).read_bytes() == (tmp_path / "B" / path).read_bytes(), path
 
 
+def test_a_report_in_the_working_directory_is_no_gap(tmp_path, capsys):
+    write(tmp_path / "W", config(), 0.85)
+    for _ in range(2):
+        assert run(tmp_path / "W", tmp_path / "W") == 0
+    kinds = {gap["kind"] for gap in json.loads((tmp_path / "W" / "findings.json").read_text())["gaps"]}
+    assert kinds == {"missing"}
+
+
 def test_an_archive_gives_the_same_report(tmp_path, capsys):
     for seed in range(2):
         write(tmp_path / "W", config(seed=seed), 0.85 + seed / 100, empty_neurons=1)
@@ -92,6 +100,7 @@ def test_damaged_records_and_masks_stop_nothing(tmp_path, capsys):
         (["--workdir=W", "--tolerance=-1"], "tolerance"),
         (["--workdir=W", "--references=nowhere.csv"], "nowhere.csv"),
         (["--workdir=W", "--out=FILE"], "out must be"),
+        (["--workdir=W", "--out="], "out must name"),
         (["--workdir=W", "--archive=nowhere/runs.jsonl"], "archive must be"),
         (["--workdir=FILE"], "has no run"),
         (["--workdir=W", "--nonsense"], "nonsense"),

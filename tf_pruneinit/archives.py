@@ -14,6 +14,8 @@ from typing import Any, Protocol
 from tf_pruneinit import files, manifests, neurons, records, runs, shared
 from tf_pruneinit.errors import UsageError
 
+# Folders of a report, which may be written into a working directory.
+REPORT = ("figures", "tables")
 _FILES = (runs.CONFIG, runs.RESULT, runs.FAILURE)
 # What a line of records.jsonl has at most.
 _LAST_BYTES = 4096
@@ -167,7 +169,7 @@ def sources(workdirs: Iterable[str]) -> tuple[list[Source], list[tuple[str, str]
             found += several
             damaged += lines
         elif os.path.isdir(workdir):
-            apart = (manifests.FOLDER, shared.FOLDER)
+            apart = (manifests.FOLDER, shared.FOLDER, *REPORT)
             with os.scandir(workdir) as entries:
                 names = [item.name for item in entries if item.is_dir() and item.name not in apart and item.name[0] != "."]
             found += [Directory(os.path.join(workdir, name)) for name in sorted(names)]

@@ -37,7 +37,7 @@ class Options:
     """What to report on, and where to.
 
     Raises:
-      UsageError: if there is nothing to read, or a tolerance is out of its range.
+      UsageError: if there is nothing to read, or nowhere to write to, or a tolerance is out of its range.
     """
 
     workdir: tuple[str, ...] = option((), "directories of runs, or archives of them, comma-separated")
@@ -51,6 +51,8 @@ class Options:
     def __post_init__(self):
         if not self.workdir or not all(self.workdir):
             raise UsageError("workdir must name a directory of runs, or an archive of them; got none")
+        if not self.out:
+            raise UsageError("out must name a directory; got none")
         if self.tolerance is not None and not 0 <= self.tolerance <= 100:
             raise UsageError(f"tolerance must be points of accuracy, from 0 to 100; got {self.tolerance:g}")
 
@@ -190,7 +192,7 @@ def _as_json(made: Report) -> dict[str, Any]:
 
 def _make_folders(out: str) -> None:
     try:
-        for name in ("figures", "tables"):
+        for name in archives.REPORT:
             os.makedirs(os.path.join(out, name), exist_ok=True)
     except OSError as error:
         raise UsageError(f"out must be a directory that can be written; got {out!r} ({error.strerror})") from error
