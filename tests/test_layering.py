@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parent.parent / PACKAGE
 LAYERS = [
     ("__init__", "errors", "files", "preemption", "seeds", "memory", "optimizers", "normalisation", "scalars"),
     ("tables", "ranking", "sparsity", "console", "layers", "exact", "workers", "records", "checkpoints", "ablations", "claims"),
-    ("config", "connectivity", "datasets", "devices"),
+    ("config", "connectivity", "datasets", "devices", "liveness"),
     ("recipes", "runs", "shared", "masking", "metrics", "examples"),
     ("callbacks", "models", "scorers", "export", "engine"),
     ("flags", "grids", "plans", "scoring", "training"),
