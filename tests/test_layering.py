@@ -13,11 +13,11 @@ ROOT = pathlib.Path(__file__).parent.parent / PACKAGE
 # A module imports only from layers above it in this list. A package (datasets, models, scorers) stands in one place, and its
 # files may import each other. `__init__` names the public functions and imports them when they are first used.
 LAYERS = [
-    ("__init__", "errors", "files", "preemption", "seeds", "memory", "optimizers", "normalisation", "scalars"),
+    ("__init__", "errors", "files", "preemption", "seeds", "memory", "optimizers", "normalisation", "scalars", "compact_layers"),
     ("tables", "ranking", "sparsity", "console", "layers", "exact", "workers", "records", "checkpoints", "ablations", "claims"),
     ("config", "connectivity", "datasets", "devices", "liveness"),
     ("recipes", "runs", "shared", "masking", "metrics", "examples"),
-    ("callbacks", "models", "scorers", "export", "engine"),
+    ("callbacks", "models", "scorers", "export", "engine", "compaction"),
     ("flags", "grids", "plans", "scoring", "training"),
     ("pruning", "results", "progress"),
     ("experiment", "manifests"),

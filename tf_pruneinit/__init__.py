@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # So they are imported as soon as Keras is, and not before.
 @wrapt.when_imported("keras")
 def _register(_: Any) -> None:
-    for module in ("layers", "normalisation", "optimizers"):
+    for module in ("layers", "normalisation", "optimizers", "compact_layers"):
         importlib.import_module(f"{__name__}.{module}")
 
 
