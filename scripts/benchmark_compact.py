@@ -3,9 +3,10 @@ r"""Times a training step of smaller networks against the masked ones that they 
     python scripts/benchmark_compact.py
     python scripts/benchmark_compact.py --cases=vgg16:snip:0.99,lenet_300_100:synflow:0.95
 
-The two of a case take turns in one process. A turn is some steps as a run takes them, on random images: gather, augment, normalise,
-forward, backward, L2 term, momentum, masks, accuracy. Printed are the medians of both, the median of the ratios of turns beside each
-other, and the share of the multiply-accumulates that is left. Masks are of fresh networks; SNIP's are scored on random images.
+The two of a case take turns in one process. A turn is some steps as a run takes them, on random images: gather, augment,
+normalise, forward, backward, L2 term, momentum, masks, accuracy. Printed are the medians of both, the median of the ratios of
+turns beside each other, and the share of the multiply-accumulates that is left. Masks are of fresh networks; SNIP's are scored on
+random images.
 """
 
 import statistics
@@ -34,7 +35,7 @@ _STEPS = 64
 def main(_):
     import numpy as np
 
-    from tf_pruneinit import models, pruning
+    from tf_pruneinit import models, pruning, tables
     from tf_pruneinit.compaction import compact
     from tf_pruneinit.config import Train
     from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, Split
@@ -56,7 +57,8 @@ def main(_):
         batches = dataset.scoring_batches(10, 256, 0)
         options = {} if _ITERATIONS.value is None else {"iterations": _ITERATIONS.value}
         dense = models.build(name, shape, 10, seed=0)
-        model = pruning.prune(dense, method, float(sparsity), None if method in ("synflow", "magnitude") else batches, **options)
+        examples = batches if tables.METHODS[method].needs_data else None
+        model = pruning.prune(dense, method, float(sparsity), examples, **options)
         work = Liveness(model).work()
         turns = [_turn(Engine(each, dataset, plan)) for each in (model, compact(model).model)]
         steps = min(_STEPS, max(1, round(_SECONDS.value / min(turns[0](1) for _ in range(3)))))
@@ -70,7 +72,8 @@ def main(_):
         ratios = [small / full for full, small in times]
         full, small = (1e3 * statistics.median(column) for column in zip(*times, strict=True))
         ratio = f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"| {name} {method} {sparsity} | {full:.2f} | {small:.2f} | {ratio} | {work.compact / work.dense:.2f} |", flush=True)
+        share = f"{work.compact / work.dense:.2f}"
+        print(f"| {name} {method} {sparsity} | {full:.2f} | {small:.2f} | {ratio} | {share} |", flush=True)
 
 
 def _turn(trainer):

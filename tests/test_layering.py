@@ -13,12 +13,23 @@ ROOT = pathlib.Path(__file__).parent.parent / PACKAGE
 # A module imports only from layers above it in this list. A package (datasets, models, scorers) stands in one place, and its
 # files may import each other. `__init__` names the public functions and imports them when they are first used.
 LAYERS = [
-    ("__init__", "errors", "files", "preemption", "seeds", "memory", "optimizers", "normalisation", "scalars", "compact_layers"),
+    (
+        "__init__",
+        "errors",
+        "files",
+        "preemption",
+        "seeds",
+        "memory",
+        "optimizers",
+        "normalisation",
+        "scalars",
+        "compact_layers",
+    ),
     ("tables", "ranking", "sparsity", "console", "layers", "exact", "workers", "records", "checkpoints", "ablations", "claims"),
     ("config", "connectivity", "datasets", "devices", "liveness"),
-    ("recipes", "runs", "shared", "masking", "metrics", "examples"),
+    ("recipes", "runs", "shared", "masking", "metrics", "examples", "constants"),
     ("callbacks", "models", "scorers", "export", "engine", "compaction"),
-    ("flags", "grids", "plans", "scoring", "training"),
+    ("flags", "grids", "plans", "scoring", "training", "shipping"),
     ("pruning", "results", "progress"),
     ("experiment", "manifests"),
     ("attempts", "samples", "collection"),
@@ -26,12 +37,25 @@ LAYERS = [
     ("board", "styles", "findings", "references"),
     ("figures", "tabulation"),
     ("page",),
-    ("main", "evaluate", "sweep", "report"),
+    ("main", "evaluate", "sweep", "report", "compact"),
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 
 # All that `--help`, a mistaken flag and a complete run need.
-LIGHT = ["tables", "ranking", "ablations", "sparsity", "config", "recipes", "runs", "console", "flags", "main", "evaluate"]
+LIGHT = [
+    "tables",
+    "ranking",
+    "ablations",
+    "sparsity",
+    "config",
+    "recipes",
+    "runs",
+    "console",
+    "flags",
+    "main",
+    "evaluate",
+    "compact",
+]
 LIGHT += ["claims", "shared", "grids", "plans", "manifests", "attempts", "launchers.local", "launchers.slurm", "board", "sweep"]
 LIGHT += [
     "samples",
@@ -126,6 +150,8 @@ def test_light_module_imports_no_tensorflow(module):
         ("report", "--workdir=nowhere", 2),
         ("evaluate", "--help", 0),
         ("evaluate", "--dataset=nonsense", 2),
+        ("compact", "--help", 0),
+        ("compact", "--saved_model=somewhere", 2),
     ],
 )
 def test_help_and_mistaken_flags_are_answered_without_tensorflow(module, flag, expected):

@@ -66,8 +66,8 @@ class Compact:
     def __init__(self, full: keras.Model, alive: Liveness):
         self.full = full
         layers: dict[int, tuple[keras.Layer, keras.Layer]] = {}
-        self.model = _smaller(full, alive, layers)
-        cuts = _cuts(alive)
+        self.model = smaller(full, alive, layers)
+        cuts = cuts_of(alive)
         pairs = [pair for source, target in layers.values() for pair in zip(source.variables, target.variables, strict=True)]
         self._smaller = {id(source): target for source, target in pairs}
         self._cuts = [cuts.get(id(variable), (None,) * len(variable.shape)) for variable in full.variables]
@@ -80,7 +80,7 @@ class Compact:
         self._removed: dict[int, np.ndarray] = {}
         for i, (variable, cut) in enumerate(zip(full.variables, self._cuts, strict=True)):
             value = variable.numpy()
-            self._smaller[id(variable)].assign(_taken(value, cut))
+            self._smaller[id(variable)].assign(taken(value, cut))
             if _is_cut(cut) and id(variable) not in self._masks:
                 self._removed[i] = value[_left_out(value.shape, cut)]
         if full.compiled:
@@ -127,8 +127,23 @@ class Compact:
         self._removed = {i: arrays[f"removed-{i}"] for i in self._removed}
 
 
-def _smaller(model: keras.Model, alive: Liveness, layers: dict[int, tuple[keras.Layer, keras.Layer]]) -> keras.Model:
-    """The smaller network, of initial values; `layers` is given each layer of the model with the one that stands for it."""
+def smaller(
+    model: keras.Model,
+    alive: Liveness,
+    layers: dict[int, tuple[keras.Layer, keras.Layer]],
+    *,
+    changes: Mapping[int, Mapping[str, Any]] | None = None,
+    trains: bool = True,
+) -> keras.Model:
+    """Returns the smaller network, with variables of any values.
+
+    Args:
+      model: the full one.
+      alive: of the model.
+      layers: is given each layer of the model, with the one that stands for it, by the identity of the former.
+      changes: what differs in the configuration of a layer, by its identity.
+      trains: whether it has a layer `Removed`.
+    """
     graph: Any = getattr(model, "_functional", model)
     sizes = {id(layer): len(alive.kept(gives)) for layer, _, gives in alive.operations() if alive.known(layer)}
 
@@ -136,7 +151,7 @@ def _smaller(model: keras.Model, alive: Liveness, layers: dict[int, tuple[keras.
         if not isinstance(layer, keras.Layer):
             return layer
         if id(layer) not in layers:
-            layers[id(layer)] = layer, _resized(layer, sizes.get(id(layer)))
+            layers[id(layer)] = layer, _resized(layer, sizes.get(id(layer)), (changes or {}).get(id(layer), {}))
         made = layers[id(layer)][1]
         places = alive.selected(layer)
         if places is None:
@@ -152,13 +167,15 @@ def _smaller(model: keras.Model, alive: Liveness, layers: dict[int, tuple[keras.
         outputs = graph._run_through_graph(keras.tree.flatten(inputs), operation_fn=operation)
     finally:
         random.setstate(before)
+    if not trains:
+        return keras.Model(inputs, outputs, name=model.name)
     first, *others = keras.tree.flatten(outputs)
     dtype = next((variable.dtype for variable in model.trainable_variables), "float32")
     flat = [Removed(name="removed", dtype=dtype)(first), *others]
     return keras.Model(inputs, keras.tree.pack_sequence_as(outputs, flat), name=model.name)
 
 
-def _resized(layer: Any, channels: int | None) -> keras.Layer:
+def _resized(layer: Any, channels: int | None, changes: Mapping[str, Any]) -> keras.Layer:
     """The same layer, giving so many channels; None leaves it as it is."""
     if isinstance(layer, keras.Model) and type(layer) not in (*MASKED, *MASKED.values()):
         return masking.copy_with(layer, lambda part: (type(part), part.get_config()))
@@ -167,11 +184,11 @@ def _resized(layer: Any, channels: int | None) -> keras.Layer:
         config |= {name: channels for name in ("units", "filters") if name in config}
         if isinstance(layer, keras.layers.Reshape):
             config["target_shape"] = (*config["target_shape"][:-1], channels)
-    return masking.made(layer, type(layer), config)
+    return masking.made(layer, type(layer), config | changes)
 
 
-def _cuts(alive: Liveness) -> dict[int, Cut]:
-    """What is kept of the variables of the layers that can lose channels: by the identity of the variable."""
+def cuts_of(alive: Liveness) -> dict[int, Cut]:
+    """Returns what is kept of the variables of the layers that can lose channels: by the identity of the variable."""
     cuts: dict[int, Cut] = {}
     for layer, given, gives in alive.operations():
         if not isinstance(layer, keras.Layer) or not alive.known(layer):
@@ -180,7 +197,7 @@ def _cuts(alive: Liveness) -> dict[int, Cut]:
         if (places := alive.selected(layer)) is not None:
             ins = ins[places]
         kernels = {}
-        for name in getattr(layer, "kernel_names", ()) or _stock_names(layer):
+        for name in getattr(layer, "kernel_names", ()) or stock_names(layer):
             kernel = raw_kernel(layer, name)
             mask = vars(layer).get(mask_name(name))
             kernels |= {id(variable): (name, variable.shape) for variable in (kernel, mask) if variable is not None}
@@ -192,7 +209,8 @@ def _cuts(alive: Liveness) -> dict[int, Cut]:
     return cuts
 
 
-def _stock_names(layer: Any) -> tuple[str, ...]:
+def stock_names(layer: Any) -> tuple[str, ...]:
+    """Returns the names of the kernels of a layer without masks."""
     return getattr(MASKED.get(type(layer)), "kernel_names", ())
 
 
@@ -211,7 +229,8 @@ def _is_cut(cut: Cut) -> bool:
     return any(places is not None for places in cut)
 
 
-def _taken(value: np.ndarray, cut: Cut) -> np.ndarray:
+def taken(value: np.ndarray, cut: Cut) -> np.ndarray:
+    """Returns what is kept of the value of a variable."""
     for axis, places in enumerate(cut):
         value = value if places is None else np.take(value, places, axis)
     return value

@@ -451,7 +451,7 @@ class Execution:
     sync_batch_norm: bool = option(False, "normalise with the statistics of all devices' images, not each with its own")
     compact: str = option(
         "auto",
-        "train a smaller network, without what reaches no output (auto: where it saves a twentieth of the multiply-accumulates, and "
+        "train a smaller network, without what reaches no output (auto: if a twentieth of the multiply-accumulates goes, and "
         "10^12 of forward passes in all)",
         choices=COMPACT,
     )

@@ -153,7 +153,9 @@ class _Experiment:
         export.save(model, run.file(runs.SAVED_MODEL), self._dataset.preprocessing, metadata)
         clock.lap("export")
         outcome = results.outcome(self._dataset, model, record)
-        run.finish({**identity, **outcome, **results.circumstances(config, self._way | {"compact": compact}), "seconds": clock.laps})
+        run.finish(
+            {**identity, **outcome, **results.circumstances(config, self._way | {"compact": compact}), "seconds": clock.laps}
+        )
 
     def follow(self) -> None:
         """What workers other than the chief do: they train along, from what the chief tells them, and keep nothing."""
@@ -165,9 +167,7 @@ class _Experiment:
                 variable.assign(value)
             saving = training.Saving(every=self._every(bool(order["again"])), snapshot_steps=tuple(order["snapshots"].tolist()))
             again, compact = bool(order["again"]), bool(order["compact"])
-            trainer = self._trainer(
-                config, model, saving, int(order["until"]), again, compact, TrainingProgress(self._console)
-            )
+            trainer = self._trainer(config, model, saving, int(order["until"]), again, compact, TrainingProgress(self._console))
             arrays = self.workers.from_chief(None)
             if state := {name: value.item() for name, value in self.workers.from_chief(None).items()}:
                 trainer.restore(arrays, state)
