@@ -5,8 +5,8 @@ r"""Times a training step of smaller networks against the masked ones that they 
 
 The two of a case take turns in one process. A turn is some steps as a run takes them, on random images: gather, augment,
 normalise, forward, backward, L2 term, momentum, masks, accuracy. Printed are the medians of both, the median of the ratios of
-turns beside each other, and the share of the multiply-accumulates that is left. Masks are of fresh networks; SNIP's are scored on
-random images.
+turns beside each other, and the share of the multiply-accumulates that is left. Masks are of fresh networks; SNIP's are scored
+on random images.
 """
 
 import statistics

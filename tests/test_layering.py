@@ -13,20 +13,9 @@ ROOT = pathlib.Path(__file__).parent.parent / PACKAGE
 # A module imports only from layers above it in this list. A package (datasets, models, scorers) stands in one place, and its
 # files may import each other. `__init__` names the public functions and imports them when they are first used.
 LAYERS = [
-    (
-        "__init__",
-        "errors",
-        "files",
-        "preemption",
-        "seeds",
-        "memory",
-        "optimizers",
-        "normalisation",
-        "scalars",
-        "compact_layers",
-    ),
+    ("__init__", "errors", "files", "preemption", "seeds", "memory", "optimizers", "normalisation", "scalars"),
     ("tables", "ranking", "sparsity", "console", "layers", "exact", "workers", "records", "checkpoints", "ablations", "claims"),
-    ("config", "connectivity", "datasets", "devices", "liveness"),
+    ("compact_layers", "config", "connectivity", "datasets", "devices", "liveness"),
     ("recipes", "runs", "shared", "masking", "metrics", "examples", "constants"),
     ("callbacks", "models", "scorers", "export", "engine", "compaction"),
     ("flags", "grids", "plans", "scoring", "training", "shipping"),
@@ -42,20 +31,7 @@ LAYERS = [
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 
 # All that `--help`, a mistaken flag and a complete run need.
-LIGHT = [
-    "tables",
-    "ranking",
-    "ablations",
-    "sparsity",
-    "config",
-    "recipes",
-    "runs",
-    "console",
-    "flags",
-    "main",
-    "evaluate",
-    "compact",
-]
+LIGHT = ["tables", "ranking", "ablations", "sparsity", "config", "recipes", "runs", "console", "flags", "main", "evaluate"]
 LIGHT += ["claims", "shared", "grids", "plans", "manifests", "attempts", "launchers.local", "launchers.slurm", "board", "sweep"]
 LIGHT += [
     "samples",
@@ -69,6 +45,7 @@ LIGHT += [
     "tabulation",
     "page",
     "report",
+    "compact",
 ]
 HEAVY = {"tensorflow", "keras", "tensorflow_datasets", "sklearn"}
 

@@ -1,17 +1,11 @@
 """Networks that are made smaller after training compute what they did, and can be evaluated as they could."""
 
-import json
-import shutil
-
-import keras
+import networks
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import tf_pruneinit
-import networks
-from tf_pruneinit import evaluate, export, masking, models, runs, shipping
-from tf_pruneinit.errors import RunError, UsageError
+from tf_pruneinit import masking
 from tf_pruneinit.liveness import Liveness
 
 

@@ -156,7 +156,8 @@ def smaller(
         places = alive.selected(layer)
         if places is None:
             return made
-        return lambda x, *args, **kwargs: made(Selected(places, name=f"{layer.name}_inputs", dtype=x.dtype)(x), *args, **kwargs)
+        name = f"{layer.name}_inputs"
+        return lambda x, *args, **kwargs: made(Selected(places.tolist(), name=name, dtype=x.dtype)(x), *args, **kwargs)
 
     # Layers without a seed draw one as they are made; nobody else's numbers change.
     before = random.getstate()
@@ -196,14 +197,14 @@ def cuts_of(alive: Liveness) -> dict[int, Cut]:
         ins, outs = alive.kept(given), alive.kept(gives)
         if (places := alive.selected(layer)) is not None:
             ins = ins[places]
-        kernels = {}
+        kernels: dict[int, tuple[str, Sequence[int]]] = {}
         for name in getattr(layer, "kernel_names", ()) or stock_names(layer):
             kernel = raw_kernel(layer, name)
             mask = vars(layer).get(mask_name(name))
             kernels |= {id(variable): (name, variable.shape) for variable in (kernel, mask) if variable is not None}
         for variable in layer.variables:
             if id(variable) in kernels:
-                cuts[id(variable)] = _cut_of_kernel(layer, *kernels[id(variable)], ins, outs)
+                cuts[id(variable)] = _cut_of_kernel(layer, kernels[id(variable)], ins, outs)
             elif len(variable.shape) and variable.shape[-1] == gives.shape[-1]:
                 cuts[id(variable)] = (*(None,) * (len(variable.shape) - 1), outs)
     return cuts
@@ -214,7 +215,9 @@ def stock_names(layer: Any) -> tuple[str, ...]:
     return getattr(MASKED.get(type(layer)), "kernel_names", ())
 
 
-def _cut_of_kernel(layer: Any, name: str, shape: Sequence[int], ins: np.ndarray, outs: np.ndarray) -> Cut:
+def _cut_of_kernel(layer: Any, kernel: tuple[str, Sequence[int]], ins: np.ndarray, outs: np.ndarray) -> Cut:
+    """Of a kernel of a name and shape, or its mask."""
+    name, shape = kernel
     spatial = (None,) * (len(shape) - 2)
     if isinstance(layer, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)) or name == "depthwise_kernel":
         return (*spatial, ins, None)

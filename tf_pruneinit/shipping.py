@@ -25,9 +25,9 @@ Layers = dict[int, tuple[keras.Layer, keras.Layer]]
 def ship(model: keras.Model) -> keras.Model:
     """Returns a smaller network that computes what a masked one does in inference. It is not to be trained further.
 
-    Besides channels from which no weight leads to an output, those go that are constant, whatever the network is given: of neurons
-    that nothing reaches. What follows is given their constants, in its bias or its moving mean. A constant that is seen beside the
-    zeros of a padding is none at the border: there the neuron stays, and where others are added to it, too.
+    Besides channels from which no weight leads to an output, those go that are constant, whatever the network is given: of
+    neurons that nothing reaches. What follows is given their constants, in its bias or its moving mean. A constant that is
+    seen beside the zeros of a padding is none at the border: there the neuron stays, and where others are added to it, too.
 
     Args:
       model: a built functional or sequential model with masks.
@@ -135,21 +135,14 @@ def load(path: str) -> tuple[keras.Model, dict[str, Any]]:
     if unmasked:
         model = masking.with_masks(model, [glob.escape(layer) for layer in unmasked])
     ours = {id(kernel.mask) for kernel in masking.kernels(model).values()}
-    variables = [variable for variable in masking.copy_with(model, masking.stock).variables]
-    mine = _in_order(model, ours)
+    mine = [variable for variable in model.variables if id(variable) not in ours]  # As `export.save` has them.
     values = [variable.numpy() for variable in loaded.network]
-    if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
-        raise UsageError(
-            f"the variables in {path!r} are not those of {config.model}: of another version of this package, or damaged"
-        )
+    if [value.shape for value in values] != [tuple(variable.shape) for variable in mine]:
+        raise UsageError(f"the variables in {path!r} are not those of {config.model}: of another version, or damaged")
     for variable, value in zip(mine, values, strict=True):
         variable.assign(value)
     masking.set_masks(model, masks)
     return model, metadata
-
-
-def _in_order(model: keras.Model, masks: set[int]) -> list[keras.Variable]:
-    return [variable for variable in model.variables if id(variable) not in masks]
 
 
 def save(path: str, out: str) -> dict[str, Any]:
@@ -167,8 +160,9 @@ def save(path: str, out: str) -> dict[str, Any]:
     keras_file = path.endswith(".keras")
     if keras_file != out.endswith(".keras"):
         raise UsageError(f"saved_model and out must both be .keras files, or both folders; got {path!r} and {out!r}")
+    metadata: dict[str, Any] = {}
     if keras_file:
-        model, metadata = _load_keras(path), {}
+        model = _load_keras(path)
     else:
         model, metadata = load(path)
     small = ship(model)

@@ -70,8 +70,8 @@ class Training:
       saving: what is kept on the way.
       until: the step after which to stop; None means the plan's last.
       recording: whether there is to be anything but snapshots; without it the test images are not looked at.
-      compact: whether what is trained is the model's smaller network, which is made for it; see `compaction`. All that is kept but
-        checkpoints has the shapes of the model.
+      compact: whether what is trained is the model's smaller network, which is made for it; see `compaction`. All that is kept
+        but checkpoints has the shapes of the model.
       reuse: whether what is compiled is kept for the next model of the architecture. That training then has this model, too:
         when it begins, the values of this one are no longer its own.
       on_progress: called about twice a second.
