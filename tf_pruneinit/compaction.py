@@ -153,6 +153,10 @@ def smaller(
         if id(layer) not in layers:
             layers[id(layer)] = layer, _resized(layer, sizes.get(id(layer)), (changes or {}).get(id(layer), {}))
         made = layers[id(layer)][1]
+        if (cuts := alive.narrowed(layer)) is not None:
+            return lambda given: made(
+                [_cut_to(x, cut, f"{layer.name}_{i}") for i, (x, cut) in enumerate(zip(given, cuts, strict=True))]
+            )
         places = alive.selected(layer)
         if places is None:
             return made
@@ -174,6 +178,10 @@ def smaller(
     dtype = next((variable.dtype for variable in model.trainable_variables), "float32")
     flat = [Removed(name="removed", dtype=dtype)(first), *others]
     return keras.Model(inputs, keras.tree.pack_sequence_as(outputs, flat), name=model.name)
+
+
+def _cut_to(x: Any, places: np.ndarray, name: str) -> Any:
+    return x if len(places) == x.shape[-1] else Selected(places.tolist(), name=name, dtype=x.dtype)(x)
 
 
 def _resized(layer: Any, channels: int | None, changes: Mapping[str, Any]) -> keras.Layer:

@@ -9,7 +9,7 @@ reaches still sends a constant, which is trained.
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -58,6 +58,7 @@ _MULTIPLE = 16
 _LEAST = 8
 # Taking columns of a matrix costs about what a quarter of the product with 300 neurons does, forward and backward.
 _SELECTED_BELOW = 0.7
+_NARROWED_BY = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +79,10 @@ class Work:
 class Liveness:
     """What is live in a model, and what is kept of it: a superset, since some channels can only go together.
 
-    Channels that are added to others go where all of them can; so do those of a feature map that is flattened. Layers that are
-    not known here, shared ones that have weights, nested models, and layers of random numbers keep all their channels. Every
-    tensor keeps a channel, and what layers with kernels give 8 or a multiple of 16, if they have as many, which is faster.
+    Channels that are added to others go where all of them can, unless a sum needs at most half of what is added: then that is
+    cut to it. Those of a feature map that is flattened go where all of its places can. Layers that are not known here, shared
+    ones that have weights, nested models, and layers of random numbers keep all their channels. Every tensor keeps a channel,
+    and what layers with kernels give 8 or a multiple of 16, if they have as many, which is faster.
 
     Args:
       model: a built functional or sequential model. Kernels without a mask keep all weights.
@@ -98,7 +100,15 @@ class Liveness:
         shared = {key for key, count in counts.items() if count > 1}
         self._rules = [_rule(node, id(node.operation) in shared, self._absorbed) for node in self._nodes]
         self._live = self._send_back()
-        self._kept = self._joined()
+        # Where additions give as many channels as they are given, or nearly, those are joined after all.
+        narrow = {id(node) for node in self._nodes if self._can_narrow(node, id(node.operation) in shared)}
+        self._kept = self._joined(narrow)
+        for _ in range(len(narrow)):
+            wide = {id(node) for node in self._nodes if id(node) in narrow and not self._narrows(node)}
+            if not wide:
+                break
+            narrow -= wide
+            self._kept = self._joined(narrow)
 
     def live(self, tensor: Any) -> np.ndarray:
         """Returns which channels of a tensor of the model's graph reach an output: booleans (channels,)."""
@@ -140,6 +150,26 @@ class Liveness:
         if not wanted.any():
             wanted[np.flatnonzero(kept)[0]] = True
         return np.flatnonzero(wanted[kept]) if wanted.sum() < _SELECTED_BELOW * kept.sum() else None
+
+    def narrowed(self, layer: Any) -> list[np.ndarray] | None:
+        """Returns, of each input of an addition, which of the channels that are kept it is given; None if all of them."""
+        for node in self._nodes:
+            if node.operation is layer and isinstance(layer, _KERAS.Add):
+                kept = self._kept[id(node.outputs[0])]
+                given = [self._kept[id(tensor)] for tensor in node.input_tensors]
+                if any(len(each) == len(kept) and (each != kept).any() for each in given):
+                    return [np.flatnonzero(kept[each]) for each in given]
+        return None
+
+    def _can_narrow(self, node: Any, shared: bool) -> bool:
+        channels = {_size(tensor) for tensor in [*node.input_tensors, *node.outputs]}
+        return isinstance(node.operation, _KERAS.Add) and not shared and len(channels) == 1
+
+    def _narrows(self, node: Any) -> bool:
+        """Whether it is worth it: whatever is added has all channels of the sum, or twice as many."""
+        kept = self._kept[id(node.outputs[0])].sum()
+        counts = [self._kept[id(tensor)].sum() for tensor in node.input_tensors]
+        return all(count == kept or count >= _NARROWED_BY * kept for count in counts)
 
     def _bare(self) -> set[int]:
         """Tensors that depend on no weight."""
@@ -191,15 +221,15 @@ class Liveness:
                 live[id(tensor)] |= wanted
         return live
 
-    def _joined(self) -> dict[int, np.ndarray]:
-        """All channels that stand or fall with a live one."""
+    def _joined(self, narrow: Collection[int]) -> dict[int, np.ndarray]:
+        """All channels that stand or fall with a live one. What some additions are given may have more than what they give."""
         tensors = self._tensors()
         sizes = [_size(tensor) for tensor in tensors]
         starts = dict(zip(map(id, tensors), np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
         ends: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         needed = [*self._graph.inputs, *self._graph.outputs]
         for node, rule in zip(self._nodes, self._rules, strict=True):
-            for place, ours, theirs in rule.joins:
+            for place, ours, theirs in rule.joins if id(node) not in narrow else ():
                 ends[0].append(starts[id(node.input_tensors[place])] + ours)
                 ends[1].append(starts[id(node.outputs[0])] + theirs)
             if rule.whole:
@@ -218,9 +248,19 @@ class Liveness:
         for tensor in tensors:
             if not keep[groups(tensor)].any():
                 keep[groups(tensor)[0]] = True
+        for node in reversed(self._nodes):
+            if id(node) in narrow:
+                _round_up(keep, groups(node.outputs[0]))
+                for tensor in node.input_tensors:
+                    keep[groups(tensor)[keep[groups(node.outputs[0])]]] = True
         for node in self._nodes:
             if isinstance(node.operation, _MIXING):
                 _round_up(keep, groups(node.outputs[0]))
+        # What was added to a sum by then is added to what it is of.
+        for node in reversed(self._nodes):
+            if id(node) in narrow:
+                for tensor in node.input_tensors:
+                    keep[groups(tensor)[keep[groups(node.outputs[0])]]] = True
         return {id(tensor): keep[groups(tensor)] for tensor in tensors}
 
     def _tensors(self) -> list[Any]:
