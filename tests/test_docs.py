@@ -1,5 +1,6 @@
 """What README, BUILD.md and the pages of docs tell a reader to type works."""
 
+import importlib
 import itertools
 import json
 import pathlib
@@ -96,7 +97,9 @@ def test_flags_of_commands_are_understood(command, monkeypatch):
         options = sweep.Options(**{name: given.pop(name) for name in list(given) if name in groups["Sweep"]})
         assert options.status or options.manifest or sweep.configurations(options.grid, options.also, given)
     else:
-        command = {"evaluate": evaluate, "report": report}[module]
+        # By its name alone it may be the function that is called as the module is.
+        compact = importlib.import_module("tf_pruneinit.compact")
+        command = {"evaluate": evaluate, "report": report, "compact": compact}[module]
         flags.parse([module, *arguments], command.PURPOSE, {"Flags": flags.define(command.Options)})
 
 
@@ -123,6 +126,14 @@ def test_python_in_readme_runs(tmp_path, monkeypatch):
     run.rename(tmp_path / "runs" / "RUN")
     exec(load, scope)
     assert scope["logits"].shape == (5, 10)
+
+
+def test_python_on_the_page_of_smaller_networks_runs(tmp_path, monkeypatch):
+    (block,) = blocks(ROOT / "docs/compact.md", "python")
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    exec(block, scope)
+    assert scope["shipped"].count_params() < scope["pruned"].count_params()
 
 
 def test_python_in_the_guide_runs_and_its_first_block_prunes_and_trains_in_ten_lines(tmp_path, monkeypatch, capsys):

@@ -47,6 +47,7 @@ GIVEN = {
     "devices": ("2", 2),
     "jit_compile": ("true", "true"),
     "sync_batch_norm": ("true", True),
+    "compact": ("true", "true"),
     "checkpoint_every": ("500", "500"),
     "snapshot_steps": ("100,0", (0, 100)),
     "workdir": ("elsewhere", "elsewhere"),

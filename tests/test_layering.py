@@ -15,10 +15,10 @@ ROOT = pathlib.Path(__file__).parent.parent / PACKAGE
 LAYERS = [
     ("__init__", "errors", "files", "preemption", "seeds", "memory", "optimizers", "normalisation", "scalars"),
     ("tables", "ranking", "sparsity", "console", "layers", "exact", "workers", "records", "checkpoints", "ablations", "claims"),
-    ("config", "connectivity", "datasets", "devices"),
-    ("recipes", "runs", "shared", "masking", "metrics", "examples", "neurons"),
-    ("callbacks", "models", "scorers", "export", "engine"),
-    ("flags", "grids", "plans", "scoring", "training"),
+    ("compact_layers", "config", "connectivity", "datasets", "devices", "liveness"),
+    ("recipes", "runs", "shared", "masking", "metrics", "examples", "neurons", "constants"),
+    ("callbacks", "models", "scorers", "export", "engine", "compaction"),
+    ("flags", "grids", "plans", "scoring", "training", "shipping"),
     ("pruning", "results", "progress"),
     ("experiment", "manifests"),
     ("attempts", "samples", "archives"),
@@ -27,7 +27,7 @@ LAYERS = [
     ("board", "styles", "findings", "references"),
     ("figures", "tabulation"),
     ("page",),
-    ("main", "evaluate", "sweep", "report"),
+    ("main", "evaluate", "sweep", "report", "compact"),
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 
@@ -47,6 +47,7 @@ LIGHT += [
     "tabulation",
     "page",
     "report",
+    "compact",
 ]
 HEAVY = {"tensorflow", "keras", "tensorflow_datasets", "sklearn"}
 
@@ -128,6 +129,8 @@ def test_light_module_imports_no_tensorflow(module):
         ("report", "--workdir=nowhere", 2),
         ("evaluate", "--help", 0),
         ("evaluate", "--dataset=nonsense", 2),
+        ("compact", "--help", 0),
+        ("compact", "--saved_model=somewhere", 2),
     ],
 )
 def test_help_and_mistaken_flags_are_answered_without_tensorflow(module, flag, expected):

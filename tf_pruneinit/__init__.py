@@ -11,33 +11,38 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 __version__ = "0.1.0"
-__all__ = ["balanced_sample", "callbacks", "masks", "prune", "register", "score", "set_masks", "summary", "with_masks"]
+__all__ = ["balanced_sample", "callbacks", "compact", "masks", "prune", "register", "score", "set_masks"]
+__all__ += ["ship", "summary", "with_masks"]
 
 _HOMES = {
     "balanced_sample": "datasets",
+    "compact": "compaction",
     "masks": "masking",
     "prune": "pruning",
     "register": "layers",
     "score": "scoring",
     "set_masks": "masking",
+    "ship": "shipping",
     "summary": "masking",
     "with_masks": "masking",
 }
 
 if TYPE_CHECKING:
     from tf_pruneinit import callbacks
+    from tf_pruneinit.compaction import compact
     from tf_pruneinit.datasets import balanced_sample
     from tf_pruneinit.layers import register
     from tf_pruneinit.masking import masks, set_masks, summary, with_masks
     from tf_pruneinit.pruning import prune
     from tf_pruneinit.scoring import score
+    from tf_pruneinit.shipping import ship
 
 
 # Keras finds the classes in a .keras file only if they have been registered, which is done when their modules are imported.
 # So they are imported as soon as Keras is, and not before.
 @wrapt.when_imported("keras")
 def _register(_: Any) -> None:
-    for module in ("layers", "normalisation", "optimizers"):
+    for module in ("layers", "normalisation", "optimizers", "compact_layers"):
         importlib.import_module(f"{__name__}.{module}")
 
 

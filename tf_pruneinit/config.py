@@ -23,6 +23,7 @@ INITIALIZERS = ("default", "normal")
 BATCH_NORM_SCALES = ("default", "uniform", "ones")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 JIT_COMPILE = ("auto", "true", "false")
+COMPACT = ("auto", "true", "false")
 MAX_SEED = 2**31 - 1
 # 20 % a round leaves two weights of ten thousand million.
 MOST_ROUNDS = 100
@@ -448,6 +449,12 @@ class Execution:
     devices: int = option(1, "replicas to train on: GPUs, or where there are none shares of the CPU's cores")
     jit_compile: str = option("auto", "compile the training step with XLA (auto: on GPUs only)", choices=JIT_COMPILE)
     sync_batch_norm: bool = option(False, "normalise with the statistics of all devices' images, not each with its own")
+    compact: str = option(
+        "auto",
+        "train a smaller network, without what reaches no output (auto: if a twentieth of the multiply-accumulates goes, and "
+        "10^12 of forward passes in all)",
+        choices=COMPACT,
+    )
     checkpoint_every: str = option("60s", "how often training is saved: 500 (steps), 60s (seconds) or never")
     snapshot_steps: tuple[int, ...] = option((), "steps, comma-separated, whose weights are kept (0: before the first)")
     workdir: str = option("runs", "directory that holds a directory for each experiment")
@@ -458,6 +465,7 @@ class Execution:
     def __post_init__(self):
         _require_count("devices", self.devices)
         tables.require_known(self.jit_compile, JIT_COMPILE, "jit_compile")
+        tables.require_known(self.compact, COMPACT, "compact")
         _require(bool(self.workdir), "workdir must not be empty", self.workdir)
         Interval.parse("checkpoint_every", self.checkpoint_every)
         steps = self.snapshot_steps

@@ -284,15 +284,19 @@ class Engine:
 
     def weights(self) -> dict[str, np.ndarray]:
         """Returns the network's weights and moving statistics, by their paths; the latter averaged over replicas."""
-        values = zip(self._model.variables, self._averaged(), strict=True)
+        values = zip(self._model.variables, self.values(), strict=True)
         return {variable.path: value for variable, value in values if id(variable) not in self._masks}
+
+    def values(self) -> list[np.ndarray]:
+        """Returns the value of each variable of the model, in its order; moving statistics averaged over replicas."""
+        return list(self._averaged())
 
     def copy_weights(self) -> None:
         """Writes the trained weights into the model that was given, and what `logits` computes with; moving statistics are
         averaged over replicas.
         """
         others = [model for model in {self._given, self._plain} if model is not self._model]
-        values = list(self._averaged()) if others else []
+        values = self.values() if others else []
         for model in others:
             for variable, value in zip(model.variables, values, strict=True):
                 variable.assign(value)

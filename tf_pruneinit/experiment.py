@@ -15,6 +15,7 @@ import tensorflow as tf
 import tf_pruneinit
 from tf_pruneinit import (
     ablations,
+    compaction,
     datasets,
     devices,
     export,
@@ -36,6 +37,7 @@ from tf_pruneinit import (
 from tf_pruneinit.config import Config, Execution, Interval, Moment, Prune
 from tf_pruneinit.console import Console
 from tf_pruneinit.errors import NoSpaceError, RunError, UsageError
+from tf_pruneinit.liveness import Liveness
 from tf_pruneinit.progress import Clock, TrainingProgress, pruning_progress
 from tf_pruneinit.records import Record
 from tf_pruneinit.shared import Shared
@@ -126,7 +128,7 @@ class _Experiment:
         reached = self.steps if run.result else checkpoint.state["step"] if checkpoint else -1
         missing = [step for step in sorted(snapshots) if step <= reached and not os.path.exists(run.snapshot(step))]
         if missing:
-            self._replay(run, config, missing)
+            self._replay(run, config, missing, results.way_of(run.result) if run.result else checkpoint.way)  # type: ignore[union-attr]
         if run.result is not None or until <= reached < self.steps:
             return
         if checkpoint:
@@ -136,11 +138,12 @@ class _Experiment:
             model = self._start(config, clock)
             run.save_masks(masking.masks(model))
         self._console.line(f"\n{masking.summary(model)}\n")
+        compact = self._compacts(run, config, model, checkpoint.way if checkpoint else None)
         clock.lap("prune")
 
         # What may be pruned after training is kept as it then is.
         last = {self.steps} if config.prune is None or config.prune.prune_at == "end" else set()
-        record = self._train(run, config, model, checkpoint, until, {*snapshots} | last)
+        record = self._train(run, config, model, checkpoint, until, {*snapshots} | last, compact)
         clock.lap("train")
         if record is None or until < self.steps:
             return
@@ -150,7 +153,9 @@ class _Experiment:
         export.save(model, run.file(runs.SAVED_MODEL), self._dataset.preprocessing, metadata)
         clock.lap("export")
         outcome = results.outcome(self._dataset, model, record)
-        run.finish({**identity, **outcome, **results.circumstances(config, self._way), "seconds": clock.laps})
+        run.finish(
+            {**identity, **outcome, **results.circumstances(config, self._way | {"compact": compact}), "seconds": clock.laps}
+        )
 
     def follow(self) -> None:
         """What workers other than the chief do: they train along, from what the chief tells them, and keep nothing."""
@@ -161,9 +166,8 @@ class _Experiment:
             for variable, value in zip(model.variables, self.workers.from_chief(None).values(), strict=True):
                 variable.assign(value)
             saving = training.Saving(every=self._every(bool(order["again"])), snapshot_steps=tuple(order["snapshots"].tolist()))
-            trainer = self._trainer(
-                config, model, saving, int(order["until"]), bool(order["again"]), TrainingProgress(self._console)
-            )
+            again, compact = bool(order["again"]), bool(order["compact"])
+            trainer = self._trainer(config, model, saving, int(order["until"]), again, compact, TrainingProgress(self._console))
             arrays = self.workers.from_chief(None)
             if state := {name: value.item() for name, value in self.workers.from_chief(None).items()}:
                 trainer.restore(arrays, state)
@@ -327,27 +331,50 @@ class _Experiment:
         if masks is None or found is None:
             return None
         arrays, state = found
-        self._require_same_way(run, config, state.pop("execution"))
+        begun = {"compact": False, **state.pop("execution")}  # Earlier versions knew no smaller networks.
+        self._require_same_way(run, config, begun, self._way | {"compact": begun["compact"]})
         self._console.line(f"goes on from the checkpoint of step {state['step']:,}")
-        return _Checkpoint(arrays, state, masks)
+        return _Checkpoint(arrays, state, masks, begun)
 
-    def _require_same_way(self, run: runs.Run, config: Config, begun: Mapping[str, Any]) -> None:
-        way = self._way
+    def _compacts(self, run: runs.Run, config: Config, model: keras.Model, begun: Mapping[str, Any] | None) -> bool:
+        """Whether a run trains the smaller network of its model: what was begun goes on as it was.
+
+        Raises:
+          UsageError: if it was begun in the other way, and is asked to go on in this one.
+        """
+        wanted = self._execution.compact
+        if wanted == "auto" and begun:
+            return begun["compact"]
+        if wanted == "false":
+            compact = False
+        else:
+            alive = Liveness(model)
+            images = self.steps * config.train.batch_size
+            compact = alive.removes if wanted == "true" else compaction.pays(alive, images)
+            work = alive.work()
+            if compact and work:
+                left = f"{work.compact / max(1, work.dense):.1%} of the multiply-accumulates"
+                self._console.line(f"trains a smaller network, without what reaches no output: {left}")
+        if begun:
+            self._require_same_way(run, config, begun, self._way | {"compact": compact})
+        return compact
+
+    def _require_same_way(self, run: runs.Run, config: Config, begun: Mapping[str, Any], way: Mapping[str, Any]) -> None:
         if begun != way:
             name = next(name for name in way if begun.get(name) != way[name])
             rule = f"{run.path} was begun with {name} {begun.get(name)} and goes on to the same bits only with that"
             how = "overwrite" if config == self._config else "its own command with overwrite"
             raise UsageError(f"{rule}; got {way[name]} ({how} begins again)")
 
-    def _replay(self, run: runs.Run, config: Config, missing: list[int]) -> None:
+    def _replay(self, run: runs.Run, config: Config, missing: list[int], begun: Mapping[str, Any]) -> None:
         """Trains once more for weights that were not kept, to the same bits, and changes nothing else."""
-        if run.result is not None:
-            self._require_same_way(run, config, results.way_of(run.result))
+        self._require_same_way(run, config, begun, self._way | {"compact": begun["compact"]})
         self._console.line(f"trains once more for the weights of step {', '.join(map(str, missing))}: {run.path}")
         model = self._start(config, Clock())
         masking.set_masks(model, run.masks() or {})
         saving = training.Saving(snapshot=run.save_snapshot, snapshot_steps=tuple(missing))
-        trainer = self._begin(config, model, None, saving, max(missing), again=True, progress=TrainingProgress(self._console))
+        compact, progress = begun["compact"], TrainingProgress(self._console)
+        trainer = self._begin(config, model, None, saving, max(missing), again=True, compact=compact, progress=progress)
         for _ in trainer.records():
             pass
 
@@ -359,16 +386,18 @@ class _Experiment:
         checkpoint: "_Checkpoint | None",
         until: int,
         snapshots: Collection[int],
+        compact: bool,
     ) -> Record | None:
         """Trains to a step; returns the last record, which at the end is the one that counts."""
+        way = self._way | {"compact": compact}
         saving = training.Saving(
-            checkpoint=lambda step, arrays, state: run.save_checkpoint(step, arrays, state | {"execution": self._way}),
+            checkpoint=lambda step, arrays, state: run.save_checkpoint(step, arrays, state | {"execution": way}),
             every=self._every(),
             snapshot=run.save_snapshot,
             snapshot_steps=tuple(sorted(snapshots)),
         )
         progress = TrainingProgress(self._console)
-        trainer = self._begin(config, model, checkpoint, saving, until, again=False, progress=progress)
+        trainer = self._begin(config, model, checkpoint, saving, until, again=False, compact=compact, progress=progress)
         found = run.go_on_after(checkpoint.state["recorded"] if checkpoint else 0)
         write_scalars = scalars.writer(run.file(runs.TENSORBOARD), config.hyperparameters(), config.address)
         for record in found:
@@ -396,6 +425,7 @@ class _Experiment:
         until: int,
         *,
         again: bool,
+        compact: bool,
         progress: TrainingProgress,
     ) -> training.Training:
         """A training, of which the other workers are told all that they need for theirs."""
@@ -405,10 +435,11 @@ class _Experiment:
                 "until": until,
                 "snapshots": saving.snapshot_steps,
                 "again": again,
+                "compact": compact,
             }
             self.workers.from_chief({name: np.asarray(value, np.int64) for name, value in order.items()})
             self.workers.from_chief({str(i): variable.numpy() for i, variable in enumerate(model.variables)})
-        trainer = self._trainer(config, model, saving, until, again, progress)
+        trainer = self._trainer(config, model, saving, until, again, compact, progress)
         self.workers.from_chief(checkpoint.arrays if checkpoint else {})
         self.workers.from_chief({name: np.asarray(value) for name, value in (checkpoint.state if checkpoint else {}).items()})
         if checkpoint and not trainer.restore(checkpoint.arrays, checkpoint.state):
@@ -424,6 +455,7 @@ class _Experiment:
         saving: training.Saving,
         until: int,
         again: bool,
+        compact: bool,
         progress: TrainingProgress,
     ) -> training.Training:
         way = self._way
@@ -435,6 +467,7 @@ class _Experiment:
             saving=saving,
             until=until,
             recording=not again,
+            compact=compact,
             reuse=True,
             on_progress=progress,
             devices=way["devices"],
@@ -453,6 +486,7 @@ class _Checkpoint:
     arrays: dict[str, np.ndarray]
     state: dict[str, Any]
     masks: dict[str, np.ndarray]
+    way: dict[str, Any]
 
 
 @functools.lru_cache(maxsize=1)

@@ -77,7 +77,7 @@ def with_masks(model: keras.Model, exclude: Sequence[str] = ()) -> keras.Model:
         raise UsageError(f"the model has no prunable layer (no dense or convolution layer); got {model.name}")
     _warn_of_unmasked(copy, [layer.name for layer in model._flatten_layers() if id(layer) in left_out])
     if model.compiled:
-        _compile_alike(copy, model)
+        compile_alike(copy, model)
     return copy
 
 
@@ -183,11 +183,11 @@ def _clone(
             if isinstance(layer, keras.Model) and type(layer) not in MASKED and type(layer) not in MASKED.values():
                 clones[id(layer)] = _clone(layer, replace, dtype, clones, initialisers)
             else:
-                clones[id(layer)] = made = _make(layer, *replace(layer))
-                own = [(name, value) for name, value in vars(made).items() if isinstance(value, keras.Initializer)]
+                clones[id(layer)] = new = made(layer, *replace(layer))
+                own = [(name, value) for name, value in vars(new).items() if isinstance(value, keras.Initializer)]
                 for name, value in own:
-                    initialisers.append((made, name, value))
-                    vars(made)[name] = keras.initializers.Zeros()
+                    initialisers.append((new, name, value))
+                    vars(new)[name] = keras.initializers.Zeros()
         return clones[id(layer)]
 
     def make_input(tensor: Any) -> Any:
@@ -200,7 +200,12 @@ def _clone(
         return keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
 
 
-def _make(layer: keras.Layer, cls: Any, config: dict[str, Any]) -> keras.Layer:
+def made(layer: keras.Layer, cls: Any, config: dict[str, Any]) -> keras.Layer:
+    """Returns a new layer of a class, from a configuration of the layer that it stands for, which it may differ from.
+
+    Raises:
+      UsageError: if the class cannot be made from it.
+    """
     if isinstance(layer, keras.layers.Lambda):
         # Keras refuses to make one from a configuration that holds Python code.
         options = {name: config[name] for name in ("name", "trainable", "dtype")}
@@ -208,11 +213,11 @@ def _make(layer: keras.Layer, cls: Any, config: dict[str, Any]) -> keras.Layer:
     # Nor does it make a function that has no name.
     nameless = getattr(vars(layer).get("activation"), "__name__", None) == "<lambda>"
     try:
-        made = cls.from_config(config | {"activation": "linear"} if nameless else config)
+        new = cls.from_config(config | {"activation": "linear"} if nameless else config)
         if nameless:
-            made.activation = layer.activation
-        made.name = config.get("name", layer.name)
-        return made
+            new.activation = layer.activation
+        new.name = config.get("name", layer.name)
+        return new
     except UsageError:
         raise
     except Exception as error:  # A user's constructor may raise anything.
@@ -231,8 +236,8 @@ def _not_compiled(model: keras.Model) -> Iterator[None]:
         model.compiled = compiled
 
 
-def _compile_alike(copy: keras.Model, model: keras.Model) -> None:
-    """Compiles a copy as its model is compiled, with an optimizer and metrics of its own that have no state yet."""
+def compile_alike(copy: keras.Model, model: keras.Model) -> None:
+    """Compiles a copy as its model, which is compiled, with an optimizer and metrics of its own that have no state yet."""
 
     def fresh(value: Any) -> Any:
         stateful = isinstance(value, (keras.optimizers.Optimizer, keras.Metric))

@@ -71,13 +71,14 @@ def digest(model: keras.Model) -> str:
 
 
 def circumstances(config: Config, way: dict[str, Any]) -> dict[str, Any]:
-    """Returns what can change the last bits: `way` has devices, workers, xla and sync_batch_norm."""
+    """Returns what can change the last bits: `way` has devices, workers, xla, sync_batch_norm and compact."""
     device, *_ = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")
     return {
         "replicas": way["devices"] * way["workers"],
         "workers": way["workers"],
         "xla": way["xla"],
         "sync_batch_norm": way["sync_batch_norm"],
+        "compact": way["compact"],
         "precision": config.train.precision,
         "device": tf.config.experimental.get_device_details(device).get("device_name", device.device_type),
         "threads": tf.config.threading.get_intra_op_parallelism_threads() or devices.cores(),
@@ -95,4 +96,5 @@ def way_of(result: dict[str, Any]) -> dict[str, Any]:
     """Returns the `way` that `circumstances` was given."""
     workers = result["workers"]
     way = {name: result[name] for name in ("workers", "xla", "sync_batch_norm")}
-    return {"devices": result["replicas"] // workers, **way}
+    # Earlier versions knew no smaller networks.
+    return {"devices": result["replicas"] // workers, **way, "compact": result.get("compact", False)}

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_pruneinit import engine, metrics, preemption
+from tf_pruneinit import compaction, engine, metrics, preemption
 from tf_pruneinit.config import Interval, Train
 from tf_pruneinit.datasets import Dataset
 from tf_pruneinit.engine import Engine, Steps, schedule
@@ -70,6 +70,8 @@ class Training:
       saving: what is kept on the way.
       until: the step after which to stop; None means the plan's last.
       recording: whether there is to be anything but snapshots; without it the test images are not looked at.
+      compact: whether what is trained is the model's smaller network, which is made for it; see `compaction`. All that is kept
+        but checkpoints has the shapes of the model.
       reuse: whether what is compiled is kept for the next model of the architecture. That training then has this model, too:
         when it begins, the values of this one are no longer its own.
       on_progress: called about twice a second.
@@ -89,11 +91,13 @@ class Training:
         saving: Saving | None = None,
         until: int | None = None,
         recording: bool = True,
+        compact: bool = False,
         reuse: bool = False,
         on_progress: Callable[[Progress], None] = lambda progress: None,
         **options: Any,
     ):
-        self._model = model
+        self._compact = compaction.compact(model) if compact else None
+        self._model = model = self._compact.model if self._compact else model
         self._dataset = dataset
         self._plan = plan
         self._seed = seed
@@ -113,17 +117,21 @@ class Training:
     def restore(self, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> bool:
         """Goes on from a checkpoint of the same training; returns whether it fits. If it does not, nothing is changed."""
         names = {field.name for field in dataclasses.fields(_Position)}
-        if set(state) != names or not self._engine.load(arrays):
+        fits = self._compact is None or self._compact.fits(arrays)
+        if set(state) != names or not fits or not self._engine.load(arrays):
             return False
+        if self._compact:
+            self._compact.load(arrays)
         self._position = _Position(**state)
-        self._engine.copy_weights()
+        self._copy_weights()
         return True
 
     def checkpoint(self) -> int:
         """Writes a checkpoint of where training is; returns the step."""
         position = dataclasses.replace(self._position, seconds=self._seconds())
         self._began, self._position.seconds = time.perf_counter(), position.seconds
-        self._saving.checkpoint(position.step, self._engine.arrays(), dataclasses.asdict(position))
+        arrays = self._engine.arrays() | (self._compact.arrays() if self._compact else {})
+        self._saving.checkpoint(position.step, arrays, dataclasses.asdict(position))
         self._saved_at = time.perf_counter()
         return position.step
 
@@ -181,7 +189,13 @@ class Training:
 
     def _snapshot(self) -> None:
         if self._position.step in self._saving.snapshot_steps:
-            self._saving.snapshot(self._position.step, self._engine.weights())
+            weights = self._compact.weights(self._engine.values()) if self._compact else self._engine.weights()
+            self._saving.snapshot(self._position.step, weights)
+
+    def _copy_weights(self) -> None:
+        self._engine.copy_weights()
+        if self._compact:
+            self._compact.write_back()
 
     def _add(self, steps: Steps) -> None:
         """Counts steps that were taken, one by one, so that sums do not depend on how many were taken at a time."""
@@ -206,7 +220,7 @@ class Training:
 
     def _evaluate(self) -> Record:
         position = self._position
-        self._engine.copy_weights()
+        self._copy_weights()
         begin = time.perf_counter()
         ends_alone = preemption.check if self._engine.workers == 1 else lambda: None
         loss, accuracy = metrics.evaluate(self._engine.logits, self._dataset.test, on_batch=ends_alone)

@@ -1,0 +1,93 @@
+r"""Times a training step of smaller networks against the masked ones that they stand for.
+
+    python scripts/benchmark_compact.py
+    python scripts/benchmark_compact.py --cases=vgg16:snip:0.99,lenet_300_100:synflow:0.95
+
+The two of a case take turns in one process. A turn is some steps as a run takes them, on random images: gather, augment,
+normalise, forward, backward, L2 term, momentum, masks, accuracy. Printed are the medians of both, the median of the ratios of
+turns beside each other, and the share of the multiply-accumulates that is left. Masks are of fresh networks; SNIP's are scored
+on random images.
+"""
+
+import statistics
+import sys
+import time
+import warnings
+
+from absl import app, flags
+
+_CASES = flags.DEFINE_list(
+    "cases",
+    [
+        *("vgg16:synflow:0.95", "vgg16:synflow:0.99", "vgg16:snip:0.99", "vgg16:magnitude:0.95"),
+        *("resnet20:synflow:0.95", "resnet20:synflow:0.98", "resnet20:snip:0.98", "resnet20:magnitude:0.95"),
+        *("lenet_300_100:synflow:0.95", "lenet_300_100:snip:0.95", "convnet:synflow:0.95"),
+    ],
+    "model:method:sparsity, several",
+)
+_BATCH = flags.DEFINE_integer("batch_size", 128, "images in one step", lower_bound=1)
+_SECONDS = flags.DEFINE_float("seconds", 2.0, "about how long a turn of the masked network takes", 0.01)
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "turns that count", lower_bound=1)
+_ITERATIONS = flags.DEFINE_integer("iterations", None, "of pruning (default: the method's)", lower_bound=1)
+_STEPS = 64
+
+
+def main(_):
+    import numpy as np
+
+    from tf_pruneinit import models, pruning, tables
+    from tf_pruneinit.compaction import compact
+    from tf_pruneinit.config import Train
+    from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, Split
+    from tf_pruneinit.engine import Engine
+    from tf_pruneinit.liveness import Liveness
+
+    warnings.simplefilter("ignore", UserWarning)  # Of layers that lose all weights.
+    print("| network | ms a masked step | ms a step of the smaller | ratio (min to max) | multiply-accumulates |")
+    print("|---|---|---|---|---|")
+    for case in _CASES.value:
+        name, method, sparsity = case.split(":")
+        shape = (28, 28, 1) if name.startswith("lenet") else (32, 32, 3)
+        generator = np.random.default_rng(0)
+        count = _STEPS * _BATCH.value
+        split = Split(generator.integers(0, 256, (count, *shape), np.uint8), generator.integers(0, 10, count, np.int32))
+        preprocessing = Preprocessing(255, (0.5,) * shape[2], (0.25,) * shape[2])
+        dataset = Dataset("random", 10, split, split, preprocessing, Augmentation(flip=True, pad=4))
+        plan = Train(batch_size=_BATCH.value, learning_rate=1e-3)
+        batches = dataset.scoring_batches(10, 256, 0)
+        options = {} if _ITERATIONS.value is None else {"iterations": _ITERATIONS.value}
+        dense = models.build(name, shape, 10, seed=0)
+        examples = batches if tables.METHODS[method].needs_data else None
+        model = pruning.prune(dense, method, float(sparsity), examples, **options)
+        work = Liveness(model).work()
+        turns = [_turn(Engine(each, dataset, plan)) for each in (model, compact(model).model)]
+        steps = min(_STEPS, max(1, round(_SECONDS.value / min(turns[0](1) for _ in range(3)))))
+        times = []
+        for i in range(_ROUNDS.value):
+            print(f"\r{case}: round {i + 1}/{_ROUNDS.value}, {steps} steps each", end="", file=sys.stderr, flush=True)
+            order = turns if i % 2 else turns[::-1]
+            taken = [turn(steps) for turn in order]
+            times.append(taken if i % 2 else taken[::-1])
+        print(file=sys.stderr)
+        ratios = [small / full for full, small in times]
+        full, small = (1e3 * statistics.median(column) for column in zip(*times, strict=True))
+        ratio = f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
+        share = f"{work.compact / work.dense:.2f}"
+        print(f"| {name} {method} {sparsity} | {full:.2f} | {small:.2f} | {ratio} | {share} |", flush=True)
+
+
+def _turn(trainer):
+    """A function of a number of steps, at most all of an epoch, that takes them and returns seconds a step."""
+    (shares,) = trainer.epoch(0, 0)
+    trainer.run(shares, range(1))  # Traces and compiles.
+
+    def turn(steps):
+        begin = time.perf_counter()
+        trainer.run(shares, range(steps))
+        return (time.perf_counter() - begin) / steps
+
+    return turn
+
+
+if __name__ == "__main__":
+    app.run(main)

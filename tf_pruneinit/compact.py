@@ -1,0 +1,71 @@
+"""What is left of a trained network, as a smaller one: `python -m tf_pruneinit.compact --saved_model=DIR --out=DIR2`.
+
+The package has a function of this name as well, `tf_pruneinit.compact(model)`, and importing a module puts it where the
+function is found. So this module, called, is that function.
+"""
+
+import dataclasses
+import json
+import sys
+import types
+from collections.abc import Sequence
+from typing import Any
+
+from tf_pruneinit import flags
+from tf_pruneinit.config import option
+from tf_pruneinit.console import exit_code, start_tensorflow
+from tf_pruneinit.errors import UsageError
+
+PURPOSE = "Writes a trained, pruned network as a smaller dense one with the same outputs, without what has no effect."
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to make smaller, and where to."""
+
+    saved_model: str = option("", "folder of the SavedModel (in a run directory: saved_model), or a .keras file with masks")
+    out: str = option("", "folder, or .keras file, that is written")
+    json: bool = option(False, "write one JSON object, and nothing else, to standard output")
+
+    def __post_init__(self):
+        for name in ("saved_model", "out"):
+            if not getattr(self, name):
+                raise UsageError(f"{name} must name a folder or a .keras file; got none")
+
+
+def command(argv: Sequence[str]) -> None:
+    """Prints what `shipping.save` says."""
+    options = Options(**flags.parse(argv, PURPOSE, {"Flags": flags.define(Options)}))
+    start_tensorflow()
+    from tf_pruneinit import shipping
+
+    found = shipping.save(options.saved_model, options.out)
+    print(json.dumps(found) if options.json else _table(found, options.out))
+
+
+def _table(found: dict[str, Any], out: str) -> str:
+    rows = {"parameters": found["parameters"], "bytes": found["bytes"], "multiply-accumulates": found["multiply_accumulates"]}
+    lines = [
+        f"{name:<21}{before:>16,} -> {after:>14,}   ({after / max(1, before):.1%})"
+        for name, (before, after) in ((name, pair) for name, pair in rows.items() if pair)
+    ]
+    return "\n".join([*lines, f"{'written':<21}{out}"])
+
+
+class _Callable(types.ModuleType):
+    """A module that is the function of its name when it is called."""
+
+    def __call__(self, model: Any) -> Any:
+        from tf_pruneinit import compaction
+
+        return compaction.compact(model)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return exit_code(command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+sys.modules[__name__].__class__ = _Callable

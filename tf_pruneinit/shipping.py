@@ -1,0 +1,201 @@
+"""A trained network without all that does not matter any more: for inference, in which what is constant is known."""
+
+import glob
+import os
+from typing import Any
+
+import keras
+import numpy as np
+
+import tf_pruneinit
+from tf_pruneinit import compaction, constants, export, masking, models
+from tf_pruneinit.config import Config
+from tf_pruneinit.datasets import Preprocessing
+from tf_pruneinit.errors import RunError, UsageError
+from tf_pruneinit.layers import mask_name, raw_kernel
+from tf_pruneinit.liveness import Liveness
+
+_TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
+_PROBES = 8
+_TOLERANCE = 1e-5
+_TOLERANCE_IN_HALF_PRECISION = 3e-2
+Layers = dict[int, tuple[keras.Layer, keras.Layer]]
+
+
+def ship(model: keras.Model) -> keras.Model:
+    """Returns a smaller network that computes what a masked one does in inference. It is not to be trained further.
+
+    Besides channels from which no weight leads to an output, those go that are constant, whatever the network is given: of
+    neurons that nothing reaches. What follows is given their constants, in its bias or its moving mean. A constant that is
+    seen beside the zeros of a padding is none at the border: there the neuron stays, and where others are added to it, too.
+
+    Args:
+      model: a built functional or sequential model with masks.
+
+    Raises:
+      UsageError: if the model is neither, has not been built, or has a layer that cannot be made from its configuration.
+      RunError: if the smaller one does not compute the same.
+    """
+    masking.require_model(model)
+    found = constants.Constants(Liveness(model, {}))
+    alive = Liveness(model, found.absorbed)
+    norms = _norms(model, alive)
+    outs = {id(layer): alive.kept(gives) for layer, _, gives in alive.operations()}
+    added = {key: value[outs[key]] for key, value in found.added.items()}
+    changes = {
+        id(layer): {"use_bias": True}
+        for layer, *_ in alive.operations()
+        if id(layer) in added and added[id(layer)].any() and layer.bias is None and id(layer) not in norms
+    }
+    layers: Layers = {}
+    small = compaction.smaller(model, alive, layers, changes=changes, trains=False)
+    cuts = compaction.cuts_of(alive)
+    for source, target in layers.values():
+        if id(source) in added:
+            _fill(source, target, found.absorbed[id(source)], cuts)
+            if target.bias is not None:
+                own = 0 if source.bias is None else source.bias.numpy()[outs[id(source)]]
+                target.bias.assign(own + added[id(source)])
+        else:
+            for old, new in zip(source.variables, target.variables, strict=True):
+                new.assign(compaction.taken(old.numpy(), cuts.get(id(old), ())))
+    for key, norm in norms.items():
+        moving = layers[id(norm)][1].moving_mean
+        if key in added and layers[key][0].bias is None:
+            moving.assign(moving.numpy() - added[key])
+    _require_same(model, small)
+    return small
+
+
+def _norms(model: keras.Model, alive: Liveness) -> dict[int, Any]:
+    """The batch normalisation that alone is given what a layer gives, by the identity of the layer."""
+    consumers: dict[int, list[Any]] = {}
+    for node in alive.nodes:
+        for tensor in node.input_tensors:
+            consumers.setdefault(id(tensor), []).append(node.operation)
+    ends = {id(tensor) for tensor in getattr(model, "_functional", model).outputs}
+    found = {}
+    for layer, _, gives in alive.operations():
+        following = consumers.get(id(gives), [])
+        linear = getattr(layer, "activation", None) in (None, keras.activations.linear)
+        if linear and len(following) == 1 and id(gives) not in ends:
+            (norm,) = following
+            if isinstance(norm, keras.layers.BatchNormalization) and alive.known(norm):
+                found[id(layer)] = norm
+    return found
+
+
+def _fill(source: Any, target: Any, absorbed: np.ndarray, cuts: dict[int, Any]) -> None:
+    """Gives a layer the kernels of another one; weights of inputs that are left out are no more, wherever those still are."""
+    for name in getattr(source, "kernel_names", ()) or compaction.stock_names(source):
+        left = np.ones(raw_kernel(source, name).shape, np.float32)
+        if name == "kernel":
+            (left.swapaxes(-1, -2) if isinstance(source, _TRANSPOSED) else left)[..., absorbed, :] = 0
+        elif name == "depthwise_kernel":
+            left[..., absorbed, :] = 0
+        pairs = [(raw_kernel(source, name), raw_kernel(target, name))]
+        if mask_name(name) in vars(source):
+            pairs.append((vars(source)[mask_name(name)], vars(target)[mask_name(name)]))
+        for old, new in pairs:
+            new.assign(compaction.taken(old.numpy() * left, cuts[id(old)]))
+
+
+def _require_same(model: keras.Model, small: keras.Model) -> None:
+    """Compares the two on noise."""
+    generator = np.random.default_rng(0)
+    given = [generator.normal(size=(_PROBES, *(side or 32 for side in tensor.shape[1:]))) for tensor in model.inputs]
+    given = [array.astype(tensor.dtype) for array, tensor in zip(given, model.inputs, strict=True)]
+    both = [keras.tree.flatten(each(given if len(given) > 1 else given[0], training=False)) for each in (model, small)]
+    half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in model._flatten_layers())
+    for expected, got in zip(*both, strict=True):
+        expected, got = (keras.ops.convert_to_numpy(keras.ops.cast(array, "float64")) for array in (expected, got))
+        tolerance = (_TOLERANCE_IN_HALF_PRECISION if half else _TOLERANCE) * max(1.0, np.abs(expected).max())
+        if not np.abs(got - expected).max() <= tolerance:
+            raise RunError(f"the smaller model differs from the trained one by {np.abs(got - expected).max():g}")
+
+
+def load(path: str) -> tuple[keras.Model, dict[str, Any]]:
+    """Returns the network of a SavedModel that a run has exported, with its masks, and the metadata.
+
+    The network is built anew from the metadata's configuration, and given the SavedModel's weights.
+
+    Raises:
+      UsageError: if it is not of a run, of another version, or damaged.
+    """
+    loaded = export.load(path)
+    metadata = export.metadata(path)
+    masks = export.masks(loaded)
+    if "config" not in metadata or not hasattr(loaded, "network"):
+        raise UsageError(f"{path!r} does not say which network it is of (is it compact already?)")
+    config = Config.from_json(metadata["config"])
+    classes = loaded.signatures["serving_default"].structured_outputs["logits"].shape[-1]
+    shape = tuple(metadata["input_shape"])
+    model = models.build(config.model, shape, classes, config.seed, precision=config.train.precision)
+    unmasked = [path.rpartition("/")[0] for path in masking.kernels(model) if path not in masks]
+    if unmasked:
+        model = masking.with_masks(model, [glob.escape(layer) for layer in unmasked])
+    ours = {id(kernel.mask) for kernel in masking.kernels(model).values()}
+    mine = [variable for variable in model.variables if id(variable) not in ours]  # As `export.save` has them.
+    values = [variable.numpy() for variable in loaded.network]
+    if [value.shape for value in values] != [tuple(variable.shape) for variable in mine]:
+        raise UsageError(f"the variables in {path!r} are not those of {config.model}: of another version, or damaged")
+    for variable, value in zip(mine, values, strict=True):
+        variable.assign(value)
+    masking.set_masks(model, masks)
+    return model, metadata
+
+
+def save(path: str, out: str) -> dict[str, Any]:
+    """Writes the smaller network of a SavedModel, or of a `.keras` file, as another one; returns what it is.
+
+    Returns:
+      parameters before and after, bytes of both files, multiply-accumulates before and after (None if not known).
+
+    Raises:
+      UsageError: if the one cannot be read, or the other is there already or not of the same kind.
+      RunError: if they do not compute the same.
+    """
+    if os.path.lexists(out):
+        raise UsageError(f"out must not exist yet; got {out!r}")
+    keras_file = path.endswith(".keras")
+    if keras_file != out.endswith(".keras"):
+        raise UsageError(f"saved_model and out must both be .keras files, or both folders; got {path!r} and {out!r}")
+    metadata: dict[str, Any] = {}
+    if keras_file:
+        model = _load_keras(path)
+    else:
+        model, metadata = load(path)
+    small = ship(model)
+    work, left = Liveness(model).work(), Liveness(small).work()
+    found: dict[str, Any] = {
+        "parameters": [_parameters(model), _parameters(small)],
+        "multiply_accumulates": [work.dense, left.dense] if work and left else None,
+    }
+    if keras_file:
+        small.save(out)
+    else:
+        described = metadata["preprocessing"]
+        preprocessing = Preprocessing(described["scale"], tuple(described["mean"]), tuple(described["deviation"]))
+        provenance = {"tf_pruneinit": tf_pruneinit.__version__, "from": os.path.abspath(path), **found}
+        # Its kernels have other shapes than those of the configuration.
+        kept = {key: value for key, value in metadata.items() if key != "config"}
+        export.save(small, out, preprocessing, kept | {"compact": provenance, "trained_as": metadata["config"]})
+    return found | {"bytes": [_bytes(path), _bytes(out)]}
+
+
+def _load_keras(path: str) -> keras.Model:
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras raises almost anything for a damaged file.
+        raise UsageError(f"{path!r} cannot be read: {' '.join(str(error).split())[:300]}") from error
+
+
+def _parameters(model: keras.Model) -> int:
+    masks = {id(kernel.mask) for kernel in masking.kernels(model).values()}
+    return sum(int(np.prod(variable.shape)) for variable in model.variables if id(variable) not in masks)
+
+
+def _bytes(path: str) -> int:
+    if os.path.isfile(path):
+        return os.path.getsize(path)
+    return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)
