@@ -13,11 +13,14 @@ ROOT = pathlib.Path(__file__).parent.parent / PACKAGE
 # A module imports only from layers above it in this list. A package (datasets, models, scorers) stands in one place, and its
 # files may import each other. `__init__` names the public functions and imports them when they are first used.
 LAYERS = [
-    ("__init__", "errors", "files", "preemption", "seeds", "memory", "optimizers", "normalisation", "scalars"),
+    ("errors",),
+    ("__init__", "files", "coding", "preemption", "seeds", "memory", "optimizers", "normalisation", "scalars"),
     ("tables", "ranking", "sparsity", "console", "layers", "exact", "workers", "records", "checkpoints", "ablations", "claims"),
     ("config", "connectivity", "datasets", "devices"),
     ("recipes", "runs", "shared", "masking", "metrics", "examples"),
-    ("callbacks", "models", "scorers", "export", "engine"),
+    ("architecture",),
+    ("stored",),
+    ("callbacks", "models", "scorers", "export", "compressed", "engine"),
     ("flags", "grids", "plans", "scoring", "training"),
     ("pruning", "results", "progress"),
     ("experiment", "manifests"),
