@@ -36,6 +36,7 @@ setup(
         "wrapt>=1.15",
     ],
     extras_require={
+        "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "tf2onnx>=1.16"],
         "ray": ["ray>=2.40"],
         "test": [
             "hypothesis>=6.100",

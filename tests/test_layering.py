@@ -21,7 +21,7 @@ LAYERS = [
     ("architecture",),
     ("stored",),
     ("callbacks", "models", "scorers", "export", "compressed", "engine"),
-    ("flags", "grids", "plans", "scoring", "training"),
+    ("deployment", "flags", "grids", "plans", "scoring", "training"),
     ("pruning", "results", "progress"),
     ("experiment", "manifests"),
     ("attempts", "samples", "collection"),

@@ -182,7 +182,9 @@ def _network(head: dict[str, Any], streams: memoryview) -> Stored:
     there = memory.available()
     if there is not None and needed > there:
         raise UsageError(f"it needs {needed / 2**30:,.1f} GiB of memory, and {there / 2**30:,.1f} are free")
-    values, kernels, masks = [], {}, {}
+    values: list[np.ndarray] = []
+    kernels: dict[str, int] = {}
+    masks: dict[str, np.ndarray] = {}
     taken = 0
 
     def take(length: Any) -> bytes:
