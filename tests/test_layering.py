@@ -14,14 +14,14 @@ ROOT = pathlib.Path(__file__).parent.parent / PACKAGE
 # files may import each other. `__init__` names the public functions and imports them when they are first used.
 LAYERS = [
     ("errors",),
-    ("__init__", "files", "coding", "preemption", "seeds", "memory", "optimizers", "normalisation", "scalars"),
+    ("__init__", "files", "coding", "preemption", "seeds", "memory", "optimizers", "normalisation", "scalars", "confusion"),
     ("tables", "ranking", "sparsity", "console", "layers", "exact", "workers", "records", "checkpoints", "ablations", "claims"),
     ("config", "connectivity", "datasets", "devices"),
     ("recipes", "runs", "shared", "masking", "metrics", "examples"),
     ("architecture",),
     ("stored",),
     ("callbacks", "models", "scorers", "export", "compressed", "engine"),
-    ("deployment", "flags", "grids", "plans", "scoring", "training"),
+    ("deployment", "loading", "flags", "grids", "plans", "scoring", "training"),
     ("pruning", "results", "progress"),
     ("experiment", "manifests"),
     ("attempts", "samples", "collection"),

@@ -7,6 +7,7 @@ taken for it.
 
 import copy
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import keras
 # Keras' own bookkeeping of variables that have been made without a value; there is no public name (Keras 3.12 to 3.15).
 from keras.src.backend.common import global_state
 
-from tf_pruneinit import masking
+from tf_pruneinit import masking, memory
 from tf_pruneinit.errors import UsageError
 
 _UNINITIALISED = "uninitialized_variables"
@@ -25,6 +26,7 @@ _FORBIDDEN = {
     *("StringLookup", "IntegerLookup", "TextVectorization", "HashedCrossing", "FeatureSpace"),
 }
 _DEEPEST = 64
+_ITEM = 4  # bytes of a weight
 
 
 def described(model: keras.Model) -> dict[str, Any] | None:
@@ -69,16 +71,27 @@ def _require_known(value: Mapping[str, Any]) -> None:
         raise UsageError(f"{rule}; got {f'{module}.{name}'!r:.120}")
 
 
-def built(config: Any, shapes: Sequence[tuple[int, ...]] | None = None) -> keras.Model:
+def built(config: Any, shapes: Sequence[tuple[int, ...]]) -> keras.Model:
     """Returns the model of a configuration, with new weights.
 
     Args:
       config: what `described` gave.
-      shapes: of the model's variables, which it must have; None takes any.
+      shapes: of the model's variables, which it must have.
 
     Raises:
       UsageError: if the configuration names what it may not, no model can be made of it, or it has other variables. Then no
         memory has been taken for them.
+    """
+    if (found := require_possible(config)) != list(shapes):
+        raise UsageError(f"the architecture has {len(found)} variables of other shapes than the {len(shapes)} that are stored")
+    return _named(_make, config)
+
+
+def require_possible(config: Any) -> list[tuple[int, ...]]:
+    """Returns the shapes of the variables that the model of a configuration has; takes no memory for them.
+
+    Raises:
+      UsageError: if the configuration names what it may not, no model can be made of it, or the memory does not hold it.
     """
     require_harmless(config)
     before = global_state.get_global_attribute(_UNINITIALISED)
@@ -88,9 +101,10 @@ def built(config: Any, shapes: Sequence[tuple[int, ...]] | None = None) -> keras
             found = _shapes(_named(_make, config))
     finally:
         global_state.set_global_attribute(_UNINITIALISED, before)
-    if shapes is not None and found != list(shapes):
-        raise UsageError(f"the architecture has {len(found)} variables of other shapes than the {len(shapes)} that are stored")
-    return _named(_make, config)
+    needed, there = _ITEM * sum(math.prod(shape) for shape in found), memory.available()
+    if there is not None and needed > there:
+        raise UsageError(f"the network needs {needed / 2**30:,.1f} GiB of memory, and {there / 2**30:,.1f} are free")
+    return found
 
 
 def _named(make: Callable[[Any], keras.Model], config: Any) -> keras.Model:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -221,6 +222,34 @@ def _variables(checkpoint: str) -> tuple[list[np.ndarray], dict[str, int], dict[
     # In the order of the network: that of a checkpoint is another one.
     paths = sorted(masks, key=lambda path: kernels[path])
     return [value(node) for node in nodes], kernels, {path: masks[path] for path in paths}
+
+
+def preprocessing(described: Mapping[str, Any]) -> Preprocessing | None:
+    """Returns the preprocessing that metadata describe; None if they do not.
+
+    Raises:
+      UsageError: if they are damaged.
+    """
+    said = described.get("preprocessing")
+    if said is None:
+        return None
+    try:
+        mean, deviation = (tuple(float(value) for value in said[name]) for name in ("mean", "deviation"))
+        return Preprocessing(float(said["scale"]), mean, deviation)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"the metadata describe no preprocessing: {said!r:.100}") from error
+
+
+def signature(loaded: Any, name: str) -> Any:
+    """Returns a signature of a loaded SavedModel.
+
+    Raises:
+      UsageError: if it has none of this name, or it gives no logits.
+    """
+    found = loaded.signatures.get(name) if hasattr(loaded, "signatures") else None
+    if found is None or "logits" not in found.structured_outputs:
+        raise UsageError(f"the SavedModel has no signature {name} that gives logits: it was not exported by tf_pruneinit")
+    return found
 
 
 def masks(loaded: Any) -> dict[str, np.ndarray]:
