@@ -16,7 +16,7 @@ LAYERS = [
     ("errors",),
     ("__init__", "files", "coding", "preemption", "seeds", "memory", "optimizers", "normalisation", "scalars", "confusion"),
     ("tables", "ranking", "sparsity", "console", "layers", "exact", "workers", "records", "checkpoints", "ablations", "claims"),
-    ("config", "connectivity", "datasets", "devices"),
+    ("config", "connectivity", "datasets", "devices", "liveness"),
     ("recipes", "runs", "shared", "masking", "metrics", "examples"),
     ("architecture",),
     ("stored",),
