@@ -55,6 +55,7 @@ setup(
             "tf-pruneinit=tf_pruneinit.main:main",
             "tf-pruneinit-sweep=tf_pruneinit.sweep:main",
             "tf-pruneinit-evaluate=tf_pruneinit.evaluate:main",
+            "tf-pruneinit-describe=tf_pruneinit.describe:main",
             "tf-pruneinit-report=tf_pruneinit.report:main",
         ]
     },

@@ -29,12 +29,13 @@ LAYERS = [
     ("board", "styles", "findings", "references"),
     ("figures", "tabulation"),
     ("page",),
-    ("main", "evaluate", "sweep", "report"),
+    ("main", "evaluate", "describe", "sweep", "report"),
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 
 # All that `--help`, a mistaken flag and a complete run need.
 LIGHT = ["tables", "ranking", "ablations", "sparsity", "config", "recipes", "runs", "console", "flags", "main", "evaluate"]
+LIGHT += ["coding", "confusion", "describe"]
 LIGHT += ["claims", "shared", "grids", "plans", "manifests", "attempts", "launchers.local", "launchers.slurm", "board", "sweep"]
 LIGHT += [
     "samples",
@@ -129,6 +130,8 @@ def test_light_module_imports_no_tensorflow(module):
         ("report", "--workdir=nowhere", 2),
         ("evaluate", "--help", 0),
         ("evaluate", "--dataset=nonsense", 2),
+        ("describe", "--help", 0),
+        ("describe", "--saved_model=", 2),
     ],
 )
 def test_help_and_mistaken_flags_are_answered_without_tensorflow(module, flag, expected):

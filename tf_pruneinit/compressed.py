@@ -57,7 +57,7 @@ class Sizes:
         return f"{shown} (entropy of masks and what remains: {self.bound:,}; architecture: {self.head:,})"
 
 
-def save(model: keras.Model, path: str, metadata: Mapping[str, Any] | None = None) -> Sizes:
+def compress(model: keras.Model, path: str, metadata: Mapping[str, Any] | None = None) -> Sizes:
     """Writes a model to one file; `load` reads it back, to the same bits but for removed weights, which are then zeros.
 
     Args:
@@ -75,7 +75,7 @@ def save(model: keras.Model, path: str, metadata: Mapping[str, Any] | None = Non
 
 
 def write(network: Stored, path: str) -> Sizes:
-    """Writes what is stored of a network; as `save`."""
+    """Writes what is stored of a network; as `compress`."""
     content, sizes = encoded(network)
     with files.atomically(path) as temporary, open(temporary, "wb") as file:
         file.write(content)
@@ -86,7 +86,7 @@ def encoded(network: Stored) -> tuple[bytes, Sizes]:
     """Returns the content of the file, and its sizes.
 
     Raises:
-      UsageError: as `save`.
+      UsageError: as `compress`.
     """
     if network.config is None:
         rule = "a compressed file needs layers of Keras, or of classes that are registered with it, that hold no code"
