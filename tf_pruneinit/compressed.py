@@ -3,7 +3,8 @@
     bytes 0 to 8     b"TFPRUNE" and the version of the format
     bytes 8 to 16    the length of the head, little-endian
     the head         JSON, deflated: architecture, metadata, and of each variable its name, shape, type and lengths
-    the variables    in order: the two streams of the mask, where there is one (see `coding`), and the values that remain
+    the variables    in order: the two streams of the mask, where there is one (see `coding`), and the values that remain,
+                     either deflated if that makes them fewer
     the last 32      SHA-256 of all before
 
 Every variable is stored once. Whatever the file says, no more memory is taken than there is, and no code is run.
@@ -105,9 +106,11 @@ def encoded(network: Stored) -> tuple[bytes, Sizes]:
                 "count": coded.count,
                 "inverted": coded.inverted,
                 "rice": coded.rice,
-                "bytes": [len(coded.quotients), len(coded.remainders)],
+                "lengths": [len(coded.quotients), len(coded.remainders)],
             }
-            streams += [coded.quotients, coded.remainders]
+            # Masks that are not random, of whole channels for one, have streams that are not random either.
+            streams.append(coding.encode_values(np.frombuffer(coded.quotients + coded.remainders, np.uint8)))
+            entry["mask"]["bytes"] = len(streams[-1])
             bound += coding.entropy_bytes(mask, value.dtype.itemsize)
             value = value[mask != 0]
         else:
@@ -199,8 +202,12 @@ def _network(head: dict[str, Any], streams: memoryview) -> Stored:
         value = np.zeros(size, entry["type"])
         if "mask" in entry:
             said = entry["mask"]
-            parts = [take(length) for length in said["bytes"]]
-            coded = coding.CodedMask(size, _count(said["count"]), bool(said["inverted"]), _count(said["rice"]), *parts)
+            first, second = (_count(length) for length in said["lengths"])
+            if first + second > size + 2:
+                raise UsageError("the streams of a mask must not be longer than the mask")
+            both = coding.decode_values(take(said["bytes"]), first + second, np.uint8).tobytes()
+            numbers = _count(said["count"]), bool(said["inverted"]), _count(said["rice"])
+            coded = coding.CodedMask(size, *numbers, both[:first], both[first:])
             mask = coding.decode_mask(coded)
             value[mask != 0] = coding.decode_values(take(entry["bytes"]), coded.remaining, value.dtype)
             path = said["path"]

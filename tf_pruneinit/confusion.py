@@ -55,5 +55,7 @@ def write(path: str, matrices: Sequence[tuple[str, Any]]) -> None:
                 one.text(column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=size, color=colour)
     for one in axes[len(matrices) :]:
         one.set_visible(False)
-    figure.colorbar(image, ax=list(axes), shrink=0.8, label="fraction of the class")
+    bar = figure.colorbar(image, ax=list(axes), shrink=0.8)
+    bar.set_label("fraction of the class", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
     figure.savefig(path, dpi=200)

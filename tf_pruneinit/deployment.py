@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -49,7 +50,9 @@ def litert(saved_model: str, path: str) -> str:
     converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
     with _refused("LiteRT"), _quiet():
         content = converter.convert()
-    with _quiet():
+    with _quiet(), warnings.catch_warnings():
+        # TensorFlow says that its interpreter will go, and go on as ai_edge_litert's.
+        warnings.simplefilter("ignore")
         interpreter = tf.lite.Interpreter(model_content=content)
         runner = interpreter.get_signature_runner("serving_default")
         _compare("LiteRT", saved_model, lambda images: runner(images=images)["logits"])

@@ -80,23 +80,16 @@ def describe(path: str) -> dict[str, Any]:
 
     stored = loading.network(path)
     metadata = stored.metadata
-    if not stored.masks and stored.config is not None:
-        model = stored.model()
-        model = masking.with_given_masks(model, loading.remaining(model))
-        masks = masking.masks(model)
-    else:
-        model, masks = stored.model() if stored.config is not None else None, dict(stored.masks)
+    model, note = _model(stored)
+    masks = masking.masks(model) if model else dict(stored.masks)
     paths = connectivity.paths(model, masking.kernels(model)) if model else None
     known = None if paths is None or set(paths) != set(masks) else {name: one.weights for name, one in paths.items()}
     summary = sparsity.summarise(masks, masking.exempt(model) if model else (), known)
     alive = liveness.Liveness(model) if model else None
     uses = alive.uses() if alive else {}
     kernels = masking.kernels(model) if model else {}
-    works = {
-        name: uses[id(one.layer)] * layer.total
-        for (name, one), layer in zip(kernels.items(), summary.layers, strict=True)
-        if id(one.layer) in uses
-    }
+    places = {name: uses[id(kernel.layer)] for name, kernel in kernels.items() if id(kernel.layer) in uses}
+    works = {layer.name: places[layer.name] * layer.total for layer in summary.layers if layer.name in places}
     total = alive.work() if alive else None
     layers = []
     for layer in summary.layers:
@@ -132,6 +125,7 @@ def describe(path: str) -> dict[str, Any]:
         "method": metadata.get("method"),
         "model": metadata.get("model"),
         "dataset": metadata.get("dataset"),
+        "note": note,
         "sparsity": {
             "nominal": metadata.get("sparsity_asked"),
             "actual": summary.sparsity,
@@ -150,6 +144,19 @@ def describe(path: str) -> dict[str, Any]:
             "bound": sizes.bound if sizes else None,
         },
     }
+
+
+def _model(stored: Any) -> tuple[Any, str]:
+    """The network, masked where it has no masks by which weights are not zero; or None, and why it is not to be had."""
+    from tf_pruneinit import loading, masking
+
+    try:
+        model = stored.model()
+    except UsageError as error:
+        if not stored.masks:
+            raise
+        return None, f"paths and multiply-accumulates are not known: {error}"
+    return (model if stored.masks else masking.with_given_masks(model, loading.remaining(model))), ""
 
 
 def _text(found: dict[str, Any]) -> str:
@@ -188,7 +195,9 @@ def _text(found: dict[str, Any]) -> str:
         f"{name} {_count(sizes[name])}" + (f" ({_share(sizes[name], sizes['dense'])})" if name != "dense" else "")
         for name in ("dense", "masked", "compressed")
     )
-    return "\n".join([*text, f"bytes                 {shares}"])
+    text += [f"bytes                 {shares}"]
+    text += [f"note                  {found['note']}"] if found["note"] else []
+    return "\n".join(text)
 
 
 def _count(value: int | None) -> str:

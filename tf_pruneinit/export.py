@@ -19,6 +19,7 @@ from tf_pruneinit.stored import Stored
 
 METADATA, ARCHITECTURE = "metadata.json", "architecture.json"
 FORMAT = 1
+_CHECKED = {"format", "files", "sha256"}
 _PROBES = 8
 _MOST_METADATA, _MOST_ARCHITECTURE = 16 << 20, 64 << 20
 _NO_MASKS = "the SavedModel has no masks: it was not exported by tf_pruneinit"
@@ -122,8 +123,8 @@ def load(path: str) -> Any:
 def is_one(path: str) -> bool:
     """Returns whether a SavedModel is at a path."""
     try:
-        return tf.saved_model.contains_saved_model(path)
-    except (tf.errors.OpError, ValueError):  # gs://, http://, ...; a null byte.
+        return "\0" not in path and tf.saved_model.contains_saved_model(path)
+    except tf.errors.OpError:  # gs://, http://, ...
         return False
 
 
@@ -138,14 +139,14 @@ def _unreadable(path: str, reason: object) -> UsageError:
 
 def _verify(path: str, described: dict[str, Any]) -> None:
     """Refuses files that are not those that were written; what was exported before version 1 of the format has no checksums."""
-    if "format" not in described:
+    if not _CHECKED & set(described):
         return
     listed = described.get("files")
     if not isinstance(listed, dict) or not {"saved_model.pb", "variables/variables.index"} <= set(listed):
         raise _unreadable(path, f"its {METADATA} lists no files")
     folder = os.path.realpath(path)
     for name, digest in listed.items():
-        place = os.path.realpath(os.path.join(folder, name))
+        place = os.path.realpath(os.path.join(folder, name.replace("\0", "..")))
         if os.path.isabs(name) or "\0" in name or not place.startswith(folder + os.sep):
             raise _unreadable(path, f"its {METADATA} lists a file outside of the folder, {name!r:.100}")
         if not os.path.isfile(place):
@@ -168,9 +169,9 @@ def metadata(path: str) -> dict[str, Any]:
     if not isinstance(described, dict) or not {"dataset", "input_shape", "preprocessing"} <= set(described):
         raise UsageError(f"{foreign} lacks entries")
     version = described.get("format", FORMAT)
-    if not isinstance(version, int) or version != FORMAT:
+    if type(version) is not int or version != FORMAT:
         raise UsageError(f"{path!r} is of version {version!r:.20} of the format; this package reads {FORMAT}")
-    if "format" in described and described.get("sha256") != _digest(described):
+    if _CHECKED & set(described) and described.get("sha256") != _digest(described):
         raise UsageError(f"{foreign} is damaged: it has another checksum than when it was written")
     shape = described["input_shape"]
     if not isinstance(shape, list) or not all(isinstance(side, int) for side in shape):
