@@ -295,3 +295,46 @@ def test_picture_that_cannot_be_written_is_refused_before_anything_is_done(capfd
 @pytest.mark.parametrize("flag", ["--devices=0", "--devices=1000"])
 def test_devices_that_are_not_there_are_refused(run, capfd, flag):
     assert "devices must be" in mistake(capfd, f"--saved_model={run.file(runs.SAVED_MODEL)}", flag)
+
+
+def foreign(folder, **attributes) -> str:
+    """A SavedModel with our metadata of before there were checksums, and other things in it."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    for name, value in attributes.items():
+        setattr(module, name, value)
+    tf.saved_model.save(module, str(folder))
+    (folder / "metadata.json").write_text(json.dumps(METADATA))
+    return str(folder)
+
+
+def test_masks_that_are_none_are_refused(tmp_path, capfd):
+    import tensorflow as tf
+
+    for number, masks in enumerate([tf.Variable(1.0), {"a": tf.Variable("text")}, {"a": tf.Module()}, {}]):
+        path = foreign(tmp_path / str(number), masks=masks)
+        assert "was not exported by tf_pruneinit" in mistake(capfd, f"--saved_model={path}")
+
+
+def test_a_graph_that_fails_is_one_line(tmp_path, capfd):
+    import tensorflow as tf
+
+    class Failing(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 1), tf.uint8, name="images")])
+        def serve(self, images):
+            tf.debugging.assert_equal(tf.shape(images)[0], -1, "never")
+            return {"logits": tf.zeros((tf.shape(images)[0], 10))}
+
+    module = Failing()
+    module.masks = {"a/kernel": tf.Variable([1, 0])}
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_raw": module.serve})
+    (tmp_path / "metadata.json").write_text(json.dumps(METADATA))
+    assert "cannot be run: " in mistake(capfd, f"--saved_model={tmp_path}")
+
+
+def test_a_signature_that_gives_no_logits_is_refused(tmp_path, capfd):
+    import tensorflow as tf
+
+    path = foreign(tmp_path, masks={"a/kernel": tf.Variable([1, 0])})
+    assert "no signature serving_raw that gives logits" in mistake(capfd, f"--saved_model={path}")

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from tf_pruneinit import main, records, runs, tables
+from tf_pruneinit import evaluate, main, records, runs, tables
 
 QUICK = ("--train_steps=3", "--batch_size=64")
 
@@ -637,9 +637,11 @@ def test_what_is_exported_of_any_way_of_training_is_the_network_in_memory(tmp_pa
 
 
 def test_a_complete_run_is_exported_otherwise_without_training(tmp_path, capfd, monkeypatch):
+    from tf_pruneinit import experiment
+
     assert call(tmp_path) == 0
     run, result = run_in(tmp_path), run_in(tmp_path).result
-    monkeypatch.setattr("tf_pruneinit.training.Trainer.records", lambda self: pytest.fail("it was trained"))
+    monkeypatch.setattr(experiment._Experiment, "_trainer", lambda *_: pytest.fail("it was trained"))
     capfd.readouterr()
     assert call(tmp_path, "--export=compressed,litert") == 0
     shown = capfd.readouterr().out
@@ -666,4 +668,6 @@ def test_a_network_that_cannot_be_exported_is_a_complete_run_all_the_same(tmp_pa
 
 
 def test_an_unknown_export_is_refused_at_once(tmp_path, capfd):
-    assert "export must be one of saved_model, compressed, litert, onnx; got 'zip'" in mistake(capfd, tmp_path, "--export=zip")
+    assert "export must be one of saved_model, compressed, litert, onnx; got 'zip'" in mistake(
+        capfd, tmp_path / "W", "--export=zip"
+    )

@@ -91,7 +91,7 @@ class TestAssess:
 
     def test_a_class_without_images_has_no_accuracy(self):
         found = metrics.assess(logits, Split(SPLIT.images, np.zeros(4, "int32")), 3)
-        assert found.accuracy_of_classes == [0, None, None]
+        assert found.accuracy_of_classes == [1 / 4, None, None]
 
     def test_logits_that_are_no_numbers_have_no_loss(self):
         found = metrics.assess(lambda images: tf.fill((len(images), 3), np.nan), SPLIT, 3)

@@ -12,7 +12,7 @@ from typing import Any
 
 from tf_pruneinit import flags, sparsity
 from tf_pruneinit.config import option
-from tf_pruneinit.console import exit_code, start_tensorflow
+from tf_pruneinit.console import exit_code, printable, start_tensorflow
 from tf_pruneinit.errors import UsageError
 
 PURPOSE = "Says what was pruned of a network: sparsity, dead channels, multiply-accumulates, parameters, bytes."
@@ -60,7 +60,7 @@ def command(argv: Sequence[str]) -> None:
     if options.json:
         print(json.dumps(found[0] if len(found) == 1 else {"models": found}))
     else:
-        print("\n\n".join(map(_text, found)))
+        print(printable("\n\n".join(map(_text, found))))
 
 
 def describe(path: str) -> dict[str, Any]:

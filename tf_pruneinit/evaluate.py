@@ -9,7 +9,7 @@ from typing import Any
 
 from tf_pruneinit import confusion, flags, sparsity, tables
 from tf_pruneinit.config import option
-from tf_pruneinit.console import Console, exit_code, start_tensorflow
+from tf_pruneinit.console import Console, exit_code, printable, start_tensorflow
 from tf_pruneinit.errors import UsageError
 
 PURPOSE = "Evaluates networks: accuracy, top-5, loss, calibration, accuracy of each class, confusion matrix, sparsity."
@@ -81,7 +81,7 @@ def command(argv: Sequence[str]) -> None:
     if options.json:
         print(json.dumps(found[0] if len(found) == 1 else {"models": found}))
     else:
-        print(_table(found[0]) if len(found) == 1 else _comparison(found))
+        print(printable(_table(found[0]) if len(found) == 1 else _comparison(found)))
         if options.confusion:
             print(f"confusion      {options.confusion}")
 
@@ -109,6 +109,8 @@ def evaluate_all(options: Options, console: Console | None = None) -> list[dict[
 
 
 def _evaluate(path: str, options: Options, strategy: Any, console: Console | None) -> dict[str, Any]:
+    import tensorflow as tf
+
     from tf_pruneinit import datasets, metrics
 
     with strategy.scope():
@@ -131,10 +133,14 @@ def _evaluate(path: str, options: Options, strategy: Any, console: Console | Non
             logits = _replicated(network.logits, strategy)
             assessed = metrics.assess(logits, dataset.test, network.classes, batch_size, on_batch=shown)
             break
-        except _exhausted():
+        except tf.errors.ResourceExhaustedError:
             if options.batch_size or batch_size == 1:
                 raise MemoryError from None
             batch_size //= 2
+        except tf.errors.OpError as error:
+            raise UsageError(f"the network in {path!r} cannot be run: {' '.join(str(error).split())[:300]}") from error
+    if console:
+        console.live("")
     summary = network.summary
     return {
         "saved_model": path,
@@ -241,12 +247,6 @@ def _replicated(logits: Callable[[Any], Any], strategy: Any) -> Callable[[Any], 
         return tf.concat(strategy.experimental_local_results(parallel(given)), axis=0)
 
     return run
-
-
-def _exhausted() -> type[Exception]:
-    import tensorflow as tf
-
-    return tf.errors.ResourceExhaustedError
 
 
 def _require_fit(dataset: Any, network: _Network, path: str) -> None:

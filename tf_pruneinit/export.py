@@ -248,7 +248,8 @@ def signature(loaded: Any, name: str) -> Any:
       UsageError: if it has none of this name, or it gives no logits.
     """
     found = loaded.signatures.get(name) if hasattr(loaded, "signatures") else None
-    if found is None or "logits" not in found.structured_outputs:
+    logits = found.structured_outputs.get("logits") if found else None
+    if logits is None or logits.shape.rank != 2 or logits.shape[-1] is None:
         raise UsageError(f"the SavedModel has no signature {name} that gives logits: it was not exported by tf_pruneinit")
     return found
 
@@ -259,6 +260,10 @@ def masks(loaded: Any) -> dict[str, np.ndarray]:
     Raises:
       UsageError: if it has none.
     """
-    if not getattr(loaded, "masks", None):
+    try:
+        found = {path: mask.numpy() for path, mask in getattr(loaded, "masks", {}).items()}
+    except (AttributeError, TypeError) as error:
+        raise UsageError(_NO_MASKS) from error
+    if not found or any(mask.dtype.kind not in "fiub" for mask in found.values()):
         raise UsageError(_NO_MASKS)
-    return {path: mask.numpy() for path, mask in loaded.masks.items()}
+    return found

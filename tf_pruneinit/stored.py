@@ -32,6 +32,9 @@ class Stored:
     metadata: Mapping[str, Any]
 
     def __post_init__(self):
+        for name, value in zip(self.names, self.values, strict=True):
+            if value.dtype.hasobject:
+                raise UsageError(f"variables must be numbers; got {name!r:.80} of text")
         for path, mask in self.masks.items():
             shape = self.values[self.kernels[path]].shape
             if mask.shape != shape:
