@@ -261,7 +261,7 @@ def masks(loaded: Any) -> dict[str, np.ndarray]:
       UsageError: if it has none.
     """
     try:
-        found = {path: mask.numpy() for path, mask in getattr(loaded, "masks", {}).items()}
+        found = {path: np.asarray(mask.numpy()) for path, mask in getattr(loaded, "masks", {}).items()}
     except (AttributeError, TypeError) as error:
         raise UsageError(_NO_MASKS) from error
     if not found or any(mask.dtype.kind not in "fiub" for mask in found.values()):
