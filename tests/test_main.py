@@ -617,7 +617,7 @@ def test_model_without_a_prunable_layer_is_refused(tmp_path, capfd, monkeypatch,
     ids=lambda flags: " ".join(flags),
 )
 def test_what_is_exported_of_any_way_of_training_is_the_network_in_memory(tmp_path, capfd, flags):
-    """The export itself compares logits to five digits, and fails if they differ; evaluated it repeats what training recorded."""
+    """The export compares logits to five digits, and fails if they differ; evaluated, it repeats what training recorded."""
     assert call(tmp_path, "--model=convnet", *flags) == 0
     run = run_in(tmp_path)
     capfd.readouterr()

@@ -1,12 +1,13 @@
 """Which channels of a masked network reach an output, which of the others can be removed, and what that saves.
 
 A channel is an index of the last axis of a tensor: of an image's channels, or of a layer's neurons. It is *live* if some output
-depends on it through weights that their masks keep. A channel that is not has no effect and no gradient, whatever the weights are
-and become: leaving it out changes nothing that can be observed. What arrives at it does not matter; a neuron that nothing
+depends on it through weights that their masks keep. A channel that is not has no effect and no gradient, whatever the weights
+are and become: leaving it out changes nothing that can be observed. What arrives at it does not matter; a neuron that nothing
 reaches still sends a constant, which is trained.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -52,10 +53,11 @@ _FUNCTIONS = {
     *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "hard_silu", "sigmoid", "hard_sigmoid"),
     *("tanh", "hard_tanh", "softplus", "softsign", "exponential", "mish", "log_sigmoid"),
 }
-# On CPUs products of 16 channels are no slower than of 9, and of odd numbers slower than of even ones.
-_WIDE = 32
-_MULTIPLE = 8
-_SELECTED_BELOW = 0.9
+# On CPUs convolutions of 9 to 15 channels take longer than those of 16, of 4 to 7 longer than of 8.
+_MULTIPLE = 16
+_LEAST = 8
+# Taking columns of a matrix costs about what a quarter of the product with 300 neurons does, forward and backward.
+_SELECTED_BELOW = 0.7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,21 +78,25 @@ class Work:
 class Liveness:
     """What is live in a model, and what is kept of it: a superset, since some channels can only go together.
 
-    Channels that are added to others go where all of them can; so do those of a feature map that is flattened. Layers that are not
-    known here, shared ones that have weights, nested models, and layers of random numbers keep all their channels. Every
-    tensor keeps a channel, and wide ones multiples of eight, which are faster.
+    Channels that are added to others go where all of them can; so do those of a feature map that is flattened. Layers that are
+    not known here, shared ones that have weights, nested models, and layers of random numbers keep all their channels. Every
+    tensor keeps a channel, and what layers with kernels give 8 or a multiple of 16, if they have as many, which is faster.
 
     Args:
       model: a built functional or sequential model. Kernels without a mask keep all weights.
+      absorbed: None for training. In inference, in which there are no random numbers, by the identity of a layer, which of its
+        inputs it can do without, since they are constant: booleans (channels,).
     """
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.Model, absorbed: Mapping[int, np.ndarray] | None = None):
+        self._absorbed = absorbed
         self._graph = getattr(model, "_functional", model)
         self._nodes = list(_nodes(self._graph))
         counts: dict[int, int] = {}
         for node in self._nodes:
             counts[id(node.operation)] = counts.get(id(node.operation), 0) + 1
-        self._rules = [_rule(node, shared=counts[id(node.operation)] > 1) for node in self._nodes]
+        shared = {key for key, count in counts.items() if count > 1}
+        self._rules = [_rule(node, id(node.operation) in shared, self._absorbed) for node in self._nodes]
         self._live = self._send_back()
         self._kept = self._joined()
 
@@ -106,8 +112,13 @@ class Liveness:
         """Returns whether channels can go from what an operation of the model is given or gives."""
         return any(node.operation is operation and not rule.whole for node, rule in zip(self._nodes, self._rules, strict=True))
 
+    @property
+    def nodes(self) -> Sequence[Any]:
+        """The calls of operations that make up the model, Keras' nodes, each after those whose outputs it is given."""
+        return self._nodes
+
     def operations(self) -> Iterator[tuple[Any, Any, Any]]:
-        """Yields each operation of the graph, its first input and its output; those without weights as often as they are used."""
+        """Yields each operation of the graph, its first input and its output, as often as it is used."""
         for node in self._nodes:
             if node.input_tensors:
                 yield node.operation, node.input_tensors[0], node.outputs[0]
@@ -220,7 +231,7 @@ class Liveness:
             if not keep[groups(tensor)].any():
                 keep[groups(tensor)[0]] = True
         for node in self._nodes:
-            if isinstance(node.operation, _MIXING) and _size(node.outputs[0]) >= _WIDE:
+            if isinstance(node.operation, _MIXING):
                 _round_up(keep, groups(node.outputs[0]))
         return {id(tensor): keep[groups(tensor)] for tensor in tensors}
 
@@ -232,8 +243,10 @@ class Liveness:
 
 
 def _round_up(keep: np.ndarray, groups: np.ndarray) -> None:
-    missing = min(-keep[groups].sum() % _MULTIPLE, (~keep[groups]).sum())
-    for group in groups[~keep[groups]][:missing]:
+    """Keeps more of a tensor's channels, which change nothing, until there are 8 or a multiple of 16, or all."""
+    count = keep[groups].sum()
+    wanted = _LEAST if count <= _LEAST else -(-count // _MULTIPLE) * _MULTIPLE
+    for group in groups[~keep[groups]][: wanted - count]:
         keep[group] = True
 
 
@@ -247,7 +260,7 @@ class _Rule:
       whole: whether all channels of inputs and outputs have to be kept.
     """
 
-    back: Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+    back: Callable[[Sequence[np.ndarray]], list[Any]]
     joins: Sequence[tuple[int, np.ndarray, np.ndarray]] = ()
     whole: bool = False
 
@@ -263,7 +276,7 @@ def _size(tensor: Any) -> int:
     return tensor.shape[-1] if len(tensor.shape) > 1 and tensor.shape[-1] else 1
 
 
-def _rule(node: Any, *, shared: bool) -> _Rule:
+def _rule(node: Any, shared: bool, absorbed: Mapping[int, np.ndarray] | None) -> _Rule:
     operation = node.operation
     sizes = [_size(tensor) for tensor in node.input_tensors]
     plain = all(len(tensor.shape) > 1 and tensor.shape[-1] for tensor in [*node.input_tensors, *node.outputs])
@@ -276,6 +289,8 @@ def _rule(node: Any, *, shared: bool) -> _Rule:
     places = np.arange(size)
     if cls in _MIXING and getattr(operation, "groups", 1) == 1 and _is_known(operation.activation):
         reached = _reached(operation)
+        if absorbed is not None and id(operation) in absorbed:
+            reached &= ~absorbed[id(operation)][:, None]
         return _Rule(lambda live: [reached @ live[0]])
     if cls in _DEPTHWISE and _is_known(operation.activation):
         kept = _any(_masks(operation)["kernel"])
@@ -285,7 +300,7 @@ def _rule(node: Any, *, shared: bool) -> _Rule:
         )
     if cls is _KERAS.Concatenate and operation.axis in (-1, len(node.outputs[0].shape) - 1):
         starts = np.cumsum([0, *sizes])
-        cuts = list(zip(starts[:-1], starts[1:], strict=True))
+        cuts = list(itertools.pairwise(starts))
         return _Rule(
             lambda live: [live[0][low:high] for low, high in cuts],
             [(i, np.arange(high - low), places[low:high]) for i, (low, high) in enumerate(cuts)],
@@ -297,7 +312,7 @@ def _rule(node: Any, *, shared: bool) -> _Rule:
         return _Rule(
             lambda live: [live[0] if each == size else live[0].any(keepdims=True) for each in sizes],
             [(i, places, places) for i, each in enumerate(sizes) if each == size],
-            whole=cls in _RANDOM or not set(sizes) <= {1, size},
+            whole=(cls in _RANDOM and absorbed is None) or not set(sizes) <= {1, size},
         )
     return nothing
 
@@ -352,7 +367,7 @@ def _masks(layer: Any) -> Mapping[str, np.ndarray]:
     return found
 
 
-def _any(mask: np.ndarray) -> np.ndarray:
+def _any(mask: np.ndarray) -> Any:
     """Which pairs of the last two axes have a weight."""
     return mask.reshape(-1, *mask.shape[-2:]).any(axis=0)
 
