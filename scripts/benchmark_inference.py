@@ -2,8 +2,8 @@
 
     python scripts/benchmark_inference.py --models=mlp,resnet20 --sparsity=0.95 --method=magnitude
 
-One thread each, batches of `--batch_size`, variants take turns. The speed-up is the time of the dense network in the same program
-by the variant's: above 1 pruning helps. What every variant computes is compared with the masked network first. `mlp` is
+One thread each, batches of `--batch_size`, variants take turns. The speed-up is the time of the dense network in the same
+program by the variant's: above 1 pruning helps. What every variant computes is compared with the masked network first. `mlp` is
 1024-2048-2048-2048-1000, the case that is best for sparse matrices; its kernels are also taken as scipy's CSR matrices. Other
 names are rows of tables.MODELS, on images of 32x32. ONNX needs the extra `onnx`; LiteRT's own interpreter is that of
 ai-edge-litert, or else TensorFlow's.
