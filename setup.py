@@ -36,6 +36,7 @@ setup(
         "wrapt>=1.15",
     ],
     extras_require={
+        "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "tf2onnx>=1.16"],
         "ray": ["ray>=2.40"],
         "test": [
             "hypothesis>=6.100",
@@ -54,6 +55,7 @@ setup(
             "tf-pruneinit=tf_pruneinit.main:main",
             "tf-pruneinit-sweep=tf_pruneinit.sweep:main",
             "tf-pruneinit-evaluate=tf_pruneinit.evaluate:main",
+            "tf-pruneinit-describe=tf_pruneinit.describe:main",
             "tf-pruneinit-report=tf_pruneinit.report:main",
         ]
     },

@@ -444,6 +444,7 @@ OUT_OF_RANGE = {
         "jit_compile": ("", "yes", True, None),
         "checkpoint_every": ("", "0", "-1", "0s", "1.5", "60 s", "60m", "s", "always"),
         "snapshot_steps": ((-1,), (0.5,), ("1",), 3, (True,)),
+        "export": ((), ("zip",), ("compressed", "tflite"), "compressed", 3),
         "workdir": ("", None),
     },
 }

@@ -278,3 +278,20 @@ def test_of_the_models_here_all_is_connected_and_some_of_it_when_sparse(name):
     sparse = tf_pruneinit.summary(tf_pruneinit.prune(model, "magnitude", 0.99))
     assert 0 < sparse.connected < sparse.remaining
     assert sparse.effective_sparsity > sparse.sparsity
+
+
+def test_channels_that_nothing_reaches_and_such_that_reach_nothing_are_told_apart():
+    inputs = keras.Input((4,))
+    shared = keras.layers.Dense(4, name="shared")
+    outputs = keras.layers.Dense(2, name="head")(shared(shared(inputs)))
+    model = tf_pruneinit.with_masks(keras.Model(inputs, outputs))
+    mask, head = np.zeros((4, 4)), np.zeros((4, 2))
+    mask[0, 1] = mask[1, 2] = mask[3, 3] = 1  # 0 -> 1 -> 2 in two calls; 3 goes to itself; nothing arrives at 0.
+    head[2, 0] = 1
+    masking.set_masks(model, {"shared/kernel": mask, "head/kernel": head})
+    found = connectivity.paths(model, masking.kernels(model))
+    np.testing.assert_array_equal(found["shared/kernel"].reached, [False, True, True, True])
+    np.testing.assert_array_equal(found["shared/kernel"].reaching, [False, True, True, False])
+    np.testing.assert_array_equal(found["shared/kernel"].weights, mask * [[1, 1, 1, 0]] * [[1], [1], [1], [0]])
+    np.testing.assert_array_equal(found["head/kernel"].reached, [True, False])
+    np.testing.assert_array_equal(found["head/kernel"].reaching, [True, True])

@@ -145,3 +145,7 @@ def test_error_and_warning_begin_on_a_line_of_their_own(monkeypatch, end):
     with warnings.catch_warnings():
         console.exit_code(command, ["main"])
     assert screen.getvalue().startswith((f"{CLEAR}step 1{CLEAR}", f"{CLEAR}step 1\n"))
+
+
+def test_names_from_elsewhere_do_not_reach_the_terminal_as_commands():
+    assert console.printable("a\x1b[2Jb\r\nü\u202e") == "a?[2Jb?\nü?"

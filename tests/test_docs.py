@@ -10,7 +10,8 @@ import shlex
 import keras
 import pytest
 
-from tf_pruneinit import evaluate, flags, main, report, sweep
+import tf_pruneinit
+from tf_pruneinit import describe, evaluate, flags, main, report, sweep
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "BUILD.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -99,7 +100,7 @@ def test_flags_of_commands_are_understood(command, monkeypatch):
     else:
         # By its name alone it may be the function that is called as the module is.
         compact = importlib.import_module("tf_pruneinit.compact")
-        command = {"evaluate": evaluate, "report": report, "compact": compact}[module]
+        command = {"evaluate": evaluate, "describe": describe, "report": report, "compact": compact}[module]
         flags.parse([module, *arguments], command.PURPOSE, {"Flags": flags.define(command.Options)})
 
 
@@ -149,6 +150,19 @@ def test_python_in_the_guide_runs_and_its_first_block_prunes_and_trains_in_ten_l
         exec(block, scope)
     assert set(scope["masks"]) == set(scope["scores"])
     assert list((tmp_path / "logs").iterdir())
+
+
+def test_python_of_deployment_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["main", "--sparsity=0.5", "--train_steps=1", "--workdir=runs"]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    run.rename(tmp_path / "runs" / "RUN")
+    scope: dict = {}
+    for block in blocks(ROOT / "docs/deployment.md", "python"):
+        exec(block, scope)
+    assert scope["sizes"].compressed == (tmp_path / "model.tfpruned").stat().st_size
+    assert set(scope["masks"]) == set(tf_pruneinit.masks(scope["again"]))
+    assert scope["logits"].shape == (5, 10)
 
 
 def test_commands_of_sweeps_run_as_they_stand_on_the_page(tmp_path, monkeypatch, capsys):

@@ -141,7 +141,7 @@ def test_another_dataset_that_fits_is_evaluated_and_its_note_shown(run, capfd, m
 def test_dataset_that_does_not_fit_is_refused(run, capfd, monkeypatch, shape, classes, received):
     add_dataset(monkeypatch, shape, classes)
     error = mistake(capfd, f"--saved_model={run.file(runs.SAVED_MODEL)}", "--dataset=blank")
-    assert f"the SavedModel takes images of 8x8x1 in 10 classes; got blank, {received}" in error
+    assert f"takes images of 8x8x1 in 10 classes; got blank, {received}" in error
 
 
 @pytest.mark.parametrize(
@@ -216,3 +216,125 @@ def test_saved_model_of_another_program_is_refused(tmp_path, capfd, metadata):
 def test_function_raises_what_the_command_prints(tmp_path):
     with pytest.raises(UsageError, match="saved_model must be the folder of a SavedModel"):
         evaluate.evaluate(evaluate.Options(saved_model=str(tmp_path)))
+
+
+def test_probabilities_classes_and_confusion_belong_together(run, capfd):
+    found = found_by(capfd, f"--saved_model={run.file(runs.SAVED_MODEL)}")
+    confusion = np.array(found["confusion"])
+    assert confusion.sum() == found["examples"]
+    assert np.trace(confusion) / confusion.sum() == found["accuracy"]
+    np.testing.assert_allclose(found["accuracy_of_classes"], np.diag(confusion) / confusion.sum(axis=1))
+    assert found["accuracy"] <= found["top5"] <= 1
+    assert 0 <= found["calibration_error"] <= 1
+
+
+def test_replicas_find_what_one_does(run, capfd):
+    flags = [f"--saved_model={run.file(runs.SAVED_MODEL)}", "--batch_size=101"]
+    one, two = found_by(capfd, *flags), found_by(capfd, *flags, "--devices=2")
+    assert two["replicas"] == 2
+    assert two["confusion"] == one["confusion"]
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def forms(run, tmp_path_factory) -> list[str]:
+    """The same network as a SavedModel, a compressed file and a .keras file."""
+    from tf_pruneinit import deployment, loading
+
+    folder = tmp_path_factory.mktemp("forms")
+    deployment.write("compressed", run.file(runs.SAVED_MODEL), str(folder / "model.tfpruned"))
+    loading.load(run.file(runs.SAVED_MODEL)).save(folder / "model.keras")
+    return [run.file(runs.SAVED_MODEL), str(folder / "model.tfpruned"), str(folder / "model.keras")]
+
+
+def test_other_forms_of_a_network_are_as_good(forms, capfd):
+    found = [found_by(capfd, f"--saved_model={path}", "--dataset=digits") for path in forms]
+    assert [one["preprocessing"] for one in found] == ["the network's", "the network's", "the dataset's"]
+    for one in found[1:]:
+        assert one["confusion"] == found[0]["confusion"]
+        assert one["sparsity"] == found[0]["sparsity"]
+        assert one["loss"] == pytest.approx(found[0]["loss"], rel=1e-5)
+
+
+def test_several_networks_become_a_table_a_list_and_a_picture(forms, capfd, tmp_path):
+    picture = tmp_path / "confusion.png"
+    assert (
+        call(f"--saved_model={forms[0]},{forms[1]}", f"--saved_model={forms[2]}", "--dataset=digits", f"--confusion={picture}")
+        == 0
+    )
+    shown = capfd.readouterr().out.splitlines()
+    assert shown[0].split()[:4] == ["network", "dataset", "sparsity", "accuracy"]
+    assert len({tuple(line.split()[1:]) for line in shown[2:5]}) == 1
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert len(found_by(capfd, f"--saved_model={','.join(forms[:2])}")["models"]) == 2
+
+
+def test_keras_file_does_not_say_what_it_was_trained_on(forms, capfd):
+    assert "dataset must be given" in mistake(capfd, f"--saved_model={forms[2]}")
+
+
+def test_a_network_that_ends_in_a_softmax_has_the_same_loss(forms, capfd, tmp_path):
+    import keras
+
+    from tf_pruneinit import loading
+
+    model = loading.load(forms[2])
+    keras.Model(model.inputs, keras.layers.Softmax()(model.outputs[0])).save(tmp_path / "softmax.keras")
+    plain, softmax = (
+        found_by(capfd, f"--saved_model={path}", "--dataset=digits") for path in (forms[2], tmp_path / "softmax.keras")
+    )
+    assert softmax["loss"] == pytest.approx(plain["loss"], rel=1e-5)
+    assert softmax["confusion"] == plain["confusion"]
+
+
+@pytest.mark.parametrize("name", ["confusion.txt", "confusion", "nowhere/confusion.png"])
+def test_picture_that_cannot_be_written_is_refused_before_anything_is_done(capfd, name, tmp_path):
+    assert "confusion must be a file" in mistake(capfd, "--saved_model=nowhere", f"--confusion={tmp_path / name}")
+
+
+@pytest.mark.parametrize("flag", ["--devices=0", "--devices=1000"])
+def test_devices_that_are_not_there_are_refused(run, capfd, flag):
+    assert "devices must be" in mistake(capfd, f"--saved_model={run.file(runs.SAVED_MODEL)}", flag)
+
+
+def foreign(folder, **attributes) -> str:
+    """A SavedModel with our metadata of before there were checksums, and other things in it."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    for name, value in attributes.items():
+        setattr(module, name, value)
+    tf.saved_model.save(module, str(folder))
+    (folder / "metadata.json").write_text(json.dumps(METADATA))
+    return str(folder)
+
+
+def test_masks_that_are_none_are_refused(tmp_path, capfd):
+    import tensorflow as tf
+
+    for number, masks in enumerate([tf.Variable(1.0), {"a": tf.Variable("text")}, {"a": tf.Module()}, {}]):
+        path = foreign(tmp_path / str(number), masks=masks)
+        assert "was not exported by tf_pruneinit" in mistake(capfd, f"--saved_model={path}")
+
+
+def test_a_graph_that_fails_is_one_line(tmp_path, capfd):
+    import tensorflow as tf
+
+    class Failing(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 1), tf.uint8, name="images")])
+        def serve(self, images):
+            tf.debugging.assert_equal(tf.shape(images)[0], -1, "never")
+            return {"logits": tf.zeros((tf.shape(images)[0], 10))}
+
+    module = Failing()
+    module.masks = {"a/kernel": tf.Variable([1, 0])}
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_raw": module.serve})
+    (tmp_path / "metadata.json").write_text(json.dumps(METADATA))
+    assert "cannot be run: " in mistake(capfd, f"--saved_model={tmp_path}")
+
+
+def test_a_signature_that_gives_no_logits_is_refused(tmp_path, capfd):
+    import tensorflow as tf
+
+    path = foreign(tmp_path, masks={"a/kernel": tf.Variable([1, 0])})
+    assert "no signature serving_raw that gives logits" in mistake(capfd, f"--saved_model={path}")

@@ -82,6 +82,27 @@ np.savez("kernels.npz", **{path: kernel.numpy() for path, kernel in loaded.kerne
         masks = sum(kernel.mask.shape.num_elements() for kernel in masking.kernels(model).values())
         assert stored == {"float32": sum(variable.shape.num_elements() for variable in model.variables) - masks, "uint8": masks}
 
+    def test_a_keras_model_is_made_of_it_again_without_running_its_graph(self, folder, model, monkeypatch):
+        monkeypatch.setattr(tf.saved_model, "load", lambda path: pytest.fail("it was loaded"))
+        again = export.read(str(folder)).model()
+        np.testing.assert_array_equal(again(PREPROCESSING(BYTES)), model(PREPROCESSING(BYTES), training=False))
+
+    def test_removed_weights_are_positive_zeros(self, folder):
+        network = export.read(str(folder))
+        for path, mask in network.masks.items():
+            assert not np.signbit(network.values[network.kernels[path]][mask == 0]).any()
+
+    @pytest.mark.parametrize("name", ["convnet", "resnet20", "vgg11", "keras:MobileNetV3Small"])
+    def test_logits_are_those_of_the_model_in_memory_to_five_digits(self, name, tmp_path):
+        shape = (32, 32, 3)
+        model = tf_pruneinit.prune(models.build(name, shape, 4, 0), "random", 0.5)
+        export.save(model, str(tmp_path / "model"), Preprocessing(255, (0.5,) * 3, (0.25,) * 3), METADATA)
+        images = np.random.default_rng(1).integers(0, 256, (5, *shape)).astype(np.uint8)
+        loaded = export.load(str(tmp_path / "model"))
+        expected = model(Preprocessing(255, (0.5,) * 3, (0.25,) * 3)(images), training=False).numpy()
+        got = loaded.signatures["serving_raw"](tf.constant(images))["logits"]
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
+
     def test_the_model_stays_as_it_is(self, model, tmp_path):
         before = [variable.numpy() for variable in model.variables]
         export.save(model, str(tmp_path / "again"), PREPROCESSING, METADATA)
@@ -215,6 +236,88 @@ class TestLoad:
         damage(copy / "metadata.json")
         with pytest.raises(UsageError, match=f"was not exported by tf_pruneinit: its metadata.json {message}"):
             export.metadata(str(copy))
+
+    @pytest.mark.parametrize("place", range(6))
+    def test_bytes_that_flipped_are_found_before_tensorflow_meets_them(self, copy, place, model, monkeypatch):
+        monkeypatch.setattr(tf.saved_model, "load", lambda path: pytest.fail("it was loaded"))
+        names = json.loads((copy / "metadata.json").read_text())["files"]
+        assert len(names) >= 4
+        for name in names:
+            content = bytearray((copy / name).read_bytes())
+            at = place * (len(content) - 1) // 5
+            content[at] ^= 0x55
+            (copy / name).write_bytes(content)
+            for read in (export.load, export.read):
+                with pytest.raises(UsageError, match=f"{name.split('/')[-1]} is damaged: it has another checksum"):
+                    read(str(copy))
+            content[at] ^= 0x55
+            (copy / name).write_bytes(content)
+
+    def test_metadata_that_flipped_are_refused_or_as_they_were(self, copy):
+        content = (copy / "metadata.json").read_bytes()
+        described = export.metadata(str(copy))
+        for place in range(0, len(content), 7):
+            (copy / "metadata.json").write_bytes(content[:place] + bytes([content[place] ^ 0x15]) + content[place + 1 :])
+            try:
+                assert export.metadata(str(copy)) == described
+            except UsageError as error:
+                assert "\n" not in str(error)
+
+    def change(self, copy, **changes):
+        """Rewrites metadata as somebody would who means harm: with a checksum that is right."""
+        described = {**json.loads((copy / "metadata.json").read_text()), **changes}
+        described["sha256"] = export._digest(described)
+        (copy / "metadata.json").write_text(json.dumps(described))
+
+    @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "variables/../../outside", "link", "", ".", "\0"])
+    def test_a_file_list_that_leaves_the_folder_is_refused(self, copy, name):
+        (copy.parent / "outside").write_text("x")
+        (copy / "link").symlink_to(copy.parent / "outside")
+        names = json.loads((copy / "metadata.json").read_text())["files"]
+        self.change(copy, files={name: "0" * 64, **names})
+        with pytest.raises(UsageError, match="lists a file outside of the folder"):
+            export.load(str(copy))
+
+    @pytest.mark.parametrize("listed", [None, [], {}, {"saved_model.pb": 3}, 7])
+    def test_a_file_list_that_is_none_is_refused(self, copy, listed):
+        self.change(copy, files=listed)
+        with pytest.raises(UsageError, match="lists no files"):
+            export.load(str(copy))
+
+    @pytest.mark.parametrize("version", [2, 0, -1, "1", None, True, 1e300, [1]])
+    def test_another_version_is_refused(self, copy, version):
+        self.change(copy, format=version)
+        with pytest.raises(UsageError, match="of the format; this package reads 1"):
+            export.load(str(copy))
+
+    def test_what_was_exported_before_there_were_checksums_is_loaded(self, copy, model):
+        described = json.loads((copy / "metadata.json").read_text())
+        for name in ("format", "files", "sha256"):
+            del described[name]
+        (copy / "metadata.json").write_text(json.dumps(described))
+        (copy / "architecture.json").unlink()
+        assert list(export.masks(export.load(str(copy)))) == list(masking.kernels(model))
+        assert export.read(str(copy)).config is None
+
+    @pytest.mark.parametrize("content", ["", "[]", "3", '{"architecture": 3}', '{"architecture": {"class_name": "Lambda"}}'])
+    def test_an_architecture_that_lies_is_refused_when_a_model_is_made(self, copy, content):
+        (copy / "architecture.json").write_text(content)
+        names = json.loads((copy / "metadata.json").read_text())["files"]
+        self.change(copy, files={**names, "architecture.json": export.files.sha256(str(copy / "architecture.json"))})
+        with pytest.raises(UsageError):
+            export.read(str(copy)).model()
+
+    def test_a_variable_that_is_missing_is_refused(self, copy, tmp_path):
+        module = tf.Module()
+        module.network, module.kernels, module.masks = [tf.Variable(1.0)], {"a": tf.Variable(2.0)}, {"a": tf.Variable(1.0)}
+        shutil.rmtree(copy / "variables")
+        tf.train.Checkpoint(module).write(str(copy / "variables" / "variables"))
+        described = json.loads((copy / "metadata.json").read_text())
+        for name in ("format", "files", "sha256"):
+            del described[name]
+        (copy / "metadata.json").write_text(json.dumps(described))
+        with pytest.raises(UsageError, match="cannot be read"):
+            export.read(str(copy))
 
     def test_a_saved_model_of_something_else_has_no_masks(self, tmp_path):
         tf.saved_model.save(tf.Module(), str(tmp_path / "other"))

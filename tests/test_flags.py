@@ -50,6 +50,7 @@ GIVEN = {
     "compact": ("true", "true"),
     "checkpoint_every": ("500", "500"),
     "snapshot_steps": ("100,0", (0, 100)),
+    "export": ("litert,compressed", ("compressed", "litert")),
     "workdir": ("elsewhere", "elsewhere"),
     "data_dir": ("data", "data"),
     "overwrite": ("true", True),

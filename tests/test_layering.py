@@ -13,12 +13,15 @@ ROOT = pathlib.Path(__file__).parent.parent / PACKAGE
 # A module imports only from layers above it in this list. A package (datasets, models, scorers) stands in one place, and its
 # files may import each other. `__init__` names the public functions and imports them when they are first used.
 LAYERS = [
-    ("__init__", "errors", "files", "preemption", "seeds", "memory", "optimizers", "normalisation", "scalars"),
+    ("errors",),
+    ("__init__", "files", "coding", "preemption", "seeds", "memory", "optimizers", "normalisation", "scalars", "confusion"),
     ("tables", "ranking", "sparsity", "console", "layers", "exact", "workers", "records", "checkpoints", "ablations", "claims"),
     ("compact_layers", "config", "connectivity", "datasets", "devices", "liveness"),
     ("recipes", "runs", "shared", "masking", "metrics", "examples", "neurons", "constants"),
-    ("callbacks", "models", "scorers", "export", "engine", "compaction"),
-    ("flags", "grids", "plans", "scoring", "training", "shipping"),
+    ("architecture",),
+    ("stored",),
+    ("callbacks", "models", "scorers", "export", "compressed", "engine", "compaction"),
+    ("deployment", "loading", "flags", "grids", "plans", "scoring", "training", "shipping"),
     ("pruning", "results", "progress"),
     ("experiment", "manifests"),
     ("attempts", "samples", "archives"),
@@ -27,12 +30,13 @@ LAYERS = [
     ("board", "styles", "findings", "references"),
     ("figures", "tabulation"),
     ("page",),
-    ("main", "evaluate", "sweep", "report", "compact"),
+    ("main", "evaluate", "describe", "sweep", "report", "compact"),
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 
 # All that `--help`, a mistaken flag and a complete run need.
 LIGHT = ["tables", "ranking", "ablations", "sparsity", "config", "recipes", "runs", "console", "flags", "main", "evaluate"]
+LIGHT += ["coding", "confusion", "describe"]
 LIGHT += ["claims", "shared", "grids", "plans", "manifests", "attempts", "launchers.local", "launchers.slurm", "board", "sweep"]
 LIGHT += [
     "samples",
@@ -131,6 +135,8 @@ def test_light_module_imports_no_tensorflow(module):
         ("evaluate", "--dataset=nonsense", 2),
         ("compact", "--help", 0),
         ("compact", "--saved_model=somewhere", 2),
+        ("describe", "--help", 0),
+        ("describe", "--saved_model=", 2),
     ],
 )
 def test_help_and_mistaken_flags_are_answered_without_tensorflow(module, flag, expected):

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from tf_pruneinit import main, records, runs, tables
+from tf_pruneinit import evaluate, main, records, runs, tables
 
 QUICK = ("--train_steps=3", "--batch_size=64")
 
@@ -609,3 +609,65 @@ def test_model_without_a_prunable_layer_is_refused(tmp_path, capfd, monkeypatch,
     monkeypatch.setitem(tables.MODELS, "pixels", tables.Model(build, "ten pixels as logits"))
     error = mistake(capfd, tmp_path / "runs", "--model=pixels", f"--method={method}")
     assert "no prunable layer" in error
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--devices=2"], ["--jit_compile=true"], ["--precision=mixed_bfloat16", "--devices=2"], ["--precision=mixed_float16"]],
+    ids=lambda flags: " ".join(flags),
+)
+def test_what_is_exported_of_any_way_of_training_is_the_network_in_memory(tmp_path, capfd, flags):
+    """The export compares logits to five digits, and fails if they differ; evaluated, it repeats what training recorded."""
+    assert call(tmp_path, "--model=convnet", *flags) == 0
+    run = run_in(tmp_path)
+    capfd.readouterr()
+    assert evaluate.main(["evaluate", f"--saved_model={run.file(runs.SAVED_MODEL)}", "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    half = any("precision" in flag for flag in flags)
+    assert found["accuracy"] == pytest.approx(run.result["test_accuracy"], abs=0.02 if half else 0)
+    assert found["loss"] == pytest.approx(run.result["test_loss"], rel=2e-2 if half else 1e-5)
+    with open(run.file("saved_model/metadata.json")) as file:
+        said = json.load(file)
+    assert said["weights_sha256"] == run.result["weights_sha256"]
+    assert said["versions"] == run.result["versions"]
+    assert (said["replicas"], said["xla"], said["precision"]) == tuple(
+        run.result[key] for key in ("replicas", "xla", "precision")
+    )
+    assert run.path.endswith(said["address"])
+
+
+def test_a_complete_run_is_exported_otherwise_without_training(tmp_path, capfd, monkeypatch):
+    from tf_pruneinit import experiment
+
+    assert call(tmp_path) == 0
+    run, result = run_in(tmp_path), run_in(tmp_path).result
+    monkeypatch.setattr(experiment._Experiment, "_trainer", lambda *_: pytest.fail("it was trained"))
+    capfd.readouterr()
+    assert call(tmp_path, "--export=compressed,litert") == 0
+    shown = capfd.readouterr().out
+    assert "compressed: " in shown and "of the dense network's" in shown
+    assert os.path.exists(run.file("model.tfpruned")) and os.path.exists(run.file("model.tflite"))
+    assert run.result == result
+    assert call(tmp_path, "--export=compressed,litert") == 0
+    assert "This run is complete" in capfd.readouterr().out
+
+
+def test_a_network_that_cannot_be_exported_is_a_complete_run_all_the_same(tmp_path, capfd, monkeypatch):
+    from tf_pruneinit import deployment
+    from tf_pruneinit.errors import UsageError
+
+    def refuse(*_):
+        raise UsageError("an operation is unknown")
+
+    monkeypatch.setitem(deployment.WRITERS, "litert", refuse)
+    capfd.readouterr()
+    assert call(tmp_path, "--export=litert") == 1
+    error = capfd.readouterr().err
+    assert "is complete, but cannot be exported: an operation is unknown" in error and error.count("\n") == 1
+    assert run_in(tmp_path).result is not None
+
+
+def test_an_unknown_export_is_refused_at_once(tmp_path, capfd):
+    assert "export must be one of saved_model, compressed, litert, onnx; got 'zip'" in mistake(
+        capfd, tmp_path / "W", "--export=zip"
+    )

@@ -11,7 +11,7 @@ import pytest
 import tf_pruneinit
 from tf_pruneinit import export, flags, masking, models, shipping
 from tf_pruneinit.datasets import Preprocessing
-from tf_pruneinit.errors import RunError, UsageError
+from tf_pruneinit.errors import RunError
 from tf_pruneinit.liveness import Liveness
 
 SHAPE = (8, 8, 1)
@@ -127,7 +127,7 @@ class TestCommand:
         logits = [export.load(str(each)).signatures["serving_raw"](images=images)["logits"].numpy() for each in (path, out)]
         np.testing.assert_allclose(*logits, rtol=0, atol=1e-5 * np.abs(logits[0]).max())
         metadata = export.metadata(str(out))
-        assert metadata["compact"]["from"] == str(path)
+        assert metadata["compacted"]["from"] == str(path)
         assert metadata["trained_as"]["model"] == "convnet"
         total = sum(mask.size for mask in export.masks(export.load(str(out))).values())
         assert total < 0.3 * sum(mask.size for mask in masking.masks(model).values())
@@ -156,11 +156,13 @@ class TestCommand:
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
 
-    def test_a_compact_one_is_not_made_smaller_again(self, run, capsys):
+    def test_a_smaller_one_has_nothing_to_lose(self, run):
         path, _ = run
-        shipping.save(str(path), str(path.parent / "small"))
-        with pytest.raises(UsageError, match="is it compact already"):
-            shipping.save(str(path.parent / "small"), str(path.parent / "smaller"))
+        small, again = (str(path.parent / name) for name in ("small", "again"))
+        shipping.save(str(path), small)
+        before, after = shipping.save(small, again)["parameters"]
+        assert before == after
+        assert export.metadata(again)["trained_as"] == export.metadata(small)["trained_as"]
 
     def test_module_and_function_of_one_name_are_both_there(self):
         importlib.import_module("tf_pruneinit.compact")

@@ -11,12 +11,27 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 __version__ = "0.1.0"
-__all__ = ["balanced_sample", "callbacks", "compact", "masks", "prune", "register", "score", "set_masks"]
-__all__ += ["ship", "summary", "with_masks"]
+__all__ = [
+    "balanced_sample",
+    "callbacks",
+    "compact",
+    "compress",
+    "load",
+    "masks",
+    "prune",
+    "register",
+    "score",
+    "set_masks",
+    "ship",
+    "summary",
+    "with_masks",
+]
 
 _HOMES = {
     "balanced_sample": "datasets",
     "compact": "compaction",
+    "compress": "compressed",
+    "load": "loading",
     "masks": "masking",
     "prune": "pruning",
     "register": "layers",
@@ -30,8 +45,10 @@ _HOMES = {
 if TYPE_CHECKING:
     from tf_pruneinit import callbacks
     from tf_pruneinit.compaction import compact
+    from tf_pruneinit.compressed import compress
     from tf_pruneinit.datasets import balanced_sample
     from tf_pruneinit.layers import register
+    from tf_pruneinit.loading import load
     from tf_pruneinit.masking import masks, set_masks, summary, with_masks
     from tf_pruneinit.pruning import prune
     from tf_pruneinit.scoring import score

@@ -24,6 +24,7 @@ BATCH_NORM_SCALES = ("default", "uniform", "ones")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 JIT_COMPILE = ("auto", "true", "false")
 COMPACT = ("auto", "true", "false")
+EXPORTS = ("saved_model", "compressed", "litert", "onnx")
 MAX_SEED = 2**31 - 1
 # 20 % a round leaves two weights of ten thousand million.
 MOST_ROUNDS = 100
@@ -457,6 +458,10 @@ class Execution:
     )
     checkpoint_every: str = option("60s", "how often training is saved: 500 (steps), 60s (seconds) or never")
     snapshot_steps: tuple[int, ...] = option((), "steps, comma-separated, whose weights are kept (0: before the first)")
+    export: tuple[str, ...] = option(
+        ("saved_model",),
+        "what is made of the network at the end, comma-separated: saved_model (always), compressed (one file), litert, onnx",
+    )
     workdir: str = option("runs", "directory that holds a directory for each experiment")
     data_dir: str | None = option(None, "TFDS data directory (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)")
     overwrite: bool = option(False, "make the run again, although it is complete")
@@ -468,6 +473,11 @@ class Execution:
         tables.require_known(self.compact, COMPACT, "compact")
         _require(bool(self.workdir), "workdir must not be empty", self.workdir)
         Interval.parse("checkpoint_every", self.checkpoint_every)
+        names = isinstance(self.export, (tuple, list)) and bool(self.export)
+        _require(names, f"export must be some of {', '.join(EXPORTS)}", self.export)
+        for kind in self.export:
+            tables.require_known(kind, EXPORTS, "export")
+        object.__setattr__(self, "export", tuple(kind for kind in EXPORTS if kind in self.export))
         steps = self.snapshot_steps
         whole = isinstance(steps, (tuple, list)) and all(
             _is_number(step) and 0 <= step < 2**53 and step == int(step) for step in steps

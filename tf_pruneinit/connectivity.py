@@ -3,6 +3,7 @@
 Vysogorets, Kempe, "Connectivity Matters: Neural Network Pruning Through the Lens of Effective Sparsity", JMLR 2023.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -76,22 +77,69 @@ def connected(model: keras.Model, kernels: Mapping[str, Any]) -> dict[str, np.nd
       kernel path -> boolean array of the kernel's shape; None if the model is of another kind, an input has no fixed shape,
       or a layer with masks is of a class that is not known here (one that a user has registered).
     """
+    found = paths(model, kernels)
+    return None if found is None else {path: one.weights for path, one in found.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Paths:
+    """What of a kernel, and of the layer that it is of, lies on paths.
+
+    Attributes:
+      weights: on a path from input to output, booleans of the kernel's shape.
+      reached: channels of the layer's output, its neurons, that something of the input arrives at, booleans (channels,).
+      reaching: channels that reach an output.
+    """
+
+    weights: np.ndarray
+    reached: np.ndarray
+    reaching: np.ndarray
+
+
+def paths(model: keras.Model, kernels: Mapping[str, Any]) -> dict[str, Paths] | None:
+    """Returns what of each kernel lies on paths, by its path; arguments, and when it is None, as `connected`."""
     graph = getattr(model, "_functional", model)
     if getattr(graph, "outputs", None) is None or any(None in tensor.shape[1:] for tensor in graph.inputs):
         return None
     kept = {path: tf.constant(kernel.mask.numpy(), tf.float32) for path, kernel in kernels.items()}
-    values = {id(kernel.variable): kept[path] for path, kernel in kernels.items()}
+    values = _Values({id(kernel.variable): kept[path] for path, kernel in kernels.items()})
     try:
         with tf.GradientTape() as tape:
             tape.watch(list(kept.values()))
+            values.tape = tape
             ones = [tf.ones((1, *tensor.shape[1:])) for tensor in graph.inputs]
             outputs = graph._run_through_graph(ones, operation_fn=lambda operation: _flow(operation, values))
             reached = tf.add_n([tf.reduce_sum(output) for output in keras.tree.flatten(outputs)])
     except _UnknownError:
         return None
-    derivatives = tape.gradient(reached, list(kept.values()), unconnected_gradients="zero")
-    on_path = [(derivative * mask).numpy() > 0 for derivative, mask in zip(derivatives, kept.values(), strict=True)]
-    return dict(zip(kept, on_path, strict=True))
+    layers = {path: id(kernel.layer) for path, kernel in kernels.items()}
+    sources = [*kept.values(), *(added for calls in values.added.values() for added in calls)]
+    derivatives = iter(tape.gradient(reached, sources, unconnected_gradients="zero"))
+    on_path = {path: (next(derivatives) * mask).numpy() > 0 for path, mask in kept.items()}
+    reaching = {layer: np.any([next(derivatives).numpy() > 0 for _ in calls], axis=0) for layer, calls in values.added.items()}
+    arrived = {layer: np.any(calls, axis=0) for layer, calls in values.arrived.items()}
+    return {path: Paths(on_path[path], arrived[layer], reaching[layer]) for path, layer in layers.items() if layer in arrived}
+
+
+class _Values(dict):
+    """Identity of a variable -> its mask; and of each layer with kernels, call by call, what arrives at its channels, and zeros
+    that are added to these: their derivative says which reach an output.
+    """
+
+    tape: Any = None
+
+    def __init__(self, values: Mapping[int, tf.Tensor]):
+        super().__init__(values)
+        self.added: dict[int, list[tf.Tensor]] = {}
+        self.arrived: dict[int, list[np.ndarray]] = {}
+
+    def watched(self, layer: Any, outputs: tf.Tensor) -> tf.Tensor:
+        zeros = tf.zeros(outputs.shape[-1:])
+        self.tape.watch(zeros)
+        self.added.setdefault(id(layer), []).append(zeros)
+        arrived = tf.reduce_any(outputs > 0, list(range(len(outputs.shape) - 1)))
+        self.arrived.setdefault(id(layer), []).append(arrived.numpy())
+        return outputs + zeros
 
 
 @tf.custom_gradient
@@ -100,7 +148,7 @@ def _cut(x: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     return tf.sign(x), tf.sign
 
 
-def _flow(operation: Any, values: Mapping[int, tf.Tensor]) -> Callable:
+def _flow(operation: Any, values: _Values) -> Callable:
     """What stands for an operation of the network: it passes on ones and zeros, all of them >= 0."""
 
     def run(*args, **kwargs):
@@ -109,7 +157,7 @@ def _flow(operation: Any, values: Mapping[int, tf.Tensor]) -> Callable:
     return run
 
 
-def _rule(operation: Any, values: Mapping[int, tf.Tensor]) -> Callable:
+def _rule(operation: Any, values: _Values) -> Callable:
     cls = _STOCK.get(type(operation), type(operation))
     name = cls.__name__ if not cls.__module__.startswith("tf_pruneinit") else ""
     if cls in _LINEAR:
@@ -147,7 +195,7 @@ def _total(args: Any) -> tf.Tensor:
     return total
 
 
-def _linear(layer: Any, x: tf.Tensor, values: Mapping[int, tf.Tensor]) -> tf.Tensor:
+def _linear(layer: Any, x: tf.Tensor, values: _Values) -> tf.Tensor:
     """The layer with its mask, or ones, for its kernel, and without bias and activation."""
     # The layer itself is left alone: this object shares all of it but the activation.
     linear = object.__new__(type(layer))
@@ -158,10 +206,11 @@ def _linear(layer: Any, x: tf.Tensor, values: Mapping[int, tf.Tensor]) -> tf.Ten
         value = values.get(id(variable), (tf.ones if is_kernel else tf.zeros)(variable.shape))
         mapping.append((variable, value))
     with keras.StatelessScope(state_mapping=mapping):
-        return linear.call(x)
+        outputs = linear.call(x)
+    return values.watched(layer, outputs)
 
 
-def _attention(layer: Any, values: Mapping[int, tf.Tensor], query, value, key=None, **_) -> tf.Tensor:
+def _attention(layer: Any, values: _Values, query, value, key=None, **_) -> tf.Tensor:
     """Each place attends to every one, so that what it gets depends on all keys and values, and on its own query."""
     if len(query.shape) != 3 or len(value.shape) != 3:
         raise _UnknownError

@@ -60,6 +60,11 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60:02} min"
 
 
+def printable(text: str) -> str:
+    """Returns text without what a terminal would obey: names in files from elsewhere may hold anything."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+
+
 def exit_code(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None) -> int:
     """Runs a command; returns its exit code. Errors are one line on standard error.
 
@@ -106,7 +111,7 @@ def _show_warning(message, category, filename, lineno, file=None, line=None) -> 
 
 def _say(kind: str, message: object) -> None:
     over_live_line = "\r\x1b[K" if sys.stderr.isatty() else ""
-    print(f"{over_live_line}{kind}: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"{over_live_line}{kind}: {printable(' '.join(str(message).split()))}", file=sys.stderr)
 
 
 def start_tensorflow() -> None:

@@ -17,6 +17,7 @@ from tf_pruneinit import (
     ablations,
     compaction,
     datasets,
+    deployment,
     devices,
     export,
     files,
@@ -103,6 +104,7 @@ class _Experiment:
         self._console = console
         self._built: keras.Model | None = None
         self._shared = Shared(os.path.join(execution.workdir, shared.FOLDER) if share else None)
+        deployment.require(execution.export)
         self.workers = Workers(devices.strategy(execution.devices))
         self._way = _what_changes_bits(execution, self.workers)
         self._dataset = _dataset(
@@ -129,6 +131,8 @@ class _Experiment:
         missing = [step for step in sorted(snapshots) if step <= reached and not os.path.exists(run.snapshot(step))]
         if missing:
             self._replay(run, config, missing, results.way_of(run.result) if run.result else checkpoint.way)  # type: ignore[union-attr]
+        if run.result is not None:
+            self._export(run)
         if run.result is not None or until <= reached < self.steps:
             return
         if checkpoint:
@@ -149,13 +153,25 @@ class _Experiment:
             return
 
         identity = results.identity(config, *((None, None) if config.prune is None else (self._pruned_at, self._rewound_to)))
+        circumstances = results.circumstances(config, self._way | {"compact": compact})
         metadata = {"tf_pruneinit": tf_pruneinit.__version__, **identity, "config": config.to_json()}
+        metadata |= {"address": config.address, "weights_sha256": results.digest(model), **circumstances}
         export.save(model, run.file(runs.SAVED_MODEL), self._dataset.preprocessing, metadata)
         clock.lap("export")
         outcome = results.outcome(self._dataset, model, record)
-        run.finish(
-            {**identity, **outcome, **results.circumstances(config, self._way | {"compact": compact}), "seconds": clock.laps}
-        )
+        run.finish({**identity, **outcome, **circumstances, "seconds": clock.laps})
+        self._export(run)
+
+    def _export(self, run: runs.Run) -> None:
+        """Makes of the SavedModel of a complete run what else is asked for and not there."""
+        for kind in run.lacks(self._execution.export):
+            self._console.live(f"exporting: {kind}")
+            try:
+                said = deployment.write(kind, run.file(runs.SAVED_MODEL), run.file(runs.EXPORTS[kind]))
+            except UsageError as error:
+                # The run itself is well, and stays.
+                raise RunError(f"{run.path} is complete, but cannot be exported: {error}") from error
+            self._console.line(said)
 
     def follow(self) -> None:
         """What workers other than the chief do: they train along, from what the chief tells them, and keep nothing."""

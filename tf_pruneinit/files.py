@@ -1,14 +1,19 @@
 """Files that are whole or not there: written beside their place, then renamed."""
 
 import contextlib
+import hashlib
 import io
+import json
 import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
+
+from tf_pruneinit.errors import UsageError
 
 
 @contextlib.contextmanager
@@ -104,3 +109,38 @@ def _arrays(content: io.BytesIO) -> dict[str, np.ndarray]:
         if len(arrays.files) != int.from_bytes(content.getvalue()[-12:-10], "little"):
             raise ValueError("its directory is not whole")
         return {name: arrays[name] for name in arrays.files}
+
+
+def read_json(path: str, most_bytes: int) -> Any:
+    """Returns the value of a JSON file that somebody else may have written.
+
+    Raises:
+      OSError: if it cannot be read.
+      UsageError: if it is larger than `most_bytes`, or no JSON.
+    """
+    with open(path, "rb") as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise UsageError(f"{path} must have at most {most_bytes:,} bytes")
+    return parse_json(content, path)
+
+
+def parse_json(content: bytes, path: str) -> Any:
+    """Returns the value of JSON that stands in a file.
+
+    Raises:
+      UsageError: if it is none.
+    """
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:  # An integer of too many digits; brackets without end.
+        raise UsageError(f"{path} is damaged: it is not JSON") from error
+
+
+def sha256(path: str) -> str:
+    """Returns the hash of a file's content, as hexadecimal digits."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()

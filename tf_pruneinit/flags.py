@@ -58,7 +58,9 @@ def define(options: type, *, skip: Iterable[str] = ()) -> flags.FlagValues:
 def _shown(default: Any) -> str:
     if isinstance(default, bool) or default is None:
         return "true" if default else ""
-    return ",".join(f"{item:g}" for item in default) if isinstance(default, tuple) else str(default)
+    if not isinstance(default, tuple):
+        return str(default)
+    return ",".join(item if isinstance(item, str) else f"{item:g}" for item in default)
 
 
 def _with_choices(text: str, choices: Sequence[str]) -> str:

@@ -212,6 +212,18 @@ class Liveness:
                 compact += round(places * mask.size * share)
         return Work(dense, remaining, compact)
 
+    def uses(self) -> dict[int, int]:
+        """Returns how often a weight of a layer is multiplied for one example, by the identity of the layer, as `work` counts.
+
+        Layers that are not counted are left out.
+        """
+        found: dict[int, int] = {}
+        for layer, given, gives in self.operations():
+            places = (given if isinstance(layer, _TRANSPOSED) else gives).shape[1:-1]
+            if isinstance(layer, (*_MIXING, *_DEPTHWISE)) and None not in places:
+                found[id(layer)] = found.get(id(layer), 0) + math.prod(places)
+        return found
+
     def _send_back(self) -> dict[int, np.ndarray]:
         live = {id(tensor): np.zeros(_size(tensor), bool) for tensor in self._tensors()}
         for tensor in self._graph.outputs:

@@ -21,7 +21,8 @@ def command(argv: Sequence[str]) -> None:
         console.line(_plan(config, execution.workdir))
         return
     run = None if execution.overwrite else runs.completed(execution.workdir, config)
-    if run and all(os.path.exists(run.snapshot(step)) for step in execution.snapshot_steps):
+    there = run and all(os.path.exists(run.snapshot(step)) for step in execution.snapshot_steps)
+    if run and there and not run.lacks(execution.export):
         console.line(_found(run, execution.devices))
     else:
         console.live("starting TensorFlow")

@@ -81,6 +81,33 @@ def with_masks(model: keras.Model, exclude: Sequence[str] = ()) -> keras.Model:
     return copy
 
 
+def with_given_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Model:
+    """Returns a copy of a model of stock layers, same weights, with these masks and no others. It is not compiled.
+
+    Args:
+      model: as for `with_masks`.
+      masks: as for `set_masks`; none gives a plain copy.
+
+    Raises:
+      UsageError: as `with_masks` and `set_masks`; or if a layer has several kernels, and masks are not for all of them.
+    """
+    known = prunable(model) if masks else {}
+    chosen = {id(kernel.layer) for path, kernel in known.items() if path in masks}
+    table = MASKED | _REPLACEMENTS
+
+    def replace(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
+        # A model is made of operations, too.
+        parts = layer._flatten_layers() if isinstance(layer, keras.Layer) else ()
+        among = any(id(part) in chosen for part in parts) or type(layer) in _REPLACEMENTS
+        return table.get(type(layer), type(layer)) if among else type(layer), layer.get_config()
+
+    copy = copy_with(model, replace)
+    if without := [path for path in kernels(copy) if path not in masks]:
+        raise UsageError(f"masks must be for all kernels of a layer; got none for {', '.join(without)}")
+    set_masks(copy, masks)
+    return copy
+
+
 def stock(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
     """Returns the class and configuration of the layer without masks, of Keras or the user, that stands for a masked one.
 
@@ -88,6 +115,20 @@ def stock(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
     """
     table: dict[type, type] = {masked: cls for cls, masked in (MASKED | _REPLACEMENTS).items()}
     return table.get(type(layer), type(layer)), layer.get_config()
+
+
+def without_masks(model: keras.Model) -> tuple[keras.Model, dict[str, Kernel]]:
+    """Returns a copy of a model with masks that has none, of stock layers, removed weights being zeros; and the kernels that
+    masks are of: path in the given model -> kernel of the copy.
+    """
+    plain = copy_with(model, stock)
+    layers = {id(masked): layer for masked, layer in zip(model._flatten_layers(), plain._flatten_layers(), strict=True)}
+    found = {}
+    for path, kernel in kernels(model).items():
+        found[path] = Kernel(layers[id(kernel.layer)], kernel.name)
+        # Not the product, which makes negative zeros.
+        found[path].variable.assign(np.where(kernel.mask.numpy() != 0, kernel.variable.numpy(), 0))  # type: ignore[union-attr]
+    return plain, found
 
 
 def copy_with(model: keras.Model, replace: Replace, *, dtype: str | None = None) -> keras.Model:

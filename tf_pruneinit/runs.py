@@ -1,6 +1,7 @@
 """The files of one run: what is complete, atomic save and load, one writer.
 
     WORKDIR/<address>/config.json  masks.npz  records.jsonl  checkpoints/  snapshots/  tensorboard/  saved_model/  result.json
+    and, where they were asked for, model.tfpruned  model.tflite  model.onnx
 
 `result.json` is written last, by rename: its presence is completion. A directory without it is a run to go on with; one with a
 `failure.json` a run that a sweep tried to make.
@@ -10,7 +11,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ RESULT = "result.json"
 SAVED_MODEL = "saved_model"
 SNAPSHOTS = "snapshots"
 TENSORBOARD = "tensorboard"
+# Where each of `config.EXPORTS` is.
+EXPORTS = {"saved_model": SAVED_MODEL, "compressed": "model.tfpruned", "litert": "model.tflite", "onnx": "model.onnx"}
 
 
 class Run:
@@ -82,6 +85,10 @@ class Run:
         """Returns where the snapshot of a step is, or would be."""
         return os.path.join(self.file(SNAPSHOTS), f"step-{step}.npz")
 
+    def lacks(self, exports: Iterable[str]) -> list[str]:
+        """Returns those of `config.EXPORTS` that were asked for and are not there."""
+        return [kind for kind in exports if not os.path.exists(self.file(EXPORTS[kind]))]
+
     def go_on_after(self, step: int) -> list[records.Record]:
         """Removes what comes after a record, that of a step (0: before the first); returns the records up to it.
 
@@ -92,7 +99,7 @@ class Run:
         if step != (kept[-1].step if kept else 0):
             raise UsageError(f"{self.file(RECORDS)} is damaged: it lacks the record of step {step} (overwrite begins again)")
         self._require_claim()
-        for name in (RESULT, SAVED_MODEL, TENSORBOARD):
+        for name in (RESULT, *EXPORTS.values(), TENSORBOARD):
             files.remove(self.file(name))
         records.write(self.file(RECORDS), kept)
         return kept
@@ -102,7 +109,7 @@ class Run:
         self._require_claim()
         # The result goes first: a run that is being made again is not complete. Then what a run could go on from: to go on
         # needs all that comes after.
-        for name in (RESULT, CHECKPOINTS, RECORDS, MASKS, SNAPSHOTS, SAVED_MODEL, TENSORBOARD):
+        for name in (RESULT, CHECKPOINTS, RECORDS, MASKS, SNAPSHOTS, *EXPORTS.values(), TENSORBOARD):
             files.remove(self.file(name))
 
     def finish(self, result: Mapping[str, Any]) -> None:
@@ -235,7 +242,7 @@ def _remove_empty(paths: list[str]) -> None:
 
 def _unfinished(run: Run) -> list[str]:
     """What a process that was killed was writing."""
-    found = files.unfinished(run.path, (CONFIG, FAILURE, MASKS, RECORDS, RESULT))
+    found = files.unfinished(run.path, (CONFIG, FAILURE, MASKS, RECORDS, RESULT, *EXPORTS.values()))
     if os.path.isdir(run.file(SNAPSHOTS)):
         found += [os.path.join(SNAPSHOTS, name) for name in files.unfinished(run.file(SNAPSHOTS), ["step-"])]
     return found

@@ -1,16 +1,14 @@
 """A trained network without all that does not matter any more: for inference, in which what is constant is known."""
 
-import glob
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 import tf_pruneinit
-from tf_pruneinit import compaction, constants, export, masking, models
-from tf_pruneinit.config import Config
-from tf_pruneinit.datasets import Preprocessing
+from tf_pruneinit import compaction, constants, export, loading, masking
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.layers import mask_name, raw_kernel
 from tf_pruneinit.liveness import Liveness
@@ -114,37 +112,6 @@ def _require_same(model: keras.Model, small: keras.Model) -> None:
             raise RunError(f"the smaller model differs from the trained one by {np.abs(got - expected).max():g}")
 
 
-def load(path: str) -> tuple[keras.Model, dict[str, Any]]:
-    """Returns the network of a SavedModel that a run has exported, with its masks, and the metadata.
-
-    The network is built anew from the metadata's configuration, and given the SavedModel's weights.
-
-    Raises:
-      UsageError: if it is not of a run, of another version, or damaged.
-    """
-    loaded = export.load(path)
-    metadata = export.metadata(path)
-    masks = export.masks(loaded)
-    if "config" not in metadata or not hasattr(loaded, "network"):
-        raise UsageError(f"{path!r} does not say which network it is of (is it compact already?)")
-    config = Config.from_json(metadata["config"])
-    classes = loaded.signatures["serving_default"].structured_outputs["logits"].shape[-1]
-    shape = tuple(metadata["input_shape"])
-    model = models.build(config.model, shape, classes, config.seed, precision=config.train.precision)
-    unmasked = [path.rpartition("/")[0] for path in masking.kernels(model) if path not in masks]
-    if unmasked:
-        model = masking.with_masks(model, [glob.escape(layer) for layer in unmasked])
-    ours = {id(kernel.mask) for kernel in masking.kernels(model).values()}
-    mine = [variable for variable in model.variables if id(variable) not in ours]  # As `export.save` has them.
-    values = [variable.numpy() for variable in loaded.network]
-    if [value.shape for value in values] != [tuple(variable.shape) for variable in mine]:
-        raise UsageError(f"the variables in {path!r} are not those of {config.model}: of another version, or damaged")
-    for variable, value in zip(mine, values, strict=True):
-        variable.assign(value)
-    masking.set_masks(model, masks)
-    return model, metadata
-
-
 def save(path: str, out: str) -> dict[str, Any]:
     """Writes the smaller network of a SavedModel, or of a `.keras` file, as another one; returns what it is.
 
@@ -160,34 +127,28 @@ def save(path: str, out: str) -> dict[str, Any]:
     keras_file = path.endswith(".keras")
     if keras_file != out.endswith(".keras"):
         raise UsageError(f"saved_model and out must both be .keras files, or both folders; got {path!r} and {out!r}")
-    metadata: dict[str, Any] = {}
-    if keras_file:
-        model = _load_keras(path)
-    else:
-        model, metadata = load(path)
+    stored = None if keras_file else loading.network(path)
+    model = stored.model() if stored else loading.load(path)
+    metadata: Mapping[str, Any] = stored.metadata if stored else {}
+    preprocessing = export.preprocessing(metadata)
+    if stored and preprocessing is None:
+        raise UsageError(f"saved_model must be of a run, whose metadata say how images are preprocessed; got {path!r}")
     small = ship(model)
     work, left = Liveness(model).work(), Liveness(small).work()
     found: dict[str, Any] = {
         "parameters": [_parameters(model), _parameters(small)],
         "multiply_accumulates": [work.dense, left.dense] if work and left else None,
     }
-    if keras_file:
+    if preprocessing is None:
         small.save(out)
     else:
-        described = metadata["preprocessing"]
-        preprocessing = Preprocessing(described["scale"], tuple(described["mean"]), tuple(described["deviation"]))
-        provenance = {"tf_pruneinit": tf_pruneinit.__version__, "from": os.path.abspath(path), **found}
         # Its kernels have other shapes than those of the configuration.
-        kept = {key: value for key, value in metadata.items() if key != "config"}
-        export.save(small, out, preprocessing, kept | {"compact": provenance, "trained_as": metadata["config"]})
+        kept = {key: value for key, value in metadata.items() if key not in ("config", "weights_sha256")}
+        kept.setdefault("trained_as", metadata.get("config"))
+        of = {"from": os.path.abspath(path), "weights_sha256": metadata.get("weights_sha256")}
+        provenance = {"tf_pruneinit": tf_pruneinit.__version__, **of, **found}
+        export.save(small, out, preprocessing, kept | {"compacted": provenance})
     return found | {"bytes": [_bytes(path), _bytes(out)]}
-
-
-def _load_keras(path: str) -> keras.Model:
-    try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises almost anything for a damaged file.
-        raise UsageError(f"{path!r} cannot be read: {' '.join(str(error).split())[:300]}") from error
 
 
 def _parameters(model: keras.Model) -> int:

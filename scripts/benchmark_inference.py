@@ -1,0 +1,188 @@
+"""Times inference of a pruned network in every form it can be shipped in, in one process; prints medians, ratios and sizes.
+
+    python scripts/benchmark_inference.py --models=mlp,resnet20 --sparsity=0.95 --method=magnitude
+
+One thread each, batches of `--batch_size`, variants take turns. The speed-up is the time of the dense network in the same
+program by the variant's: above 1 pruning helps. What every variant computes is compared with the masked network first. `mlp` is
+1024-2048-2048-2048-1000, the case that is best for sparse matrices; its kernels are also taken as scipy's CSR matrices. Other
+names are rows of tables.MODELS, on images of 32x32. ONNX needs the extra `onnx`; LiteRT's own interpreter is that of
+ai-edge-litert, or else TensorFlow's.
+"""
+
+import importlib.util
+import os
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+
+from absl import app, flags
+
+_MODELS = flags.DEFINE_list("models", ["mlp", "resnet20"], "mlp, or rows of tables.MODELS")
+_METHOD = flags.DEFINE_string("method", "magnitude", "of pruning, of those that need no data")
+_SPARSITY = flags.DEFINE_float("sparsity", 0.95, "fraction removed", 0.0, 0.999)
+_BATCH = flags.DEFINE_integer("batch_size", 1, "images in one call", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 30, "turns of each variant that count", lower_bound=1)
+_WIDTHS = (2048, 2048, 2048)
+
+
+def main(_):
+    # ONNX and OpenMP read it when they are imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")
+    warnings.simplefilter("ignore")
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    print(f"{_METHOD.value} at {_SPARSITY.value:g}, batches of {_BATCH.value}, one thread, load {os.getloadavg()[0]:.1f}\n")
+    print("| network | form | bytes | median (ms) | 10 to 90 % (ms) | speed-up |")
+    print("|---|---|---|---|---|---|")
+    for name in _MODELS.value:
+        _compare(name)
+
+
+def _compare(name):
+    import numpy as np
+
+    import tf_pruneinit
+    from tf_pruneinit import masking
+
+    model, shape = _network(name)
+    dense = masking.copy_with(model, masking.stock)
+    masked = tf_pruneinit.prune(model, _METHOD.value, _SPARSITY.value)
+    images = np.random.default_rng(0).normal(size=(_BATCH.value, *shape)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        variants = _variants(folder, dense, masked, shape, images)
+        expected = variants["TensorFlow, masked"][0](images)
+        for form, (run, _) in variants.items():
+            if "dense" not in form:
+                difference = np.abs(run(images) - expected).max() / max(1, np.abs(expected).max())
+                assert difference < 1e-3, f"{form} differs by {difference}"
+        times = {form: [] for form in variants}
+        for turn in range(_ROUNDS.value + 3):
+            for form, (run, _) in variants.items():
+                print(f"\r{name}: round {turn}/{_ROUNDS.value + 2}, {form:<40}", end="", file=sys.stderr, flush=True)
+                begin = time.perf_counter()
+                run(images)
+                times[form] += [time.perf_counter() - begin] if turn >= 3 else []
+        print(file=sys.stderr)
+    for form, values in times.items():
+        median = statistics.median(values)
+        unit = statistics.median(times[f"{form.split(',')[0]}, dense"])
+        cuts = statistics.quantiles(values, n=10) if len(values) > 1 else values * 2
+        size = f"{variants[form][1]:,}" if variants[form][1] else ""
+        spread = f"{1e3 * cuts[0]:.2f} to {1e3 * cuts[-1]:.2f}"
+        print(f"| {name} | {form} | {size} | {1e3 * median:.2f} | {spread} | {unit / median:.2f} |", flush=True)
+
+
+def _network(name):
+    import keras
+
+    from tf_pruneinit import models
+
+    if name != "mlp":
+        return models.build(name, (32, 32, 3), 10, seed=0), (32, 32, 3)
+    # Deployment takes images.
+    layers = [keras.Input((32, 32, 1)), keras.layers.Flatten()]
+    layers += [keras.layers.Dense(width, "relu") for width in _WIDTHS]
+    return keras.Sequential([*layers, keras.layers.Dense(1000)]), (32, 32, 1)
+
+
+def _variants(folder, dense, masked, shape, images):
+    """Form -> (images -> logits, bytes)."""
+    from scipy.sparse import csr_array
+
+    import tf_pruneinit
+    from tf_pruneinit import deployment, export, masking, stored
+    from tf_pruneinit.datasets import Preprocessing
+
+    paths = {}
+    for form, model in {"dense": tf_pruneinit.with_masks(dense), "masked": masked}.items():
+        paths[form] = os.path.join(folder, form)
+        export.save(model, paths[form], Preprocessing(1, (0,) * shape[-1], (1,) * shape[-1]), {"dataset": "none"})
+    found = {}
+    for form, path in paths.items():
+        found[f"TensorFlow, {form}"] = (
+            _tensorflow(masking.without_masks(export.read(path).model())[0]),
+            _bytes(export.read(path).values),
+        )
+    if hasattr(tf_pruneinit, "ship"):
+        small = tf_pruneinit.ship(masked)
+        found["TensorFlow, compacted"] = _tensorflow(small), _bytes(stored.of(small).values)
+    for form, path in paths.items():
+        deployment.write("litert", path, f"{path}.tflite")
+        found[f"LiteRT, {form}"] = _litert(f"{path}.tflite", images), os.path.getsize(f"{path}.tflite")
+    if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("tf2onnx"):
+        for form, path in paths.items():
+            deployment.write("onnx", path, f"{path}.onnx")
+            found[f"onnxruntime, {form}"] = _onnx(f"{path}.onnx"), os.path.getsize(f"{path}.onnx")
+    if all(type(layer).__name__ in ("InputLayer", "Flatten", "MaskedDense") for layer in masked.layers):
+        found["NumPy, dense"] = _matrices(dense, lambda kernel: kernel)
+        found["NumPy, CSR of scipy"] = _matrices(masked, csr_array)
+    return found
+
+
+def _bytes(values):
+    return sum(value.nbytes for value in values)
+
+
+def _tensorflow(model):
+    import tensorflow as tf
+
+    serve = tf.function(lambda images: model(images, training=False))
+    return lambda images: serve(tf.constant(images)).numpy()
+
+
+def _litert(path, images):
+    if importlib.util.find_spec("ai_edge_litert"):
+        from ai_edge_litert.interpreter import Interpreter
+    else:
+        from tensorflow.lite import Interpreter
+    interpreter = Interpreter(model_path=path, num_threads=1)
+    given = interpreter.get_input_details()[0]["index"]
+    interpreter.resize_tensor_input(given, images.shape)
+    interpreter.allocate_tensors()
+    gives = interpreter.get_output_details()[0]["index"]
+
+    def run(images):
+        interpreter.set_tensor(given, images)
+        interpreter.invoke()
+        return interpreter.get_tensor(gives)
+
+    return run
+
+
+def _onnx(path):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})[0]
+
+
+def _matrices(model, made):
+    """Dense layers one by one, each kernel (outputs, inputs) as `made` has it, and their bytes."""
+    import numpy as np
+
+    layers = [layer for layer in model.layers if hasattr(layer, "kernel")]
+    layers = [(made(np.ascontiguousarray(np.transpose(layer.kernel))), layer.bias.numpy()) for layer in layers]
+
+    def run(images):
+        x = images.reshape(len(images), -1).T
+        x = x[:, 0] if x.shape[1] == 1 else x
+        for place, (kernel, bias) in enumerate(layers, 1):
+            x = kernel @ x + (bias if x.ndim == 1 else bias[:, None])
+            x = np.maximum(x, 0) if place < len(layers) else x
+        return x.T.reshape(len(images), -1)
+
+    # Of a sparse matrix values, columns and where rows begin.
+    parts = [getattr(kernel, name, None) for kernel, _ in layers for name in ("data", "indices", "indptr")]
+    return run, sum(part.nbytes for part in parts if part is not None) + sum(bias.nbytes for _, bias in layers)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,126 @@
+"""The architecture of a network as JSON values, and the network made again from them: nothing in them is run.
+
+Keras makes a model of what its configuration names. What may be named here are Keras' own classes and those that have been
+registered in this process; classes that hold code, or read files, may not. How large the network is, is known before memory is
+taken for it.
+"""
+
+import copy
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+# Keras' own bookkeeping of variables that have been made without a value; there is no public name (Keras 3.12 to 3.15).
+from keras.src.backend.common import global_state
+
+from tf_pruneinit import masking, memory
+from tf_pruneinit.errors import UsageError
+
+_UNINITIALISED = "uninitialized_variables"
+# They hold Python code, another program's graph, or the path of a file.
+_FORBIDDEN = {
+    *("Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper", "__lambda__", "__typespec__"),
+    *("StringLookup", "IntegerLookup", "TextVectorization", "HashedCrossing", "FeatureSpace"),
+}
+_DEEPEST = 64
+_ITEM = 4  # bytes of a weight
+
+
+def described(model: keras.Model) -> dict[str, Any] | None:
+    """Returns the configuration of a model as JSON values, to be kept in a file.
+
+    None if no model can be made of it without code that only its author has: it has a `Lambda`, or a class of the user's own
+    that is not registered with Keras (`keras.saving.register_keras_serializable`).
+    """
+    try:
+        found = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
+        require_harmless(found)
+        if _shapes(_make(found)) != _shapes(model):
+            return None
+    except Exception:  # A user's layer may keep anything in its configuration, or have none.
+        return None
+    return found
+
+
+def require_harmless(config: Any) -> None:
+    """Raises `UsageError` unless every class that a configuration names is Keras' own, or registered in this process."""
+    pending = [(config, 0)]
+    while pending:
+        value, depth = pending.pop()
+        if depth > _DEEPEST:
+            raise UsageError(f"the architecture must be nested at most {_DEEPEST} deep")
+        if isinstance(value, dict):
+            if "class_name" in value:
+                _require_known(value)
+            pending += [(part, depth + 1) for part in value.values()]
+        elif isinstance(value, list):
+            pending += [(part, depth + 1) for part in value]
+
+
+def _require_known(value: Mapping[str, Any]) -> None:
+    name, module, registered = value["class_name"], value.get("module"), value.get("registered_name")
+    rule = "the architecture may name classes of Keras, and such as are registered in this process, that hold no code"
+    if not isinstance(name, str) or name in _FORBIDDEN:
+        raise UsageError(f"{rule}; got {name!r:.80}")
+    if isinstance(registered, str) and keras.saving.get_registered_object(registered) is not None:
+        return
+    if not (module is None or (isinstance(module, str) and module.split(".")[0] in ("keras", "builtins"))):
+        raise UsageError(f"{rule}; got {f'{module}.{name}'!r:.120}")
+
+
+def built(config: Any, shapes: Sequence[tuple[int, ...]]) -> keras.Model:
+    """Returns the model of a configuration, with new weights.
+
+    Args:
+      config: what `described` gave.
+      shapes: of the model's variables, which it must have.
+
+    Raises:
+      UsageError: if the configuration names what it may not, no model can be made of it, or it has other variables. Then no
+        memory has been taken for them.
+    """
+    if (found := require_possible(config)) != list(shapes):
+        raise UsageError(f"the architecture has {len(found)} variables of other shapes than the {len(shapes)} that are stored")
+    return _named(_make, config)
+
+
+def require_possible(config: Any) -> list[tuple[int, ...]]:
+    """Returns the shapes of the variables that the model of a configuration has; takes no memory for them.
+
+    Raises:
+      UsageError: if the configuration names what it may not, no model can be made of it, or the memory does not hold it.
+    """
+    require_harmless(config)
+    before = global_state.get_global_attribute(_UNINITIALISED)
+    try:
+        # Variables made in here have a shape and no value.
+        with keras.StatelessScope(initialize_variables=False):
+            found = _shapes(_named(_make, config))
+    finally:
+        global_state.set_global_attribute(_UNINITIALISED, before)
+    needed, there = _ITEM * sum(math.prod(shape) for shape in found), memory.available()
+    if there is not None and needed > there:
+        raise UsageError(f"the network needs {needed / 2**30:,.1f} GiB of memory, and {there / 2**30:,.1f} are free")
+    return found
+
+
+def _named(make: Callable[[Any], keras.Model], config: Any) -> keras.Model:
+    try:
+        return make(config)
+    except Exception as error:  # Keras raises almost anything for a wrong configuration.
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"no network can be made of the architecture: {reason}") from error
+
+
+def _make(config: Any) -> keras.Model:
+    # Keras takes what it is given apart.
+    model = keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=True)
+    masking.require_model(model)
+    return model
+
+
+def _shapes(model: keras.Model) -> list[tuple[int, ...]]:
+    return [tuple(variable.shape) for variable in model.variables]
