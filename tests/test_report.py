@@ -8,7 +8,8 @@ import shutil
 import pytest
 from made_runs import config, write
 
-from tf_pruneinit import figures, report
+from tf_pruneinit import figures, manifests, plans, report
+from tf_pruneinit.config import Execution
 
 
 def run(workdir, out, *arguments):
@@ -63,6 +64,17 @@ def test_an_archive_gives_the_same_report(tmp_path, capsys):
     for path in files:
         if path.suffix != ".html":  # The page names each run's place.
             assert (tmp_path / "A" / path).read_bytes() == (tmp_path / "B" / path).read_bytes(), path
+
+
+def test_an_archive_says_what_a_sweep_has_not_begun(tmp_path, capsys):
+    workdir = str(tmp_path / "W")
+    plan = plans.plan([config(seed=seed) for seed in range(3)])
+    manifests.write(plan, Execution(workdir=workdir), ["sweep"])
+    write(tmp_path / "W", config(seed=0), 0.85)
+    assert run(tmp_path / "W", tmp_path / "A", f"--archive={tmp_path / 'runs.jsonl'}") == 0
+    assert "2 not begun" in capsys.readouterr().out
+    assert run(tmp_path / "runs.jsonl", tmp_path / "B") == 0
+    assert "2 unfinished" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("left", ["dense", "one", "gaps", "no masks", "no records"])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from tf_pruneinit import files, manifests, neurons, records, runs, shared
+from tf_pruneinit.config import Config
 from tf_pruneinit.errors import UsageError
 
 # Folders of a report, which may be written into a working directory.
@@ -153,6 +154,30 @@ class Line:
             return neurons.from_json(self._held["neurons"])
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
+
+
+class Planned:
+    """A run that a sweep has and has not begun: nothing but a configuration."""
+
+    def __init__(self, config: Config):
+        self._config = config
+        self.name = self.path = config.address
+
+    def values(self, file: str) -> Any:
+        """Returns the configuration; see `Source`."""
+        return self._config.to_json() if file == runs.CONFIG else None
+
+    def records(self) -> tuple[records.Record, ...]:
+        """Returns none."""
+        return ()
+
+    def last_step(self) -> int:
+        """Returns 0."""
+        return 0
+
+    def neurons(self) -> neurons.Counts | None:
+        """Returns None."""
+        return None
 
 
 def sources(workdirs: Iterable[str]) -> tuple[list[Source], list[tuple[str, str]]]:

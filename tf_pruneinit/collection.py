@@ -10,6 +10,7 @@ from tf_pruneinit import archives, manifests, runs, tables
 from tf_pruneinit.archives import Source
 from tf_pruneinit.config import Config, Prune, sparsity_after
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.plans import Job
 
 # Fields of `Prune` that name a trial in another way than by a variant; those of moments are below.
 _NAMED = ("method", "sparsity", "iterations", "ablation", "prune_at", "rewind_to", "rounds")
@@ -145,7 +146,8 @@ def read(workdirs: Sequence[str], progress: Callable[[int, int], None] = lambda 
       UsageError: if one is neither, or there is no run in any.
     """
     places, damaged = archives.sources(workdirs)
-    planned, gaps = _planned(workdirs)
+    jobs, gaps = _planned(workdirs)
+    planned = {address: job.complete for address, job in jobs.items()}
     gaps += [Gap("damaged", where, reason) for where, reason in damaged]
     trials: dict[str, Trial] = {}
     for done, source in enumerate(places, 1):
@@ -168,9 +170,14 @@ def read(workdirs: Sequence[str], progress: Callable[[int, int], None] = lambda 
     return Collection(tuple(trials.values()), tuple(gaps))
 
 
-def _planned(workdirs: Iterable[str]) -> tuple[dict[str, bool], list[Gap]]:
-    """Addresses of what sweeps make -> whether it is to be completed; and the sweeps that cannot be read."""
-    found: dict[str, bool] = {}
+def planned(workdirs: Iterable[str]) -> list[archives.Planned]:
+    """Returns the runs that sweeps are to complete, begun or not."""
+    return [archives.Planned(job.config) for job in _planned(workdirs)[0].values() if job.complete]
+
+
+def _planned(workdirs: Iterable[str]) -> tuple[dict[str, Job], list[Gap]]:
+    """Addresses of what sweeps make -> what is to be made; and the sweeps that cannot be read."""
+    found: dict[str, Job] = {}
     gaps = []
     for workdir in workdirs:
         if not manifests.begun(workdir):
@@ -181,7 +188,8 @@ def _planned(workdirs: Iterable[str]) -> tuple[dict[str, bool], list[Gap]]:
             gaps.append(Gap("damaged", os.path.join(workdir, manifests.FOLDER), str(error)))
             continue
         for address, job in jobs.items():
-            found[address] = found.get(address, False) or job.complete
+            if address not in found or job.complete:
+                found[address] = job
     return found, gaps
 
 

@@ -73,7 +73,7 @@ def command(argv: Sequence[str]) -> None:
 
 
 def _keep(workdirs: Sequence[str], path: str, console: Console) -> None:
-    several, _ = archives.sources(workdirs)
+    several: list[archives.Source] = [*archives.sources(workdirs)[0], *collection.planned(workdirs)]
     try:
         kept = archives.write(path, several, lambda done, of: console.live(f"writing {path}: {done:,} of {of:,} runs"))
     except OSError as error:
