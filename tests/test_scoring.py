@@ -103,7 +103,7 @@ class TestEveryMethod:
         assert list(scores) == list(KERNELS)
         for z in scores.values():
             assert isinstance(z, np.ndarray)
-            assert z.dtype == ("float64" if method in ("random", "synflow") else "float32")
+            assert z.dtype == ("float64" if method in ("random", "synflow", "lamp", "phew") else "float32")
             assert np.isfinite(z).all()
             assert len(np.unique(z)) > 3
 
