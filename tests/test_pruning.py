@@ -355,6 +355,69 @@ def test_pruning_in_the_callback_of_pruning_disturbs_nothing(model):
         require_equal(masks, expected)
 
 
+class TestEffectiveSparsity:
+    """Of a network in which much of what is left has no path."""
+
+    @pytest.fixture(scope="class")
+    def wide(self):
+        x = inputs = keras.Input((20,))
+        for n, units in enumerate((60, 60, 60, CLASSES)):
+            x = L.Dense(units, "relu" if units > CLASSES else None, name=f"fc{n}")(x)
+        return randomised(keras.Model(inputs, x))
+
+    DATA = RNG.normal(size=(24, 20)).astype("float32"), np.arange(24) % CLASSES
+
+    @every_method
+    def test_so_many_weights_are_connected_and_no_fewer_would_do(self, method, wide):
+        options = {"iterations": 3} if tables.METHODS[method].iterations > 1 else {}
+        for sparsity in (0.9, 0.98):
+            pruned = tf_pruneinit.prune(wide, method, sparsity, self.DATA, target="effective", **options)
+            summary = tf_pruneinit.summary(pruned)
+            wanted = round((1 - sparsity) * summary.total)
+            assert summary.connected >= wanted
+            if summary.remaining > wanted:
+                nominal = 1 - (summary.remaining - 1) / summary.total
+                fewer = tf_pruneinit.summary(tf_pruneinit.prune(wide, method, nominal, self.DATA, **options))
+                assert fewer.remaining == summary.remaining - 1
+                assert fewer.connected < wanted
+
+    def test_random_pruning_needs_many_more(self, wide):
+        nominal, effective = (
+            tf_pruneinit.summary(tf_pruneinit.prune(wide, "random", 0.98, target=target)) for target in ("nominal", "effective")
+        )
+        assert nominal.connected < 0.8 * nominal.remaining
+        assert effective.effective_sparsity <= 0.98 < effective.effective_sparsity + 0.005
+        assert effective.remaining > 1.1 * nominal.remaining
+
+    @pytest.mark.parametrize("options", [{"scope": "erk"}, {"ablation": "invert"}, {"exclude": ["fc0"]}, {"min_remaining": 5}])
+    def test_goes_with_other_options(self, wide, options):
+        summary = tf_pruneinit.summary(tf_pruneinit.prune(wide, "magnitude", 0.95, target="effective", **options))
+        assert summary.connected >= round(0.05 * summary.total)
+
+    def test_scores_and_batches_that_are_read_once_serve_every_try(self, wide):
+        images, labels = self.DATA
+        batches = [(images[:12], labels[:12]), (images[12:], labels[12:])]
+        for options in ({}, {"iterations": 3}):
+            given, once = (
+                tf_pruneinit.prune(wide, "snip", 0.95, data, target="effective", **options) for data in (batches, iter(batches))
+            )
+            require_equal(tf_pruneinit.masks(once), tf_pruneinit.masks(given))
+        scores = tf_pruneinit.score(wide, "snip", batches)
+        cut = tf_pruneinit.prune(wide, "snip", 0.95, scores=scores, target="effective")
+        own = tf_pruneinit.prune(wide, "snip", 0.95, batches, target="effective")
+        require_equal(tf_pruneinit.masks(cut), tf_pruneinit.masks(own))
+
+    def test_masks_that_leave_too_few_paths_are_refused(self, wide):
+        first = tf_pruneinit.prune(wide, "random", 0.9)
+        few = round(0.11 * tf_pruneinit.summary(first).total)
+        with pytest.raises(UsageError, match=rf"^an effective sparsity of 0.89 leaves {few} connected weights, more than the"):
+            tf_pruneinit.prune(first, "magnitude", 0.89, target="effective")
+
+    def test_other_targets_are_refused(self, wide):
+        with pytest.raises(UsageError, match="target must be one of nominal, effective; got 'real'"):
+            tf_pruneinit.prune(wide, "magnitude", 0.5, target="real")
+
+
 # Architectures.
 
 

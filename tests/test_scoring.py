@@ -1009,3 +1009,58 @@ def test_scoring_an_excluded_masked_layer_takes_its_raw_kernel(model):
     pruned = tf_pruneinit.with_masks(masked, exclude=["conv"])
     assert list(masking.kernels(pruned)) == ["fc/kernel"]
     assert relative_error(scores, score(pruned, "snip", exclude=["conv"])) < 1e-6
+
+
+class TestBatchNormWarmup:
+    """Scores with moving statistics that are those of the data."""
+
+    @pytest.fixture
+    def model(self):
+        inputs = keras.Input((5,))
+        x = keras.layers.Dense(7, name="one")(inputs)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization(name="bn", epsilon=0)(x))
+        return keras.Model(inputs, keras.layers.Dense(3, name="two")(x))
+
+    IMAGES = np.random.default_rng(0).normal(2.0, 3.0, size=(40, 5)).astype("float32")
+    LABELS = np.arange(40) % 3
+
+    def with_statistics(self, model, *batches):
+        """A copy whose moving statistics are set by hand, to the mean over batches (the variance is of the unbiased kind)."""
+        copy = keras.models.clone_model(model)
+        copy.set_weights(model.get_weights())
+        outputs = [model.get_layer("one")(images).numpy() for images in batches]
+        bn = copy.get_layer("bn")
+        bn.moving_mean.assign(np.mean([x.mean(0) for x in outputs], 0))
+        bn.moving_variance.assign(np.mean([x.var(0, ddof=1) for x in outputs], 0))
+        return copy
+
+    @pytest.mark.parametrize("method", [name for name, row in tables.METHODS.items() if row.warms_up])
+    def test_is_scored_as_if_it_had_these_statistics_and_keeps_its_own(self, method, model):
+        before = [weight.numpy() for weight in model.weights]
+        batches = [(self.IMAGES[:20], self.LABELS[:20]), (self.IMAGES[20:], self.LABELS[20:])]
+        got = score(model, method, batches, batch_norm_warmup=True, precision="float64")
+        for old, weight in zip(before, model.weights, strict=True):
+            np.testing.assert_array_equal(old, weight)
+        assert any(np.abs(got[path] - z).max() > 1e-3 * z.max() for path, z in score(model, method, batches).items())
+        if method == "synflow":
+            expected = score(self.with_statistics(model, self.IMAGES[:20], self.IMAGES[20:]), method)
+            for path, z in expected.items():
+                np.testing.assert_allclose(got[path], z, rtol=1e-4)
+
+    def test_gradients_do_not_pass_through_statistics(self, model):
+        twin = self.with_statistics(model, self.IMAGES)
+        for layer in twin.layers:
+            layer.trainable = layer.name != "bn"  # Keras then normalises by moving statistics in training, too.
+        expected = score(twin, "snip", (self.IMAGES, self.LABELS))
+        got = score(model, "snip", (self.IMAGES, self.LABELS), batch_norm_warmup=True)
+        for path, z in expected.items():
+            np.testing.assert_allclose(got[path], z, rtol=2e-3, atol=1e-6)
+
+    def test_statistics_need_data(self, model):
+        with pytest.raises(UsageError, match=r"^batch_norm_warmup takes statistics on labelled images: data=.* got None$"):
+            score(model, "synflow", None, batch_norm_warmup=True)
+
+    @pytest.mark.parametrize("method", [name for name, row in tables.METHODS.items() if not row.warms_up])
+    def test_others_do_not_read_it(self, method, model):
+        for path, z in score(model, method, batch_norm_warmup=True).items():
+            np.testing.assert_array_equal(z, score(model, method)[path])

@@ -148,7 +148,7 @@ def _uniform_plus(shapes: Shapes, density: float) -> np.ndarray:
     if len(shapes[-1]) == 2 and density < 0.2:
         fixed[-1], wanted[-1] = True, 0.2 * sizes[-1]
     left = density * sizes.sum() - wanted[fixed].sum()
-    if fixed.all() or left <= 0:
+    if left <= 0 or not sizes[~fixed].any():
         return sizes
     wanted[~fixed] = left * sizes[~fixed] / sizes[~fixed].sum()
     return wanted
