@@ -259,7 +259,7 @@ def _dense(index: np.ndarray, shape: Sequence[int], layer: Any) -> tuple[np.ndar
 
 
 def _convolution(index: np.ndarray, shape: Sequence[int], layer: Any) -> tuple[np.ndarray, np.ndarray]:
-    groups = layer.groups if type(layer) in _ENDS else 1
+    groups = getattr(layer, "groups", 1)
     return index[-1] // (shape[-1] // groups) * shape[-2] + index[-2], index[-1]
 
 
