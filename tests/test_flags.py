@@ -60,6 +60,8 @@ GIVEN = {
 }
 
 NEEDED = {
+    "inner_steps": ["--method=prospr"],
+    "inner_rate": ["--method=prospr"],
     "rewind_to": ["--prune_at=end"],
     "rounds": ["--prune_at=end"],
     "initializer_deviation": ["--initializer=normal"],
