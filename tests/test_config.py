@@ -17,6 +17,7 @@ from tf_pruneinit.config import (
     PRECISIONS,
     SCOPES,
     SCORE_PRECISIONS,
+    TARGETS,
     Config,
     Execution,
     Interval,
@@ -43,6 +44,10 @@ prunes = st.builds(
     accumulate=st.sampled_from(ACCUMULATE),
     score_precision=st.sampled_from(SCORE_PRECISIONS),
     temperature=positive,
+    target=st.sampled_from(TARGETS),
+    inner_steps=st.integers(0, 9),
+    inner_rate=positive,
+    batch_norm_warmup=st.booleans(),
     ablation=st.sampled_from(ABLATIONS),
     prune_at=st.just("0") | moments,
     prune_first=st.booleans(),
@@ -180,12 +185,16 @@ def test_options_that_a_method_does_not_read_leave_its_address(method):
     assert (address() != address(examples_per_class=7)) == row.needs_data
     assert (address() != address(score_batch_size=7)) == row.needs_data
     assert (address() != address(accumulate="gradients")) == row.needs_data
-    assert (address() != address(temperature=7)) == ("temperature" in row.options)
+    for option, value in {"temperature": 7, "inner_steps": 1, "inner_rate": 0.7}.items():
+        assert (address() != address(**{option: value})) == (option in row.options)
+    assert (address() != address(batch_norm_warmup=True)) == row.warms_up
+    if row.warms_up:  # Its statistics are those of images.
+        assert address(batch_norm_warmup=True) != address(batch_norm_warmup=True, examples_per_class=7)
     assert address(iterations=2) == address(iterations=2, score_precision="float64")
 
 
 @pytest.mark.parametrize("method", tables.METHODS)
-@pytest.mark.parametrize("option", [{"min_remaining": 1}, {"exclude": ("fc3",)}, {"scope": "erk"}])
+@pytest.mark.parametrize("option", [{"min_remaining": 1}, {"exclude": ("fc3",)}, {"scope": "erk"}, {"target": "effective"}])
 def test_options_of_ranking_count_for_every_method(method, option):
     assert Config(prune=Prune(method, **option)).address != Config(prune=Prune(method)).address
 

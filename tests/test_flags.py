@@ -24,7 +24,11 @@ GIVEN = {
     "score_batch_size": ("64", 64),
     "accumulate": ("gradients", "gradients"),
     "score_precision": ("float64", "float64"),
+    "target": ("effective", "effective"),
     "temperature": ("50", 50.0),
+    "inner_steps": ("1", 1),
+    "inner_rate": ("0.5", 0.5),
+    "batch_norm_warmup": ("true", True),
     "ablation": ("shuffle", "shuffle"),
     "prune_at": ("100", "100"),
     "rewind_to": ("3ep", "3ep"),
@@ -58,6 +62,8 @@ GIVEN = {
 }
 
 NEEDED = {
+    "inner_steps": ["--method=prospr"],
+    "inner_rate": ["--method=prospr"],
     "rewind_to": ["--prune_at=end"],
     "rounds": ["--prune_at=end"],
     "initializer_deviation": ["--initializer=normal"],

@@ -442,7 +442,7 @@ def test_interrupted_run_is_not_complete(tmp_path, capfd, monkeypatch):
 @pytest.mark.parametrize(
     "flags, rule, received",
     [
-        ("--method=prune", "method must be one of random, magnitude, snip, grasp, grasp_abs, synflow, dense", "'prune'"),
+        ("--method=prune", "method must be one of random, magnitude, snip, grasp, grasp_abs, synflow,", "'prune'"),
         (
             "--dataset=imagenet",
             "dataset must be one of digits, mnist, cifar10, cifar100, tiny_imagenet, imagenet2012",

@@ -427,3 +427,28 @@ def test_remaining_count_is_rounded_and_possible(total, sparsity):
     count = ranking.remaining_count(sparsity, total)
     assert 0 <= count <= total
     assert abs(count - (1 - sparsity) * total) <= 0.5
+
+
+def test_uniform_plus_leaves_a_first_convolution_dense_and_a_fifth_of_a_last_dense_layer():
+    shapes = [(3, 3, 1, 4), (3, 3, 4, 50), (3, 3, 50, 20), (20, 10)]
+    scores = named([np.ones(shape) for shape in shapes])
+    got = counts(ranking.uniform_plus_masks(scores, 0.9))
+    left = round(0.1 * (36 + 1800 + 9000 + 200)) - 36 - 40
+    assert got == [36, round(left / 6), round(left * 5 / 6), 40]
+    # A dense layer that comes first is like the others, and a last one that has a fifth anyway, too.
+    assert counts(ranking.uniform_plus_masks(named([np.ones((30, 20)), np.ones((20, 10))]), 0.5)) == [300, 100]
+    assert counts(ranking.uniform_plus_masks(named([np.ones((30, 20)), np.ones((20, 10))]), 0.9)) == [40, 40]
+    # Nothing would be left for what is between: uniform.
+    assert counts(ranking.uniform_plus_masks(scores, 0.996)) == counts(ranking.layerwise_masks(scores, 0.996))
+
+
+@given(kernel_shapes, st.floats(0, 0.999))
+def test_ideal_gas_counts_have_one_force(shapes, sparsity):
+    sizes = np.array([math.prod(shape) for shape in shapes], float)
+    got = counts(ranking.ideal_gas_masks(named([np.ones(shape) for shape in shapes]), sparsity))
+    assert sum(got) == round((1 - sparsity) * sizes.sum())
+    low, high = 1e-18, 1e18
+    for _ in range(400):
+        force = math.sqrt(low * high)
+        low, high = (force, high) if (sizes / (1 + force * sizes)).sum() > (1 - sparsity) * sizes.sum() else (low, force)
+    np.testing.assert_allclose(got, sizes / (1 + force * sizes), atol=1 + 1e-6)

@@ -103,7 +103,7 @@ class TestEveryMethod:
         assert list(scores) == list(KERNELS)
         for z in scores.values():
             assert isinstance(z, np.ndarray)
-            assert z.dtype == ("float64" if method in ("random", "synflow") else "float32")
+            assert z.dtype == ("float64" if method in ("random", "synflow", "lamp", "phew") else "float32")
             assert np.isfinite(z).all()
             assert len(np.unique(z)) > 3
 
@@ -235,7 +235,8 @@ class TestEveryMethod:
             return
         for path, mask in masks.items():
             assert not scores[path][mask == 0].any()
-        if not tables.METHODS[method].second_order:  # H is over what is left.
+        # GraSP's H and ProsPr's steps are of what is left, and NTK-SAP draws other weights when another number of them is.
+        if not tables.METHODS[method].second_order and method not in ("prospr", "ntk_sap"):
             require_equal(scores, score(model, method), rtol=1e-5, atol=1e-7)
 
     def test_an_error_leaves_later_scores_alone(self, method, model):
@@ -249,7 +250,8 @@ class TestEveryMethod:
 
 
 def by_hand(model, method, data=DATA, temperature=200.0):
-    """SNIP's and GraSP's scores of `network` in float64 from a few lines of TensorFlow."""
+    """Scores with data of `network` in float64 from a few lines of TensorFlow."""
+    first_order = not tables.METHODS[method].second_order
     weights = {variable.path: tf.cast(variable.value, tf.float64) for variable in model.variables}
     kernels = [weights[path] for path in KERNELS]
     images, labels = tf.cast(data[0], tf.float64), data[1]
@@ -261,9 +263,15 @@ def by_hand(model, method, data=DATA, temperature=200.0):
             variance = tf.reduce_mean((x - mean) ** 2, [0, 1, 2])
             x = (x - mean) / tf.sqrt(variance + 1e-3) * weights["bn/gamma"] + weights["bn/beta"]
         logits = tf.reshape(tf.nn.relu(x), (len(labels), -1)) @ fc + weights["fc/bias"]
-        scaled = logits if method == "snip" else logits / temperature
+        scaled = logits if first_order else logits / temperature
         return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, scaled))
 
+    initial = kernels
+    for _ in range(3 if method == "prospr" else 0):
+        with tf.GradientTape() as tape:
+            tape.watch(kernels)
+            value = loss(*kernels)
+        kernels = [w - 0.1 * g for w, g in zip(kernels, tape.gradient(value, kernels), strict=True)]
     with tf.GradientTape() as outer:
         outer.watch(kernels)
         with tf.GradientTape() as inner:
@@ -271,8 +279,8 @@ def by_hand(model, method, data=DATA, temperature=200.0):
             value = loss(*kernels)
         gradients = inner.gradient(value, kernels)
         product = tf.add_n([tf.reduce_sum(tf.stop_gradient(g) * g) for g in gradients])
-    factors = gradients if method == "snip" else outer.gradient(product, kernels)
-    scores = [(w * f).numpy() for w, f in zip(kernels, factors, strict=True)]
+    factors = gradients if first_order else outer.gradient(product, kernels)
+    scores = [(w * f).numpy() for w, f in zip(initial, factors, strict=True)]
     return dict(zip(KERNELS, scores if method == "grasp" else map(np.abs, scores), strict=True))
 
 
@@ -1009,3 +1017,58 @@ def test_scoring_an_excluded_masked_layer_takes_its_raw_kernel(model):
     pruned = tf_pruneinit.with_masks(masked, exclude=["conv"])
     assert list(masking.kernels(pruned)) == ["fc/kernel"]
     assert relative_error(scores, score(pruned, "snip", exclude=["conv"])) < 1e-6
+
+
+class TestBatchNormWarmup:
+    """Scores with moving statistics that are those of the data."""
+
+    @pytest.fixture
+    def model(self):
+        inputs = keras.Input((5,))
+        x = keras.layers.Dense(7, name="one")(inputs)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization(name="bn", epsilon=0)(x))
+        return keras.Model(inputs, keras.layers.Dense(3, name="two")(x))
+
+    IMAGES = np.random.default_rng(0).normal(2.0, 3.0, size=(40, 5)).astype("float32")
+    LABELS = np.arange(40) % 3
+
+    def with_statistics(self, model, *batches):
+        """A copy whose moving statistics are set by hand, to the mean over batches (the variance is of the unbiased kind)."""
+        copy = keras.models.clone_model(model)
+        copy.set_weights(model.get_weights())
+        outputs = [model.get_layer("one")(images).numpy() for images in batches]
+        bn = copy.get_layer("bn")
+        bn.moving_mean.assign(np.mean([x.mean(0) for x in outputs], 0))
+        bn.moving_variance.assign(np.mean([x.var(0, ddof=1) for x in outputs], 0))
+        return copy
+
+    @pytest.mark.parametrize("method", [name for name, row in tables.METHODS.items() if row.warms_up])
+    def test_is_scored_as_if_it_had_these_statistics_and_keeps_its_own(self, method, model):
+        before = [weight.numpy() for weight in model.weights]
+        batches = [(self.IMAGES[:20], self.LABELS[:20]), (self.IMAGES[20:], self.LABELS[20:])]
+        got = score(model, method, batches, batch_norm_warmup=True, precision="float64")
+        for old, weight in zip(before, model.weights, strict=True):
+            np.testing.assert_array_equal(old, weight)
+        assert any(np.abs(got[path] - z).max() > 1e-3 * z.max() for path, z in score(model, method, batches).items())
+        if method == "synflow":
+            expected = score(self.with_statistics(model, self.IMAGES[:20], self.IMAGES[20:]), method)
+            for path, z in expected.items():
+                np.testing.assert_allclose(got[path], z, rtol=1e-4)
+
+    def test_gradients_do_not_pass_through_statistics(self, model):
+        twin = self.with_statistics(model, self.IMAGES)
+        for layer in twin.layers:
+            layer.trainable = layer.name != "bn"  # Keras then normalises by moving statistics in training, too.
+        expected = score(twin, "snip", (self.IMAGES, self.LABELS))
+        got = score(model, "snip", (self.IMAGES, self.LABELS), batch_norm_warmup=True)
+        for path, z in expected.items():
+            np.testing.assert_allclose(got[path], z, rtol=2e-3, atol=1e-6)
+
+    def test_statistics_need_data(self, model):
+        with pytest.raises(UsageError, match=r"^batch_norm_warmup takes statistics on labelled images: data=.* got None$"):
+            score(model, "synflow", None, batch_norm_warmup=True)
+
+    @pytest.mark.parametrize("method", [name for name, row in tables.METHODS.items() if not row.warms_up])
+    def test_others_do_not_read_it(self, method, model):
+        for path, z in score(model, method, batch_norm_warmup=True).items():
+            np.testing.assert_array_equal(z, score(model, method)[path])

@@ -15,7 +15,8 @@ from tf_pruneinit import tables
 from tf_pruneinit.errors import UsageError
 
 ABLATIONS = ("none", "shuffle", "reinit", "invert")
-SCOPES = ("global", "layerwise", "erk")
+SCOPES = ("global", "layerwise", "erk", "uniform_plus", "ideal_gas")
+TARGETS = ("nominal", "effective")
 ACCUMULATE = ("scores", "gradients")
 SCORE_PRECISIONS = ("float32", "float64")
 AUGMENTATIONS = ("default", "none", "crop", "resized_crop")
@@ -130,17 +131,28 @@ class Prune:
 
     method: str = option("snip", "how weights are scored (dense: not pruned)")
     sparsity: float = option(0.9, "fraction of the prunable weights to remove, in [0, 1)")
-    iterations: int | None = option(None, "times to score and remove; by default the method's own (100 for synflow, else 1)")
-    scope: str = option(
-        "global", "rank all layers together, or each to the same sparsity or Erdos-Renyi-kernel density", choices=SCOPES
+    iterations: int | None = option(
+        None,
+        "times to score and remove; by default the method's own (100: synflow, ntk_sap; 300: iterative_snip, force; else 1)",
     )
+    scope: str = option(
+        "global",
+        "rank all layers together, or each to the same sparsity or to its density by Erdos-Renyi-kernel, uniform+ or ideal gas",
+        choices=SCOPES,
+    )
+    target: str = option("nominal", "what sparsity counts: weights removed, or also those left without a path", choices=TARGETS)
     min_remaining: int = option(0, "weights that each layer keeps at least")
     exclude: tuple[str, ...] = option((), "layers, comma-separated names or patterns, that are not pruned and not counted")
-    examples_per_class: int = option(10, "training images of each class that snip and grasp score on")
+    examples_per_class: int = option(10, "training images of each class that methods with data score on")
     score_batch_size: int = option(256, "images in one batch of these at most; scores of batches are averaged")
     accumulate: str = option("scores", "what is averaged over batches", choices=ACCUMULATE)
     score_precision: str = option("float32", "arithmetic of one-shot scores (iterative: float64)", choices=SCORE_PRECISIONS)
     temperature: float = option(200.0, "divides the logits in the loss of grasp and grasp_abs")
+    inner_steps: int = option(3, "steps of training after which prospr takes the gradient")
+    inner_rate: float = option(0.1, "learning rate of these steps")
+    batch_norm_warmup: bool = option(
+        False, "score with moving statistics of batch norm, which are first set to those of the images that are scored on"
+    )
     ablation: str = option(
         "none",
         "shuffle what remains in each layer, draw new initial weights, or remove first what the method would keep first",
@@ -166,20 +178,28 @@ class Prune:
         tables.require_known(self.scope, SCOPES, "scope")
         _require_count("examples_per_class", self.examples_per_class)
         _require_number("temperature", self.temperature, 0, above=True)
+        _require_number("inner_rate", self.inner_rate, 0, above=True)
+        _require(isinstance(self.batch_norm_warmup, bool), "batch_norm_warmup must be true or false", self.batch_norm_warmup)
+        tables.require_known(self.target, TARGETS, "target")
         _require_count("score_batch_size", self.score_batch_size)
         tables.require_known(self.accumulate, ACCUMULATE, "accumulate")
         tables.require_known(self.score_precision, SCORE_PRECISIONS, "score_precision")
         tables.require_known(self.ablation, ABLATIONS, "ablation")
-        remaining = self.min_remaining
-        valid = isinstance(remaining, int) and not isinstance(remaining, bool) and remaining >= 0
-        _require(valid, "min_remaining must be an integer >= 0", remaining)
+        for name in ("min_remaining", "inner_steps"):
+            value = getattr(self, name)
+            valid = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+            _require(valid, f"{name} must be an integer >= 0", value)
         patterns = isinstance(self.exclude, (tuple, list)) and all(isinstance(name, str) and name for name in self.exclude)
         _require(patterns, "exclude must be names of layers", self.exclude)
         object.__setattr__(self, "exclude", tuple(self.exclude))
         self._check_moments()
         # An option that the method does not read cannot change the result, so it cannot change the address either.
-        unread = [] if method.needs_data else ["examples_per_class", "score_batch_size", "accumulate"]
-        unread += [] if "temperature" in method.options else ["temperature"]
+        unread = [] if method.warms_up else ["batch_norm_warmup"]
+        unread += [name for name in ("temperature", "inner_steps", "inner_rate") if name not in method.options]
+        for name in unread:
+            object.__setattr__(self, name, getattr(Prune, name))
+        unread = [] if self.reads_data else ["examples_per_class", "score_batch_size"]
+        unread += [] if method.needs_data else ["accumulate"]
         unread += ["score_precision"] if self.iterations > 1 or not method.needs_data else []
         for name in unread:
             object.__setattr__(self, name, getattr(Prune, name))
@@ -200,6 +220,11 @@ class Prune:
             # From the second round on it is not the same: a round then begins with the weights that the one before has trained.
             same = rewound == pruned and self.rounds == 1
             object.__setattr__(self, "rewind_to", None if same else str(rewound))
+
+    @property
+    def reads_data(self) -> bool:
+        """Whether it is given labelled images."""
+        return tables.METHODS[self.method].needs_data or self.batch_norm_warmup
 
     @property
     def name(self) -> str:

@@ -32,7 +32,6 @@ from tf_pruneinit import (
     scoring,
     seeds,
     shared,
-    tables,
     training,
 )
 from tf_pruneinit.config import Config, Execution, Interval, Moment, Prune
@@ -238,7 +237,7 @@ class _Experiment:
         return model
 
     def _examples(self, prune: Prune) -> datasets.ScoringBatches | None:
-        if not tables.METHODS[prune.method].needs_data:
+        if not prune.reads_data:
             return None
         return self._dataset.scoring_batches(prune.examples_per_class, prune.score_batch_size, self._config.seed)
 
@@ -272,6 +271,9 @@ class _Experiment:
         exclude = _excluded(prune, model)
         how: dict[str, Any] = {
             "temperature": prune.temperature,
+            "inner_steps": prune.inner_steps,
+            "inner_rate": prune.inner_rate,
+            "batch_norm_warmup": prune.batch_norm_warmup,
             "accumulate": prune.accumulate,
             "precision": prune.score_precision,
             "seed": self._config.seed,
@@ -281,7 +283,7 @@ class _Experiment:
         numbers = {"examples_per_class": prune.examples_per_class, "batch_size": prune.score_batch_size}
         origin: dict[str, Any] = {"dataset": config.dataset, "model": config.model, "method": prune.method, **numbers, **how}
         origin |= {"precision_of_training": config.train.precision, "network": results.digest(model)}
-        more: dict[str, Any] = {"scope": prune.scope, "min_remaining": prune.min_remaining}
+        more: dict[str, Any] = {"scope": prune.scope, "target": prune.target, "min_remaining": prune.min_remaining}
         ablation = "invert" if prune.ablation == "invert" else "none"
 
         if prune.iterations == 1:

@@ -12,6 +12,9 @@ from tf_pruneinit.examples import Pair
 from tf_pruneinit.scoring import Scorer
 from tf_pruneinit.sparsity import warn_of_empty_layers
 
+Masks = dict[str, np.ndarray]
+TARGETS = ("nominal", "effective")
+
 
 def prune(
     model: keras.Model,
@@ -21,11 +24,15 @@ def prune(
     *,
     iterations: int | None = None,
     scope: str = "global",
+    target: str = "nominal",
     temperature: float = 200.0,
+    inner_steps: int = 3,
+    inner_rate: float = 0.1,
     seed: int = 0,
     precision: str = "float32",
     batch_size: int | None = None,
     accumulate: str = "scores",
+    batch_norm_warmup: bool = False,
     exclude: Sequence[str] = (),
     min_remaining: int = 0,
     ablation: str = "none",
@@ -35,8 +42,8 @@ def prune(
     """Returns a copy of a model, same weights, with masks that leave exactly round((1 - sparsity) * total) of them.
 
     Iterative pruning scores the network, in float64, with the masks found so far and removes to density
-    (1 - sparsity) ** (n / N) in iteration n of N (of a model with masks: from the density that they leave); a removed weight
-    never comes back.
+    (1 - sparsity) ** (n / N) in iteration n of N (of a model with masks: from the density that they leave). A removed weight
+    comes back only if the method has that in its row (FORCE), which ranks all weights of the model in each iteration.
 
     Args:
       model: as for `score`. Masks that it has already are kept: only weights that they leave are ranked. The copy of a
@@ -44,14 +51,22 @@ def prune(
       method: as for `score`.
       sparsity: fraction of all prunable weights to remove, in [0, 1).
       data: as for `score`.
-      iterations: N; None means the method's own, 100 for SynFlow and 1 for the others.
+      iterations: N; None means the method's own: 100 for SynFlow and NTK-SAP, 300 for iterative SNIP and FORCE, 1 for the
+        others.
       scope: "global" ranks all layers together, "layerwise" prunes each layer to the same sparsity, "erk" to its
-        Erdos-Renyi-kernel density (see `ranking.erk_masks`).
+        Erdos-Renyi-kernel density, "uniform_plus" and "ideal_gas" to theirs (see `ranking`).
+      target: what `sparsity` is of. "nominal" counts the weights that masks remove, "effective" also those that they leave on
+        no path from input to output: so many weights remain that at least round((1 - sparsity) * total) are connected, and as
+        few as bisection finds (iterative methods begin again some twenty times).
+        Vysogorets, Kempe, "Connectivity Matters", JMLR 2023.
       temperature: as for `score`.
+      inner_steps: as for `score`.
+      inner_rate: as for `score`.
       seed: as for `score`.
       precision: as for `score`.
       batch_size: as for `score`.
       accumulate: as for `score`.
+      batch_norm_warmup: as for `score`.
       exclude: patterns of layers that get no mask and are not counted, as for `with_masks`.
       min_remaining: weights that each layer keeps at least, its best ones (all of a layer that has fewer).
       ablation: "shuffle" puts the weights that remain in each layer in random places, "invert" removes first, in each
@@ -61,11 +76,13 @@ def prune(
       on_iteration: called with (n, N) after each iteration.
 
     Raises:
-      UsageError: as `score`, for a sparsity, scope, ablation, min_remaining or number of iterations out of range, and for
-        scores of other kernels or for several iterations.
+      UsageError: as `score`, for a sparsity, scope, target, ablation, min_remaining or number of iterations out of range, for
+        scores of other kernels or for several iterations, and for an effective sparsity of a network whose paths are not
+        known or too few.
     """
     row = tables.lookup(tables.METHODS, method, "method")
     select = tables.lookup(ranking.SCOPES, scope, "scope")
+    tables.require_known(target, TARGETS, "target")
     tables.require_known(ablation, ("none", "shuffle", "invert"), "ablation")
     select = ablations.invert(select) if ablation == "invert" else select
     ranking.remaining_count(sparsity, 0)  # Raises for a bad sparsity, before any work.
@@ -74,18 +91,23 @@ def prune(
     _require_integer("min_remaining", min_remaining, 0)
     pruned = masking.with_masks(model, exclude)
     masks_before = masking.masks(pruned)
+    reach = _reach_effective if target == "effective" else _reach_nominal
     if scores is not None:
         _require_scores(scores, masks_before, total_iterations)
-        masks = select(scores, sparsity, within=masks_before, min_remaining=min_remaining)
+        masks = reach(lambda s: select(scores, s, within=masks_before, min_remaining=min_remaining), sparsity, pruned)
     else:
-        options = {"temperature": temperature, "seed": seed}
+        options = {"temperature": temperature, "inner_steps": inner_steps, "inner_rate": inner_rate, "seed": seed}
         # Each iteration moves every later score, so that rounding errors grow: iterative SNIP in float32 ends with half of
         # another mask than in float64.
         repeats = total_iterations > 1
         precision = "float64" if repeats else precision
-        scorer = Scorer(model, method, data, precision, options, batch_size, accumulate, exclude, repeats)
+        scorer = Scorer(
+            model, method, data, precision, options, batch_size, accumulate, exclude, repeats, warmup=batch_norm_warmup
+        )
+        find = _repeat if repeats else _once
         with scorer:  # Here, where its warnings point at the caller.
-            masks = _repeat(scorer, select, masks_before, sparsity, total_iterations, min_remaining, on_iteration)
+            found = find(scorer, select, masks_before, total_iterations, min_remaining, on_iteration, row.revives)
+            masks = reach(found, sparsity, pruned)
     if ablation == "shuffle":
         masks = ablations.shuffle(masks, masks_before, seed)
     warn_of_empty_layers(masks)
@@ -93,27 +115,81 @@ def prune(
     return pruned
 
 
-def _repeat(
+def _once(
     scorer: Scorer,
-    select: Callable[..., dict[str, np.ndarray]],
-    masks: dict[str, np.ndarray],
-    sparsity: float,
+    select: Callable[..., Masks],
+    masks: Masks,
     iterations: int,
     min_remaining: int,
     on_iteration: Callable[[int, int], None] | None,
-) -> dict[str, np.ndarray]:
-    """Scores and removes, again and again; returns what is left of `masks` in the end."""
-    total = sum(mask.size for mask in masks.values())
-    left = sum(int(np.count_nonzero(mask)) for mask in masks.values()) / total
-    for n, density in enumerate(ranking.densities(1 - sparsity, iterations, left or 1.0), start=1):
-        # The last density is the target itself, not a power that rounding may move.
-        target = sparsity if n == iterations else 1 - density
-        before = masks
-        masks = select(scorer.scores(), target, within=masks, min_remaining=min_remaining, finite=True)
-        if n < iterations:
-            scorer.remove(ranking.removed_places(before, masks))
-        if on_iteration:
-            on_iteration(n, iterations)
+    revives: bool,
+) -> Callable[[float], Masks]:
+    """Scores; returns what is left of `masks` as a function of sparsity."""
+    del revives
+    scores = scorer.scores()
+    if on_iteration:
+        on_iteration(1, iterations)
+    return lambda sparsity: select(scores, sparsity, within=masks, min_remaining=min_remaining, finite=True)
+
+
+def _repeat(
+    scorer: Scorer,
+    select: Callable[..., Masks],
+    masks_before: Masks,
+    iterations: int,
+    min_remaining: int,
+    on_iteration: Callable[[int, int], None] | None,
+    revives: bool,
+) -> Callable[[float], Masks]:
+    """Returns what is left of `masks_before` as a function of sparsity, which scores and removes again and again."""
+    total = sum(mask.size for mask in masks_before.values())
+    left = sum(int(np.count_nonzero(mask)) for mask in masks_before.values()) / total
+
+    def masks_at(sparsity: float) -> Masks:
+        scorer.restart()
+        masks = masks_before
+        for n, density in enumerate(ranking.densities(1 - sparsity, iterations, left or 1.0), start=1):
+            # The last density is the target itself, not a power that rounding may move.
+            target = sparsity if n == iterations else 1 - density
+            before, ranked = masks, masks_before if revives else masks
+            masks = select(scorer.scores(), target, within=ranked, min_remaining=min_remaining, finite=True)
+            if n < iterations and revives:
+                scorer.keep(masks.values())
+            elif n < iterations:
+                scorer.remove(ranking.removed_places(before, masks))
+            if on_iteration:
+                on_iteration(n, iterations)
+        return masks
+
+    return masks_at
+
+
+def _reach_nominal(masks_at: Callable[[float], Masks], sparsity: float, model: keras.Model) -> Masks:
+    del model
+    return masks_at(sparsity)
+
+
+def _reach_effective(masks_at: Callable[[float], Masks], sparsity: float, model: keras.Model) -> Masks:
+    """The masks with the fewest weights that leave a network so many connected ones; its masks are set on the way."""
+    summary = masking.summary(model)
+    total, high = summary.total, summary.remaining
+    wanted = low = ranking.remaining_count(sparsity, total)
+    if summary.connected is None:
+        raise UsageError("target=effective needs a network whose paths are known; through a layer of this one they are not")
+    if wanted > summary.connected:
+        rule = f"an effective sparsity of {sparsity:g} leaves {wanted} connected weights"
+        raise UsageError(f"{rule}, more than the {summary.connected} of the network")
+    if not wanted:
+        return masks_at(sparsity)
+    masks = None
+    while masks is None or low < high:
+        middle = (low + high) // 2
+        found = masks_at(1 - middle / total)
+        masking.set_masks(model, found)
+        if low == high or (masking.summary(model).connected or 0) >= wanted:
+            masks, high = found, middle
+        else:
+            low = middle + 1
     return masks
 
 

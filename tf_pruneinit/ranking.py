@@ -82,7 +82,7 @@ def layerwise_masks(
     The counts of all layers add up to exactly `remaining_count(sparsity, total)`: each is (1 - sparsity) * its size rounded
     down, and the largest remainders (of equal ones the earlier layer) get one more. Otherwise as `global_masks`.
     """
-    return _by_layer(scores, sparsity, within, min_remaining, finite, lambda shape: 1.0)
+    return _by_layer(scores, sparsity, within, min_remaining, finite, _uniform)
 
 
 def erk_masks(
@@ -96,14 +96,82 @@ def erk_masks(
 
     Evci, Gale, Menick, Castro, Elsen, "Rigging the Lottery: Making All Tickets Winners", ICML 2020.
     """
-    return _by_layer(scores, sparsity, within, min_remaining, finite, _erk_weight)
+    return _by_layer(scores, sparsity, within, min_remaining, finite, _erk)
 
 
-def _erk_weight(shape: tuple[int, ...]) -> float:
-    return (sum(shape) or 1) / (math.prod(shape) or 1)
+def uniform_plus_masks(
+    scores: Scores, sparsity: float, within: Scores | None = None, *, min_remaining: int = 0, finite: bool = False
+) -> Masks:
+    """Returns masks that keep the highest scores of each layer, each to the same sparsity but for the first and the last.
+
+    A convolution that comes first stays dense, and a dense layer that comes last keeps 20 % of its weights at least; the others
+    share what is left. At a sparsity that leaves no weight for them each layer is pruned to the same sparsity (the source
+    says nothing of it). Counts are made whole as in `layerwise_masks`.
+
+    Gale, Elsen, Hooker, "The State of Sparsity in Deep Neural Networks", 2019.
+    """
+    return _by_layer(scores, sparsity, within, min_remaining, finite, _uniform_plus)
 
 
-SCOPES = {"global": global_masks, "layerwise": layerwise_masks, "erk": erk_masks}
+def ideal_gas_masks(
+    scores: Scores, sparsity: float, within: Scores | None = None, *, min_remaining: int = 0, finite: bool = False
+) -> Masks:
+    """Returns masks that keep the highest scores of each layer, each layer to its ideal gas quota.
+
+    A layer of n weights has the density 1 / (1 + F n), with the one F that gives the total: cylinders of gas, each of unit
+    volume and height n, under the force F. Counts are made whole as in `layerwise_masks`.
+
+    Vysogorets, Kempe, "Connectivity Matters: Neural Network Pruning Through the Lens of Effective Sparsity", JMLR 2023.
+    """
+    return _by_layer(scores, sparsity, within, min_remaining, finite, _ideal_gas)
+
+
+Shapes = Sequence[tuple[int, ...]]
+
+
+def _uniform(shapes: Shapes, density: float) -> np.ndarray:
+    """What is wanted of each layer, as all of these functions: numbers of weights, or in proportion to them."""
+    del density
+    return np.array([math.prod(shape) for shape in shapes], np.float64)
+
+
+def _erk(shapes: Shapes, density: float) -> np.ndarray:
+    return _uniform(shapes, density) * np.array([(sum(shape) or 1) / (math.prod(shape) or 1) for shape in shapes])
+
+
+def _uniform_plus(shapes: Shapes, density: float) -> np.ndarray:
+    sizes = _uniform(shapes, density)
+    wanted = density * sizes
+    fixed = np.zeros(sizes.size, bool)
+    if len(shapes[0]) > 2:
+        fixed[0], wanted[0] = True, sizes[0]
+    if len(shapes[-1]) == 2 and density < 0.2:
+        fixed[-1], wanted[-1] = True, 0.2 * sizes[-1]
+    left = density * sizes.sum() - wanted[fixed].sum()
+    if left <= 0 or not sizes[~fixed].any():
+        return sizes
+    wanted[~fixed] = left * sizes[~fixed] / sizes[~fixed].sum()
+    return wanted
+
+
+def _ideal_gas(shapes: Shapes, density: float) -> np.ndarray:
+    sizes = _uniform(shapes, density)
+    # In units of 1 / (the largest layer) and by its logarithm: F spans as many orders as the density.
+    low, high = -60.0, 60.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        kept = sizes / (1 + np.exp(middle) * sizes / sizes.max(initial=1))
+        low, high = (middle, high) if kept.sum() > density * sizes.sum() else (low, middle)
+    return kept
+
+
+SCOPES = {
+    "global": global_masks,
+    "layerwise": layerwise_masks,
+    "erk": erk_masks,
+    "uniform_plus": uniform_plus_masks,
+    "ideal_gas": ideal_gas_masks,
+}
 
 
 def removed_places(before: Scores, after: Scores) -> list[np.ndarray]:
@@ -153,11 +221,11 @@ def _by_layer(
     within: Scores | None,
     min_remaining: int,
     finite: bool,
-    weight: Callable[[tuple[int, ...]], float],
+    share: Callable[[Shapes, float], np.ndarray],
 ) -> Masks:
     flat, alive, count = _prepare(scores, sparsity, within, finite)
     left = np.array([np.count_nonzero(part) for part in alive])
-    wanted = np.array([score.size * weight(score.shape) for score in scores.values()], np.float64)
+    wanted = share([np.shape(score) for score in scores.values()], 1 - sparsity)
     floors = np.array(_floors(alive, min_remaining, count))
     counts = _shares(wanted, floors, left, (1 - sparsity) * sum(part.size for part in flat), count)
     kept = [_highest([part], [ranked], int(n))[0] for part, ranked, n in zip(flat, alive, counts, strict=True)]

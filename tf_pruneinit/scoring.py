@@ -34,10 +34,13 @@ def score(
     data: Pair | Iterable[Pair] | None = None,
     *,
     temperature: float = 200.0,
+    inner_steps: int = 3,
+    inner_rate: float = 0.1,
     seed: int = 0,
     precision: str = "float32",
     batch_size: int | None = None,
     accumulate: str = "scores",
+    batch_norm_warmup: bool = False,
     exclude: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
     """Returns how much each weight is worth keeping; the model and all its variables stay as they are.
@@ -48,16 +51,21 @@ def score(
     Args:
       model: a built functional or sequential Keras model with one input, which gives (batch, classes). Its layers may be
         Keras' own.
-      method: a row of `tables.METHODS`: random, magnitude, snip, grasp, grasp_abs, synflow.
+      method: a row of `tables.METHODS`: random, magnitude, snip, grasp, grasp_abs, synflow and others.
       data: (images, labels), or an iterable of such pairs, each one batch. Images are floating-point, of the model's input
         shape, preprocessed; labels are integers in [0, classes), or one-hot. For methods without data it is not read.
       temperature: divides the logits in GraSP's loss, > 0.
-      seed: of random scores, and of dropout.
+      inner_steps: steps of training after which ProsPr takes the gradient, >= 0.
+      inner_rate: their learning rate, > 0.
+      seed: of whatever a method draws, and of dropout.
       precision: "float64" computes every score in float64.
       batch_size: splits (images, labels) into batches of at most so many examples, each with the same number of every class
         where it holds them all; None means one batch.
       accumulate: "scores" averages the scores of batches, which count alike. "gradients" averages gradients instead, which
         gives the score of all batches as one (but for batch normalisation, which has the statistics of each).
+      batch_norm_warmup: whether moving statistics of batch normalisation are first set to those of the data, the mean over
+        its batches, and scores computed with them in place of each batch's own. The model keeps its statistics. Methods
+        that do not run the network, and NTK-SAP, which runs it on other weights, do not read it.
       exclude: patterns of layers that are left out, as for `with_masks`.
 
     Returns:
@@ -67,13 +75,13 @@ def score(
       UsageError: for an unknown method, a model without prunable layers, data that is missing or does not fit the model,
         or scores that are not finite.
     """
-    options = {"temperature": temperature, "seed": seed}
-    with Scorer(model, method, data, precision, options, batch_size, accumulate, exclude) as scorer:
+    options = {"temperature": temperature, "inner_steps": inner_steps, "inner_rate": inner_rate, "seed": seed}
+    with Scorer(model, method, data, precision, options, batch_size, accumulate, exclude, warmup=batch_norm_warmup) as scorer:
         return {path: np.array(values) for path, values in scorer.scores().items()}
 
 
 class Scorer:
-    """A method on a model and its data: call `scores` again after `remove`, and nothing is traced again.
+    """A method on a model and its data: call `scores` again after `remove` or `keep`, and nothing is traced again.
 
     What has been compiled is kept for the next model of the same architecture. Use it in a `with` statement.
     """
@@ -89,11 +97,15 @@ class Scorer:
         accumulate: str = "scores",
         exclude: Sequence[str] = (),
         repeats: bool = False,
+        warmup: bool = False,
     ):
         row = tables.lookup(tables.METHODS, method, "method")
-        temperature = options["temperature"]
-        if not isinstance(temperature, numbers.Real) or not 0 < float(temperature) < np.finfo(np.float32).max:
-            raise UsageError(f"temperature must be a finite number > 0; got {temperature!r}")
+        for name in ("temperature", "inner_rate"):
+            number = options[name]
+            if not isinstance(number, numbers.Real) or not 0 < float(number) < np.finfo(np.float32).max:
+                raise UsageError(f"{name} must be a finite number > 0; got {number!r}")
+        if not _is_integer(options["inner_steps"]) or options["inner_steps"] < 0:
+            raise UsageError(f"inner_steps must be an integer >= 0; got {options['inner_steps']!r}")
         tables.require_known(precision, PRECISIONS, "precision")
         tables.require_known(accumulate, ACCUMULATE, "accumulate")
         if batch_size is not None and (not _is_integer(batch_size) or batch_size < 1):
@@ -110,23 +122,36 @@ class Scorer:
         self._dtype = "float64" if precision == "float64" else row.dtype
         self._options = {name: options[name] for name in row.options}
         self._seed = options["seed"]
+        self._warmup = bool(warmup) and row.warms_up
         self._examples: Examples | None = None
-        if row.needs_data:
+        if row.needs_data or self._warmup:
             if data is None:
-                raise UsageError(f"{method} scores on labelled images: data=(images, labels) is needed; got None")
-            self._examples = Examples(data, model, self._dtype, batch_size, repeats or accumulate == "gradients")
+                what = f"{method} scores" if row.needs_data else "batch_norm_warmup takes statistics"
+                raise UsageError(f"{what} on labelled images: data=(images, labels) is needed; got None")
+            again = repeats or accumulate == "gradients" or self._warmup
+            self._examples = Examples(data, model, self._dtype, batch_size, again)
 
     def __enter__(self) -> "Scorer":
         architecture = masking.architecture(self._model)
-        parts = (architecture, self._method, self._dtype, tuple(self._options.items()), tuple(self._kernels))
+        parts = (architecture, self._method, self._dtype, tuple(self._options.items()), tuple(self._kernels), self._warmup)
         self._key = architecture and parts
-        self._compiled = _take(self._key) or _Compiled(self._model, self._kernels, self._row, self._dtype, self._options)
+        self._compiled = _take(self._key) or _Compiled(
+            self._model, self._kernels, self._row, self._dtype, self._options, not self._warmup
+        )
         if self._row.second_order and self._compiled.unvouched:
             names = ", ".join(self._compiled.unvouched)
             text = "differentiates twice, and no test vouches for the second derivatives of"
             warnings.warn(f"{self._method} {text} {names}", stacklevel=3)
-        self._compiled.load(self._model, self._kernels, self._row.absolute, self._seed)
+        self._load()
         return self
+
+    def _load(self) -> None:
+        self._fresh = True
+        self._compiled.load(self._model, self._kernels, self._seed)
+        if self._warmup and self._examples is not None:
+            self._compiled.warm_up(images for images, _ in self._examples)
+        if self._row.absolute:
+            self._compiled.take_absolute_values()
 
     def __exit__(self, *error: Any) -> None:
         if error[0] is None:
@@ -134,9 +159,26 @@ class Scorer:
 
     def remove(self, places: Iterable[np.ndarray]) -> None:
         """Removes weights: of each kernel those at these places, counted in C order."""
+        self._fresh = False
         for kernel, mask, removed in zip(self._compiled.kernels, self._compiled.masks, places, strict=True):
             kernel.ravel()[removed] = 0
             mask.ravel()[removed] = 0
+
+    def keep(self, masks: Iterable[np.ndarray]) -> None:
+        """Removes all weights but those that masks keep, which come back where they had been removed.
+
+        Only for methods that have it in their row (`revives`).
+        """
+        self._fresh = False
+        compiled = self._compiled
+        for kernel, mask, unpruned, kept in zip(compiled.kernels, compiled.masks, compiled.unpruned, masks, strict=True):
+            mask[...] = kept
+            np.multiply(unpruned, kept, out=kernel)
+
+    def restart(self) -> None:
+        """Brings back all that has been removed."""
+        if not self._fresh:
+            self._load()
 
     def scores(self) -> dict[str, np.ndarray]:
         """Returns the scores, of all batches, of the network with what is left of it: arrays to read.
@@ -160,7 +202,7 @@ class Scorer:
         return arrays
 
     def _scores(self) -> tuple[list[tf.Tensor], Any]:
-        if self._examples is None:
+        if self._examples is None or not self._row.needs_data:
             return self._compiled.score()
         if self._accumulate == "scores":
             return self._mean_over_batches()
@@ -221,23 +263,33 @@ class _Compiled:
     Attributes:
       kernels: arrays, the kernels in effect (kernel * mask); weights are removed in place.
       masks: arrays of 0 and 1, uint8.
+      unpruned: arrays, the kernels as they are loaded; none unless the method's weights come back.
       activations: numbers that the layers give for one example; a size that is not known counts as 1.
       batch_normalised: whether batch normalisation is among them.
       unvouched: layers whose second derivatives no test vouches for, with their classes.
     """
 
-    def __init__(self, model: keras.Model, kernels: dict[str, masking.Kernel], row: Any, dtype: str, options: dict[str, Any]):
+    def __init__(
+        self,
+        model: keras.Model,
+        kernels: dict[str, masking.Kernel],
+        row: Any,
+        dtype: str,
+        options: dict[str, Any],
+        batch_statistics: bool = True,
+    ):
         self._copy = copy = _scoring_copy(model, dtype)
         twins = {id(layer): twin for layer, twin in zip(model._flatten_layers(), copy._flatten_layers(), strict=True)}
         variables = {path: masking.Kernel(twins[id(kernel.layer)], kernel.name).variable for path, kernel in kernels.items()}
         self._variables = variables
         self.kernels = [_aligned(kernel.shape, dtype) for kernel in variables.values()]
         self.masks = [_aligned(kernel.shape, "uint8") for kernel in variables.values()]
+        self.unpruned = [_aligned(kernel.shape, dtype) for kernel in variables.values()] if row.revives else []
         # Tensors and arrays share their memory: what is removed from the arrays is removed from the network.
-        self._tensors = [[_tensor(array) for array in arrays] for arrays in (self.kernels, self.masks)]
+        self._tensors = [[_tensor(array) for array in arrays] for arrays in (self.kernels, self.masks, self.unpruned)]
         self.batch_normalised = any(isinstance(layer, keras.layers.BatchNormalization) for layer in copy._flatten_layers())
         # The copy itself has a layer for each of the model's.
-        logits = _logits(copy)
+        self._logits = logits = _logits(copy)
         self.unvouched = not_vouched_for(logits)
         outputs = [node.outputs for layer in copy._flatten_layers() for node in getattr(layer, "_inbound_nodes", ())]
         self.activations = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in keras.tree.flatten(outputs))
@@ -248,39 +300,66 @@ class _Compiled:
             traced = tf.function(function, autograph=False, reduce_retracing=False)
             return lambda *arguments: traced(*self._tensors, *arguments)
 
-        def step(kernels, masks, *pair):
-            network = Network(logits, variables, kernels, masks)
+        def network_of(*tensors):
+            return Network(logits, variables, *tensors, batch_statistics=batch_statistics)
+
+        def step(kernels, masks, unpruned, *pair):
+            network = network_of(kernels, masks, unpruned)
             batch = Batch([pair], network.gradients, network.hessian_product) if pair else None
             scores = row.score(network, batch, **options)
             return scores, tf.add_n([tf.reduce_sum(z) for z in scores])
 
-        def gradients(kernels, masks, *arguments):
-            return Network(logits, variables, kernels, masks).gradients(*arguments)
+        def gradients(kernels, masks, unpruned, *arguments):
+            return network_of(kernels, masks, unpruned).gradients(*arguments)
 
-        def hessian_product(kernels, masks, *arguments):
-            return Network(logits, variables, kernels, masks).hessian_product(*arguments)
+        def hessian_product(kernels, masks, unpruned, *arguments):
+            return network_of(kernels, masks, unpruned).hessian_product(*arguments)
 
         self.score = compiled(step)
         derivatives = compiled(gradients), compiled(hessian_product)
-        network = Network(logits, variables, *self._tensors)
+        network = network_of(*self._tensors)
         self.score_in_chunks = lambda chunks: row.score(network, Batch(chunks, *derivatives), **options)
 
-    def load(self, model: keras.Model, kernels: dict[str, masking.Kernel], absolute: bool, seed: int) -> None:
+    def load(self, model: keras.Model, kernels: dict[str, masking.Kernel], seed: int) -> None:
         """Takes over the weights and masks of a model, and gives dropout seeds."""
         skipped = {id(variable) for variable in self._variables.values()}
         for source, target in zip(model._flatten_layers(), self._copy._flatten_layers(), strict=True):
             masking.copy_variables(source, target, skipped)
             for n, generator in enumerate(target._seed_generators):
                 generator.state.assign([seeds.derive(seed, "dropout", target.name, n), 0])
-            for variable in target._trainable_variables if absolute else ():
-                if id(variable) not in skipped:
-                    variable.assign(tf.abs(variable.value))
         for kernel, value, mask in zip(kernels.values(), self.kernels, self.masks, strict=True):
             value[...] = np.asarray(memoryview(tf.cast(tf.convert_to_tensor(kernel.variable.value), value.dtype)))
             mask[...] = 1 if kernel.mask is None else kernel.mask.numpy()
             value *= mask
-            if absolute:
-                np.abs(value, out=value)
+        for value, unpruned in zip(self.kernels, self.unpruned, strict=False):
+            unpruned[...] = value
+
+    def warm_up(self, batches: Iterable[tf.Tensor]) -> None:
+        """Sets moving statistics of batch normalisation to those of images, the mean over their batches."""
+        layers = [layer for layer in self._copy._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+        moving = [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
+        momenta = [layer.momentum for layer in layers]
+        for count, images in enumerate(batches):
+            for layer in layers:
+                layer.momentum = count / (count + 1)
+            mapping = list(zip(self._variables.values(), self._tensors[0], strict=True))
+            with keras.StatelessScope(state_mapping=mapping) as scope:
+                self._logits(images, training=True)
+            for variable in moving:
+                if (value := scope.get_current_value(variable)) is not None:
+                    variable.assign(value)
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+
+    def take_absolute_values(self) -> None:
+        """Replaces every parameter by its absolute value."""
+        skipped = {id(variable) for variable in self._variables.values()}
+        for layer in self._copy._flatten_layers():
+            for variable in layer._trainable_variables:
+                if id(variable) not in skipped:
+                    variable.assign(tf.abs(variable.value))
+        for value in self.kernels:
+            np.abs(value, out=value)
 
 
 def _aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:

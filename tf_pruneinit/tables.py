@@ -45,6 +45,8 @@ class Method:
       dtype: the floating-point type one score is computed in; iterative scores always are in float64.
       second_order: whether it differentiates twice.
       absolute: whether it is given the network with every parameter replaced by its absolute value.
+      warms_up: whether it runs the network so that it can be given moving statistics (`batch_norm_warmup`).
+      revives: whether, from one iteration to the next, removed weights may come back; it then scores them, too.
     """
 
     score: Callable[..., Any]
@@ -55,6 +57,8 @@ class Method:
     dtype: str = "float32"
     second_order: bool = False
     absolute: bool = False
+    warms_up: bool = False
+    revives: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,11 +86,12 @@ class Dataset:
 METHODS = {
     "random": Method(Lazy("scorers.random:random"), "uniform random scores", options=("seed",)),
     "magnitude": Method(Lazy("scorers.magnitude:magnitude"), "smallest |w|"),
-    "snip": Method(Lazy("scorers.snip:snip"), "smallest |w * dL/dw| (Lee et al., 2019)", needs_data=True),
+    "snip": Method(Lazy("scorers.snip:snip"), "smallest |w * dL/dw| (Lee et al., 2019)", needs_data=True, warms_up=True),
     "grasp": Method(
         Lazy("scorers.grasp:grasp"),
         "smallest w * Hg, the weights that slow the flow of gradient (Wang et al., 2020)",
         needs_data=True,
+        warms_up=True,
         options=("temperature",),
         second_order=True,
     ),
@@ -94,6 +99,7 @@ METHODS = {
         Lazy("scorers.grasp:grasp_abs"),
         "smallest |w * Hg| (Frankle et al., 2021)",
         needs_data=True,
+        warms_up=True,
         options=("temperature",),
         second_order=True,
     ),
@@ -103,6 +109,43 @@ METHODS = {
         iterations=100,
         dtype="float64",
         absolute=True,
+        warms_up=True,
+    ),
+    "iterative_snip": Method(
+        Lazy("scorers.iterative_snip:iterative_snip"),
+        "SNIP again and again, each time of what is left (de Jorge et al., 2021)",
+        iterations=300,
+        needs_data=True,
+        warms_up=True,
+    ),
+    "force": Method(
+        Lazy("scorers.force:force"),
+        "smallest |w * dL/dw| of the pruned network, in which removed weights come back (de Jorge et al., 2021)",
+        iterations=300,
+        needs_data=True,
+        warms_up=True,
+        revives=True,
+    ),
+    "prospr": Method(
+        Lazy("scorers.prospr:prospr"),
+        "smallest |w * dL/dw after a few steps of training| (Alizadeh et al., 2022; first order)",
+        needs_data=True,
+        options=("inner_steps", "inner_rate"),
+        warms_up=True,
+    ),
+    "ntk_sap": Method(
+        Lazy("scorers.ntk_sap:ntk_sap"),
+        "least effect on what random weights make of random inputs when they change (Wang et al., 2023)",
+        iterations=100,
+        options=("seed",),
+    ),
+    "phew": Method(
+        Lazy("scorers.phew:phew"),
+        "last visited by random walks that prefer large |w| (Patil and Dovrolis, 2021)",
+        options=("seed",),
+    ),
+    "lamp": Method(
+        Lazy("scorers.lamp:lamp"), "smallest w^2 / sum of v^2 over the layer's weights v with |v| >= |w| (Lee et al., 2021)"
     ),
 }
 

@@ -20,12 +20,16 @@ class Network:
       variables: the kernels among its variables by their paths, in model order.
       kernels: tensors, the kernels in effect (kernel * mask).
       masks: tensors of 0 and 1, uint8.
+      unpruned: the kernels as they were before this pruning removed anything; only for methods whose weights come back.
+      batch_statistics: whether the loss normalises with the batch's statistics, or with the moving ones.
     """
 
     model: keras.Model
     variables: Mapping[str, keras.Variable]
     kernels: Sequence[tf.Tensor]
     masks: Sequence[tf.Tensor]
+    unpruned: Sequence[tf.Tensor] = ()
+    batch_statistics: bool = True
 
     @property
     def paths(self) -> list[str]:
@@ -54,9 +58,14 @@ class Network:
         with exact_normalisation(), keras.StatelessScope(state_mapping=mapping):
             return self.model(examples, training=training)
 
-    def gradients(self, images: tf.Tensor, labels: tf.Tensor, temperature: float = 1.0) -> list[tf.Tensor]:
-        """Returns dL/dw of each kernel, L the mean cross-entropy of logits / temperature, normalised in training mode."""
-        kernels = list(self.kernels)
+    def gradients(
+        self, images: tf.Tensor, labels: tf.Tensor, temperature: float = 1.0, at: Sequence[tf.Tensor] | None = None
+    ) -> list[tf.Tensor]:
+        """Returns dL/dw of each kernel, L the mean cross-entropy of logits / temperature, normalised in training mode.
+
+        It is taken at the kernels in effect, or at those that are given.
+        """
+        kernels = list(self.kernels if at is None else at)
         with tf.GradientTape() as tape:
             tape.watch(kernels)
             loss = self._loss(kernels, images, labels, temperature)
@@ -86,7 +95,7 @@ class Network:
         return outer.gradient(product, kernels, unconnected_gradients="zero")
 
     def _loss(self, kernels: Sequence[tf.Tensor], images: tf.Tensor, labels: tf.Tensor, temperature: float) -> tf.Tensor:
-        logits = self.logits(kernels, images, training=True)
+        logits = self.logits(kernels, images, training=self.batch_statistics)
         return cross_entropy(logits if temperature == 1 else logits / temperature, labels)
 
 
@@ -104,9 +113,9 @@ class Batch:
         self._hessian_product = hessian_product
         self._single = isinstance(chunks, Sequence) and len(chunks) == 1
 
-    def gradients(self, temperature: float = 1.0) -> list[tf.Tensor]:
+    def gradients(self, temperature: float = 1.0, at: Sequence[tf.Tensor] | None = None) -> list[tf.Tensor]:
         """Returns g = dL/dw of each kernel; see `Network.gradients`."""
-        return self._mean(self._gradients, temperature)
+        return self._mean(self._gradients, *((temperature,) if at is None else (temperature, at)))
 
     def hessian_gradients(self, temperature: float = 1.0) -> list[tf.Tensor]:
         """Returns Hg of each kernel; see `Network.hessian_product`."""

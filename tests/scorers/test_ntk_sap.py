@@ -1,0 +1,59 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tf_pruneinit
+from tf_pruneinit import seeds
+
+
+def model_of(sizes, scale=1.0):
+    layers = [keras.layers.Dense(units, use_bias=False, name=f"fc{n}") for n, units in enumerate(sizes[1:])]
+    x = inputs = keras.Input((sizes[0],))
+    for layer in layers:
+        x = layer(x)
+    model = keras.Model(inputs, x)
+    for layer in layers:
+        layer.kernel.assign(scale * np.random.default_rng(1).normal(size=layer.kernel.shape))
+    return model
+
+
+def drawn(shape, deviation, left, *names):
+    root = tf.stack([tf.constant(seeds.derive(0, "ntk_sap", *names), tf.int64), tf.constant(left, tf.int64)])
+    return deviation * tf.random.stateless_normal(shape, root, dtype=tf.float64).numpy()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_one_dense_layer_by_hand(masked):
+    """The outputs differ by x (u m), so that d/dm_ij of the mean of its square is 2 u_ij sum_k u_kj m_kj mean(x_i x_k)."""
+    model = tf_pruneinit.with_masks(model_of((4, 3)))
+    mask = np.random.default_rng(5).integers(0, 2, (4, 3)) if masked else np.ones((4, 3), int)
+    tf_pruneinit.set_masks(model, {"fc0/kernel": mask})
+    left = int(mask.sum())
+    x = drawn((64, 4), 1.0, left, "inputs")
+    u = drawn((4, 3), 1e-2, left, "change", "fc0/kernel")
+    expected = np.abs(2 * u * (x.T @ x / 64 @ (u * mask))) * mask
+    (scores,) = tf_pruneinit.score(model, "ntk_sap", precision="float64").values()
+    np.testing.assert_allclose(scores, expected, rtol=1e-7, atol=1e-18)
+
+
+def test_no_weight_is_read():
+    first, second = (tf_pruneinit.score(model_of((6, 5, 3), scale), "ntk_sap") for scale in (1.0, -7.0))
+    for path, scores in first.items():
+        np.testing.assert_array_equal(scores, second[path])
+        assert scores.min() > 0
+
+
+def test_seeds_differ_and_each_iteration_draws_anew():
+    model = model_of((6, 5, 3))
+    one, again, two = (tf_pruneinit.score(model, "ntk_sap", seed=seed)["fc0/kernel"] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - two).max() > 0.01 * one.max()
+
+
+def test_integer_inputs_are_refused_in_a_line():
+    inputs = keras.Input((4,), dtype="int32")
+    x = keras.layers.Flatten()(keras.layers.Embedding(5, 2)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    with pytest.raises(tf_pruneinit.errors.UsageError, match=r"ntk_sap needs a model with floating-point inputs.*; got int32"):
+        tf_pruneinit.score(model, "ntk_sap")
