@@ -234,7 +234,7 @@ class View:
     @functools.cached_property
     def shown_sparsity(self) -> float | None:
         """The sparsity at which methods are looked into, the highest matching one if it has as many methods as another."""
-        return self.focus(collections.Counter(s for series in self.methods for s in self.curves[series]))
+        return self.focus(collections.Counter(s for series in self.drawn for s in self.curves[series]))
 
     def missing(self) -> list[Gap]:
         """Returns what would make it whole: seeds that other points have, sparsities that other methods have."""
