@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parent.parent / PACKAGE
 # A module imports only from layers above it in this list. A package (datasets, models, scorers) stands in one place, and its
 # files may import each other. `__init__` names the public functions and imports them when they are first used.
 LAYERS = [
-    ("__init__", "errors", "files", "preemption", "seeds", "memory", "optimizers", "normalisation", "scalars"),
+    ("__init__", "errors", "files", "preemption", "seeds", "memory", "cores", "optimizers", "normalisation", "scalars"),
     ("tables", "ranking", "sparsity", "console", "layers", "exact", "workers", "records", "checkpoints", "ablations", "claims"),
     ("config", "connectivity", "datasets", "devices"),
     ("recipes", "runs", "shared", "masking", "metrics", "examples", "neurons"),
@@ -26,6 +26,7 @@ LAYERS = [
     ("curves",),
     ("board", "styles", "findings", "references"),
     ("figures", "tabulation"),
+    ("plots",),
     ("page",),
     ("main", "evaluate", "sweep", "report"),
 ]
@@ -34,20 +35,8 @@ LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in mod
 # All that `--help`, a mistaken flag and a complete run need.
 LIGHT = ["tables", "ranking", "ablations", "sparsity", "config", "recipes", "runs", "console", "flags", "main", "evaluate"]
 LIGHT += ["claims", "shared", "grids", "plans", "manifests", "attempts", "launchers.local", "launchers.slurm", "board", "sweep"]
-LIGHT += [
-    "samples",
-    "archives",
-    "collection",
-    "curves",
-    "neurons",
-    "styles",
-    "findings",
-    "references",
-    "figures",
-    "tabulation",
-    "page",
-    "report",
-]
+LIGHT += ["samples", "archives", "collection", "curves", "neurons", "styles", "findings"]
+LIGHT += ["references", "figures", "tabulation", "plots", "page", "report"]
 HEAVY = {"tensorflow", "keras", "tensorflow_datasets", "sklearn"}
 
 

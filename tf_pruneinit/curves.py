@@ -168,6 +168,12 @@ class View:
         return [series for series in self.methods if self.at(series, next(iter(self.curves[series])))[0].initially]
 
     @property
+    def ablated(self) -> list[Series]:
+        """What ablations are of."""
+        found = {dataclasses.replace(series, ablation="none") for series in self.curves if series.ablation != "none"}
+        return sorted(found, key=lambda series: series.place)
+
+    @property
     def drawn(self) -> list[Series]:
         """Of these what curves are drawn of: before training, benchmarks, and what else was pruned to several sparsities."""
         always = {*self.before, *self.benchmarks}
