@@ -77,6 +77,14 @@ def test_a_second_trial_of_a_point_is_left_out_and_named():
     assert [gap.kind for gap in view.repeated] == ["left out"]
 
 
+def test_what_is_pruned_after_training_at_one_sparsity_does_not_move_what_is_shown():
+    trials = [trial(0.9, "dense"), trial(0.9, "random", 0.5), trial(0.9, "magnitude", 0.5, prune_at="end")]
+    trials += [trial(0.5, "random", 0.9), trial(0.5, "magnitude", 0.9, prune_at="end")]
+    trials += [trial(0.9, method, 0.9, prune_at="end") for method in ("snip", "synflow")]
+    view = View(trials)
+    assert view.highest_matching == view.shown_sparsity == 0.5
+
+
 def test_missing_points_are_named():
     trials = (
         made([0.9, 0.9], "dense") + made([0.9, 0.9], "snip", 0.5) + made([0.9], "random", 0.5) + made([0.9, 0.9], "snip", 0.8)

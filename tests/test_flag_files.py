@@ -40,7 +40,7 @@ MARKED = {
     "imagenet2012_resnet50": ["--rewind_to=6255", "the area and ratio of random parts, 0.1 to 1 and 0.8 to 1.25"],
 }
 
-every = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+every = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT / "flags")))
 every_experiment = pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 
 
@@ -64,7 +64,7 @@ def test_every_network_of_the_paper_and_every_dataset_has_a_file():
 def test_file_opens_with_the_claim_the_command_what_to_expect_and_what_it_costs(path):
     claim, command, expected, cost = header(path)[:4]
     assert claim.endswith((".", ":")) or "." in claim
-    assert f"--flagfile=flags/{path.name}" in command
+    assert f"--flagfile={path.relative_to(ROOT)} " in f"{command} "
     assert re.match(r"Expected: .*(\d+\.?\d* %|unknown)", expected)
     assert re.search(r"measured|not run here|never run here|run here for", expected)
     assert re.match(r"Cost: .*(core|GPU)", cost)

@@ -13,8 +13,8 @@ ROOT = pathlib.Path(__file__).parent.parent / PACKAGE
 # A module imports only from layers above it in this list. A package (datasets, models, scorers) stands in one place, and its
 # files may import each other. `__init__` names the public functions and imports them when they are first used.
 LAYERS = [
-    ("errors",),
-    ("__init__", "files", "coding", "preemption", "seeds", "memory", "optimizers", "normalisation", "scalars", "confusion"),
+    ("errors", "cores", "memory", "seeds"),
+    ("__init__", "files", "coding", "preemption", "optimizers", "normalisation", "scalars", "confusion"),
     ("tables", "ranking", "sparsity", "console", "layers", "exact", "workers", "records", "checkpoints", "ablations", "claims"),
     ("compact_layers", "config", "connectivity", "datasets", "devices", "liveness"),
     ("recipes", "runs", "shared", "masking", "metrics", "examples", "neurons", "constants"),
@@ -29,6 +29,7 @@ LAYERS = [
     ("curves",),
     ("board", "styles", "findings", "references"),
     ("figures", "tabulation"),
+    ("plots",),
     ("page",),
     ("main", "evaluate", "describe", "sweep", "report", "compact"),
 ]
@@ -38,21 +39,8 @@ LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in mod
 LIGHT = ["tables", "ranking", "ablations", "sparsity", "config", "recipes", "runs", "console", "flags", "main", "evaluate"]
 LIGHT += ["coding", "confusion", "describe"]
 LIGHT += ["claims", "shared", "grids", "plans", "manifests", "attempts", "launchers.local", "launchers.slurm", "board", "sweep"]
-LIGHT += [
-    "samples",
-    "archives",
-    "collection",
-    "curves",
-    "neurons",
-    "styles",
-    "findings",
-    "references",
-    "figures",
-    "tabulation",
-    "page",
-    "report",
-    "compact",
-]
+LIGHT += ["samples", "archives", "collection", "curves", "neurons", "styles", "findings"]
+LIGHT += ["references", "figures", "tabulation", "plots", "page", "report", "compact"]
 HEAVY = {"tensorflow", "keras", "tensorflow_datasets", "sklearn"}
 
 

@@ -7,16 +7,13 @@ import shutil
 
 import pytest
 from made_runs import TRAIN, config, trial, write
-from test_findings import EARLY, ablated, later, study
+from test_findings import EARLY
 
 from tf_pruneinit import page, report
 from tf_pruneinit.collection import Gap
 from tf_pruneinit.console import Console
-from tf_pruneinit.curves import View
-from tf_pruneinit.references import Reference
 
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-PUBLISHED = Reference("A paper", "convnet", "digits", "snip", "init", 0.8, 0.7, 0.01, 5, "its own recipe")
 
 
 def data_of(text):
@@ -49,30 +46,8 @@ def made(tmp_path_factory):
     return out / "report.html"
 
 
-def test_holds_plots_of_all_that_there_is():
-    view = View(study() + ablated(0.0, -0.05, None) + later([0.8, 0.82, 0.81, 0.85]))
-    plots = page.plots(view, [PUBLISHED])
-    assert list(plots) == [
-        "Accuracy against sparsity", "Ablations", "Accuracy against the step of pruning", "Weights that remain in each layer",
-    ]  # fmt: skip
-    traces = {trace["name"]: trace for trace in plots["Accuracy against sparsity"]["data"]}
-    assert traces["SNIP"]["y"] == pytest.approx([90, 86, 60])
-    assert traces["SNIP"]["customdata"][1] == ["80 %", 3, "0.10"]
-    assert traces["published: SNIP [A paper; its own recipe]"]["visible"] == "legendonly"
-    json.dumps(plots)
-
-
-def test_every_plot_has_the_note_of_the_dataset():
-    plots = page.plots(
-        View([trial(0.9, "dense", note="a copy"), trial(0.8, note="a copy"), trial(0.7, ablation="invert", note="a copy")]), []
-    )
-    assert len(plots) == 3
-    assert all("a copy" in plot["layout"]["xaxis"]["title"]["text"] for plot in plots.values())
+def test_configurations_have_the_note_of_the_dataset():
     assert "dataset note" in page.configurations([trial(0.8, note="a copy")])["names"]
-
-
-def test_a_dense_run_alone_has_no_plots():
-    assert page.plots(View([trial(0.9, "dense")]), []) == {}
 
 
 def test_configurations_are_whole():

@@ -174,6 +174,12 @@ class View:
         return [series for series in self.methods if self.at(series, next(iter(self.curves[series])))[0].initially]
 
     @property
+    def ablated(self) -> list[Series]:
+        """What ablations are of."""
+        found = {dataclasses.replace(series, ablation="none") for series in self.curves if series.ablation != "none"}
+        return sorted(found, key=lambda series: series.place)
+
+    @property
     def drawn(self) -> list[Series]:
         """Of these what curves are drawn of: before training, benchmarks, and what else was pruned to several sparsities."""
         always = {*self.before, *self.benchmarks}
@@ -240,7 +246,7 @@ class View:
     @functools.cached_property
     def shown_sparsity(self) -> float | None:
         """The sparsity at which methods are looked into, the highest matching one if it has as many methods as another."""
-        return self.focus(collections.Counter(s for series in self.methods for s in self.curves[series]))
+        return self.focus(collections.Counter(s for series in self.drawn for s in self.curves[series]))
 
     def missing(self) -> list[Gap]:
         """Returns what would make it whole: seeds that other points have, sparsities that other methods have."""

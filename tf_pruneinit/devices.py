@@ -2,11 +2,11 @@
 
 import contextlib
 import functools
-import os
 
 import tensorflow as tf
 
 from tf_pruneinit import preemption
+from tf_pruneinit.cores import available
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.workers import place
 
@@ -51,7 +51,7 @@ def _make_logical_devices(count: int) -> None:
 
 def cores() -> int:
     """Returns how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(available())
 
 
 def uses_xla(jit_compile: str, *, sync_batch_norm: bool = False) -> bool:

@@ -79,13 +79,12 @@ def accuracy(view: View) -> "Figure | None":
 
 def ablations(view: View) -> "Figure | None":
     """Ablations against the method that they are of, a panel a method (the paper's figure 4)."""
-    ablated = {Series(series.method, series.variant) for series in view.curves if series.ablation != "none"}
-    methods = sorted(ablated, key=lambda series: series.place)
+    methods = view.ablated
     if not methods:
         return None
     shown = [name for name in styles.ABLATIONS if any(series.ablation == name for series in view.curves)]
     with _sheet(
-        view, panels=len(methods), entries=["unpruned", *shown], height=1.15, notes=[_seeds(view, ablated=True)]
+        view, panels=len(methods), entries=["unpruned", *shown], height=1.15, notes=[_seeds_of_ablations(view)]
     ) as sheet:
         for axes, series in zip(sheet.axes, methods, strict=True):
             several = {
@@ -509,18 +508,16 @@ def _against_sparsity(
     edge = 0.05 * (places[-1] - places[0]) or 0.5
     # Beside each other where there is one sparsity, and all of them would lie on one another.
     aside = 0.2 if len(shown) == 1 else 0.0
-    for number, (series, curve) in enumerate(several.items()):
+    offsets = {series: aside * (number - (len(several) - 1) / 2) for number, series in enumerate(several)}
+    for series, curve in several.items():
         if curve:
             label = f"{series.label}, {_n(curve.values())}" if names is None else names[series]
             style = looks.get(series) or styles.of(series)
-            offset = aside * (number - (len(several) - 1) / 2)
-            _line(axes, [spacing(sparsity) + offset for sparsity in curve], list(curve.values()), style, label)
+            _line(axes, [spacing(sparsity) + offsets[series] for sparsity in curve], list(curve.values()), style, label)
     _unpruned(axes, view)
     edge = max(edge, aside * (len(several) + 1) / 2)
     axes.set_xlim(places[0] - edge, places[-1] + edge)
-    _cut(
-        axes, view, several, {series: aside * (number - (len(several) - 1) / 2) for number, series in enumerate(several)}, looks
-    )
+    _cut(axes, view, several, offsets, looks)
     # As many as there is room for, from the sparsest on.
     room = (places[-1] - places[0]) / (6.5 * axes.get_position().width)
     ticks: list[float] = []
@@ -595,13 +592,8 @@ def _n(samples: Any) -> str:
     return f"n={min(counts)}" if len(counts) == 1 else f"n={min(counts)}-{max(counts)}"
 
 
-def _seeds(view: View, ablated: bool) -> str:
-    counts = {
-        sample.n
-        for series, curve in view.curves.items()
-        for sample in curve.values()
-        if not ablated or series.ablation != "none"
-    }
+def _seeds_of_ablations(view: View) -> str:
+    counts = {sample.n for series, curve in view.curves.items() if series.ablation != "none" for sample in curve.values()}
     return (
         f"Ablations: n = {min(counts)}"
         + (f" to {max(counts)}" if len(counts) > 1 else "")
@@ -677,7 +669,7 @@ def _step_ticks(axes: "Axes", steps: Sequence[int]) -> None:
     to_display = axes.transData.transform
     width = axes.get_window_extent().width
     ticks: list[int] = []
-    for step in (*reversed(steps),):
+    for step in reversed(steps):
         x = to_display((step, 0))[0]
         if not ticks or to_display((ticks[-1], 0))[0] - x > 0.13 * width:
             ticks.append(step)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tf_pruneinit import archives, collection, curves, figures, files, findings, flags, page, references, tabulation
+from tf_pruneinit import archives, collection, cores, curves, figures, files, findings, flags, page, references, tabulation
 from tf_pruneinit.collection import Gap
 from tf_pruneinit.config import option
 from tf_pruneinit.console import Console, duration, exit_code
@@ -143,7 +143,7 @@ def _pictures(views: Sequence[View], published: Sequence[Reference], out: str, c
     """Draws and writes the figures of each view, several views at once on as many cores; returns slug -> name -> PNG."""
     folder = os.path.join(out, "figures")
     found: dict[str, dict[str, bytes]] = {view.slug: {} for view in views}
-    workers = min(len(views), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    workers = min(len(views), len(cores.available()))
     with contextlib.ExitStack() as stack:
         run: Callable[..., Iterator[dict[str, bytes]]] = map
         if workers > 1:

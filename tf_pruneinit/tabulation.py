@@ -84,10 +84,9 @@ def accuracy(view: View) -> Table:
 
 def ablations(view: View) -> Table | None:
     """Returns the same of ablations beside the method that they are of; None if there are none."""
-    ablated = {Series(series.method, series.variant) for series in view.curves if series.ablation != "none"}
     names = [name for name in ("shuffle", "reinit", "invert") if any(series.ablation == name for series in view.curves)]
     rows, plain = [], []
-    for series in sorted(ablated, key=lambda one: one.place):
+    for series in view.ablated:
         own = view.curves.get(series, {})
         several = {name: view.curves.get(dataclasses.replace(series, ablation=name), {}) for name in names}
         for sparsity in sorted({s for curve in several.values() for s in curve}):

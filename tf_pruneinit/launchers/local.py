@@ -22,6 +22,7 @@ from typing import Any, TextIO
 from tf_pruneinit import attempts, plans, preemption, runs
 from tf_pruneinit.config import Execution
 from tf_pruneinit.console import Console, exit_code, start_tensorflow
+from tf_pruneinit.cores import available
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.launchers import BEGUN, BLOCKED, COMPLETE, ELSEWHERE, FAILED, NOTE, PROGRESS, Event
 from tf_pruneinit.plans import Job, Plan
@@ -52,7 +53,7 @@ def shares(workers: int | None, devices: int) -> list[Share]:
       UsageError: if there are not so many GPUs or cores.
     """
     gpus = _gpus()
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    cores = available()
     count = workers or max(1, len(gpus) // devices)
     kind, there = ("GPUs", len(gpus)) if gpus else ("cores", len(cores))
     if count * devices > max(there, count if not gpus and devices == 1 else 0):
