@@ -56,6 +56,7 @@ setup(
             "tf-pruneinit-sweep=tf_pruneinit.sweep:main",
             "tf-pruneinit-evaluate=tf_pruneinit.evaluate:main",
             "tf-pruneinit-describe=tf_pruneinit.describe:main",
+            "tf-pruneinit-compact=tf_pruneinit.compact:main",
             "tf-pruneinit-report=tf_pruneinit.report:main",
         ]
     },

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 
 import keras
 import networks
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 
 import tf_pruneinit
-from tf_pruneinit import export, flags, masking, models, shipping
+from tf_pruneinit import compressed, export, flags, loading, masking, models, shipping
 from tf_pruneinit.datasets import Preprocessing
-from tf_pruneinit.errors import RunError
+from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.liveness import Liveness
 
 SHAPE = (8, 8, 1)
@@ -145,7 +146,7 @@ class TestCommand:
         [
             (["--out=there"], "saved_model must name"),
             (["--saved_model=nowhere", "--out=there"], "must be the folder of a SavedModel"),
-            (["--saved_model=nowhere.keras", "--out=there"], "both be .keras files, or both folders"),
+            (["--saved_model=nowhere.keras", "--out=there"], "cannot be read"),
             (["--saved_model=nowhere.keras", "--out=there.keras"], "cannot be read"),
             (["--saved_model=nowhere", "--out=."], "out must not exist yet"),
         ],
@@ -155,6 +156,24 @@ class TestCommand:
         assert self.main(*argv) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+
+    @pytest.mark.parametrize("given", ["saved_model", "model.tfpruned", "model.keras"])
+    @pytest.mark.parametrize("form", ["small", "small.tfpruned", "small.keras"])
+    def test_each_form_is_written_of_each(self, run, tmp_path, given, form):
+        path, model = run
+        model.save(tmp_path / "model.keras")
+        compressed.write(loading.network(str(path)), str(tmp_path / "model.tfpruned"))
+        out = str(tmp_path / form)
+        if (given, form) == ("model.keras", "small"):
+            with pytest.raises(UsageError, match=r"does not say how images are preprocessed"):
+                shipping.save(str(tmp_path / given), out)
+            return
+        found = shipping.save(str(tmp_path / given), out)
+        images = np.random.default_rng(0).normal(size=(5, *SHAPE)).astype("float32")
+        np.testing.assert_allclose(loading.load(out)(images), model(images), rtol=0, atol=1e-4)
+        one_form = given.partition(".")[2] == form.partition(".")[2]
+        assert bool(found["bytes"]) == one_form
+        assert sorted(os.listdir(tmp_path)) == sorted({"saved_model", "model.tfpruned", "model.keras", form})
 
     def test_a_smaller_one_has_nothing_to_lose(self, run):
         path, _ = run

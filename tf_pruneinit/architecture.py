@@ -95,6 +95,8 @@ def require_possible(config: Any) -> list[tuple[int, ...]]:
     """
     require_harmless(config)
     before = global_state.get_global_attribute(_UNINITIALISED)
+    # Keras appends to the list that is there, and gives all in it a value when any stateless scope ends.
+    global_state.set_global_attribute(_UNINITIALISED, [])
     try:
         # Variables made in here have a shape and no value.
         with keras.StatelessScope(initialize_variables=False):

@@ -23,14 +23,14 @@ PURPOSE = "Writes a trained, pruned network as a smaller dense one with the same
 class Options:
     """What to make smaller, and where to."""
 
-    saved_model: str = option("", "folder of the SavedModel (in a run directory: saved_model), or a .keras file with masks")
-    out: str = option("", "folder, or .keras file, that is written")
+    saved_model: str = option("", "SavedModel's folder (in a run: saved_model), compressed file, or .keras file with masks")
+    out: str = option("", "what is written: NAME.keras, NAME.tfpruned (compressed), or else a SavedModel's folder")
     json: bool = option(False, "write one JSON object, and nothing else, to standard output")
 
     def __post_init__(self):
         for name in ("saved_model", "out"):
             if not getattr(self, name):
-                raise UsageError(f"{name} must name a folder or a .keras file; got none")
+                raise UsageError(f"{name} must name a file or folder; got none")
 
 
 def command(argv: Sequence[str]) -> None:

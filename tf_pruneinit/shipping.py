@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
 
 import tf_pruneinit
-from tf_pruneinit import compaction, constants, export, loading, masking
+from tf_pruneinit import compaction, compressed, constants, export, files, loading, masking
+from tf_pruneinit.datasets import Preprocessing
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.layers import mask_name, raw_kernel
 from tf_pruneinit.liveness import Liveness
@@ -17,6 +18,7 @@ _TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras
 _PROBES = 8
 _TOLERANCE = 1e-5
 _TOLERANCE_IN_HALF_PRECISION = 3e-2
+_KERAS, _COMPRESSED, _FOLDER = ".keras", ".tfpruned", ""
 Layers = dict[int, tuple[keras.Layer, keras.Layer]]
 
 
@@ -113,42 +115,64 @@ def _require_same(model: keras.Model, small: keras.Model) -> None:
 
 
 def save(path: str, out: str) -> dict[str, Any]:
-    """Writes the smaller network of a SavedModel, or of a `.keras` file, as another one; returns what it is.
+    """Writes the smaller network of any file that `loading` reads; returns what it is.
+
+    Args:
+      path: a SavedModel, a compressed file or a `.keras` file.
+      out: what is written, by how its name ends: `.keras`, `.tfpruned` (compressed), or the folder of a SavedModel.
 
     Returns:
-      parameters before and after, bytes of both files, multiply-accumulates before and after (None if not known).
+      parameters before and after, multiply-accumulates before and after (None if not known), bytes before and after of files
+      of one form (None: of two).
 
     Raises:
-      UsageError: if the one cannot be read, or the other is there already or not of the same kind.
+      UsageError: if the one cannot be read, or the other is there already, or is a SavedModel and the one does not say how
+        images are preprocessed.
       RunError: if they do not compute the same.
     """
     if os.path.lexists(out):
         raise UsageError(f"out must not exist yet; got {out!r}")
-    keras_file = path.endswith(".keras")
-    if keras_file != out.endswith(".keras"):
-        raise UsageError(f"saved_model and out must both be .keras files, or both folders; got {path!r} and {out!r}")
-    stored = None if keras_file else loading.network(path)
+    stored = None if loading.is_keras(path) else loading.network(path)
     model = stored.model() if stored else loading.load(path)
     metadata: Mapping[str, Any] = stored.metadata if stored else {}
     preprocessing = export.preprocessing(metadata)
-    if stored and preprocessing is None:
-        raise UsageError(f"saved_model must be of a run, whose metadata say how images are preprocessed; got {path!r}")
+    if preprocessing is None and _form(out) == _FOLDER:
+        rule = f"out must be a {_KERAS} or a {_COMPRESSED} file, since {path} does not say how images are preprocessed"
+        raise UsageError(f"{rule}; got {out!r}")
     small = ship(model)
     work, left = Liveness(model).work(), Liveness(small).work()
     found: dict[str, Any] = {
         "parameters": [_parameters(model), _parameters(small)],
         "multiply_accumulates": [work.dense, left.dense] if work and left else None,
     }
-    if preprocessing is None:
-        small.save(out)
+    # Its kernels have other shapes than those of the configuration.
+    kept = {key: value for key, value in metadata.items() if key not in ("config", "weights_sha256")}
+    kept.setdefault("trained_as", metadata.get("config"))
+    of = {"from": os.path.abspath(path), "weights_sha256": metadata.get("weights_sha256")}
+    kept["compacted"] = {"tf_pruneinit": tf_pruneinit.__version__, **of, **found}
+    if _form(out) == _KERAS:
+        _save_keras(small, out)
+    elif _form(out) == _COMPRESSED:
+        compressed.compress(small, out, kept)
     else:
-        # Its kernels have other shapes than those of the configuration.
-        kept = {key: value for key, value in metadata.items() if key not in ("config", "weights_sha256")}
-        kept.setdefault("trained_as", metadata.get("config"))
-        of = {"from": os.path.abspath(path), "weights_sha256": metadata.get("weights_sha256")}
-        provenance = {"tf_pruneinit": tf_pruneinit.__version__, **of, **found}
-        export.save(small, out, preprocessing, kept | {"compacted": provenance})
-    return found | {"bytes": [_bytes(path), _bytes(out)]}
+        export.save(small, out, cast(Preprocessing, preprocessing), kept)
+    same = (loading.is_keras(path), compressed.is_one(path)) == (_form(out) == _KERAS, _form(out) == _COMPRESSED)
+    return found | {"bytes": [_bytes(path), _bytes(out)] if same else None}
+
+
+def _save_keras(model: keras.Model, path: str) -> None:
+    with files.atomically(path) as temporary:
+        named = f"{temporary}{_KERAS}"  # By which Keras knows what to write.
+        try:
+            model.save(named)
+            os.replace(named, temporary)
+        finally:
+            files.remove(named)
+
+
+def _form(path: str) -> str:
+    """How a file is written whose name ends so."""
+    return next((suffix for suffix in (_KERAS, _COMPRESSED) if path.endswith(suffix)), _FOLDER)
 
 
 def _parameters(model: keras.Model) -> int:

@@ -46,7 +46,7 @@ METHODS = {
     "grasp": Style("#009E73", "^"),
     "grasp_abs": Style("#56B4E9", "v"),
     "synflow": Style("#D55E00", "D"),
-    "iterative_snip": Style("#0072B2", "<", "-."),
+    "iterative_snip": Style("#0072B2", "<", ":"),
     "force": Style("#0072B2", ">", ":"),
     "prospr": Style("#56B4E9", "P"),
     "ntk_sap": Style("#D55E00", "*", "-."),
