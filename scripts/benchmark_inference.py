@@ -137,10 +137,10 @@ def _tensorflow(model):
 
 def _litert(path, images):
     if importlib.util.find_spec("ai_edge_litert"):
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert import interpreter as lite
     else:
-        from tensorflow.lite import Interpreter
-    interpreter = Interpreter(model_path=path, num_threads=1)
+        from tensorflow import lite
+    interpreter = lite.Interpreter(model_path=path, num_threads=1)
     given = interpreter.get_input_details()[0]["index"]
     interpreter.resize_tensor_input(given, images.shape)
     interpreter.allocate_tensors()
