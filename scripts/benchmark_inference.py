@@ -108,9 +108,8 @@ def _variants(folder, dense, masked, shape, images):
             _tensorflow(masking.without_masks(export.read(path).model())[0]),
             _bytes(export.read(path).values),
         )
-    if hasattr(tf_pruneinit, "ship"):
-        small = tf_pruneinit.ship(masked)
-        found["TensorFlow, compacted"] = _tensorflow(small), _bytes(stored.of(small).values)
+    small = tf_pruneinit.ship(masked)
+    found["TensorFlow, compacted"] = _tensorflow(masking.without_masks(small)[0]), _bytes(stored.of(small).values)
     for form, path in paths.items():
         deployment.write("litert", path, f"{path}.tflite")
         found[f"LiteRT, {form}"] = _litert(f"{path}.tflite", images), os.path.getsize(f"{path}.tflite")
