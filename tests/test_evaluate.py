@@ -128,6 +128,9 @@ def test_another_dataset_that_fits_is_evaluated_and_its_note_shown(run, capfd, m
     assert (found["dataset"], found["examples"], found["accuracy"], found["dataset_note"]) == ("blank", 10, 0.1, "all blank")
     assert call(*flags) == 0
     assert "note           all blank" in capfd.readouterr().out
+    path = run.file(runs.SAVED_MODEL)
+    assert call(f"--saved_model={path},{path}", "--dataset=blank") == 0
+    assert capfd.readouterr().out.splitlines()[-1] == "note           blank: all blank"
 
 
 @pytest.mark.parametrize(

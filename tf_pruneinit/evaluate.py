@@ -306,7 +306,8 @@ def _comparison(found: list[dict[str, Any]]) -> str:
             cell.ljust(width) if n < 2 else cell.rjust(width) for n, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+    notes = {f"note           {one['dataset']}: {one['dataset_note']}": None for one in found if one["dataset_note"]}
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *notes])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
