@@ -14,7 +14,8 @@ from tf_pruneinit import architecture, compressed, export, files, masking, memor
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.stored import Stored
 
-_KERAS = ".keras"
+# How a network is stored, and how the names of files end that are.
+KERAS, COMPRESSED, FOLDER = ".keras", ".tfpruned", ""
 _CONFIG = "config.json"
 _MOST_CONFIG = 64 << 20
 # A file that unpacks to more than this many times its size is not one that Keras wrote.
@@ -46,9 +47,19 @@ def network(path: str) -> Stored:
     return export.read(path)
 
 
+def form(path: str) -> str:
+    """Returns how the network at a path is stored: `KERAS`, `COMPRESSED` or `FOLDER`, of a SavedModel."""
+    return KERAS if is_keras(path) else COMPRESSED if compressed.is_one(path) else FOLDER
+
+
+def form_named(path: str) -> str:
+    """Returns how a network is to be stored at a path where nothing is, by how its name ends."""
+    return next((suffix for suffix in (KERAS, COMPRESSED) if path.endswith(suffix)), FOLDER)
+
+
 def is_keras(path: str) -> bool:
     """Returns whether a path is that of a file of Keras."""
-    return path.endswith(_KERAS) and not os.path.isdir(path)
+    return path.endswith(KERAS) and not os.path.isdir(path)
 
 
 def keras_model(path: str) -> keras.Model:

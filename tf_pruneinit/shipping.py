@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import keras
 import numpy as np
 
 import tf_pruneinit
 from tf_pruneinit import compaction, compressed, constants, export, files, loading, masking
-from tf_pruneinit.datasets import Preprocessing
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.layers import mask_name, raw_kernel
 from tf_pruneinit.liveness import Liveness
@@ -18,7 +17,6 @@ _TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras
 _PROBES = 8
 _TOLERANCE = 1e-5
 _TOLERANCE_IN_HALF_PRECISION = 3e-2
-_KERAS, _COMPRESSED, _FOLDER = ".keras", ".tfpruned", ""
 Layers = dict[int, tuple[keras.Layer, keras.Layer]]
 
 
@@ -132,13 +130,14 @@ def save(path: str, out: str) -> dict[str, Any]:
     """
     if os.path.lexists(out):
         raise UsageError(f"out must not exist yet; got {out!r}")
-    stored = None if loading.is_keras(path) else loading.network(path)
+    stored = None if loading.form(path) == loading.KERAS else loading.network(path)
     model = stored.model() if stored else loading.load(path)
     metadata: Mapping[str, Any] = stored.metadata if stored else {}
     preprocessing = export.preprocessing(metadata)
-    if preprocessing is None and _form(out) == _FOLDER:
-        rule = f"out must be a {_KERAS} or a {_COMPRESSED} file, since {path} does not say how images are preprocessed"
-        raise UsageError(f"{rule}; got {out!r}")
+    form = loading.form_named(out)
+    if preprocessing is None and form == loading.FOLDER:
+        rule = f"out must be a {loading.KERAS} or a {loading.COMPRESSED} file"
+        raise UsageError(f"{rule}, since {path} does not say how images are preprocessed; got {out!r}")
     small = ship(model)
     work, left = Liveness(model).work(), Liveness(small).work()
     found: dict[str, Any] = {
@@ -150,29 +149,23 @@ def save(path: str, out: str) -> dict[str, Any]:
     kept.setdefault("trained_as", metadata.get("config"))
     of = {"from": os.path.abspath(path), "weights_sha256": metadata.get("weights_sha256")}
     kept["compacted"] = {"tf_pruneinit": tf_pruneinit.__version__, **of, **found}
-    if _form(out) == _KERAS:
+    if form == loading.KERAS:
         _save_keras(small, out)
-    elif _form(out) == _COMPRESSED:
+    elif form == loading.COMPRESSED:
         compressed.compress(small, out, kept)
-    else:
-        export.save(small, out, cast(Preprocessing, preprocessing), kept)
-    same = (loading.is_keras(path), compressed.is_one(path)) == (_form(out) == _KERAS, _form(out) == _COMPRESSED)
-    return found | {"bytes": [_bytes(path), _bytes(out)] if same else None}
+    elif preprocessing:
+        export.save(small, out, preprocessing, kept)
+    return found | {"bytes": [_bytes(path), _bytes(out)] if loading.form(path) == form else None}
 
 
 def _save_keras(model: keras.Model, path: str) -> None:
     with files.atomically(path) as temporary:
-        named = f"{temporary}{_KERAS}"  # By which Keras knows what to write.
+        named = f"{temporary}{loading.KERAS}"  # By which Keras knows what to write.
         try:
             model.save(named)
             os.replace(named, temporary)
         finally:
             files.remove(named)
-
-
-def _form(path: str) -> str:
-    """How a file is written whose name ends so."""
-    return next((suffix for suffix in (_KERAS, _COMPRESSED) if path.endswith(suffix)), _FOLDER)
 
 
 def _parameters(model: keras.Model) -> int:

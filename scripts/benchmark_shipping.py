@@ -1,0 +1,79 @@
+r"""Compares pruned networks with what `ship` makes of them: outputs, parameters, multiply-accumulates, time of one image.
+
+    python scripts/benchmark_shipping.py --models=resnet20,vgg16 --dataset=cifar10
+
+Fresh networks with statistics of noise; values are shares of what the masked network has. Both are timed in turns, as layers
+without masks, in TensorFlow. Differences are the largest of outputs, on noise and on test images of the dataset.
+"""
+
+import statistics
+import sys
+import time
+import warnings
+
+from absl import app, flags
+
+_MODELS = flags.DEFINE_list("models", ["resnet20", "vgg16"], "rows of tables.MODELS, or keras:NAME")
+_METHODS = flags.DEFINE_list("methods", ["snip", "synflow", "magnitude"], "how they are pruned")
+_SPARSITIES = flags.DEFINE_list("sparsities", ["0.95", "0.98", "0.99"], "to which")
+_DATASET = flags.DEFINE_string("dataset", "digits", "whose images they are given")
+_ROUNDS = flags.DEFINE_integer("rounds", 40, "turns of each", lower_bound=1)
+_IMAGES = 16
+
+
+def main(_):
+    import numpy as np
+
+    import tf_pruneinit
+    from tf_pruneinit import masking, models, tables
+    from tf_pruneinit.liveness import Liveness
+
+    warnings.simplefilter("ignore", UserWarning)  # Of layers that lose all weights.
+    dataset = tables.DATASETS[_DATASET.value].load(None)
+    noise = np.random.default_rng(0).normal(size=(_IMAGES, *dataset.input_shape)).astype(np.float32)
+    real = np.asarray(dataset.preprocessing(dataset.test.images[:_IMAGES]))
+    print("| network | method | sparsity | parameters | multiply-accumulates | latency | difference on noise | on images |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name in _MODELS.value:
+        dense = models.build(name, dataset.input_shape, dataset.classes, seed=0)
+        for _ in range(3):
+            dense(noise, training=True)
+        for method in _METHODS.value:
+            examples = dataset.scoring_batches(10, 256, 0) if tables.METHODS[method].needs_data else None
+            for sparsity in _SPARSITIES.value:
+                print(f"\r{name} {method} {sparsity}", end="", file=sys.stderr, flush=True)
+                pruned = tf_pruneinit.prune(dense, method, float(sparsity), examples)
+                small = tf_pruneinit.ship(pruned)
+                both = [masking.without_masks(model)[0] for model in (pruned, small)]
+                sizes = [model.count_params() for model in both]
+                work = [Liveness(model).work().dense for model in both]
+                differences = [
+                    _difference(*(np.asarray(model(images, training=False)) for model in both)) for images in (noise, real)
+                ]
+                shares = f"{sizes[1] / sizes[0]:.3f} | {work[1] / work[0]:.3f} | {_latency(*both, noise[:1]):.2f}"
+                print(
+                    f"\r| {name} | {method} | {sparsity} | {shares} | {differences[0]:.1e} | {differences[1]:.1e} |", flush=True
+                )
+
+
+def _difference(one, other):
+    """The largest, as a share of the largest output if that is above 1."""
+    return abs(one - other).max() / max(1, abs(one).max())
+
+
+def _latency(large, small, image):
+    import tensorflow as tf
+
+    given = tf.constant(image)
+    serve = [tf.function(lambda images, model=model: model(images, training=False)) for model in (large, small)]
+    times = ([], [])
+    for turn in range(_ROUNDS.value + 3):
+        for each, taken in zip(serve, times, strict=True):
+            begin = time.perf_counter()
+            each(given).numpy()
+            taken += [time.perf_counter() - begin] if turn >= 3 else []
+    return statistics.median(times[1]) / statistics.median(times[0])
+
+
+if __name__ == "__main__":
+    app.run(main)
