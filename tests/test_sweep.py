@@ -525,15 +525,20 @@ class TestSlurm:
         assert digests(whole)[run] == digest
 
 
-def test_ray_makes_the_same_runs_though_a_process_of_it_is_killed(whole, tmp_path):
+@pytest.mark.parametrize("killed", ["a task", "what gives the tasks"])
+def test_ray_makes_the_same_runs_though_a_process_of_it_is_killed(whole, tmp_path, killed):
     pytest.importorskip("ray")
     arguments = [*GRID, "--engine=ray", "--checkpoint_every=5"]
     with subprocess.Popen(command(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         wait_for(lambda: any(tmp_path.glob("*/records.jsonl")), 120)
-        kill_worker(tmp_path)
+        if killed == "a task":
+            kill_worker(tmp_path)
+        else:
+            subprocess.run(["pkill", "-KILL", "-P", str(process.pid), "-f", "spawn_main"], check=True)
         out, error = process.communicate(timeout=200)
     assert process.returncode == 0, error
     assert out.rstrip().endswith("7/7 complete")
+    assert killed == "a task" or "Ray ended with code -9" in out
     assert digests(tmp_path) == digests(whole)
 
 

@@ -5,8 +5,11 @@ The cluster is the one that RAY_ADDRESS names, or the one that runs on this mach
 
 import itertools
 import logging
+import multiprocessing
+import os
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
+from multiprocessing.connection import Connection
 from typing import Any
 
 from tf_pruneinit import attempts, plans, runs
@@ -18,9 +21,12 @@ from tf_pruneinit.plans import Job, Plan
 
 _STOPPED = "stopped"
 _RETRIES = 5
+# Ray ends the process that gives tasks where it finds a defect of its own, as when it hears of a lost task that has ended.
+_DRIVERS = 3
 _WATCHED = 50
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_UNTIL_ANOTHER_TRY = 3.0
+_SECONDS_TO_END = 18.0
 
 
 def launch(plan: Plan, todo: Sequence[str], lost: Collection[str], execution: Execution, folder: str) -> Iterator[Event]:
@@ -37,8 +43,75 @@ def launch(plan: Plan, todo: Sequence[str], lost: Collection[str], execution: Ex
 
     Raises:
       UsageError: if Ray is not installed, or the cluster does not answer.
-      RunError: if the disk is full.
+      RunError: if the disk is full, or Ray ends again and again.
     """
+    left = dict.fromkeys(todo)
+    given_up = set(lost)
+    log = os.path.join(folder, "ray.log")
+    for drivers_left in reversed(range(_DRIVERS)):
+        how = yield from _told_by_driver(plan, left, given_up, execution, folder, log)
+        if how is None:
+            return
+        if drivers_left:
+            yield Event(NOTE, "", f"Ray {how} ({log}); it is started once more")
+    raise RunError(f"Ray {how}, {_DRIVERS} times ({log})")
+
+
+def _told_by_driver(
+    plan: Plan, left: dict[str, None], given_up: set[str], execution: Execution, folder: str, log: str
+) -> Generator[Event, None, str | None]:
+    """Yields what a process of its own tells, keeping account in `left` and `given_up`; returns how it died, if it did."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_drive, args=[theirs, log, plan, list(left), given_up.copy(), execution, folder])
+    process.start()
+    theirs.close()
+    try:
+        while True:
+            if not ours.poll(_SECONDS_BETWEEN_LOOKS):
+                yield Event(NOTE)
+                continue
+            told = ours.recv()
+            if told is None:
+                return None
+            if isinstance(told, Exception):
+                raise told
+            if told.kind in (COMPLETE, FAILED, BLOCKED):
+                left.pop(told.address)
+            if told.kind in (FAILED, BLOCKED):
+                given_up.add(told.address)
+            yield told
+    except (EOFError, OSError):
+        process.join()
+        return f"ended with code {process.exitcode}"
+    finally:
+        ours.close()
+        process.join(_SECONDS_TO_END)
+        process.kill()
+
+
+def _drive(pipe: Connection, log: str, *what: Any) -> None:
+    """What the process does that gives the tasks: tells events, an error that it ends with, and in the end None."""
+    os.setsid()  # Ctrl-C is for the sweep, which then listens no more.
+    with open(log, "a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    events = _events(*what)
+    try:
+        for event in events:
+            pipe.send(event)
+        pipe.send(None)
+    except (UsageError, RunError) as error:
+        pipe.send(error)
+    except BrokenPipeError:
+        pass
+    finally:
+        events.close()
+
+
+def _events(
+    plan: Plan, todo: Sequence[str], lost: Collection[str], execution: Execution, folder: str
+) -> Generator[Event, None, None]:
     ray = _connected()
     gpus = ray.cluster_resources().get("GPU", 0) >= execution.devices
     resources = {"num_gpus": execution.devices, "num_cpus": 1} if gpus else {"num_cpus": execution.devices}
