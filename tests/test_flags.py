@@ -35,6 +35,10 @@ GIVEN = {
     "rounds": ("3", 3),
     "prune_first": ("false", False),
     "prune_last": ("false", False),
+    "update_every": ("7", 7),
+    "update_from": ("2ep", "2ep"),
+    "update_until": ("5ep", "5ep"),
+    "drop_fraction": ("0.2", 0.2),
     "initializer": ("normal", "normal"),
     "initializer_deviation": ("0.1", 0.1),
     "batch_norm_scale": ("ones", "ones"),
@@ -64,6 +68,7 @@ GIVEN = {
 NEEDED = {
     "inner_steps": ["--method=prospr"],
     "inner_rate": ["--method=prospr"],
+    **{name: ["--method=rigl"] for name in ("update_every", "update_from", "update_until", "drop_fraction")},
     "rewind_to": ["--prune_at=end"],
     "rounds": ["--prune_at=end"],
     "initializer_deviation": ["--initializer=normal"],
@@ -270,7 +275,9 @@ def test_drops_that_are_no_epochs_in_order_are_refused(drops):
         experiment(f"--learning_rate_drops={drops}")
 
 
-@pytest.mark.parametrize("flag, known", [("method", tables.METHODS), ("dataset", tables.DATASETS), ("model", tables.MODELS)])
+@pytest.mark.parametrize(
+    "flag, known", [("method", [*tables.METHODS, *tables.IN_TRAINING]), ("dataset", tables.DATASETS), ("model", tables.MODELS)]
+)
 def test_unknown_name_lists_the_known_ones(flag, known):
     with pytest.raises(UsageError, match=f"^{flag} must be one of.* got 'nonsense'") as error:
         experiment(f"--{flag}=nonsense")
@@ -285,7 +292,7 @@ def test_help_shows_every_flag_and_every_row(flag):
     text = str(help_text.value)
     assert text.startswith("Purpose.")
     assert all(f"\n  --{name} " in text for name in [*GIVEN, "flagfile", "help", "version"])
-    assert all(f" {name}: " in text for name in [*tables.METHODS, *tables.DATASETS, *tables.MODELS])
+    assert all(f" {name}: " in text for name in [*tables.METHODS, *tables.IN_TRAINING, *tables.DATASETS, *tables.MODELS])
     choices = [*config.SCOPES, *config.PRECISIONS, *config.JIT_COMPILE, *config.ACCUMULATE, *config.SCORE_PRECISIONS]
     choices += [flags.DENSE, tables.KERAS]
     assert all(choice in text for choice in choices)

@@ -17,7 +17,7 @@ LAYERS = [
     ("__init__", "files", "coding", "preemption", "optimizers", "normalisation", "scalars", "confusion"),
     ("tables", "ranking", "sparsity", "console", "layers", "exact", "workers", "records", "checkpoints", "ablations", "claims"),
     ("compact_layers", "config", "connectivity", "datasets", "devices", "liveness"),
-    ("recipes", "runs", "shared", "masking", "metrics", "examples", "neurons", "constants"),
+    ("recipes", "runs", "shared", "masking", "metrics", "examples", "neurons", "constants", "dynamics"),
     ("architecture",),
     ("stored",),
     ("callbacks", "models", "scorers", "export", "compressed", "engine", "compaction"),

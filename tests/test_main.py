@@ -48,9 +48,11 @@ def mistake(capfd, workdir, *flags: str) -> str:
     return error
 
 
-@pytest.mark.parametrize("method", [*tables.METHODS, "dense"])
+@pytest.mark.parametrize("method", [*tables.METHODS, *tables.IN_TRAINING, "dense"])
 def test_every_method_prunes_trains_evaluates_and_exports(tmp_path, capfd, method):
-    assert call(tmp_path, f"--method={method}", *([] if method == "dense" else ["--sparsity=0.95"])) == 0
+    options = [] if method == "dense" else ["--sparsity=0.95"]
+    options += ["--update_every=1"] if method in tables.IN_TRAINING else []
+    assert call(tmp_path, f"--method={method}", *options) == 0
     run = run_in(tmp_path)
     result = run.result
     remaining = 50200 if method == "dense" else round(0.05 * 50200)
@@ -283,9 +285,10 @@ def masks_in(workdir) -> dict[str, np.ndarray]:
         return dict(masks)
 
 
-@pytest.mark.parametrize("method", tables.METHODS)
+@pytest.mark.parametrize("method", [*tables.METHODS, *tables.IN_TRAINING])
 def test_layer_left_out_is_not_pruned_and_not_counted(tmp_path, method):
-    assert call(tmp_path, f"--method={method}", "--sparsity=0.95", "--exclude=fc3") == 0
+    options = ["--update_every=1"] if method in tables.IN_TRAINING else []
+    assert call(tmp_path, f"--method={method}", "--sparsity=0.95", "--exclude=fc3", *options) == 0
     result = run_in(tmp_path).result
     assert (result["total"], result["remaining"]) == (49200, round(0.05 * 49200))
     assert [layer["name"].split("/")[-2] for layer in result["layers"]] == ["fc1", "fc2"]

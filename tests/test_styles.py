@@ -5,7 +5,7 @@ from tf_pruneinit.curves import Series
 
 
 def test_every_method_and_benchmark_has_a_name_and_a_look():
-    for method in (*tables.METHODS, *curves.BENCHMARKS, curves.DENSE):
+    for method in (*tables.METHODS, *tables.IN_TRAINING, *curves.BENCHMARKS, curves.DENSE):
         assert method in styles.METHODS
         assert method in curves.NAMES
 

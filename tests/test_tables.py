@@ -45,7 +45,7 @@ def test_dataset_is_loaded_from_a_directory_and_names_a_model(name):
     assert tables.DATASETS[name].default_model in tables.MODELS
 
 
-@pytest.mark.parametrize("table", [tables.METHODS, tables.MODELS, tables.DATASETS])
+@pytest.mark.parametrize("table", [tables.METHODS, tables.IN_TRAINING, tables.MODELS, tables.DATASETS])
 def test_row_has_a_summary_of_one_line(table):
     assert all(row.summary and "\n" not in row.summary for row in table.values())
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tf_pruneinit import archives, manifests, runs, tables
 from tf_pruneinit.archives import Source
-from tf_pruneinit.config import Config, Prune, sparsity_after
+from tf_pruneinit.config import Config, Prune, own_scope, sparsity_after
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.plans import Job
 
@@ -121,9 +121,10 @@ def variant(prune: Prune) -> str:
     changed = {
         field.name: getattr(prune, field.name)
         for field in dataclasses.fields(prune)
-        if field.name not in _NAMED and getattr(prune, field.name) != field.default
+        if field.name not in _NAMED
+        and getattr(prune, field.name) != (own_scope(prune.method) if field.name == "scope" else field.default)
     }
-    if prune.iterations != tables.METHODS[prune.method].iterations:
+    if prune.iterations != tables.METHODS[prune.initial].iterations:
         changed["iterations"] = prune.iterations
     if prune.rewind_to is not None:
         changed["rewind_to"] = prune.rewind_to

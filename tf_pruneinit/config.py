@@ -135,10 +135,12 @@ class Prune:
         None,
         "times to score and remove; by default the method's own (100: synflow, ntk_sap; 300: iterative_snip, force; else 1)",
     )
-    scope: str = option(
-        "global",
-        "rank all layers together, or each to the same sparsity or to its density by Erdos-Renyi-kernel, uniform+ or ideal gas",
+    scope: str | None = option(
+        None,
+        "rank all layers together, or each to the same sparsity or to its density by Erdos-Renyi-kernel, uniform+ or ideal gas "
+        "(by default erk: set, rigl; else global)",
         choices=SCOPES,
+        unnamed="global",
     )
     target: str = option("nominal", "what sparsity counts: weights removed, or also those left without a path", choices=TARGETS)
     min_remaining: int = option(0, "weights that each layer keeps at least")
@@ -165,16 +167,25 @@ class Prune:
     rounds: int = option(1, "times to train and prune; without sparsity each removes 20 % of what is left")
     prune_first: bool = option(True, "whether the first layer is pruned and counted")
     prune_last: bool = option(True, "whether the last layer is pruned and counted")
+    update_every: int = option(100, "with a method that changes masks in training: steps between two changes")
+    update_from: str = option("0", "likewise: when they begin, a step or an epoch; the first is update_every steps later")
+    update_until: str | None = option(None, "likewise: when they end (default: after three quarters of training)")
+    drop_fraction: float = option(
+        0.3, "of what remains in a layer, the part that set and rigl exchange at first; it falls to 0 by a cosine"
+    )
 
     def __post_init__(self):
         _normalise(self)
-        method = tables.lookup(tables.METHODS, self.method, "method")
+        tables.require_known(self.method, (*tables.METHODS, *tables.IN_TRAINING), "method")
+        method = tables.METHODS[self.initial]
         hint = f" (did you mean {self.sparsity / 100:g}?)" if _is_percentage(self.sparsity) else ""
         valid = _is_number(self.sparsity) and 0 <= self.sparsity < 1
         _require(valid, f"sparsity is the fraction of weights removed and must be in [0, 1){hint}", self.sparsity)
         if self.iterations is None:
             object.__setattr__(self, "iterations", method.iterations)
         _require_count("iterations", self.iterations)
+        if self.scope is None:
+            object.__setattr__(self, "scope", own_scope(self.method))
         tables.require_known(self.scope, SCOPES, "scope")
         _require_count("examples_per_class", self.examples_per_class)
         _require_number("temperature", self.temperature, 0, above=True)
@@ -193,9 +204,12 @@ class Prune:
         _require(patterns, "exclude must be names of layers", self.exclude)
         object.__setattr__(self, "exclude", tuple(self.exclude))
         self._check_moments()
+        self._check_updates()
         # An option that the method does not read cannot change the result, so it cannot change the address either.
         unread = [] if method.warms_up else ["batch_norm_warmup"]
         unread += [name for name in ("temperature", "inner_steps", "inner_rate") if name not in method.options]
+        unread += [] if self.changes else ["update_every", "update_from", "update_until"]
+        unread += [] if self.changes and "drop_fraction" in self.changes.options else ["drop_fraction"]
         for name in unread:
             object.__setattr__(self, name, getattr(Prune, name))
         unread = [] if self.reads_data else ["examples_per_class", "score_batch_size"]
@@ -221,10 +235,38 @@ class Prune:
             same = rewound == pruned and self.rounds == 1
             object.__setattr__(self, "rewind_to", None if same else str(rewound))
 
+    def _check_updates(self) -> None:
+        _require_count("update_every", self.update_every)
+        begin = Moment.parse("update_from", self.update_from)
+        _require(begin.unit != 2, "update_from must be a step or an epoch as 5ep", self.update_from)
+        object.__setattr__(self, "update_from", str(begin))
+        if self.update_until is not None:
+            end = Moment.parse("update_until", self.update_until)
+            _require(end != begin and not begin.is_after(end), f"update_until must be after update_from ({begin})", str(end))
+            object.__setattr__(self, "update_until", str(end))
+        _require_number("drop_fraction", self.drop_fraction, 0, above=True)
+        _require(self.drop_fraction <= 1, "drop_fraction must be in (0, 1]", self.drop_fraction)
+        if self.changes:
+            # What is pruned once, of a network that is there, is not what this is.
+            only = {"prune_at": "0", "ablation": "none", "target": "nominal", "iterations": 1}
+            for name, value in only.items():
+                got = getattr(self, name)
+                _require(got == value, f"{self.method} changes masks in training and takes no {name} but {value}", got)
+
+    @property
+    def changes(self) -> tables.Dynamic | None:
+        """The row of a method that changes masks in training; of others None."""
+        return tables.IN_TRAINING.get(self.method)
+
+    @property
+    def initial(self) -> str:
+        """The row of `tables.METHODS` by which the network is pruned."""
+        return self.changes.initial if self.changes else self.method
+
     @property
     def reads_data(self) -> bool:
         """Whether it is given labelled images."""
-        return tables.METHODS[self.method].needs_data or self.batch_norm_warmup
+        return tables.METHODS[self.initial].needs_data or self.batch_norm_warmup
 
     @property
     def name(self) -> str:
@@ -238,6 +280,11 @@ class Prune:
         else:
             name = self.method + ("_after_training" if after else "") + ("_rewound" if self.rewind_to else "")
         return f"iterative_{name}" if self.rounds > 1 else name
+
+
+def own_scope(method: str) -> str:
+    """Returns the scope that a method has as a rule."""
+    return tables.IN_TRAINING[method].scope if method in tables.IN_TRAINING else "global"
 
 
 def _is_percentage(sparsity: Any) -> bool:
@@ -336,7 +383,7 @@ class Config:
     def _require_within_training(self) -> None:
         """Raises what `Moment.step` would, as far as it is known without the length of an epoch."""
         epochs, steps = self.train.epochs, self.train.steps
-        for name in ("prune_at", "rewind_to") if self.prune else ():
+        for name in ("prune_at", "rewind_to", "update_from", "update_until") if self.prune else ():
             text = getattr(self.prune, name)
             moment = Moment.parse(name, text or "0")
             _require(moment.unit != 0 or not steps or moment.number <= steps, f"{name} must be at most {steps} steps", text)
@@ -345,7 +392,7 @@ class Config:
     def _ends(self) -> list[str]:
         """The moments that are the end of training, in its own unit."""
         ends = {f"{self.train.steps}", str(Moment(1, self.train.epochs))} if self.train.epochs else {f"{self.train.steps}"}
-        return [name for name in ("prune_at", "rewind_to") if getattr(self.prune, name) in ends]
+        return [name for name in ("prune_at", "rewind_to", "update_until") if getattr(self.prune, name) in ends]
 
     @property
     def method(self) -> str:
@@ -433,7 +480,7 @@ def _changed(options: Any) -> dict[str, Any]:
             # A part that is there by default (train) is named only if something in it differs; an optional part always.
             if (nested := _changed(value)) or field.default is None:
                 values[field.name] = nested
-        elif value != field.default:
+        elif value != field.metadata.get("unnamed", field.default):
             values[field.name] = value
     return values
 

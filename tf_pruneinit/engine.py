@@ -150,7 +150,9 @@ class Engine:
         with self._strategy.scope():
             alone = self._replicas == 1
             self._model = model if alone else masking.copy_with(model, functools.partial(_replicated, sync=self._sync))
-            self._masks = {id(kernel.mask) for kernel in masking.kernels(self._model).values()}
+            self._kernels = masking.kernels(self._model)
+            self._masks = {id(kernel.mask) for kernel in self._kernels.values()}
+            self._places = self._places_of_kernels()
             rates = schedule(plan, len(dataset.train))
             optimizer: Any = optimizers.SGD(rates, plan.momentum, plan.weight_decay)
             if plan.precision == "mixed_float16":
@@ -163,6 +165,9 @@ class Engine:
         self._changed: list[int] = []
         self._forward_backward = tf.function(self._loss_and_gradients, jit_compile=True) if jit else self._loss_and_gradients
         self._steps = tf.function(self._take_steps)
+        self._gradients = tf.function(self._dense_gradients)
+        # Whether masks are part of what is trained, and of checkpoints.
+        self.changes_masks = False
         self.logits = tf.function(
             lambda images: self._plain(dataset.preprocessing(images), training=False), reduce_retracing=True
         )
@@ -255,6 +260,29 @@ class Engine:
             self.steps_a_call = self.most(int(steps_a_call))
         return steps
 
+    def kernels(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Returns the value of each kernel that has a mask, and its mask, by their paths."""
+        values = {path: self._of_one(kernel.variable) for path, kernel in self._kernels.items()}
+        return values, {path: self._of_one(kernel.mask) for path, kernel in self._kernels.items()}  # type: ignore[arg-type]
+
+    def dense_gradients(self, shares: Shares, batch: int) -> dict[str, np.ndarray]:
+        """Returns the gradient of the mean loss over one of the batches that the replicas have by all weights of each kernel,
+        those that its mask removes too, which are taken as 0.
+        """
+        first, images = tf.constant(batch), tf.constant(shares.images, tf.float32)
+        found = self._gradients(self._data, shares.values, first, images)
+        return {path: gradient.numpy() for path, gradient in zip(self._kernels, found, strict=True)}
+
+    def set_masks(self, masks: Mapping[str, np.ndarray]) -> None:
+        """Changes all masks, by the paths of kernels, in order. What is removed or comes back is 0, and so is its velocity."""
+        velocities = getattr(self._optimizer, "inner_optimizer", self._optimizer).velocities
+        for (kernel, place), mask in zip(self._places, masks.values(), strict=True):
+            changed = self._model.non_trainable_variables[place]
+            stays = mask * self._of_one(changed).astype(mask.dtype)
+            for variables in (self._model.trainable_variables, velocities)[: 2 if velocities else 1]:
+                self._assign(variables[kernel], self._of_one(variables[kernel]) * stays)
+            self._assign(changed, mask)
+
     @property
     def workers(self) -> int:
         """How many processes train together."""
@@ -307,6 +335,12 @@ class Engine:
             return 0
         return step - int(self._of_one(self._optimizer.inner_optimizer.iterations))
 
+    def _places_of_kernels(self) -> list[tuple[int, int]]:
+        """Of each kernel that has a mask, its place among the trainable variables and that of the mask among the others."""
+        trained = [id(variable) for variable in self._model.trainable_variables]
+        others = [id(variable) for variable in self._model.non_trainable_variables]
+        return [(trained.index(id(kernel.variable)), others.index(id(kernel.mask))) for kernel in self._kernels.values()]
+
     def _state(self) -> Iterator[tuple[str, keras.Variable, bool]]:
         """Names and variables of what steps change, and whether each replica has a value of its own."""
         for i, variable in enumerate(self._model.trainable_variables):
@@ -316,6 +350,8 @@ class Engine:
         for i, variable in enumerate(self._model.non_trainable_variables):
             if id(variable) not in self._masks:
                 yield f"statistic-{i}", variable, self._replicas > 1
+            elif self.changes_masks:
+                yield f"mask-{i}", variable, False
 
     def _copies(self, variable: keras.Variable) -> Any:
         return self._strategy.experimental_local_results(variable.value)
@@ -358,12 +394,17 @@ class Engine:
         images = self._dataset.preprocessing(self._dataset.augmentation(images, draws))
         return images, tf.maximum(labels, 0), tf.cast(labels >= 0, tf.float32)
 
+    def _values(self):
+        return [
+            [tf.convert_to_tensor(variable.value) for variable in variables]
+            for variables in (self._model.trainable_variables, self._model.non_trainable_variables)
+        ]
+
     def _replica_step(self, data, shares, i, count):
         """One step of one replica: its share of the mean loss over the whole batch, and how many it had right."""
         with tf.name_scope("input"):
             images, labels, counts = self._read(data, [share[i] for share in shares])
-        trainable = [tf.convert_to_tensor(variable.value) for variable in self._model.trainable_variables]
-        state = [tf.convert_to_tensor(variable.value) for variable in self._model.non_trainable_variables]
+        trainable, state = self._values()
         scale = self._optimizer.scale_loss(tf.constant(1.0))
         weights = counts / count
         loss, right, gradients, changes = self._forward_backward(trainable, state, images, labels, weights, scale)
@@ -382,6 +423,20 @@ class Engine:
                 value = tf.where(tf.math.is_finite(value) & counted, value, state[place])
             variable.assign(value)
         return loss, right
+
+    def _dense_gradients(self, data, shares, i, count):
+        found = self._strategy.run(self._replica_gradients, (data, shares, i, count))
+        return [self._strategy.reduce("SUM", gradient, axis=None) for gradient in found]
+
+    def _replica_gradients(self, data, shares, i, count):
+        """As in a step, of the network without masks whose removed weights are 0."""
+        images, labels, counts = self._read(data, [share[i] for share in shares])
+        trainable, state = self._values()
+        for kernel, mask in self._places:
+            trainable[kernel] *= tf.cast(state[mask], trainable[kernel].dtype)
+            state[mask] = tf.ones_like(state[mask])
+        _, _, gradients, _ = self._forward_backward(trainable, state, images, labels, counts / count, tf.constant(1.0))
+        return [gradients[kernel] for kernel, _ in self._places]
 
     def _loss_and_gradients(self, trainable, state, images, labels, weights, scale):
         """A pure function of its arguments, which XLA can compile.

@@ -19,6 +19,7 @@ from tf_pruneinit import (
     datasets,
     deployment,
     devices,
+    dynamics,
     export,
     files,
     masking,
@@ -113,6 +114,7 @@ class _Experiment:
         self.steps = training.total_steps(config.train, images)
         self.steps_an_epoch = -(-images // config.train.batch_size)
         self._pruned_at, self._rewound_to = _steps_of(config.prune, self.steps_an_epoch, self.steps)
+        dynamics.updates(config, self.steps, self.steps_an_epoch)  # Raises what it would raise when training begins.
         if execution.snapshot_steps and execution.snapshot_steps[-1] > self.steps:
             rule = f"snapshot_steps must be at most the {self.steps} steps of training"
             raise UsageError(f"{rule}; got {execution.snapshot_steps[-1]}")
@@ -150,6 +152,8 @@ class _Experiment:
         clock.lap("train")
         if record is None or until < self.steps:
             return
+        if config.prune and config.prune.changes:
+            run.save_masks(masking.masks(model))
 
         identity = results.identity(config, *((None, None) if config.prune is None else (self._pruned_at, self._rewound_to)))
         circumstances = results.circumstances(config, self._way | {"compact": compact})
@@ -197,10 +201,12 @@ class _Experiment:
     def _require_possible(self) -> None:
         """Raises what pruning would raise, perhaps after hours of training, as far as it is known before."""
         model, prune = self._build(), self._config.prune
+        if prune and prune.changes and self._execution.compact == "true":
+            raise UsageError(f"compact=true needs masks that stay; {prune.method} changes them in training")
         if prune:
             kernels = masking.prunable(model, _excluded(prune, model))
             scores = {path: np.zeros(kernel.variable.shape, np.float32) for path, kernel in kernels.items()}
-            ranking.SCOPES[prune.scope](scores, prune.sparsity, min_remaining=prune.min_remaining)
+            ranking.SCOPES[str(prune.scope)](scores, prune.sparsity, min_remaining=prune.min_remaining)
             self._examples(prune)
         self._built = model
 
@@ -266,7 +272,8 @@ class _Experiment:
 
     def _prune(self, config: Config, prune: Prune, model: keras.Model) -> keras.Model:
         when = f"at step {self._pruned_at:,} " if config.parent else ""
-        what = f"{prune.method} {when}to sparsity {prune.sparsity:g}, iterations: {prune.iterations}"
+        sparsity = 0.0 if prune.changes and prune.changes.begins_dense else prune.sparsity
+        what = f"{prune.initial} {when}to sparsity {sparsity:g}, iterations: {prune.iterations}"
         self._console.line(f"pruning by {what}" + (f": {self.directory(config)}" if config.parent else ""))
         exclude = _excluded(prune, model)
         how: dict[str, Any] = {
@@ -281,17 +288,17 @@ class _Experiment:
         }
         # What scores are a function of; which images they are computed on depends on the seed and on these numbers.
         numbers = {"examples_per_class": prune.examples_per_class, "batch_size": prune.score_batch_size}
-        origin: dict[str, Any] = {"dataset": config.dataset, "model": config.model, "method": prune.method, **numbers, **how}
+        origin: dict[str, Any] = {"dataset": config.dataset, "model": config.model, "method": prune.initial, **numbers, **how}
         origin |= {"precision_of_training": config.train.precision, "network": results.digest(model)}
         more: dict[str, Any] = {"scope": prune.scope, "target": prune.target, "min_remaining": prune.min_remaining}
         ablation = "invert" if prune.ablation == "invert" else "none"
 
         if prune.iterations == 1:
             scores = self._shared.arrays(
-                "scores", origin, lambda: scoring.score(model, prune.method, self._examples(prune), **how)
+                "scores", origin, lambda: scoring.score(model, prune.initial, self._examples(prune), **how)
             )
             return pruning.prune(
-                model, prune.method, prune.sparsity, scores=scores, exclude=exclude, iterations=1, ablation=ablation, **more
+                model, prune.initial, sparsity, scores=scores, exclude=exclude, iterations=1, ablation=ablation, **more
             )
 
         def masks() -> Arrays:
@@ -361,6 +368,8 @@ class _Experiment:
           UsageError: if it was begun in the other way, and is asked to go on in this one.
         """
         wanted = self._execution.compact
+        if config.prune and config.prune.changes:
+            return False  # What is removed may come back, or is not known yet.
         if wanted == "auto" and begun:
             return begun["compact"]
         if wanted == "false":
@@ -389,7 +398,8 @@ class _Experiment:
         self._require_same_way(run, config, begun, self._way | {"compact": begun["compact"]})
         self._console.line(f"trains once more for the weights of step {', '.join(map(str, missing))}: {run.path}")
         model = self._start(config, Clock())
-        masking.set_masks(model, run.masks() or {})
+        if not (config.prune and config.prune.changes):  # Else those that are kept may be of the end.
+            masking.set_masks(model, run.masks() or {})
         saving = training.Saving(snapshot=run.save_snapshot, snapshot_steps=tuple(missing))
         compact, progress = begun["compact"], TrainingProgress(self._console)
         trainer = self._begin(config, model, None, saving, max(missing), again=True, compact=compact, progress=progress)
@@ -485,6 +495,7 @@ class _Experiment:
             saving=saving,
             until=until,
             recording=not again,
+            updates=dynamics.updates(config, self.steps, self.steps_an_epoch),
             compact=compact,
             reuse=True,
             on_progress=progress,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_pruneinit import curves, neurons, references, runs, styles
+from tf_pruneinit import curves, neurons, references, runs, styles, tables
 from tf_pruneinit.collection import Gap, Trial
 from tf_pruneinit.curves import RANDOM, Series, View, percent, spacing
 from tf_pruneinit.references import Reference
@@ -183,11 +183,10 @@ def weights_remaining(view: View) -> "Figure | None":
         (axes,) = sheet.axes
         for one in found:
             style = styles.METHODS.get(one.series.method, styles.OTHER)
-            times = [0.0, one.step, one.step, length] if one.step else [0.0, length]
-            kept = [100.0, 100.0, 100 * one.remaining, 100 * one.remaining] if one.step else [100 * one.remaining] * 2
+            times, kept = course(view, one, length)
             axes.plot(times, kept, "--" if one.rewound else "-", color=style.colour, lw=1)
             axes.plot(
-                [one.step], [100 * one.remaining], style.marker, color=style.colour, clip_on=False, zorder=4,
+                [times[kept.index(kept[-1])]], kept[-1:], style.marker, color=style.colour, clip_on=False, zorder=4,
                 markersize=5, ls="--" if one.rewound else "-", label=f"{one.label}: {100 * one.remaining:.3g} %, n={one.seeds}",
             )  # fmt: skip
         axes.set_yscale("log")
@@ -369,6 +368,19 @@ def within_a_point(view: View) -> list[Remaining]:
         if one.series.method in curves.BENCHMARKS or all(one.remaining < other.remaining for other in earlier):
             found.append(one)
     return sorted(found, key=lambda one: (one.series.place, one.step))
+
+
+def course(view: View, one: Remaining, length: float) -> tuple[list[float], list[float]]:
+    """Returns steps, and the percentage of weights that remain from each on; where masks change in training, by its records."""
+    left = 100 * one.remaining
+    changes = tables.IN_TRAINING.get(one.series.method)
+    if changes is None:
+        return ([0.0, one.step, one.step, length], [100.0, 100.0, left, left]) if one.step else ([0.0, length], [left, left])
+    trial = view.at(one.series, one.sparsity)[0]
+    total = sum(total for _, total, _ in trial.layers)
+    found = [record for record in trial.source.records() if record.remaining is not None]
+    times = [0.0, *(float(record.step) for record in found), length]
+    return times, [100.0 if changes.begins_dense else left, *(100 * (record.remaining or 0) / total for record in found), left]
 
 
 def unread(view: View) -> list[Gap]:

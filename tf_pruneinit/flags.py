@@ -140,7 +140,7 @@ def experiment_groups() -> dict[str, flags.FlagValues]:
     wider = "ROWxN: a ResNet or VGG with N times the channels, as resnet20x2"
     others = f"{tables.KERAS}NAME: NAME of keras.applications, as {tables.KERAS}ResNet50"
     groups["Experiment"]["model"].help += f"\n{wider}\n{others}"
-    _list_rows(groups["Pruning"], "method", tables.METHODS)
+    _list_rows(groups["Pruning"], "method", {**tables.METHODS, **tables.IN_TRAINING})
     return groups
 
 
@@ -202,7 +202,7 @@ def _prune(given: Mapping[str, Any]) -> Prune | None:
     method = given.get("method", Prune.method)
     options = _given(Prune, given)
     if method != DENSE:
-        tables.require_known(method, (*tables.METHODS, DENSE), "method")
+        tables.require_known(method, (*tables.METHODS, *tables.IN_TRAINING, DENSE), "method")
         if 1 < options.get("rounds", 1) <= MOST_ROUNDS and "sparsity" not in options:
             options["sparsity"] = sparsity_after(options["rounds"])
         return Prune(**options)

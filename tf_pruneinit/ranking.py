@@ -174,6 +174,11 @@ SCOPES = {
 }
 
 
+def highest(scores: np.ndarray, among: np.ndarray, count: int) -> np.ndarray:
+    """Returns a boolean array, true at the `count` highest scores, which are finite, where `among` is; ties to the earlier."""
+    return _highest([np.ravel(scores)], [np.ravel(among)], count)[0].reshape(scores.shape)
+
+
 def removed_places(before: Scores, after: Scores) -> list[np.ndarray]:
     """Returns, of each kernel, the places (in C order) that `before` keeps and `after` does not; both are masks."""
     return _in_parallel(lambda old, new: np.flatnonzero(old > new), list(before.values()), [after[path] for path in before])

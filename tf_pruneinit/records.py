@@ -9,6 +9,8 @@ from typing import Any
 from tf_pruneinit import files
 from tf_pruneinit.errors import UsageError
 
+_KINDS: dict[str, Any] = {"method": str, "remaining": (int, type(None))}
+
 
 @dataclasses.dataclass(frozen=True)
 class Record:
@@ -24,6 +26,7 @@ class Record:
       examples_per_second: trained on since the record before; evaluation is not counted.
       skipped_steps: how many steps so far the dynamic loss scale of mixed_float16 has skipped.
       method: what the run is reported as.
+      remaining: weights that are not pruned, of those that could be; None in records of earlier versions.
     """
 
     step: int
@@ -37,10 +40,11 @@ class Record:
     examples_per_second: float
     skipped_steps: int = 0
     method: str = ""
+    remaining: int | None = None
 
     def scalars(self) -> dict[str, float]:
         """Returns the numbers that are a function of the step."""
-        return {name: value for name, value in self.to_json().items() if name not in ("step", "method")}
+        return {name: value for name, value in self.to_json().items() if name not in ("step", "method") and value is not None}
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON takes it."""
@@ -55,7 +59,7 @@ class Record:
         """
         record = cls(**values)
         for name, value in vars(record).items():
-            if not isinstance(value, str if name == "method" else (int, float)):
+            if not isinstance(value, _KINDS.get(name, (int, float))):
                 raise ValueError(f"{name} is {value!r}")
         return record
 

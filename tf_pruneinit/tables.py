@@ -62,6 +62,26 @@ class Method:
 
 
 @dataclasses.dataclass(frozen=True)
+class Dynamic:
+    """A method that changes masks in training: `change(now) -> masks`; see `tf_pruneinit.dynamics`.
+
+    Attributes:
+      summary: what it does, in one line.
+      initial: the row of `METHODS` by which the network is pruned before training.
+      begins_dense: whether it begins with all weights, and ends with the sparsity that is asked for.
+      scope: as a rule that of its masks.
+      options: those of changing masks that it takes, besides when.
+    """
+
+    change: Callable[..., Any]
+    summary: str
+    initial: str
+    begins_dense: bool = False
+    scope: str = "global"
+    options: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Model:
     """A network: `build(input_shape, classes, seed) -> keras.Model` that returns logits.
 
@@ -146,6 +166,30 @@ METHODS = {
     ),
     "lamp": Method(
         Lazy("scorers.lamp:lamp"), "smallest w^2 / sum of v^2 over the layer's weights v with |v| >= |w| (Lee et al., 2021)"
+    ),
+}
+
+# Methods whose masks change in training. They are for runs: there is nothing to score of a network alone.
+IN_TRAINING = {
+    "gradual_magnitude": Dynamic(
+        Lazy("dynamics.gradual:gradual_magnitude"),
+        "smallest |w|, more and more in the course of training (Zhu and Gupta, 2018)",
+        initial="magnitude",
+        begins_dense=True,
+    ),
+    "set": Dynamic(
+        Lazy("dynamics.exchange:at_random"),
+        "random; in training the smallest |w| are exchanged for random others (Mocanu et al., 2018)",
+        initial="random",
+        scope="erk",
+        options=("drop_fraction",),
+    ),
+    "rigl": Dynamic(
+        Lazy("dynamics.exchange:by_gradient"),
+        "random; in training the smallest |w| are exchanged for the largest |dL/dw| (Evci et al., 2020)",
+        initial="random",
+        scope="erk",
+        options=("drop_fraction",),
     ),
 }
 

@@ -5,6 +5,7 @@ so that training goes on from a checkpoint to the same bits.
 """
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,10 +14,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_pruneinit import compaction, engine, metrics, preemption
+from tf_pruneinit import compaction, engine, masking, metrics, preemption
 from tf_pruneinit.config import Interval, Train
 from tf_pruneinit.datasets import Dataset
-from tf_pruneinit.engine import Engine, Steps, schedule
+from tf_pruneinit.dynamics import Updates
+from tf_pruneinit.engine import Engine, Shares, Steps, schedule
 from tf_pruneinit.errors import RunError
 from tf_pruneinit.records import Record
 
@@ -70,6 +72,7 @@ class Training:
       saving: what is kept on the way.
       until: the step after which to stop; None means the plan's last.
       recording: whether there is to be anything but snapshots; without it the test images are not looked at.
+      updates: how masks change in training, if they do.
       compact: whether what is trained is the model's smaller network, which is made for it; see `compaction`. All that is kept
         but checkpoints has the shapes of the model.
       reuse: whether what is compiled is kept for the next model of the architecture. That training then has this model, too:
@@ -91,11 +94,13 @@ class Training:
         saving: Saving | None = None,
         until: int | None = None,
         recording: bool = True,
+        updates: Updates | None = None,
         compact: bool = False,
         reuse: bool = False,
         on_progress: Callable[[Progress], None] = lambda progress: None,
         **options: Any,
     ):
+        self._remaining = _count(masking.masks(model))
         self._compact = compaction.compact(model) if compact else None
         self._model = model = self._compact.model if self._compact else model
         self._dataset = dataset
@@ -106,6 +111,8 @@ class Training:
         self._on_progress = on_progress
         self._options = options if reuse else None
         self._engine = engine.take(model, dataset, plan, **options) if reuse else Engine(model, dataset, plan, **options)
+        self._updates = updates
+        self._engine.changes_masks = updates is not None
         self._steps = total_steps(plan, len(dataset.train))
         self._until = self._steps if until is None else until
         self._steps_an_epoch = math.ceil(len(dataset.train) / plan.batch_size)
@@ -169,6 +176,7 @@ class Training:
             while position.step < min(group.stop, self._until):
                 end = min(group.stop, position.step + self._engine.steps_a_call, self._next_stop())
                 self._add(self._engine.run(shares, range(position.step - group.start, end - group.start)))
+                self._change_masks(shares, end - 1 - group.start)
                 self._snapshot()
                 if self._engine.most(self._saving.every.is_due(position.step, time.perf_counter() - self._saved_at)):
                     self.checkpoint()
@@ -184,8 +192,16 @@ class Training:
     def _next_stop(self) -> int:
         """The next step at which something is kept, or the last."""
         step, every = self._position.step, self._saving.every.steps
-        stops = [self._until, *(stop for stop in self._saving.snapshot_steps if stop > step)]
+        change = self._updates.after(step) if self._updates else None
+        stops = [self._until, *([change] if change else []), *(stop for stop in self._saving.snapshot_steps if stop > step)]
         return min(stops + ([(step // every + 1) * every] if every else []))
+
+    def _change_masks(self, shares: Shares, batch: int) -> None:
+        """After a step at which they change; `batch` is the one that was trained on last."""
+        if self._updates and self._updates.is_due(self._position.step):
+            kernels, masks = self._engine.kernels()
+            gradients = functools.partial(self._engine.dense_gradients, shares, batch)
+            self._engine.set_masks(self._updates.masks(self._position.step, kernels, masks, gradients))
 
     def _snapshot(self) -> None:
         if self._position.step in self._saving.snapshot_steps:
@@ -221,6 +237,8 @@ class Training:
     def _evaluate(self) -> Record:
         position = self._position
         self._copy_weights()
+        if self._updates:
+            self._remaining = _count(self._engine.kernels()[1])
         begin = time.perf_counter()
         ends_alone = preemption.check if self._engine.workers == 1 else lambda: None
         loss, accuracy = metrics.evaluate(self._engine.logits, self._dataset.test, on_batch=ends_alone)
@@ -239,10 +257,15 @@ class Training:
             seconds=self._seconds(),
             examples_per_second=position.examples / max(1e-9, position.training_seconds),
             skipped_steps=self._engine.skipped_steps(position.step),
+            remaining=self._remaining,
         )
 
     def _seconds(self) -> float:
         return self._position.seconds + time.perf_counter() - self._began
+
+
+def _count(masks: Arrays) -> int:
+    return sum(int(np.count_nonzero(mask)) for mask in masks.values())
 
 
 @dataclasses.dataclass
