@@ -59,6 +59,13 @@ def test_unknown_name_lists_all_that_are_known():
         tables.lookup(tables.METHODS, "prune", "method")
 
 
+@pytest.mark.parametrize("name", tables.IN_TRAINING)
+def test_method_that_changes_masks_in_training_scores_no_network(name):
+    with pytest.raises(UsageError, match=f"^{name} changes masks in training, which tf_pruneinit.main does"):
+        tables.method(name)
+    assert tables.IN_TRAINING[name].initial in tables.METHODS
+
+
 @pytest.mark.parametrize("wrong, meant", [("snipp", "snip"), ("resnet-20", "resnet20"), ("cifar", "cifar10")])
 def test_near_miss_is_answered_with_what_was_meant(wrong, meant):
     with pytest.raises(UsageError, match=rf"got '{wrong}' \(did you mean {meant}\?\)"):

@@ -134,6 +134,18 @@ def test_two_workers_train_as_two_devices_do(undisturbed, tmp_path):
             assert all((mine[key] == others[key]).all() for key in mine.files)
 
 
+def test_masks_that_change_in_training_do_so_alike(tmp_path):
+    flags = ["--method=rigl", "--epochs=3", "--update_every=10"]
+    for code, _, error in ended(start_runs(tmp_path, *flags)):
+        assert (code, error) == (0, "")
+    command = [sys.executable, "-m", "tf_pruneinit.main", *RUN, *flags, "--devices=2", f"--workdir={tmp_path / 'one'}"]
+    subprocess.run(command, check=True, capture_output=True)
+    (run, one), (other_run, two) = result(tmp_path / "chief"), result(tmp_path / "one")
+    assert one["weights_sha256"] == two["weights_sha256"]
+    with np.load(run / "masks.npz") as mine, np.load(other_run / "masks.npz") as others:
+        assert all((mine[key] == others[key]).all() for key in mine.files)
+
+
 def test_runs_that_another_begins_with_are_made_together_too(tmp_path):
     flags = ["--method=magnitude", "--prune_at=end", "--rewind_to=7", "--rounds=2", "--epochs=1"]
     for code, _, error in ended(start_runs(tmp_path, *flags, "--snapshot_steps=0")):

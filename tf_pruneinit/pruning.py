@@ -80,7 +80,7 @@ def prune(
         scores of other kernels or for several iterations, and for an effective sparsity of a network whose paths are not
         known or too few.
     """
-    row = tables.lookup(tables.METHODS, method, "method")
+    row = tables.method(method)
     select = tables.lookup(ranking.SCOPES, scope, "scope")
     tables.require_known(target, TARGETS, "target")
     tables.require_known(ablation, ("none", "shuffle", "invert"), "ablation")

@@ -99,7 +99,7 @@ class Scorer:
         repeats: bool = False,
         warmup: bool = False,
     ):
-        row = tables.lookup(tables.METHODS, method, "method")
+        row = tables.method(method)
         for name in ("temperature", "inner_rate"):
             number = options[name]
             if not isinstance(number, numbers.Real) or not 0 < float(number) < np.finfo(np.float32).max:

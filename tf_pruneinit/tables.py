@@ -249,6 +249,17 @@ def family(model: Any) -> tuple[Any, int]:
     return model, 1
 
 
+def method(name: str) -> Method:
+    """Returns the row of a method that scores a network.
+
+    Raises:
+      UsageError: if there is none, or if it changes masks in training.
+    """
+    if name in IN_TRAINING:
+        raise UsageError(f"{name} changes masks in training, which tf_pruneinit.main does; a network alone it does not score")
+    return lookup(METHODS, name, "method")
+
+
 def lookup(table: Mapping[str, Row], name: str, kind: str) -> Row:
     """Returns `table[name]`.
 
