@@ -42,8 +42,8 @@ class Now:
 
     @property
     def magnitudes(self) -> dict[str, np.ndarray]:
-        """|w| of what remains, else 0."""
-        return {path: np.abs(kernel) * (self.masks[path] != 0) for path, kernel in self.kernels.items()}
+        """|w|, of removed weights too."""
+        return {path: np.abs(kernel) for path, kernel in self.kernels.items()}
 
 
 class Updates:

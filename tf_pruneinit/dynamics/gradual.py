@@ -7,10 +7,10 @@ from tf_pruneinit.dynamics import Arrays, Now
 def gradual_magnitude(now: Now) -> Arrays:
     """Keeps the largest |w|, ever fewer: at progress p to sparsity s * (1 - (1 - p)^3), s the one that is asked for.
 
-    What was removed is 0 and not trained, so that it stays removed; exactly `ranking.remaining_count` weights remain.
+    What was removed stays so; exactly `ranking.remaining_count` weights remain.
 
     Zhu, Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression", ICLR workshop 2018.
     """
     prune = now.prune
     sparsity = prune.sparsity * (1 - (1 - now.progress) ** 3)
-    return ranking.SCOPES[str(prune.scope)](now.magnitudes, sparsity, min_remaining=prune.min_remaining)
+    return ranking.SCOPES[str(prune.scope)](now.magnitudes, sparsity, now.masks, min_remaining=prune.min_remaining)
