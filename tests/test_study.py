@@ -1,0 +1,86 @@
+"""What is kept of the study is whole, small, and says what docs/study.md says."""
+
+import json
+import pathlib
+import re
+
+import pytest
+
+from tf_pruneinit import archives, collection, curves, findings, flags, plans, sweep
+from tf_pruneinit.collection import Trial
+
+ROOT = pathlib.Path(__file__).parent.parent
+FILES = {path.stem: path for path in sorted((ROOT / "flags/study").glob("*.flags"))}
+ARCHIVES = {path.stem: path for path in sorted((ROOT / "results").glob("*.jsonl"))}
+PAGE = ROOT / "docs/study.md"
+
+
+def planned(path: pathlib.Path) -> plans.Plan:
+    """What a sweep from a file of flags would make."""
+    groups = flags.experiment_groups()
+    given = flags.parse(["sweep", f"--flagfile={path}"], "", {"Sweep": flags.define(sweep.Options), **groups})
+    grid, also = given.pop("grid"), given.pop("also")
+    return plans.plan(sweep.configurations(grid, also, given))
+
+
+def trials(name: str) -> list[Trial]:
+    return collection.read([str(ARCHIVES[name])]).trials
+
+
+def test_all_runs_have_their_file_of_flags_and_the_page_says_which_have_not_been_run():
+    assert ARCHIVES.keys() <= FILES.keys()
+    not_run = PAGE.read_text().partition("**Not run yet**")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+)\.flags`", not_run)) == FILES.keys() - ARCHIVES.keys()
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_archive_has_each_run_of_the_grid_complete(name):
+    found = {trial.config.address for trial in trials(name)}
+    assert found == set(planned(FILES[name]).asked)
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_archive_can_be_read_whole(name):
+    sources, damaged = archives.sources([str(ARCHIVES[name])])
+    assert damaged == []
+    for source in sources[::20]:
+        assert source.records()[-1].accuracy == source.values("result.json")["test_accuracy"]
+        assert source.neurons() is not None
+
+
+def test_results_are_small():
+    assert sum(path.stat().st_size for path in ARCHIVES.values()) < 20e6
+
+
+def tables(heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading of the page, row by row, without the line below the head."""
+    part = PAGE.read_text().partition(f"## {heading}\n")[2]
+    lines = re.search(r"(?:^\|.*\n)+", part, re.MULTILINE)[0].splitlines()
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines if not line.startswith("|--")]
+
+
+def test_page_says_of_each_finding_what_the_runs_say():
+    head, *rows = tables("Findings")
+    views = {name: _view(name) for name in re.findall(r"`(\w+)`", " ".join(head))}
+    assert len(views) == len(head) - 1
+    for row in rows:
+        for name, said in zip(views, row[1:], strict=True):
+            found = {one.name: one.verdict for one in findings.find(views[name])}
+            assert said.startswith(found[row[0].split()[0]]), (row[0], name)
+    assert [row[0].split()[0] for row in rows] == [f"F{n}" for n in range(1, 9)]
+
+
+def _view(name: str) -> curves.View:
+    (view,) = curves.views(collection.read([str(path) for stem, path in ARCHIVES.items() if stem.startswith(name)]).trials)
+    return view
+
+
+def test_page_counts_runs_and_hours():
+    head, *rows = tables("What was run")
+    runs, hours = head.index("runs"), head.index("core hours")
+    for row in rows:
+        names = re.findall(r"`(\w+)`", row[0])
+        found = [trial for name in names for trial in trials(name)]
+        seconds = sum(sum(trial.source.values("result.json")["seconds"].values()) for trial in found)
+        assert row[runs] == str(len(found))
+        assert float(row[hours]) == pytest.approx(seconds / 3600, abs=0.06)
