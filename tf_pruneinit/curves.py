@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from tf_pruneinit import tables
 from tf_pruneinit.collection import Gap, Trial
 from tf_pruneinit.samples import Sample
 
@@ -173,7 +174,11 @@ class View:
 
     @property
     def before(self) -> list[Series]:
-        """Of these what prunes before training."""
+        """Of these what prunes before training, once and for all."""
+        return [series for series in self._begun_pruned if series.method not in tables.IN_TRAINING]
+
+    @property
+    def _begun_pruned(self) -> list[Series]:
         return [series for series in self.methods if self.at(series, next(iter(self.curves[series])))[0].initially]
 
     @property
@@ -184,8 +189,8 @@ class View:
 
     @property
     def drawn(self) -> list[Series]:
-        """Of these what curves are drawn of: before training, benchmarks, and what else was pruned to several sparsities."""
-        always = {*self.before, *self.benchmarks}
+        """Of these what curves are drawn of: all but what was pruned later, other than benchmarks, to one sparsity only."""
+        always = {*self._begun_pruned, *self.benchmarks}
         return [series for series in self.methods if series in always or len(self.curves[series]) > 1]
 
     @property

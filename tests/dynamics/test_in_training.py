@@ -245,6 +245,8 @@ def test_sweeps_make_them_beside_others_and_reports_draw_their_course(tmp_path, 
     assert sweep.main(["sweep", *arguments, *grid]) == 0
     view = curves.View(collection.read([f"{tmp_path}/w"]).trials)
     assert {series.label for series in view.curves} >= {"RigL", "SET", "gradual magnitude", "random"}
+    assert [series.label for series in view.before] == ["random"]
+    assert {series.label for series in view.drawn} >= {"RigL", "SET", "gradual magnitude", "random"}
     one = next(trial for trial in view.trials if trial.method == "gradual_magnitude")
     remaining = figures.Remaining(curves.Series(one.method), "", 0, 0.5, one.remaining, 1, False)
     times, kept = figures.course(view, remaining, one.steps)
