@@ -1,6 +1,5 @@
 """What is kept of the study is whole, small, and says what docs/study.md says."""
 
-import json
 import pathlib
 import re
 
