@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WIDTH = 3.3
 _LETTERS = 61  # Of a line of notes, 7 points high, in this width.
-_LETTERS_BESIDE = 25  # Of names that have room beside each other in a legend.
+_LETTERS_BESIDE = 36  # Of the longest name in each of two columns of a legend, together, that have room beside each other.
 _POINTS = 7
 _LINE = 0.125  # Inches from one such line to the next.
 # What reads files is bounded: seeds of a method whose masks, or whose records, are read.
@@ -178,6 +178,7 @@ def weights_remaining(view: View) -> "Figure | None":
         "Each method at its highest sparsity within one point of the unpruned accuracy, pruned at the step where it falls."
     ]
     notes += ["Of later steps those that leave fewer weights."] if len({one.series for one in found}) < len(found) else []
+    notes += ["Falling by degrees: in training."] if any(one.series.method in tables.IN_TRAINING for one in found) else []
     notes += ["Dashed: known only after training (rewound)."] if any(one.rewound for one in found) else []
     with _sheet(view, entries=[f"{one.label}: 10 %" for one in found], height=1.9, notes=notes) as sheet:
         (axes,) = sheet.axes
@@ -457,7 +458,9 @@ class _Sheet:
         title = textwrap.wrap(view.name, 50)
         top, left, right = 0.1 + 0.14 * len(title) + 0.12, 0.46, 0.08
         gap = 0.42 if rows > 1 or columns > 1 else 0
-        self._beside = 2 if max(map(len, entries)) <= _LETTERS_BESIDE else 1
+        half = math.ceil(len(entries) / 2)
+        longest = [max(map(len, part), default=0) for part in (entries[:half], entries[half:])]
+        self._beside = 2 if sum(longest) <= _LETTERS_BESIDE else 1
         legend = _LINE * math.ceil(len(entries) / self._beside) + 0.08
         below = bottom + legend + _LINE * len(self._lines) + 0.06
         tall = top + rows * height + (rows - 1) * gap + below + (0.12 if panels > 1 else 0)
