@@ -51,27 +51,24 @@ def test_results_are_small():
     assert sum(path.stat().st_size for path in ARCHIVES.values()) < 20e6
 
 
-def tables(heading: str) -> list[list[str]]:
-    """The cells of the first table below a heading of the page, row by row, without the line below the head."""
-    part = PAGE.read_text().partition(f"## {heading}\n")[2]
+def tables(heading: str, page: pathlib.Path = PAGE) -> list[list[str]]:
+    """The cells of the first table below a heading of a page, row by row, without the line below the head."""
+    part = page.read_text().partition(f"## {heading}\n")[2]
     lines = re.search(r"(?:^\|.*\n)+", part, re.MULTILINE)[0].splitlines()
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines if not line.startswith("|--")]
 
 
 def test_page_says_of_each_finding_what_the_runs_say():
     head, *rows = tables("Findings")
-    views = {name: _view(name) for name in re.findall(r"`(\w+)`", " ".join(head))}
+    views = {
+        name: _together(*(one for one in ARCHIVES if one.startswith(name))) for name in re.findall(r"`(\w+)`", " ".join(head))
+    }
     assert len(views) == len(head) - 1
     for row in rows:
         for name, said in zip(views, row[1:], strict=True):
             found = {one.name: one.verdict for one in findings.find(views[name])}
             assert said.startswith(found[row[0].split()[0]]), (row[0], name)
     assert [row[0].split()[0] for row in rows] == [f"F{n}" for n in range(1, 9)]
-
-
-def _view(name: str) -> curves.View:
-    (view,) = curves.views(collection.read([str(path) for stem, path in ARCHIVES.items() if stem.startswith(name)]).trials)
-    return view
 
 
 def test_page_counts_runs_and_hours():
@@ -83,3 +80,22 @@ def test_page_counts_runs_and_hours():
         seconds = sum(sum(trial.source.values("result.json")["seconds"].values()) for trial in found)
         assert row[runs] == str(len(found))
         assert float(row[hours]) == pytest.approx(seconds / 3600, abs=0.06)
+
+
+def test_page_of_methods_has_the_accuracies_of_the_runs():
+    head, *rows = tables("What was measured here", ROOT / "docs/methods.md")
+    views = {"LeNet": _together("mnist_lenet", "beyond_mnist_lenet"), "convnet": _together("beyond_mnist_convnet")}
+    for row in rows:
+        method, *variant = re.findall(r"`(?:--)?([^`]+)`", row[0])
+        series = curves.Series(method, *variant)
+        for column, cell in zip(head[1:], row[1:], strict=True):
+            name, sparsity, _ = column.split()
+            sample = views[name].curves[series][round(float(sparsity) / 100, 3)]
+            assert cell == f"{100 * sample.mean:.2f} ± {100 * sample.deviation:.2f}", (row[0], column)
+            assert sample.n == 3
+    assert len(rows) == 14
+
+
+def _together(*names: str) -> curves.View:
+    (view,) = curves.views(collection.read([str(ARCHIVES[name]) for name in names]).trials)
+    return view
