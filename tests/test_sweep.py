@@ -525,6 +525,17 @@ class TestSlurm:
         assert digests(whole)[run] == digest
 
 
+def kill_child(parent, named):
+    """Kills the process that another one has started with this in its command line."""
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            is_child = f"\nPPid:\t{parent}\n" in (path / "status").read_text()
+            if is_child and named in (path / "cmdline").read_text():
+                os.kill(int(path.name), signal.SIGKILL)
+                return
+    raise AssertionError(f"{parent} has no {named}")
+
+
 @pytest.mark.parametrize("killed", ["a task", "what gives the tasks"])
 def test_ray_makes_the_same_runs_though_a_process_of_it_is_killed(whole, tmp_path, killed):
     pytest.importorskip("ray")
@@ -534,7 +545,7 @@ def test_ray_makes_the_same_runs_though_a_process_of_it_is_killed(whole, tmp_pat
         if killed == "a task":
             kill_worker(tmp_path)
         else:
-            subprocess.run(["pkill", "-KILL", "-P", str(process.pid), "-f", "spawn_main"], check=True)
+            kill_child(process.pid, "spawn_main")
         out, error = process.communicate(timeout=200)
     assert process.returncode == 0, error
     assert out.rstrip().endswith("7/7 complete")
