@@ -1,11 +1,27 @@
 """What is kept of the study is whole, small, and says what docs/study.md says."""
 
+import os
 import pathlib
 import re
 
+import numpy as np
 import pytest
 
-from tf_pruneinit import archives, collection, curves, findings, flags, plans, sweep
+import tf_pruneinit
+from tf_pruneinit import (
+    ablations,
+    archives,
+    collection,
+    curves,
+    datasets,
+    findings,
+    flags,
+    masking,
+    models,
+    plans,
+    seeds,
+    sweep,
+)
 from tf_pruneinit.collection import Trial
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -94,6 +110,33 @@ def test_page_of_methods_has_the_accuracies_of_the_runs():
             assert cell == f"{100 * sample.mean:.2f} ± {100 * sample.deviation:.2f}", (row[0], column)
             assert sample.n == 3
     assert len(rows) == 14
+
+
+@pytest.mark.skipif("TFDS_DATA_DIR" not in os.environ, reason="TFDS_DATA_DIR is not set")
+def test_page_says_where_masks_of_the_first_layer_are():
+    """What finding F4 is explained by: blank pixels that scores avoid, and neurons that SynFlow leaves empty."""
+    mnist = datasets.load("mnist")
+    inked = (mnist.train.images.reshape(len(mnist.train), -1) > 25).mean(axis=0)
+    blank = inked < 0.01
+    assert f"{100 * blank.mean():.0f} % of the pixels" in PAGE.read_text()
+    on_blank, used = {}, {}
+    for method in ("snip", "grasp", "synflow"):
+        examples = mnist.scoring_batches(10, 256, 0) if method != "synflow" else None
+        for sparsity in (0.7902848, 0.8926258176, 0.9560195349, 0.9819856015):
+            model = models.build("lenet_300_100", mnist.input_shape, mnist.classes, seeds.derive(0, "weights"))
+            masks = masking.masks(tf_pruneinit.prune(model, method, sparsity, examples))
+            mask = masks["fc1/kernel"]
+            on_blank.setdefault(method, []).append(round(100 * mask[blank].sum() / mask.sum()))
+            used.setdefault(method, []).append(round(100 * mask.any(axis=0).mean()))
+            everywhere = {path: np.ones_like(kept) for path, kept in masks.items()}
+            shuffled = ablations.shuffle(masks, everywhere, 0)["fc1/kernel"]
+            assert shuffled[blank].sum() / shuffled.sum() == pytest.approx(0.38, abs=0.02)
+            assert shuffled.any(axis=0).mean() > 0.97
+    assert on_blank["snip"] == pytest.approx([21, 13, 6, 1], abs=1)
+    assert on_blank["grasp"] == pytest.approx([33, 21, 5, 0], abs=1)
+    assert on_blank["synflow"] == pytest.approx([38, 38, 39, 39], abs=1)
+    assert used["synflow"] == pytest.approx([89, 53, 24, 10], abs=1)
+    assert (used["grasp"][2], used["snip"][2]) == pytest.approx((77, 88), abs=1)
 
 
 def _together(*names: str) -> curves.View:

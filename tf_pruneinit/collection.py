@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tf_pruneinit import archives, manifests, runs, tables
+from tf_pruneinit import archives, manifests, runs
 from tf_pruneinit.archives import Source
-from tf_pruneinit.config import Config, Prune, own_scope, sparsity_after
+from tf_pruneinit.config import Config, Prune, sparsity_after
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.plans import Job
 
@@ -118,13 +118,13 @@ def level(sparsity: float) -> float:
 
 def variant(prune: Prune) -> str:
     """Returns the options of pruning that differ from the method's own; how long a rewound run was rewound is always one."""
+    own = prune.own
     changed = {
         field.name: getattr(prune, field.name)
         for field in dataclasses.fields(prune)
-        if field.name not in _NAMED
-        and getattr(prune, field.name) != (own_scope(prune.method) if field.name == "scope" else field.default)
+        if field.name not in _NAMED and getattr(prune, field.name) != own.get(field.name, field.default)
     }
-    if prune.iterations != tables.METHODS[prune.initial].iterations:
+    if prune.iterations != own["iterations"]:
         changed["iterations"] = prune.iterations
     if prune.rewind_to is not None:
         changed["rewind_to"] = prune.rewind_to

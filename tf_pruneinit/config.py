@@ -181,11 +181,10 @@ class Prune:
         hint = f" (did you mean {self.sparsity / 100:g}?)" if _is_percentage(self.sparsity) else ""
         valid = _is_number(self.sparsity) and 0 <= self.sparsity < 1
         _require(valid, f"sparsity is the fraction of weights removed and must be in [0, 1){hint}", self.sparsity)
-        if self.iterations is None:
-            object.__setattr__(self, "iterations", method.iterations)
+        for name, value in self.own.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         _require_count("iterations", self.iterations)
-        if self.scope is None:
-            object.__setattr__(self, "scope", own_scope(self.method))
         tables.require_known(self.scope, SCOPES, "scope")
         _require_count("examples_per_class", self.examples_per_class)
         _require_number("temperature", self.temperature, 0, above=True)
@@ -264,6 +263,14 @@ class Prune:
         return self.changes.initial if self.changes else self.method
 
     @property
+    def own(self) -> dict[str, Any]:
+        """The options that a method has a value of its own for, and these values."""
+        return {
+            "iterations": tables.METHODS[self.initial].iterations,
+            "scope": self.changes.scope if self.changes else "global",
+        }
+
+    @property
     def reads_data(self) -> bool:
         """Whether it is given labelled images."""
         return tables.METHODS[self.initial].needs_data or self.batch_norm_warmup
@@ -280,11 +287,6 @@ class Prune:
         else:
             name = self.method + ("_after_training" if after else "") + ("_rewound" if self.rewind_to else "")
         return f"iterative_{name}" if self.rounds > 1 else name
-
-
-def own_scope(method: str) -> str:
-    """Returns the scope that a method has as a rule."""
-    return tables.IN_TRAINING[method].scope if method in tables.IN_TRAINING else "global"
 
 
 def _is_percentage(sparsity: Any) -> bool:

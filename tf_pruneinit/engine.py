@@ -279,7 +279,7 @@ class Engine:
         for (kernel, place), mask in zip(self._places, masks.values(), strict=True):
             changed = self._model.non_trainable_variables[place]
             stays = mask * self._of_one(changed).astype(mask.dtype)
-            for variables in (self._model.trainable_variables, velocities)[: 2 if velocities else 1]:
+            for variables in filter(None, (self._model.trainable_variables, velocities)):
                 self._assign(variables[kernel], self._of_one(variables[kernel]) * stays)
             self._assign(changed, mask)
 

@@ -50,7 +50,7 @@ class TestGradualMagnitude:
 
 class TestExchange:
     def test_rigl_drops_the_smallest_weights_and_grows_the_largest_gradients(self):
-        # 6 weights, a third exchanged at progress 1/2 of 2/3: 0.1 / 2 (1 + cos(pi / 2)) is half of the fraction.
+        # Of 6 weights 2/3 / 2 (1 + cos(pi / 2)) = 1/3 are exchanged: two.
         mask = changed("rigl", 1 / 2, drop_fraction=2 / 3)
         # Dropped: |1| and |2|. Largest gradients of what is not kept: -9 at (0, 0), 1 at (1, 1).
         np.testing.assert_array_equal(mask, [[1, 1, 0, 1], [0, 1, 1, 1]])

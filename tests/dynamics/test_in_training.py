@@ -157,7 +157,6 @@ def test_goes_on_from_any_checkpoint_to_the_same_bits(digits, method, options):
     saving = training.Saving(checkpoint=lambda step, *what: kept.update({step: what}), every=Interval(steps=3))
     whole = begun(digits, method)
     records = train(digits, whole, method, saving=saving, **options)
-    assert {5 * n for n in range(1, 6)} & set(kept)
     for step in (3, 15, 24):
         model = begun(digits, method)
         again = training.Training(model, digits, PLAN, seed=0, updates=updates(digits, method), **options)
