@@ -1,6 +1,7 @@
 """Figures of one view: each is drawn of much, of little, and not at all of nothing."""
 
 import matplotlib.text
+import numpy as np
 import pytest
 from made_runs import config, trial, write
 from test_findings import EARLY, ablated, later, study
@@ -80,6 +81,14 @@ def test_what_lies_below_the_axis_has_an_arrow_and_its_number():
     (axes,) = figures.ablations(low).axes
     assert 80 < axes.get_ylim()[0] < 88
     assert [one.get_text() for one in axes.texts] == ["10"]
+
+
+def test_what_lies_below_the_axis_has_no_bar_that_crosses_its_number():
+    several = {"none": (0.9, 0.91), "shuffle": (0.89, 0.9), "reinit": (0.88, 0.89), "invert": (0.1, 0.9)}
+    view = View([trial(of[seed], seed=seed, ablation=name) for name, of in several.items() for seed in range(2)])
+    (axes,) = figures.ablations(view).axes
+    tall = {one.get_label(): np.ptp(one.lines[2][0].get_segments()[0][:, 1]) for one in axes.containers}
+    assert tall == pytest.approx({"unmodified": 2**0.5, "shuffle": 2**0.5, "reinit": 2**0.5, "invert": 0})
 
 
 def test_ablations_have_a_panel_a_method():

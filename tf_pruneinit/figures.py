@@ -524,15 +524,17 @@ def _against_sparsity(
     # Beside each other where there is one sparsity, and all of them would lie on one another.
     aside = 0.2 if len(shown) == 1 else 0.0
     offsets = {series: aside * (number - (len(several) - 1) / 2) for number, series in enumerate(several)}
+    low, best = bounds(view, several.values())
     for series, curve in several.items():
         if curve:
             label = f"{series.label}, {_n(curve.values())}" if names is None else names[series]
             style = looks.get(series) or styles.of(series)
-            _line(axes, [spacing(sparsity) + offsets[series] for sparsity in curve], list(curve.values()), style, label)
+            _line(axes, [spacing(sparsity) + offsets[series] for sparsity in curve], list(curve.values()), style, label, low)
     _unpruned(axes, view)
     edge = max(edge, aside * (len(several) + 1) / 2)
     axes.set_xlim(places[0] - edge, places[-1] + edge)
-    _cut(axes, view, several, offsets, looks)
+    if low is not None:
+        _cut(axes, low, best, several, offsets, looks)
     # As many as there is room for, from the sparsest on.
     room = (places[-1] - places[0]) / (6.5 * axes.get_position().width)
     ticks: list[float] = []
@@ -558,7 +560,8 @@ def bounds(view: View, several: Iterable[Mapping[float, Sample]]) -> tuple[float
 
 def _cut(
     axes: "Axes",
-    view: View,
+    low: float,
+    best: float,
     several: Mapping[Series, Mapping[float, Sample]],
     offsets: Mapping[Series, float],
     looks: Mapping[Series, styles.Style],
@@ -566,9 +569,6 @@ def _cut(
     """Leaves below the axis what would press the rest together: an arrow and its accuracy are there instead."""
     from matplotlib import patheffects
 
-    low, best = bounds(view, several.values())
-    if low is None:
-        return
     margin = 0.06 * (best - low)
     axes.set_ylim(low, best + 2 * margin)
     left, right = axes.get_xlim()
@@ -590,9 +590,15 @@ def _cut(
                 taken.append((place, higher))
 
 
-def _line(axes: "Axes", places: Sequence[float], samples: Sequence[Sample], style: styles.Style, label: str) -> None:
+def _line(
+    axes: "Axes", places: Sequence[float], samples: Sequence[Sample], style: styles.Style, label: str, low: float | None = None
+) -> None:
+    """Draws means and their bars; without a bar what is below `low`, where the axis ends: it would cross the accuracy there."""
+    means = [100 * sample.mean for sample in samples]
+    deviations = [100 * (sample.deviation or 0) for sample in samples]
+    bars = [0 if low is not None and mean < low else deviation for mean, deviation in zip(means, deviations, strict=True)]
     axes.errorbar(
-        places, [100 * sample.mean for sample in samples], [100 * (sample.deviation or 0) for sample in samples],
+        places, means, bars,
         color=style.colour, ls=style.dash, marker=style.marker, markerfacecolor=_face(style), elinewidth=0.7, capsize=1.4,
         capthick=0.7, label=label,
     )  # fmt: skip
