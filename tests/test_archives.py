@@ -54,6 +54,28 @@ def test_an_archive_grows_by_runs_that_are_new(tmp_path):
     assert [trial.accuracy for trial in collection.read([str(path)]).trials] == [0.8, 0.9]
 
 
+@pytest.mark.parametrize("order", [("archive", "later"), ("later", "archive")])
+def test_an_archive_takes_what_has_been_completed_since(tmp_path, order):
+    (write(tmp_path / "sooner", config(seed=0)) / "result.json").unlink()
+    archived(tmp_path / "sooner", tmp_path / "archive")
+    write(tmp_path / "later", config(seed=0), 0.9)
+    several, _ = archives.sources([str(tmp_path / name) for name in order])
+    assert archives.write(str(tmp_path / "archive"), several) == 1
+    assert [trial.accuracy for trial in collection.read([str(tmp_path / "archive")]).trials] == [0.9]
+
+
+def test_an_archive_takes_of_unfinished_runs_the_furthest(tmp_path):
+    for name, kept in (("sooner", 2), ("later", 5)):
+        path = write(tmp_path / name, config(seed=0))
+        (path / "result.json").unlink()
+        lines = (path / "records.jsonl").read_text().splitlines(keepends=True)
+        (path / "records.jsonl").write_text("".join(lines[:kept]))
+    several, _ = archives.sources([str(tmp_path / name) for name in ("sooner", "later")])
+    archives.write(str(tmp_path / "archive"), several)
+    (source,), _ = archives.sources([str(tmp_path / "archive")])
+    assert len(source.records()) == 5
+
+
 def test_masks_and_records_that_cannot_be_read_are_none(tmp_path, recwarn):
     path = write(tmp_path, config())
     (path / "masks.npz").write_bytes(b"nonsense")

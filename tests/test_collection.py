@@ -112,11 +112,32 @@ def test_a_damaged_manifest_is_a_gap(tmp_path):
 
 
 def test_a_run_in_two_directories_counts_once(tmp_path):
-    path = write(tmp_path / "one", config())
+    path = write(tmp_path / "one", config(), 0.8)
     shutil.copytree(path, tmp_path / "two" / path.name)
     found = collection.read([str(tmp_path / "one"), str(tmp_path / "two")])
-    assert len(found.trials) == 1
+    assert [trial.accuracy for trial in found.trials] == [0.8]
+    assert found.gaps == ()
+
+
+def test_a_run_that_ended_in_two_ways_is_named(tmp_path):
+    for folder, accuracy in (("one", 0.8), ("two", 0.7)):
+        write(tmp_path / folder, config(), accuracy)
+    found = collection.read([str(tmp_path / "one"), str(tmp_path / "two")])
+    assert [trial.accuracy for trial in found.trials] == [0.8]
     assert kinds(found) == ["found twice"]
+
+
+@pytest.mark.parametrize("order", [("before", "after"), ("after", "before")])
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_run_that_is_complete_elsewhere_is_not_missing(tmp_path, order, failed):
+    write(tmp_path / "after", config(), 0.8)
+    path = write(tmp_path / "before", config())
+    (path / "result.json").unlink()
+    if failed:
+        (path / "failure.json").write_text(json.dumps({"error": "memory ran out", "details": ""}))
+    found = collection.read([str(tmp_path / folder) for folder in order])
+    assert [trial.accuracy for trial in found.trials] == [0.8]
+    assert found.gaps == ()
 
 
 def test_nothing_to_read_is_a_mistake(tmp_path):

@@ -6,6 +6,7 @@ masks the number of weights that each neuron keeps.
 
 import functools
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -225,20 +226,23 @@ def write(path: str, several: Sequence[Source], progress: Callable[[int, int], N
 
     Args:
       path: of the file. It may be one of those that `several` come from.
-      several: as `sources` gives them; of one name the first is taken.
+      several: as `sources` gives them; of one name the first that is complete is taken, else the one that is furthest.
       progress: is called with how many of how many have been read.
     """
-    lines: dict[str, str] = {}
+    lines: dict[str, tuple[float, str]] = {}  # Name -> how far the run is, its line.
     for done, source in enumerate(several, 1):
-        if source.name not in lines and (line := _line(source)) is not None:
-            lines[source.name] = line
+        far, _ = lines.get(source.name, (-1, ""))
+        if far < math.inf and (held := _held(source)) is not None:
+            reached = math.inf if runs.RESULT in held else source.last_step()
+            if reached > far:
+                lines[source.name] = reached, json.dumps(held, separators=(",", ":")) + "\n"
         progress(done, len(several))
     with files.atomically(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        file.writelines(lines[name] for name in sorted(lines))
+        file.writelines(lines[name][1] for name in sorted(lines))
     return len(lines)
 
 
-def _line(source: Source) -> str | None:
+def _held(source: Source) -> dict[str, Any] | None:
     held: dict[str, Any] = {"name": source.name}
     for file in _FILES:
         try:
@@ -252,4 +256,4 @@ def _line(source: Source) -> str | None:
     held["records"] = [one.to_json() for one in source.records()]
     if (counts := source.neurons()) is not None:
         held["neurons"] = neurons.to_json(counts)
-    return json.dumps(held, separators=(",", ":")) + "\n"
+    return held

@@ -137,7 +137,8 @@ def read(workdirs: Sequence[str], progress: Callable[[int, int], None] = lambda 
     """Returns what is in working directories and archives.
 
     Each file is read once, masks and records of complete runs not at all. Nothing that is found in a directory is an error:
-    what cannot be read is a gap. Of two runs of one address the first is taken.
+    what cannot be read is a gap. Of runs of one address the first that is complete is taken; another one is a gap if its
+    results are other ones.
 
     Args:
       workdirs: directories of runs, or files that `archives.write` wrote.
@@ -151,24 +152,33 @@ def read(workdirs: Sequence[str], progress: Callable[[int, int], None] = lambda 
     planned = {address: job.complete for address, job in jobs.items()}
     gaps += [Gap("damaged", where, reason) for where, reason in damaged]
     trials: dict[str, Trial] = {}
+    not_yet: dict[str, Gap] = {}
     for done, source in enumerate(places, 1):
         name = source.name
         try:
             trial = _trial(source, partial=planned.get(name) is False)
         except _UnfitError as unfit:
-            if unfit.kind:
-                gaps.append(Gap(unfit.kind, source.path, unfit.reason))
+            gap = Gap(unfit.kind, source.path, unfit.reason)
+            if unfit.kind in ("unfinished", "failed"):
+                not_yet.setdefault(name, gap)
+            elif unfit.kind:
+                gaps.append(gap)
         else:
-            if name in trials:
-                gaps.append(Gap("found twice", source.path, f"{trials[name].path} is taken"))
+            if name in trials and _outcome(trial) != _outcome(trials[name]):
+                gaps.append(Gap("found twice", source.path, f"with other results; {trials[name].path} is taken"))
             trials.setdefault(name, trial)
         progress(done, len(places))
+    gaps += [gap for name, gap in not_yet.items() if name not in trials]
     # Folders of something else, as of a directory above or below the one that was meant.
     if not trials and not planned and all(gap.reason == _NO_RUN for gap in gaps):
         raise UsageError(f"workdir must hold runs; got {','.join(workdirs)!r}, which holds none")
     found = {source.name for source in places}
     gaps += [Gap("not begun", name, "a sweep has it") for name, needed in planned.items() if needed and name not in found]
     return Collection(tuple(trials.values()), tuple(gaps))
+
+
+def _outcome(trial: Trial) -> tuple[float, Any]:
+    return trial.accuracy, trial.source.values(runs.RESULT).get("weights_sha256")
 
 
 def planned(workdirs: Iterable[str]) -> list[archives.Planned]:
