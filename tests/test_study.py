@@ -18,6 +18,7 @@ from tf_pruneinit import (
     flags,
     masking,
     models,
+    neurons,
     plans,
     seeds,
     sweep,
@@ -137,6 +138,31 @@ def test_page_says_where_masks_of_the_first_layer_are():
     assert on_blank["synflow"] == pytest.approx([38, 38, 39, 39], abs=1)
     assert used["synflow"] == pytest.approx([89, 53, 24, 10], abs=1)
     assert (used["grasp"][2], used["snip"][2]) == pytest.approx((77, 88), abs=1)
+
+
+def test_page_says_how_many_channels_masks_leave_empty():
+    """What finding F4 is explained by on the convolutional network."""
+    view = _together("mnist_convnet")
+    empty, lost = {}, {}
+    for method in ("synflow", "snip", "grasp", "magnitude"):
+        own, shuffled = curves.Series(method), curves.Series(method, ablation="shuffle")
+        empty[method] = _empty(view, own)
+        assert _empty(view, shuffled) < 0.5
+        lost[method] = 100 * (view.curves[own][0.945].mean - view.curves[shuffled][0.945].mean)
+    assert (
+        "SynFlow leaves 52 % of all channels and neurons\n  without a weight, SNIP 32 %, GraSP 26 %, magnitude none"
+        in PAGE.read_text()
+    )
+    assert empty == pytest.approx({"synflow": 52, "snip": 32, "grasp": 26, "magnitude": 0}, abs=0.5)
+    assert [round(lost[method], 1) for method in ("synflow", "snip", "grasp")] == [0.6, 0.7, 0.3]
+    assert lost["magnitude"] < 0
+
+
+def _empty(view: curves.View, series: curves.Series) -> float:
+    """Percent of neurons without a weight at 94.5 %, over seeds."""
+    sparsities = [neurons.sparsities(trial.source.neurons()) for trial in view.at(series, 0.945)]
+    assert len(sparsities) == 3
+    return 100 * float(np.mean([neurons.at_least(one, np.ones(1))[0] for one in sparsities]))
 
 
 def _together(*names: str) -> curves.View:
