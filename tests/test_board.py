@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console as Screen
 
 from tf_pruneinit import board as boards
+from tf_pruneinit import console as consoles
 from tf_pruneinit.console import Console
 from tf_pruneinit.launchers import BEGUN, BLOCKED, COMPLETE, ELSEWHERE, FAILED, NOTE, PROGRESS, Event
 
@@ -77,3 +78,15 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines(board):
     assert stream.getvalue() == "2/4 complete  b  97.20%\n" or stream.getvalue().endswith("left  b  97.20%\n")
     assert stream.getvalue().count("\n") == 1
     assert "\x1b" not in stream.getvalue()
+
+
+def test_elsewhere_than_on_a_terminal_a_long_run_says_now_and_then_how_far_it_is(board, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(consoles.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    with boards.shown(board, Console(stream)) as tell:
+        tell(Event(BEGUN, "c"))
+        for step in range(70):
+            now[0] += 1
+            tell(Event(PROGRESS, "c", f"step {step}/900"))
+    assert stream.getvalue().splitlines() == ["1/4 complete  c  step 30/900", "1/4 complete  c  step 61/900"]

@@ -1,4 +1,7 @@
-"""How far a sweep is, for whoever watches: one live table on a terminal, elsewhere a line for each run that ends."""
+"""How far a sweep is, for whoever watches: one live table on a terminal, elsewhere a line for each run that ends.
+
+Where runs take long there is also a line now and then of what runs.
+"""
 
 import contextlib
 import time
@@ -52,8 +55,12 @@ class Board:
             self._complete.add(address)
             if began:
                 self._took.append(time.monotonic() - began[0])
-            return f"{self._counts()}  {address}  {event.text}".rstrip()
+            return self.line(event)
         return event.text if event.kind == NOTE and event.text else None
+
+    def line(self, event: Event) -> str:
+        """Returns a line of the counts and an event."""
+        return f"{self._counts()}  {event.address}  {event.text}".rstrip()
 
     def summary(self) -> str:
         """Returns what is missing, a line each, below the counts."""
@@ -107,6 +114,8 @@ def shown(board: Board, console: Console) -> Iterator[Any]:
         def tell(event: Event) -> None:
             if line := board.add(event):
                 console.line(line)
+            elif event.kind == PROGRESS:
+                console.live(board.line(event))
 
         yield tell
         return
