@@ -81,7 +81,7 @@ def none_is_best_everywhere(view: View) -> tuple[str, str, dict[str, Any]]:
     said = f"best over the matching range {NAMES[over['matching']]}, over the extreme {NAMES[over['extreme']]}"
     said += "; " + ", ".join(f"{NAMES[method]} at {percent(s)}" for s, method in leaders.items())
     if seeds < samples.FEWEST_PAIRS:
-        return UNKNOWN, f"{seeds} seeds, {samples.FEWEST_PAIRS} are needed; so far {said}.", numbers
+        return UNKNOWN, f"fewer than {samples.FEWEST_PAIRS} seeds; so far {said}.", numbers
     holds = over["matching"] in ("snip", "magnitude") and over["extreme"] == "synflow" and len(set(leaders.values())) > 1
     return HOLDS if holds else FAILS, f"{said}.", numbers
 
@@ -151,7 +151,7 @@ def empties_neurons(view: View) -> tuple[str, str, dict[str, Any]]:
     pairs = min((one.pairs if one else 0) for one in compared.values())
     if pairs < samples.FEWEST_PAIRS or len(shares) < len(_METHODS) - 1:
         lacking = [NAMES[method] for method in _METHODS[:-1] if method not in shares]
-        why = f"{', '.join(lacking)} lack masks" if lacking else f"{pairs} seeds, {samples.FEWEST_PAIRS} are needed"
+        why = f"{', '.join(lacking)} lack masks" if lacking else f"fewer than {samples.FEWEST_PAIRS} seeds"
         return UNKNOWN, f"{why}; so far {said}.", numbers
     holds = all(one is not None and one.difference > 0 for one in compared.values())
     return HOLDS if holds else FAILS, f"{said}; n = {pairs}.", numbers
