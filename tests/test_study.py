@@ -99,6 +99,29 @@ def test_page_counts_runs_and_hours():
         assert float(row[hours]) == pytest.approx(seconds / 3600, abs=0.06)
 
 
+def test_page_has_the_accuracies_of_resnet20():
+    head, *rows = tables("ResNet-20 on CIFAR-10: a JPEG copy, 3 epochs, one seed")
+    view = _together("cifar10_resnet20")
+    assert "JPEG" in view.note
+    shown = 0
+    for row in rows:
+        method, *variant = re.findall(r"`([^`]+)`", row[0])
+        for column, cell in zip(head[1:], row[1:], strict=True):
+            sparsity, *ablation = re.split(r" %,? ?", column)
+            series = curves.Series(method, *variant, ablation="".join(ablation) or "none")
+            sample = view.curves.get(series, {}).get(round(float(sparsity) / 100, 3))
+            assert cell == (f"{100 * sample.mean:.2f}" if sample else ""), (method, column)
+            shown += sample is not None
+    assert view.dense is not None and f"Unpruned: {100 * view.dense.mean:.2f}." in PAGE.read_text()
+    assert shown + 1 == len(view.trials)
+    (empties,) = (one for one in findings.find(view) if one.name == "F8")
+    said = "SynFlow leaves 50 % of all channels empty, SNIP 15 %, GraSP 7 %, magnitude none"
+    assert said in PAGE.read_text()
+    assert 100 * np.array(
+        [empties.numbers["empty"][name] for name in ("synflow", "snip", "grasp", "magnitude")]
+    ) == pytest.approx([50, 15, 7, 0], abs=0.5)
+
+
 def test_page_of_methods_has_the_accuracies_of_the_runs():
     head, *rows = tables("What was measured here", ROOT / "docs/methods.md")
     views = {"LeNet": _together("mnist_lenet", "beyond_mnist_lenet"), "convnet": _together("beyond_mnist_convnet")}

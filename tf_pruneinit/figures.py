@@ -453,7 +453,7 @@ class _Sheet:
         columns = min(2, panels)
         rows = math.ceil(panels / columns)
         self._columns, self._panels = columns, panels
-        notes = [*notes, f"Mean and standard deviation over seeds (n).{' ' + view.note if view.note else ''}"]
+        notes = [*notes, "Mean and standard deviation over seeds (n)." + (f" Note: {view.note}." if view.note else "")]
         self._lines = [line for note in notes if note for line in textwrap.wrap(note, _LETTERS)]
         title = textwrap.wrap(view.name, 50)
         top, left, right = 0.1 + 0.14 * len(title) + 0.12, 0.46, 0.08
