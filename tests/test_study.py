@@ -68,6 +68,11 @@ def test_results_are_small():
     assert sum(path.stat().st_size for path in ARCHIVES.values()) < 20e6
 
 
+def said(what: str) -> bool:
+    """Whether the page says this, wherever its lines break."""
+    return what in " ".join(PAGE.read_text().split())
+
+
 def tables(heading: str, page: pathlib.Path = PAGE) -> list[list[str]]:
     """The cells of the first table below a heading of a page, row by row, without the line below the head."""
     part = page.read_text().partition(f"## {heading}\n")[2]
@@ -77,14 +82,12 @@ def tables(heading: str, page: pathlib.Path = PAGE) -> list[list[str]]:
 
 def test_page_says_of_each_finding_what_the_runs_say():
     head, *rows = tables("Findings")
-    views = {
-        name: _together(*(one for one in ARCHIVES if one.startswith(name))) for name in re.findall(r"`(\w+)`", " ".join(head))
-    }
+    views = {name: _together(name) for name in re.findall(r"`(\w+)`", " ".join(head))}
     assert len(views) == len(head) - 1
     for row in rows:
-        for name, said in zip(views, row[1:], strict=True):
+        for name, cell in zip(views, row[1:], strict=True):
             found = {one.name: one.verdict for one in findings.find(views[name])}
-            assert said.startswith(found[row[0].split()[0]]), (row[0], name)
+            assert cell.startswith(found[row[0].split()[0]]), (row[0], name)
     assert [row[0].split()[0] for row in rows] == [f"F{n}" for n in range(1, 9)]
 
 
@@ -112,14 +115,14 @@ def test_page_has_the_accuracies_of_resnet20():
             sample = view.curves.get(series, {}).get(round(float(sparsity) / 100, 3))
             assert cell == (f"{100 * sample.mean:.2f}" if sample else ""), (method, column)
             shown += sample is not None
-    assert view.dense is not None and f"Unpruned: {100 * view.dense.mean:.2f}." in PAGE.read_text()
+    assert view.dense is not None and said(f"Unpruned: {100 * view.dense.mean:.2f}.")
     assert shown + 1 == len(view.trials)
     (empties,) = (one for one in findings.find(view) if one.name == "F8")
-    said = "SynFlow leaves 50 % of all channels empty, SNIP 15 %, GraSP 7 %, magnitude none"
-    assert said in PAGE.read_text()
-    assert 100 * np.array(
-        [empties.numbers["empty"][name] for name in ("synflow", "snip", "grasp", "magnitude")]
-    ) == pytest.approx([50, 15, 7, 0], abs=0.5)
+    empty = {method: round(100 * share) for method, share in empties.numbers["empty"].items()}
+    assert said(
+        "SynFlow leaves {synflow} % of all channels empty, SNIP {snip} %, GraSP {grasp} %, magnitude none".format(**empty)
+    )
+    assert empty["magnitude"] == 0
 
 
 def test_page_of_methods_has_the_accuracies_of_the_runs():
@@ -142,7 +145,7 @@ def test_page_says_where_masks_of_the_first_layer_are():
     mnist = datasets.load("mnist")
     inked = (mnist.train.images.reshape(len(mnist.train), -1) > 25).mean(axis=0)
     blank = inked < 0.01
-    assert f"{100 * blank.mean():.0f} % of the pixels" in PAGE.read_text()
+    assert said(f"{100 * blank.mean():.0f} % of the pixels")
     on_blank, used = {}, {}
     for method in ("snip", "grasp", "synflow"):
         examples = mnist.scoring_batches(10, 256, 0) if method != "synflow" else None
@@ -156,6 +159,10 @@ def test_page_says_where_masks_of_the_first_layer_are():
             shuffled = ablations.shuffle(masks, everywhere, 0)["fc1/kernel"]
             assert shuffled[blank].sum() / shuffled.sum() == pytest.approx(0.38, abs=0.02)
             assert shuffled.any(axis=0).mean() > 0.97
+    assert said(
+        "SNIP has 21 % there at 79 % sparsity, 13 % at 89.3 %, 6 % at 95.6 % and 1 % at 98.2 % (GraSP 33, 21, 5, 0 %; seed 0)"
+    )
+    assert said("into few neurons: 89, 53, 24 and 10 % of them have a weight")
     assert on_blank["snip"] == pytest.approx([21, 13, 6, 1], abs=1)
     assert on_blank["grasp"] == pytest.approx([33, 21, 5, 0], abs=1)
     assert on_blank["synflow"] == pytest.approx([38, 38, 39, 39], abs=1)
@@ -172,20 +179,20 @@ def test_page_says_how_many_channels_masks_leave_empty():
         empty[method] = _empty(view, own)
         assert _empty(view, shuffled) < 0.5
         lost[method] = 100 * (view.curves[own][0.945].mean - view.curves[shuffled][0.945].mean)
-    assert (
-        "SynFlow leaves 52 % of all channels and neurons\n  without a weight, SNIP 32 %, GraSP 26 %, magnitude none"
-        in PAGE.read_text()
-    )
-    assert empty == pytest.approx({"synflow": 52, "snip": 32, "grasp": 26, "magnitude": 0}, abs=0.5)
-    assert [round(lost[method], 1) for method in ("synflow", "snip", "grasp")] == [0.6, 0.7, 0.3]
+    shown = {method: round(share) for method, share in empty.items()}
+    left = "SynFlow leaves {synflow} % of all channels and neurons without a weight, SNIP {snip} %, GraSP {grasp} %"
+    assert said(left.format(**shown))
+    assert empty["magnitude"] == 0
+    costs = "shuffling costs the first three {synflow:.1f}, {snip:.1f} and {grasp:.1f} points, and magnitude nothing"
+    assert said(costs.format(**lost))
     assert lost["magnitude"] < 0
 
 
 def _empty(view: curves.View, series: curves.Series) -> float:
     """Percent of neurons without a weight at 94.5 %, over seeds."""
-    sparsities = [neurons.sparsities(trial.source.neurons()) for trial in view.at(series, 0.945)]
-    assert len(sparsities) == 3
-    return 100 * float(np.mean([neurons.at_least(one, np.ones(1))[0] for one in sparsities]))
+    shares = [neurons.empty(trial.source.neurons()) for trial in view.at(series, 0.945)]
+    assert len(shares) == 3
+    return 100 * float(np.mean(shares))
 
 
 def _together(*names: str) -> curves.View:

@@ -9,8 +9,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from tf_pruneinit import curves, neurons, samples
 from tf_pruneinit.curves import AFTER_TRAINING, NAMES, RANDOM, Series, View, percent
 from tf_pruneinit.samples import Comparison, Sample
@@ -137,7 +135,7 @@ def empties_neurons(view: View) -> tuple[str, str, dict[str, Any]]:
         for trial in view.at(Series(method), sparsity) if sparsity is not None else []:
             counts = trial.source.neurons()
             if counts:
-                values[trial.seed] = float(neurons.at_least(neurons.sparsities(counts), np.ones(1))[0])
+                values[trial.seed] = neurons.empty(counts)
         if values:
             shares[method] = Sample(values)
     synflow = shares.pop("synflow", None)

@@ -41,6 +41,11 @@ def at_least(sorted_sparsities: np.ndarray, thresholds: np.ndarray) -> np.ndarra
     return 1 - below / max(1, len(sorted_sparsities))
 
 
+def empty(found: Counts) -> float:
+    """Returns the fraction of neurons without a weight."""
+    return float(at_least(sparsities(found), np.ones(1))[0])
+
+
 def to_json(found: Counts) -> dict[str, Any]:
     """Returns it as JSON takes it."""
     return {path: [incoming, kept.tolist()] for path, (incoming, kept) in found.items()}
