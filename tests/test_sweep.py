@@ -49,6 +49,11 @@ def digests(workdir):
     return found
 
 
+def has_record(workdir, run="*"):
+    """Whether a run trains and has written a record; the file is there before, and empty."""
+    return any(path.stat().st_size for path in pathlib.Path(workdir).glob(f"{run}/records.jsonl"))
+
+
 def wait_for(condition, seconds=60):
     until = time.monotonic() + seconds
     while not condition():
@@ -162,7 +167,7 @@ class TestKilled:
         for _ in range(3):
             with subprocess.Popen(command(tmp_path, *arguments), stdout=subprocess.DEVNULL) as process:
                 count = len(digests(tmp_path))
-                wait_for(lambda: process.poll() is not None or any(tmp_path.glob("*/records.jsonl")) or count)  # noqa: B023
+                wait_for(lambda: process.poll() is not None or has_record(tmp_path) or count)  # noqa: B023
                 time.sleep(chance.uniform(3 if count else 0, 6 if count else 1.5))
                 process.kill()
         make(tmp_path, *arguments)
@@ -182,7 +187,7 @@ class TestKilled:
         with subprocess.Popen(
             command(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
-            wait_for(lambda: any(tmp_path.glob("*-0.5-*/records.jsonl")))
+            wait_for(lambda: has_record(tmp_path, "*-0.5-*"))
             process.terminate()
             _, error = process.communicate(timeout=60)
         assert process.returncode == 143
@@ -202,7 +207,7 @@ class TestKilled:
 
     def test_a_process_that_is_killed_is_replaced_and_its_run_goes_on(self, whole, tmp_path):
         with subprocess.Popen(command(tmp_path, *GRID), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            wait_for(lambda: any(tmp_path.glob("*/records.jsonl")))
+            wait_for(lambda: has_record(tmp_path))
             kill_worker(tmp_path)
             out, error = process.communicate(timeout=120)
         assert process.returncode == 0, error
@@ -500,7 +505,7 @@ class TestSlurm:
         with subprocess.Popen(
             ["bash", str(script), "0"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         ) as process:
-            wait_for(lambda: any(workdir.glob("*/records.jsonl")))
+            wait_for(lambda: has_record(workdir))
             process.terminate()
             process.communicate(timeout=60)
         assert process.returncode == 143
@@ -541,7 +546,7 @@ def test_ray_makes_the_same_runs_though_a_process_of_it_is_killed(whole, tmp_pat
     pytest.importorskip("ray")
     arguments = [*GRID, "--engine=ray", "--checkpoint_every=5"]
     with subprocess.Popen(command(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: any(tmp_path.glob("*/records.jsonl")), 120)
+        wait_for(lambda: has_record(tmp_path), 120)
         if killed == "a task":
             kill_worker(tmp_path)
         else:
