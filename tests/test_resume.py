@@ -11,12 +11,12 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from waiting import wait_for
 
 import tf_pruneinit
 from tf_pruneinit import datasets, engine, files, main, models, preemption, records, runs, seeds, training
@@ -124,12 +124,6 @@ def _outcome(path) -> dict:
         "records": [dataclasses.replace(record, **clock) for record in records.read(run.file(runs.RECORDS))],
         "arrays": {str(file): (path / file).read_bytes() for file in shown if file.suffix == ".npz"},
     }
-
-
-def wait_for(condition, process) -> None:
-    while not condition():
-        assert process.poll() is None, "the process ended before"
-        time.sleep(0.001)
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +280,7 @@ class TestAskedToEnd:
     def test_in_training_it_saves_and_the_same_command_goes_on(self, tmp_path, expected, every):
         runner = Runner(tmp_path, "snip")
         with self.process(runner.workdir, self.LONGER, f"--checkpoint_every={every}") as process:
-            wait_for(lambda: list(runner.workdir.glob("*/snapshots/step-3.npz")), process)
+            wait_for(lambda: list(runner.workdir.glob("*/snapshots/step-3.npz")), [process])
             code, error = self.terminate(process)
         step = int(error.rpartition(" ")[2])
         assert (code, error) == (143, f"error: asked to end (SIGTERM); the same command goes on from step {step}\n")
@@ -301,7 +295,7 @@ class TestAskedToEnd:
 
     def test_while_tensorflow_starts_it_ends_at_once(self, tmp_path):
         with self.process(tmp_path) as process:
-            wait_for(lambda: "libtensorflow" in pathlib.Path(f"/proc/{process.pid}/maps").read_text(), process)
+            wait_for(lambda: "libtensorflow" in pathlib.Path(f"/proc/{process.pid}/maps").read_text(), [process])
             assert self.terminate(process) == (143, "error: asked to end (SIGTERM); the run is not complete\n")
 
 

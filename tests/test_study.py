@@ -35,7 +35,7 @@ def planned(path: pathlib.Path) -> plans.Plan:
     """What a sweep from a file of flags would make."""
     groups = flags.experiment_groups()
     given = flags.parse(["sweep", f"--flagfile={path}"], "", {"Sweep": flags.define(sweep.Options), **groups})
-    grid, also = given.pop("grid"), given.pop("also")
+    grid, also = given.pop("grid"), given.pop("also", [])
     return plans.plan(sweep.configurations(grid, also, given))
 
 
@@ -100,6 +100,21 @@ def test_page_counts_runs_and_hours():
         seconds = sum(sum(trial.source.values("result.json")["seconds"].values()) for trial in found)
         assert row[runs] == str(len(found))
         assert float(row[hours]) == pytest.approx(seconds / 3600, abs=0.06)
+
+
+def test_page_says_what_a_longer_schedule_would_give():
+    short, long = (100 * _together(name).dense.mean for name in ("mnist_lenet", "mnist_lenet_40_epochs"))
+    assert said(f"unpruned, it then has {short:.2f} %, after 40 epochs {long:.2f} %")
+
+
+def test_page_says_where_synflow_leads():
+    for name, first in (("mnist_lenet", 0.986), ("mnist_convnet", 0.977)):
+        view = _together(name)
+        own = view.curves[curves.Series("synflow")]
+        others = [curve for series, curve in view.curves.items() if series.ablation == "none" and series.method != "synflow"]
+        ahead = [own[at].mean > max(curve[at].mean for curve in others if at in curve) for at in own]
+        assert ahead == [at >= first for at in own]
+        assert said(f"{100 * first:.1f} % on {'LeNet' if name == 'mnist_lenet' else 'the convolutional network'}")
 
 
 def test_page_has_the_accuracies_of_resnet20():

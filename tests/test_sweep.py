@@ -13,6 +13,7 @@ import sys
 import time
 
 import pytest
+from waiting import has_checkpoint, has_record, wait_for
 
 from tf_pruneinit import __version__, engine, manifests, memory, plans, records, runs, scoring, sweep
 from tf_pruneinit.errors import RunError
@@ -47,18 +48,6 @@ def digests(workdir):
     for path in pathlib.Path(workdir).glob("*/result.json"):
         found[path.parent.name] = json.loads(path.read_text())["weights_sha256"]
     return found
-
-
-def has_record(workdir, run="*"):
-    """Whether a run trains and has written a record; the file is there before, and empty."""
-    return any(path.stat().st_size for path in pathlib.Path(workdir).glob(f"{run}/records.jsonl"))
-
-
-def wait_for(condition, seconds=60):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 GRID = ["--grid=method=snip,random", "--grid=sparsity=0.5,0.9", "--also=method=magnitude sparsity=0.9 prune_at=10,end"]
@@ -176,10 +165,10 @@ class TestKilled:
     def test_processes_end_with_the_sweep_that_was_killed(self, tmp_path):
         arguments = ["--grid=sparsity=0.5", "--epochs=100000", "--checkpoint_every=5"]
         with subprocess.Popen(command(tmp_path, *arguments), stdout=subprocess.DEVNULL) as process:
-            wait_for(lambda: any(tmp_path.glob("*/checkpoints/step-*")))
+            wait_for(lambda: has_checkpoint(tmp_path), [process])
             process.kill()
         (run,) = tmp_path.glob("digits-*")
-        wait_for(lambda: runs_owner(run) is None, 40)
+        wait_for(lambda: runs_owner(run) is None, seconds=40)
         assert any(run.glob("checkpoints/step-*"))
 
     def test_asked_to_end_it_saves_and_goes_on(self, tmp_path):
@@ -187,7 +176,7 @@ class TestKilled:
         with subprocess.Popen(
             command(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
-            wait_for(lambda: has_record(tmp_path, "*-0.5-*"))
+            wait_for(lambda: has_record(tmp_path, "*-0.5-*"), [process])
             process.terminate()
             _, error = process.communicate(timeout=60)
         assert process.returncode == 143
@@ -197,7 +186,7 @@ class TestKilled:
 
     def test_a_process_that_is_killed_while_it_starts_is_replaced(self, whole, tmp_path):
         with subprocess.Popen(command(tmp_path, *GRID), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            wait_for(lambda: workers_of(process.pid))
+            wait_for(lambda: workers_of(process.pid), [process])
             time.sleep(1)
             os.kill(workers_of(process.pid)[0], signal.SIGKILL)
             out, error = process.communicate(timeout=120)
@@ -207,7 +196,7 @@ class TestKilled:
 
     def test_a_process_that_is_killed_is_replaced_and_its_run_goes_on(self, whole, tmp_path):
         with subprocess.Popen(command(tmp_path, *GRID), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            wait_for(lambda: has_record(tmp_path))
+            wait_for(lambda: has_record(tmp_path), [process])
             kill_worker(tmp_path)
             out, error = process.communicate(timeout=120)
         assert process.returncode == 0, error
@@ -505,7 +494,7 @@ class TestSlurm:
         with subprocess.Popen(
             ["bash", str(script), "0"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         ) as process:
-            wait_for(lambda: has_record(workdir))
+            wait_for(lambda: has_record(workdir), [process])
             process.terminate()
             process.communicate(timeout=60)
         assert process.returncode == 143
@@ -546,7 +535,7 @@ def test_ray_makes_the_same_runs_though_a_process_of_it_is_killed(whole, tmp_pat
     pytest.importorskip("ray")
     arguments = [*GRID, "--engine=ray", "--checkpoint_every=5"]
     with subprocess.Popen(command(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: has_record(tmp_path), 120)
+        wait_for(lambda: has_record(tmp_path), [process], seconds=120)
         if killed == "a task":
             kill_worker(tmp_path)
         else:

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from waiting import has_checkpoint, has_record, wait_for
 
 from tf_pruneinit import records, workers
 from tf_pruneinit.errors import UsageError
@@ -82,22 +83,6 @@ def result(workdir):
     (run,) = os.listdir(workdir)
     with open(workdir / run / "result.json") as file:
         return workdir / run, json.load(file)
-
-
-def wait_for(condition, processes, seconds=60):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        assert all(process.poll() is None for process in processes)
-        time.sleep(0.02)
-
-
-def has_checkpoint(workdir):
-    return any(workdir.glob("*/checkpoints/step-*.npz"))
-
-
-def has_record(workdir):
-    return any(path.stat().st_size for path in workdir.glob("*/records.jsonl"))
 
 
 @pytest.fixture(scope="module")
