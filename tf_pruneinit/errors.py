@@ -1,15 +1,24 @@
-"""The exceptions that end a command, and whose message is all that its user needs."""
+"""The exceptions that end a command, and whose message is all that its user needs. The class says who is at fault."""
+
+import re
 
 
 class UsageError(ValueError):
     """Raised at a boundary for a value that breaks a rule: the message names the rule, then what was received.
 
-    Command lines print it on one line and exit with code 2; from Python it is a `ValueError`.
+    The command, or the arguments of a call, are at fault. Command lines print it on one line and exit with code 2.
+    """
+
+
+class DataError(ValueError):
+    """Raised when data that was named correctly cannot be used: a file is damaged or gone, a label is out of range.
+
+    Command lines print it on one line and exit with code 1; a run that meets it in training can be resumed.
     """
 
 
 class RunError(RuntimeError):
-    """Raised when a run that was asked for correctly cannot go on: it diverged, or memory or disk ran out.
+    """Raised when a run that was requested correctly cannot continue: it diverged, or memory or disk ran out.
 
     Command lines print it on one line and exit with code 1; the run is not marked complete.
     """
@@ -25,3 +34,34 @@ class NoSpaceError(RunError):
 
 class HelpRequested(Exception):  # noqa: N818 (it is no error)
     """Raised for --help and --version: the text is what to print before ending well."""
+
+
+# What TensorFlow and Keras write around the cause of an error: where in a graph or in a program it was met (TensorFlow 2.20
+# and 2.21, Keras 3.12 to 3.15). In order.
+_AROUND_A_CAUSE = (
+    r"\x1b\[\d*m",
+    r"^Graph execution error:",
+    r"Detected at node .*? defined at \(most recent call last\):",
+    r"<stack traces unavailable>",
+    r"Stack trace for op definition:.*?(?=\[\[|\Z)",
+    r"^ *File \".*?\", line \d+, in [^\n]*(?:\n {4,}[^\n]*)?",
+    r"^Exception encountered when calling [^\n]*",
+    r"Arguments received by .*\Z",
+    r"\{\{.*?\}\}",
+    r"\[\[.*?\]\]",
+    r"\[Op:.*\Z",
+    r"Error in user-defined function .*? with iterator: \S+ ",
+    r"\d+ root error\(s\) found\.",
+    r"^ *\(\d+\) [A-Z_ ]+: ",
+    r"tf2xla conversion failed while converting.*\Z",
+)
+_MOST_LETTERS = 400
+
+
+def reason(error: BaseException) -> str:
+    """Returns why TensorFlow or Keras raised an error, in one line of at most 400 letters, without where in a graph it was."""
+    text = str(error)
+    for pattern in _AROUND_A_CAUSE:
+        text = re.sub(pattern, "", text, flags=re.DOTALL | re.MULTILINE if pattern[0] == "^" else re.DOTALL)
+    text = " ".join(text.split())
+    return text[:_MOST_LETTERS] or type(error).__name__
