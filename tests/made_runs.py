@@ -1,12 +1,14 @@
 """Run directories as trainings leave them, with the accuracies that a test wants."""
 
+import itertools
 import json
 import pathlib
 
 import numpy as np
 
-from tf_pruneinit import archives, collection, files, records
+from tf_pruneinit import archives, collection, files, records, tables
 from tf_pruneinit.config import Config, Prune, Train
+from tf_pruneinit.errors import UsageError
 
 STEPS = 100
 LAYERS = {"conv/kernel": (3, 3, 1, 4), "fc/kernel": (16, 10)}
@@ -16,6 +18,19 @@ TRAIN = Train(epochs=10)
 def config(method="snip", sparsity=0.9, seed=0, *, train=TRAIN, dataset="digits", model="convnet", **options):
     prune = None if method == "dense" else Prune(method=method, sparsity=sparsity, **options)
     return Config(dataset=dataset, model=model, seed=seed, prune=prune, train=train)
+
+
+def of_every_name():
+    """A configuration of each name that the package gives: methods, when they prune, rewinding, rounds."""
+    found = {}
+    choices = itertools.product((*tables.METHODS, *tables.IN_TRAINING), ("0", "10", "end"), (None, "5"), (1, 3))
+    for method, prune_at, rewind_to, rounds in choices:
+        try:
+            made = config(method, 0.488, prune_at=prune_at, rewind_to=rewind_to, rounds=rounds)
+        except UsageError:  # Not every method is pruned by at every step.
+            continue
+        found.setdefault(made.method, made)
+    return list(found.values())
 
 
 def trial(accuracy, *arguments, note="", path="", **options):

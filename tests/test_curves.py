@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from made_runs import TRAIN, trial
+from made_runs import TRAIN, of_every_name, trial
 
 from tf_pruneinit import curves
 from tf_pruneinit.curves import RANDOM, Series, View, percent, spacing
@@ -104,3 +104,37 @@ def test_labels():
     assert Series(RANDOM).label == "random"
     assert Series("lottery_ticket_rewinding", "rewind_to=40").label == "LTR, to step 40"
     assert Series("snip_after_training").label == "SNIP after training"
+
+
+@pytest.mark.parametrize(
+    "method, name",
+    [
+        ("snip", "SNIP"),
+        ("snip_after_training", "SNIP after training"),
+        ("grasp_abs_rewound", "GraSP-abs rewound"),
+        ("iterative_snip", "iterative SNIP"),
+        ("iterative_synflow_after_training_rewound", "iterative SynFlow after training rewound"),
+        ("lottery_ticket_rewinding", "LTR"),
+        ("of_nobody_after_training", "of nobody after training"),
+        ("_rewound", " rewound"),
+        ("", ""),
+    ],
+)
+def test_every_method_has_a_name_for_people(method, name):
+    assert curves.name_of(method) == name
+
+
+def test_no_two_methods_have_one_name():
+    methods = [one.method for one in of_every_name()]
+    assert len(methods) > 90 and len({curves.name_of(method) for method in methods}) == len(methods)
+
+
+def test_rounds_of_a_method_are_not_the_method_that_is_called_so():
+    rounds = trial(0.8, "snip", 0.488, prune_at="end", rounds=3)
+    single = trial(0.7, "iterative_snip", 0.488, prune_at="end")
+    assert rounds.method == single.method == "iterative_snip_after_training"
+    view = View([rounds, single])
+    assert [series.label for series in view.curves] == [
+        "iterative SNIP after training", "iterative SNIP after training, rounds=3",
+    ]  # fmt: skip
+    assert view.repeated == []

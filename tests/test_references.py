@@ -1,10 +1,12 @@
 """Published results from a file."""
 
-import pytest
-from made_runs import trial
+import dataclasses
 
-from tf_pruneinit import references
-from tf_pruneinit.curves import View
+import pytest
+from made_runs import of_every_name, trial
+
+from tf_pruneinit import figures, findings, page, plots, references, tabulation
+from tf_pruneinit.curves import View, name_of
 from tf_pruneinit.errors import UsageError
 
 HEAD = ",".join(references.COLUMNS)
@@ -70,3 +72,35 @@ def test_belongs_to_a_network_and_dataset_whatever_they_are_written_like(write):
     rows = references.read(write(ROW, ROW.replace("ResNet-20", "VGG-16"), ROW.replace("CIFAR-10", "CIFAR-100")))
     view = View([trial(0.9, dataset="cifar10", model="resnet20")])
     assert references.of_view(view, rows) == rows[:1]
+
+
+@pytest.mark.parametrize("written, method", [("SNIP", "snip"), ("GraSP-abs", "grasp_abs"), ("LTR", "lottery_ticket_rewinding"),
+    ("unpruned", "dense"), ("Magnitude_After", "magnitude_after_training"), ("iterSNIP", "iterSNIP")])  # fmt: skip
+def test_a_method_is_known_by_its_name_here_however_it_is_written(write, written, method):
+    (one,) = references.read(write(ROW.replace("ltr", written)))
+    assert one.method == method
+
+
+def test_methods_of_every_name_and_of_none_are_shown(write):
+    configs = of_every_name()
+    # Of two sparsities, since what is pruned later to one only has no curve.
+    prunes = [one.prune for one in configs]
+    prunes += [dataclasses.replace(one, sparsity=0.36, rounds=min(2, one.rounds)) for one in prunes]
+    own = [
+        trial(0.8, one.method, one.sparsity, prune_at=one.prune_at, rewind_to=one.rewind_to, rounds=one.rounds)
+        for one in prunes
+    ]
+    names = [*(one.method for one in configs), "dense", "of_nobody", "of nobody $x^{$", "<b>bold", "_under"]
+    rows = references.read(write(*(f'"A ${n % 30} paper",convnet,digits,{name},,48.8,70,,,' for n, name in enumerate(names))))
+    view = View(own)
+    drawn = figures.published(view, rows)
+    drawn.canvas.draw()
+    labels = {line.get_label().split(" [")[0] for line in drawn.axes[0].lines}
+    curves = {series.method for series in view.drawn}
+    assert len(curves) > 45 and {name_of(method) for method in curves} <= labels
+    table = tabulation.published(view, rows)
+    assert [row[2].text for row in table.rows] == names
+    shown = plots.every(view, rows)["Accuracy against sparsity"]["data"]
+    assert {f"published: {one.label}" for one in rows} <= {trace["name"] for trace in shown}
+    tables = tabulation.every([view], [findings.find(view)], rows)
+    assert "of nobody" in page.write([view], {view.slug: findings.find(view)}, tables, {view.slug: {}}, [], rows)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tf_pruneinit import archives, manifests, runs
+from tf_pruneinit import archives, manifests, runs, tables
 from tf_pruneinit.archives import Source
 from tf_pruneinit.config import Config, Prune, sparsity_after
 from tf_pruneinit.errors import UsageError
@@ -128,7 +128,9 @@ def variant(prune: Prune) -> str:
         changed["iterations"] = prune.iterations
     if prune.rewind_to is not None:
         changed["rewind_to"] = prune.rewind_to
-    if prune.rounds > 1 and level(sparsity_after(prune.rounds)) != level(prune.sparsity):
+    # Rounds have a name of their own only where no method is called so: `iterative_snip` is one.
+    is_named = f"iterative_{prune.method}" not in tables.METHODS
+    if prune.rounds > 1 and not (is_named and level(sparsity_after(prune.rounds)) == level(prune.sparsity)):
         changed["rounds"] = prune.rounds
     return ", ".join(f"{name}={'+'.join(value) if isinstance(value, tuple) else value}" for name, value in changed.items())
 

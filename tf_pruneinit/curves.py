@@ -44,6 +44,29 @@ NAMES = {
     "iterative_lottery_ticket_rewinding": "iterative LTR",
     "dense": "unpruned",
 }
+# What a method's name is put together of, where the whole has no name of its own; see `config.Prune.name`.
+_FIRST = "iterative_"
+_LAST = ("_rewound", "_after_training")
+
+
+def parts(method: str) -> tuple[str, str, tuple[str, ...]]:
+    """Returns `iterative_` or "", the method itself, and its ends of `_after_training` and `_rewound`, of any name.
+
+    A name that `NAMES` has is whole: it has no first part and no ends.
+    """
+    base, ends = method, []
+    for end in _LAST:
+        if base not in NAMES and base.endswith(end):
+            base = base.removesuffix(end)
+            ends.insert(0, end)
+    is_iterative = base not in NAMES and base.startswith(_FIRST)
+    return (_FIRST if is_iterative else ""), (base.removeprefix(_FIRST) if is_iterative else base), tuple(ends)
+
+
+def name_of(method: str) -> str:
+    """Returns what people call a method, by the name that it is reported as or published under: `SNIP after training`."""
+    first, base, ends = parts(method)
+    return first.replace("_", " ") + NAMES.get(base, base.replace("_", " ")) + "".join(ends).replace("_", " ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,18 +80,15 @@ class Series:
     @property
     def label(self) -> str:
         """Its name, for people."""
-        name = NAMES.get(self.method, self.method)
-        for end in ("_after_training", "_rewound") if self.method not in NAMES else ():
-            name = f"{NAMES[method]}{end.replace('_', ' ')}" if (method := self.method.removesuffix(end)) in NAMES else name
-        name = name.replace("_", " ")
-        variant = self.variant.replace("rewind_to=", "to step " if self.variant.split("=")[-1].isdigit() else "to ")
-        return name + (f", {variant}" if variant else "") + (f", {self.ablation}" if self.ablation != "none" else "")
+        variant = re.sub(r"rewind_to=(\d+)(?=,|$)", r"to step \1", self.variant).replace("rewind_to=", "to ")
+        said = (name_of(self.method), variant, self.ablation if self.ablation != "none" else "")
+        return ", ".join(part for part in said if part)
 
     @property
-    def place(self) -> tuple[int, str, str]:
+    def place(self) -> tuple[int, str, str, str]:
         """Where it stands in a list."""
         order = (RANDOM, *EARLY, *BENCHMARKS)
-        return (order.index(self.method) if self.method in order else len(order), self.variant, self.ablation)
+        return (order.index(self.method) if self.method in order else len(order), self.method, self.variant, self.ablation)
 
 
 def percent(sparsity: float) -> str:

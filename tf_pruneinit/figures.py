@@ -52,6 +52,7 @@ _SETTINGS: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "pdf.fonttype": 42,  # Text stays text.
+    "text.parse_math": False,  # What comes from files may have dollars.
 }
 
 
@@ -183,7 +184,7 @@ def weights_remaining(view: View) -> "Figure | None":
     with _sheet(view, entries=[f"{one.label}: 10 %" for one in found], height=1.9, notes=notes) as sheet:
         (axes,) = sheet.axes
         for one in found:
-            style = styles.METHODS.get(one.series.method, styles.OTHER)
+            style = styles.of(one.series)
             times, kept = course(view, one, length)
             axes.plot(times, kept, "--" if one.rewound else "-", color=style.colour, lw=1)
             axes.plot(
@@ -276,17 +277,17 @@ def published(view: View, rows: Sequence[Reference]) -> "Figure | None":
         return None
     found = {label: several for label, several in found.items() if several[0].method in {series.method for series in own}}
     origins = list(dict.fromkeys((several[0].source, several[0].recipe, several[0].variant) for several in found.values()))
-    letters = {origin: chr(ord("A") + number % 26) for number, origin in enumerate(origins)}
+    letters = {origin: _letter(number) for number, origin in enumerate(origins)}
     notes = [_origin(letters[origin], *origin) for origin in origins]
-    names = [*(series.label for series in own), *(f"{curves.NAMES[several[0].method]} [A], n=3" for several in found.values())]
-    with _sheet(view, entries=["unpruned", *names], height=2.2, notes=notes) as sheet:
+    names = [f"{curves.name_of(several[0].method)} [A], n=3" for several in found.values()]
+    with _sheet(view, entries=["unpruned", *(series.label for series in own), *names], height=2.2, notes=notes) as sheet:
         (axes,) = sheet.axes
         several_own = {series: view.curves[series] for series in own}
         _against_sparsity(axes, view, several_own, {})
         low, high = axes.get_xlim()
         dashes = [(0, (1, 1)), (0, (4, 1.5)), (0, (4, 1, 1, 1)), (0, (6, 2)), (0, (2, 2))]
         for several in found.values():
-            style = styles.METHODS[several[0].method]
+            style = styles.of(Series(several[0].method))
             origin = (several[0].source, several[0].recipe, several[0].variant)
             letter = letters[origin]
             inside = [one for one in several if low <= spacing(one.sparsity) <= high]
@@ -294,11 +295,16 @@ def published(view: View, rows: Sequence[Reference]) -> "Figure | None":
             axes.plot(
                 [spacing(one.sparsity) for one in inside], [100 * one.accuracy for one in inside], color=style.colour,
                 marker=style.marker, markerfacecolor="white", lw=0.8, zorder=1.5, markersize=3,
-                ls=dashes[(ord(letter) - ord("A")) % len(dashes)],
-                label=f"{curves.NAMES[several[0].method]} [{letter}]{seeds}",
+                ls=dashes[origins.index(origin) % len(dashes)],
+                label=f"{curves.name_of(several[0].method)} [{letter}]{seeds}",
             )  # fmt: skip
         sheet.legend(axes)
     return sheet.figure
+
+
+def _letter(number: int) -> str:
+    """A to Z, then AA to ZZ and on."""
+    return (_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("A") + number % 26)
 
 
 def _origin(letter: str, source: str, recipe: str, variant: str) -> str:

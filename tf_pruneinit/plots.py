@@ -78,7 +78,7 @@ def _unpruned(view: View) -> dict[str, Any]:
 def _accuracy(view: View, rows: Sequence[Reference]) -> dict[str, Any]:
     data = [_of_curve(series.label, view.curves[series], styles.of(series)) for series in view.methods]
     for label, several in references.curves_of(references.of_view(view, rows)).items():
-        style = styles.METHODS.get(several[0].method, styles.OTHER)
+        style = styles.of(Series(several[0].method))
         shown = [f"{100 * one.deviation:.2f}" if one.deviation is not None else "unknown" for one in several]
         one_trace = {
             "type": "scatter",
@@ -126,7 +126,7 @@ def _of_curve(label: str, curve: Mapping[float, Sample], style: styles.Style) ->
 def _ablations(view: View) -> dict[str, Any]:
     methods = {*view.ablated}
     data, sparsities = [], []
-    unmodified_first = sorted(view.curves, key=lambda series: (*series.place[:2], [*styles.ABLATIONS].index(series.ablation)))
+    unmodified_first = sorted(view.curves, key=lambda series: (*series.place[:3], [*styles.ABLATIONS].index(series.ablation)))
     for series in unmodified_first:
         own = Series(series.method, series.variant)
         if own in methods:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from tf_pruneinit.collection import level
-from tf_pruneinit.curves import DENSE, NAMES, View
+from tf_pruneinit.curves import NAMES, View, name_of
 from tf_pruneinit.errors import UsageError
 
 COLUMNS = (
@@ -15,7 +15,7 @@ COLUMNS = (
 )  # fmt: skip
 _REQUIRED = ("source", "network", "dataset", "method", "sparsity_percent", "accuracy_mean", "recipe")
 # What others call a method -> what it is reported as here.
-ALIASES = {"ltr": "lottery_ticket_rewinding", "magnitude_after": "magnitude_after_training", "unpruned": DENSE}
+ALIASES = {"ltr": "lottery_ticket_rewinding", "magnitude_after": "magnitude_after_training"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Reference:
     def label(self) -> str:
         """What was done, where it was published and how it was trained."""
         variant = "" if self.variant in ("", "init") else f", {self.variant}"
-        return f"{NAMES.get(self.method, self.method)}{variant} [{self.source}; {self.recipe or 'recipe not stated'}]"
+        return f"{name_of(self.method)}{variant} [{self.source}; {self.recipe or 'recipe not stated'}]"
 
 
 def read(path: str) -> list[Reference]:
@@ -93,6 +93,12 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
+def _method(name: str) -> str:
+    """The name here of what is published as `GraSP`, `grasp` or `ltr`; of a method that has none here its own."""
+    known = {_plain(text): method for method, label in NAMES.items() for text in (method, label)}
+    return ALIASES.get(name.lower()) or known.get(_plain(name), name)
+
+
 def _reference(path: str, number: int, row: Mapping[str, str]) -> Reference:
     where = f"in row {number} of {path}"
     for name in ("source", "network", "dataset", "method"):
@@ -110,7 +116,7 @@ def _reference(path: str, number: int, row: Mapping[str, str]) -> Reference:
         source=row["source"].strip(),
         network=row["network"].strip(),
         dataset=row["dataset"].strip(),
-        method=ALIASES.get(row["method"].strip().lower(), row["method"].strip()),
+        method=_method(row["method"].strip()),
         variant=(row.get("variant") or "").strip(),
         sparsity=level(sparsity / 100),
         accuracy=accuracy / 100,

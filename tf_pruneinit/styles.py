@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from tf_pruneinit.curves import Series
+from tf_pruneinit.curves import Series, parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,10 +77,11 @@ RANGES = {"trivial": "#ffffff", "matching": "#eef3f8", "extreme": "#e3e3e3"}
 
 
 def of(series: Series) -> Style:
-    """Returns the style of a series; a variant has its method's colour."""
+    """Returns the style of a series of any name; a variant has its method's colour."""
     style = METHODS.get(series.method)
     if style is None:
-        own = METHODS.get(series.method.removesuffix("_after_training"), OTHER)
-        return dataclasses.replace(own, dash="-.", hollow=True)
+        first, base, ends = parts(series.method)
+        dash = ":" if first else "--" if len(ends) > 1 else "-."
+        return dataclasses.replace(METHODS.get(base, OTHER), dash=dash, hollow=True)
     is_variant = bool(series.variant) and not series.variant.startswith("rewind_to=")
     return dataclasses.replace(style, dash=":", hollow=True) if is_variant else style
