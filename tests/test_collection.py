@@ -6,7 +6,7 @@ import shutil
 import pytest
 from made_runs import config, write
 
-from tf_pruneinit import collection, manifests, plans
+from tf_pruneinit import collection, errors, manifests, plans, runs
 from tf_pruneinit.config import Execution, Prune
 from tf_pruneinit.errors import UsageError
 
@@ -57,7 +57,7 @@ def test_gaps_say_what_is_wrong(tmp_path):
     (failed / "failure.json").write_text(json.dumps({"error": "memory ran out", "details": ""}))
     diverged = write(tmp_path, config(seed=3))
     (diverged / "result.json").unlink()
-    (diverged / "failure.json").write_text(json.dumps({"error": "the loss is not finite", "details": ""}))
+    runs.record_failure(str(tmp_path), config(seed=3), "no training here", kind=errors.kind(errors.DivergedError()))
     write(tmp_path, config(seed=4), float("nan"))
     (write(tmp_path, config(seed=5)) / "result.json").write_text('{"test_accur')
     (write(tmp_path, config(seed=6)) / "config.json").write_text("[1]")
@@ -148,3 +148,25 @@ def test_nothing_to_read_is_a_mistake(tmp_path):
         collection.read([str(tmp_path)])
     with pytest.raises(UsageError, match="nowhere"):
         collection.read([str(tmp_path / "nowhere")])
+
+
+@pytest.mark.parametrize(
+    "failure, said",
+    [
+        ({"error": "scores must be finite; 3 of the 9 of fc/kernel are not"}, "scores must be finite"),
+        ({"error": "the loss is not finite", "details": ""}, "the loss is not finite"),
+        ({"kind": "usage", "error": "learning_rate must be a finite number"}, "learning_rate must be"),
+        ({"kind": "killed", "error": "the branch diverged\nupstream"}, "the branch diverged upstream"),
+        ({"kind": ["diverged"], "error": None}, "failure.json says nothing"),
+        ({}, "failure.json says nothing"),
+        ("it diverged", "it diverged"),
+        ([], "failure.json says nothing"),
+        (0, "failure.json says nothing"),
+    ],
+)
+def test_a_failure_is_of_the_kind_that_was_recorded_whatever_its_text(tmp_path, failure, said):
+    path = write(tmp_path, config())
+    (path / "result.json").unlink()
+    (path / "failure.json").write_text(json.dumps(failure))
+    (gap,) = collection.read([str(tmp_path)]).gaps
+    assert gap.kind == "failed" and gap.reason.startswith(said)

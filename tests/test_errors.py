@@ -48,3 +48,22 @@ def test_a_reason_that_is_one_line_stays_as_it_is():
     assert errors.reason(OSError(28, "No space left on device")) == "[Errno 28] No space left on device"
     assert errors.reason(tf.errors.DataLossError(None, None, "corrupted record at 12")) == "corrupted record at 12"
     assert errors.reason(ValueError(np.str_("shapes (2,) and (3,) differ"))) == "shapes (2,) and (3,) differ"
+
+
+@pytest.mark.parametrize(
+    "error, kind",
+    [
+        (errors.DivergedError("out of memory"), "diverged"),
+        (errors.NoMemoryError("not finite"), "memory"),
+        (MemoryError(), "memory"),
+        (errors.NoSpaceError(), "disk"),
+        (errors.UsageError("scores must be finite"), "usage"),
+        (errors.BusyError(), "usage"),
+        (errors.DataError(), "data"),
+        (errors.RunError("diverged"), "run"),
+        (FileNotFoundError(), "files"),
+        (ValueError("not finite"), "defect"),
+    ],
+)
+def test_the_kind_of_an_error_is_that_of_its_class(error, kind):
+    assert errors.kind(error) == kind

@@ -110,7 +110,7 @@ class TestState:
             run.append(RECORD)
             run.save_snapshot(10, {"w": np.zeros(1)})
         assert plans.state(workdir, job) == plans.State(plans.BEGUN, step=50)
-        runs.record_failure(workdir, job.config, "it diverged")
+        runs.record_failure(workdir, job.config, "it diverged", kind="diverged")
         assert plans.state(workdir, job) == plans.State(plans.FAILED, "it diverged", 50)
         with runs.open_run(workdir, job.config) as run:
             run.finish({"steps": 100, "epochs": 4.0})

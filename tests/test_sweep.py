@@ -260,6 +260,7 @@ class TestFailures:
         found = sorted(workdir.glob("*/failure.json"))
         assert len(found) == 2
         assert all("not finite" in json.loads(path.read_text())["error"] for path in found)
+        assert {json.loads(path.read_text())["kind"] for path in found} == {"diverged"}
         before = [path.stat().st_mtime_ns for path in found]
         ran = make(workdir, *self.GRID, "--also=prune_at=end", code=1)
         assert "3 missing" in ran.stdout

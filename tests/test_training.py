@@ -9,7 +9,7 @@ import tf_pruneinit
 from tf_pruneinit import engine, masking, metrics, models, training
 from tf_pruneinit.config import Train
 from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, Split
-from tf_pruneinit.errors import RunError, UsageError
+from tf_pruneinit.errors import DivergedError, UsageError
 
 SHAPE, CLASSES = (8, 8, 1), 4
 # A batch as large as the data and no step to speak of.
@@ -270,13 +270,13 @@ class TestLossesThatAreNotFinite:
     def test_training_that_diverges_ends_with_an_error(self, devices):
         plan = Train(epochs=5, batch_size=25, learning_rate=1e20)
         with pytest.raises(
-            RunError, match=r"loss is (not finite by|nan after|inf after) step \d+; a lower learning_rate may help"
+            DivergedError, match=r"loss is (not finite by|nan after|inf after) step \d+; a lower learning_rate may help"
         ):
             train(build(), dataset(), plan, devices=devices)
 
     def test_in_half_precision_too_when_it_does_not_end(self):
         plan = Train(epochs=100, batch_size=25, learning_rate=1e30, precision="mixed_float16")
-        with pytest.raises(RunError, match="a lower learning_rate may help"):
+        with pytest.raises(DivergedError, match="a lower learning_rate may help"):
             train(build(precision="mixed_float16"), dataset(), plan)
 
     def with_overflow(self, place, brightness):

@@ -5,10 +5,10 @@ import errno
 import os
 import traceback
 
-from tf_pruneinit import manifests, runs
+from tf_pruneinit import errors, manifests, runs
 from tf_pruneinit.config import Execution
 from tf_pruneinit.console import Console
-from tf_pruneinit.errors import BusyError, NoSpaceError, RunError, UsageError
+from tf_pruneinit.errors import BusyError, DataError, NoSpaceError, RunError, UsageError
 from tf_pruneinit.plans import Job
 
 COMPLETE, FAILED, ELSEWHERE = "complete", "failed", "elsewhere"
@@ -35,17 +35,17 @@ def attempt(job: Job, execution: Execution, console: Console) -> tuple[str, str]
         return ELSEWHERE, str(error)
     except NoSpaceError:
         raise
-    except (UsageError, RunError) as error:
-        return _failed(job, execution, str(error))
-    except MemoryError:
-        return _failed(job, execution, "out of memory; a smaller batch_size or model needs less")
+    except (UsageError, DataError, RunError) as error:
+        return _failed(job, execution, error, str(error))
+    except MemoryError as error:
+        return _failed(job, execution, error, "out of memory; a smaller batch_size or model needs less")
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpaceError(f"{error.strerror}{where}") from error
-        return _failed(job, execution, f"{error.strerror or error}{where}")
+        return _failed(job, execution, error, f"{error.strerror or error}{where}")
     except Exception as error:  # A defect, or what TensorFlow raises of the machine's: the other runs may be well.
-        return _failed(job, execution, f"{type(error).__name__}: {error}", traceback.format_exc())
+        return _failed(job, execution, error, f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
 def describe(folder: str) -> None:
@@ -58,7 +58,7 @@ def describe(folder: str) -> None:
         scalars.describe(path, manifests.hyperparameters(folder))
 
 
-def _failed(job: Job, execution: Execution, error: str, details: str = "") -> tuple[str, str]:
-    line = " ".join(error.split())[:1000]
-    runs.record_failure(execution.workdir, job.config, line, details)
+def _failed(job: Job, execution: Execution, error: Exception, text: str, details: str = "") -> tuple[str, str]:
+    line = " ".join(text.split())[:1000]
+    runs.record_failure(execution.workdir, job.config, line, details, kind=errors.kind(error))
     return FAILED, line

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tf_pruneinit import archives, manifests, runs, tables
+from tf_pruneinit import archives, errors, manifests, runs, tables
 from tf_pruneinit.archives import Source
 from tf_pruneinit.config import Config, Prune, sparsity_after
 from tf_pruneinit.errors import UsageError
@@ -256,8 +256,10 @@ def _unfinished(source: Source, partial: bool) -> _UnfitError:
     except _UnfitError:
         failure = {}
     if failure is not None:
-        error = str(failure.get("error", f"{runs.FAILURE} says nothing")) if isinstance(failure, dict) else str(failure)
-        return _UnfitError("diverged" if "finite" in error or "diverge" in error else "failed", error)
+        said = failure if isinstance(failure, dict) else {"error": failure}
+        # Earlier versions did not say what kind of a failure it was; its text does not tell.
+        kind = "diverged" if said.get("kind") == errors.DIVERGED else "failed"
+        return _UnfitError(kind, " ".join(str(said.get("error") or f"{runs.FAILURE} says nothing").split()))
     if partial:
         return _UnfitError("", "trained as far as others need it")
     step = source.last_step()

@@ -54,7 +54,8 @@ def parts(method: str) -> tuple[str, str, tuple[str, ...]]:
 
     A name that `NAMES` has is whole: it has no first part and no ends.
     """
-    base, ends = method, []
+    base = method
+    ends: list[str] = []
     for end in _LAST:
         if base not in NAMES and base.endswith(end):
             base = base.removesuffix(end)

@@ -28,12 +28,42 @@ class BusyError(UsageError):
     """Raised for what another process is writing just now."""
 
 
+class DivergedError(RunError):
+    """Raised when a loss is not finite."""
+
+
+class NoMemoryError(RunError):
+    """Raised when memory runs out."""
+
+
 class NoSpaceError(RunError):
     """Raised when the disk is full."""
 
 
 class HelpRequested(Exception):  # noqa: N818 (it is no error)
     """Raised for --help and --version: the text is what to print before ending well."""
+
+
+DIVERGED, KILLED, DEFECT = "diverged", "killed", "defect"
+# What failure.json says is at fault, by the class of the error; the first that fits.
+_KINDS: tuple[tuple[type[BaseException], str], ...] = (
+    (DivergedError, DIVERGED),
+    (NoMemoryError, "memory"),
+    (MemoryError, "memory"),
+    (NoSpaceError, "disk"),
+    (UsageError, "usage"),
+    (DataError, "data"),
+    (RunError, "run"),
+    (OSError, "files"),
+)
+
+
+def kind(error: BaseException) -> str:
+    """Returns what is at fault, in one word: that of the error's class, or `defect`.
+
+    `killed` is what failure.json says of a process that was ended from outside, which raised no error.
+    """
+    return next((word for of, word in _KINDS if isinstance(error, of)), DEFECT)
 
 
 # What TensorFlow and Keras write around the cause of an error: where in a graph or in a program it was met (TensorFlow 2.20

@@ -37,7 +37,7 @@ from tf_pruneinit import (
 )
 from tf_pruneinit.config import Config, Execution, Interval, Moment, Prune
 from tf_pruneinit.console import Console
-from tf_pruneinit.errors import NoSpaceError, RunError, UsageError
+from tf_pruneinit.errors import NoMemoryError, NoSpaceError, RunError, UsageError
 from tf_pruneinit.liveness import Liveness
 from tf_pruneinit.progress import Clock, TrainingProgress, pruning_progress
 from tf_pruneinit.records import Record
@@ -587,6 +587,6 @@ def _failures(path: str) -> Iterator[None]:
     except tf.errors.ResourceExhaustedError as error:
         if "No space left" in str(error):
             raise NoSpaceError(f"no space is left for {path}") from error
-        raise RunError("out of memory; a smaller batch_size or model needs less") from error
+        raise NoMemoryError("out of memory; a smaller batch_size or model needs less") from error
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
         raise RunError("another worker was lost; the same command on all of them goes on from the last checkpoint") from error

@@ -126,9 +126,9 @@ class Run:
         except (FileNotFoundError, KeyError, TypeError):
             return None
 
-    def fail(self, error: str, details: str) -> None:
-        """Writes failure.json; it is removed when the run is opened again."""
-        _write_json(self.file(FAILURE), {"error": error, "details": details})
+    def fail(self, error: str, details: str, kind: str = "run") -> None:
+        """Writes failure.json; it is removed when the run is opened again. `kind` is as `errors.kind` gives it."""
+        _write_json(self.file(FAILURE), {"kind": kind, "error": error, "details": details})
 
     def _require_claim(self) -> None:
         """What is written has one writer, to the end; see `claims`."""
@@ -219,10 +219,10 @@ def open_run(workdir: str, config: Config, *, again: bool = False, wait: Callabl
             raise
 
 
-def record_failure(workdir: str, config: Config, error: str, details: str = "") -> None:
+def record_failure(workdir: str, config: Config, error: str, details: str = "", kind: str = "run") -> None:
     """Notes in the directory of a run why it could not be made, unless somebody else makes it, or it is of another run."""
     with contextlib.suppress(UsageError), open_run(workdir, config) as run:
-        run.fail(error, details)
+        run.fail(error, details, kind)
 
 
 def _missing(path: str) -> list[str]:

@@ -19,7 +19,7 @@ from tf_pruneinit.config import Interval, Train
 from tf_pruneinit.datasets import Dataset
 from tf_pruneinit.dynamics import Updates
 from tf_pruneinit.engine import Engine, Shares, Steps, schedule
-from tf_pruneinit.errors import RunError
+from tf_pruneinit.errors import DivergedError
 from tf_pruneinit.records import Record
 
 # The dynamic loss scale of mixed_float16 begins too high on purpose and halves until steps are finite.
@@ -146,7 +146,7 @@ class Training:
         """Trains; yields a record after each epoch and after the plan's last step, when the model has the weights it is of.
 
         Raises:
-          RunError: if a loss is not finite (in mixed_float16: many in a row, since the loss scale skips single ones).
+          DivergedError: if a loss is not finite (in mixed_float16: many in a row, since the loss scale skips single ones).
           Preempted: if the process has been asked to end; `checkpoint` then loses nothing.
         """
         position = self._position
@@ -225,7 +225,7 @@ class Training:
                 position.right += right
                 position.examples += steps.images
             if position.not_finite_in_a_row > (_MOST_SKIPPED_IN_A_ROW if self._plan.precision == "mixed_float16" else 0):
-                raise RunError(f"the training loss is not finite by step {position.step}; a lower learning_rate may help")
+                raise DivergedError(f"the training loss is not finite by step {position.step}; a lower learning_rate may help")
         position.training_seconds += steps.seconds
         self._pace.trained(steps)
         left = self._pace.seconds_left(self._until - position.step, self._steps_an_epoch)
@@ -244,7 +244,7 @@ class Training:
         loss, accuracy = metrics.evaluate(self._engine.logits, self._dataset.test, on_batch=ends_alone)
         self._pace.evaluated(time.perf_counter() - begin)
         if not math.isfinite(loss):
-            raise RunError(f"the test loss is {loss} after step {position.step}; a lower learning_rate may help")
+            raise DivergedError(f"the test loss is {loss} after step {position.step}; a lower learning_rate may help")
         rate = schedule(self._plan, len(self._dataset.train))(position.step - 1)
         return Record(
             step=position.step,

@@ -19,7 +19,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TextIO
 
-from tf_pruneinit import attempts, plans, preemption, runs
+from tf_pruneinit import attempts, errors, plans, preemption, runs
 from tf_pruneinit.config import Execution
 from tf_pruneinit.console import Console, exit_code, start_tensorflow
 from tf_pruneinit.cores import available
@@ -183,7 +183,7 @@ class _Schedule:
                 yield Event(NOTE, "", f"{address}: {text}; it is tried once more")
             else:
                 self._lose(address)
-                runs.record_failure(self._workdir, self._plan.jobs[address].config, text)
+                runs.record_failure(self._workdir, self._plan.jobs[address].config, text, kind=errors.KILLED)
                 yield Event(FAILED, address, text)
 
 

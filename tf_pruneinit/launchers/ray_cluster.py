@@ -12,7 +12,7 @@ from collections.abc import Collection, Generator, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from tf_pruneinit import attempts, plans, runs
+from tf_pruneinit import attempts, errors, plans, runs
 from tf_pruneinit.config import Execution
 from tf_pruneinit.console import Console, start_tensorflow
 from tf_pruneinit.errors import NoSpaceError, RunError, UsageError
@@ -159,7 +159,9 @@ def _event(ray: Any, task: Any, job: Job, execution: Execution) -> Event:
         kind, text = ray.get(task)
     except ray.exceptions.RayError as error:
         kind, text = FAILED, " ".join(str(error).split())[:300]
-        runs.record_failure(execution.workdir, job.config, text)
+        is_defect = isinstance(error, ray.exceptions.RayTaskError)  # Raised by the task; else its process is gone.
+        what = errors.DEFECT if is_defect else errors.KILLED
+        runs.record_failure(execution.workdir, job.config, text, kind=what)
     if kind == _STOPPED:
         raise RunError(text)
     return Event(kind, job.address, text)
