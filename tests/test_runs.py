@@ -15,7 +15,7 @@ import pytest
 
 from tf_pruneinit import files, records, runs
 from tf_pruneinit.config import Config, Prune
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import RunError, UsageError
 
 CONFIG = Config(prune=Prune("magnitude"))
 RECORD = records.Record(1, 1.0, 2.0, 0.5, 2.0, 0.5, 0.1, 1.0, 100.0)
@@ -317,6 +317,30 @@ def test_refused_run_keeps_all_that_it_had(workdir):
     with pytest.raises(UsageError), runs.open_run(workdir, CONFIG) as run:
         run.checkpoint()
         raise UsageError("begun with 2 devices")
+    assert contents(workdir) == before
+
+
+def test_who_has_lost_its_lock_writes_nothing(workdir):
+    with runs.open_run(workdir, CONFIG) as run:
+        run.save_masks({"fc/kernel": np.ones(2, np.uint8)})
+        run.append(RECORD)
+        (name,) = [name for name in os.listdir(run.path) if name.startswith(".claim-")]
+        os.unlink(run.file(name))  # Taken over by another machine, released, and taken by a third one.
+        with open(run.file(name), "w") as file:
+            file.write("another-machine\nnode7\n123\nanother-token\n")
+        before = contents(workdir)
+        for write in (
+            lambda: run.append(RECORD),
+            lambda: run.save_masks({}),
+            lambda: run.save_checkpoint(1, {}, {}),
+            lambda: run.save_snapshot(1, {}),
+            lambda: run.go_on_after(1),
+            run.begin_again,
+            lambda: run.finish({}),
+            lambda: run.fail("it diverged", ""),
+        ):
+            with pytest.raises(RunError, match="another process has taken over"):
+                write()
     assert contents(workdir) == before
 
 

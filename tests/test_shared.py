@@ -1,6 +1,7 @@
 """What several runs need alike is computed once, whoever asks first."""
 
 import os
+import shutil
 import threading
 import time
 
@@ -69,3 +70,14 @@ def test_who_comes_second_waits_for_the_first(tmp_path):
     require_first(Shared(str(tmp_path)).arrays("scores", {}, make))
     first.join()
     assert make.calls == 1
+
+
+def test_a_folder_that_is_removed_meanwhile_costs_nothing_but_the_saving(tmp_path):
+    """A sweep that is through removes what runs share."""
+    make = Maker()
+
+    def make_and_lose():
+        shutil.rmtree(tmp_path)
+        return make()
+
+    require_first(Shared(str(tmp_path)).arrays("scores", {}, make_and_lose))

@@ -15,7 +15,21 @@ import time
 import pytest
 from waiting import has_checkpoint, has_record, wait_for
 
-from tf_pruneinit import __version__, engine, manifests, memory, plans, records, runs, scoring, sweep
+from tf_pruneinit import (
+    __version__,
+    describe,
+    engine,
+    evaluate,
+    main,
+    manifests,
+    memory,
+    plans,
+    records,
+    report,
+    runs,
+    scoring,
+    sweep,
+)
 from tf_pruneinit.errors import RunError
 from tf_pruneinit.launchers import local
 
@@ -546,6 +560,61 @@ def test_ray_makes_the_same_runs_though_a_process_of_it_is_killed(whole, tmp_pat
     assert out.rstrip().endswith("7/7 complete")
     assert killed == "a task" or "Ray ended with code -9" in out
     assert digests(tmp_path) == digests(whole)
+
+
+def everything_below(folder):
+    """Name, size and time of the last change of all files and folders."""
+    found = {}
+    for path in [folder, *folder.rglob("*")]:
+        status = path.lstat()
+        found[str(path)] = (status.st_size if path.is_file() else None, status.st_mtime_ns)
+    return found
+
+
+class TestLooking:
+    """Who only looks makes, removes and touches nothing, whatever state the runs are in."""
+
+    @pytest.fixture(scope="class")
+    def workdir(self, whole, tmp_path_factory):
+        workdir = tmp_path_factory.mktemp("looked_at") / "W"
+        shutil.copytree(whole, workdir)
+        (workdir / "shared" / "scores-1").mkdir(parents=True)
+        complete = sorted(digests(workdir))
+        (workdir / complete[0] / "checkpoints").mkdir()
+        (workdir / complete[0] / "checkpoints" / "step-3.npz").write_bytes(b"left over")
+        (workdir / complete[1] / ".claim-1").write_text("another-machine\nnode7\n123\ntoken\n")
+        for run, age in zip(complete[2:], (0, 1e6, -1e6), strict=False):
+            (workdir / run / "result.json").unlink()
+            path = workdir / run / ".claim-1"
+            path.write_text("another-machine\nnode7\n123\ntoken\n")
+            os.utime(path, (time.time() - age, time.time() - age))
+            (workdir / run / ".claim-new-x").write_text("of a killed process")
+            (workdir / run / ".records.jsonl.x").write_text("unfinished")
+        return workdir
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda w, out: sweep.main(["sweep", f"--workdir={w}", "--status"]),
+            lambda w, out: sweep.main(["sweep", f"--workdir={w}", "--status", "--json"]),
+            lambda w, out: here(w, *GRID, "--status"),
+            lambda w, out: here(w, *GRID, "--dry_run"),
+            lambda w, out: main.main(["main", *TRAIN, "--method=snip", "--sparsity=0.5", f"--workdir={w}", "--dry_run"]),
+            lambda w, out: report.main(["report", f"--workdir={w}", f"--out={out}", f"--archive={out}.jsonl"]),
+            lambda w, out: evaluate.main(["evaluate", f"--saved_model={next(w.glob('*/saved_model'))}"]),
+            lambda w, out: describe.main(["describe", f"--saved_model={next(w.glob('*/saved_model'))}"]),
+        ],
+        ids=["status", "status as JSON", "status of a grid", "dry run", "dry run of main", "report", "evaluate", "describe"],
+    )
+    def test_changes_nothing(self, workdir, tmp_path, call):
+        before = everything_below(workdir)
+        assert call(workdir, tmp_path / "out") == 0
+        assert everything_below(workdir) == before
+
+    def test_says_who_runs(self, workdir, capsys):
+        assert here(workdir, "--status", "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["complete"], found["running"], found["begun"]) == (4, 2, 1)
 
 
 class TestTensorBoard:

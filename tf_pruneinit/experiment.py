@@ -159,6 +159,7 @@ class _Experiment:
         circumstances = results.circumstances(config, self._way | {"compact": compact})
         metadata = {"tf_pruneinit": tf_pruneinit.__version__, **identity, "config": config.to_json()}
         metadata |= {"address": config.address, "weights_sha256": results.digest(model), **circumstances}
+        run.require()
         export.save(model, run.file(runs.SAVED_MODEL), self._dataset.preprocessing, metadata)
         clock.lap("export")
         outcome = results.outcome(self._dataset, model, record)
@@ -169,6 +170,7 @@ class _Experiment:
         """Makes of the SavedModel of a complete run what else is asked for and not there."""
         for kind in run.lacks(self._execution.export):
             self._console.live(f"exporting: {kind}")
+            run.require()
             try:
                 said = deployment.write(kind, run.file(runs.SAVED_MODEL), run.file(runs.EXPORTS[kind]))
             except UsageError as error:

@@ -18,7 +18,7 @@ import numpy as np
 
 from tf_pruneinit import checkpoints, claims, files, records
 from tf_pruneinit.config import Config
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import RunError, UsageError
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
@@ -54,12 +54,12 @@ class Run:
 
     def append(self, record: records.Record) -> None:
         """Adds a record."""
-        self._require_claim()
+        self.require()
         records.append(self.file(RECORDS), record)
 
     def save_masks(self, masks: Mapping[str, np.ndarray]) -> None:
         """Writes masks.npz: kernel path -> uint8 array of 0 and 1."""
-        self._require_claim()
+        self.require()
         files.save_arrays(self.file(MASKS), masks, compressed=True)
 
     def masks(self) -> dict[str, np.ndarray] | None:
@@ -68,7 +68,7 @@ class Run:
 
     def save_checkpoint(self, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
         """Writes a checkpoint; see `checkpoints.save`."""
-        self._require_claim()
+        self.require()
         checkpoints.save(self.file(CHECKPOINTS), step, arrays, state)
 
     def checkpoint(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
@@ -77,7 +77,7 @@ class Run:
 
     def save_snapshot(self, step: int, weights: Mapping[str, np.ndarray]) -> None:
         """Writes the weights of a step: path of the variable -> array."""
-        self._require_claim()
+        self.require()
         os.makedirs(self.file(SNAPSHOTS), exist_ok=True)
         files.save_arrays(self.snapshot(step), weights, compressed=True)
 
@@ -98,7 +98,7 @@ class Run:
         kept = [record for record in records.read(self.file(RECORDS)) if record.step <= step]
         if step != (kept[-1].step if kept else 0):
             raise UsageError(f"{self.file(RECORDS)} is damaged: it lacks the record of step {step} (overwrite begins again)")
-        self._require_claim()
+        self.require()
         for name in (RESULT, *EXPORTS.values(), TENSORBOARD):
             files.remove(self.file(name))
         records.write(self.file(RECORDS), kept)
@@ -106,7 +106,7 @@ class Run:
 
     def begin_again(self) -> None:
         """Removes all but the configuration."""
-        self._require_claim()
+        self.require()
         # The result goes first: a run that is being made again is not complete. Then what a run could go on from: to go on
         # needs all that comes after.
         for name in (RESULT, CHECKPOINTS, RECORDS, MASKS, SNAPSHOTS, *EXPORTS.values(), TENSORBOARD):
@@ -114,7 +114,7 @@ class Run:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Writes result.json: the run is complete, and needs no checkpoint."""
-        self._require_claim()
+        self.require()
         _write_json(self.file(RESULT), result)
         self.remove_checkpoints()
 
@@ -128,10 +128,11 @@ class Run:
 
     def fail(self, error: str, details: str, kind: str = "run") -> None:
         """Writes failure.json; it is removed when the run is opened again. `kind` is as `errors.kind` gives it."""
+        self.require()
         _write_json(self.file(FAILURE), {"kind": kind, "error": error, "details": details})
 
-    def _require_claim(self) -> None:
-        """What is written has one writer, to the end; see `claims`."""
+    def require(self) -> None:
+        """Raises `RunError` if another process has the directory by now: what is written has one writer; see `claims`."""
         if self.claim:
             self.claim.require()
 
@@ -143,7 +144,8 @@ class Run:
 def completed(workdir: str, config: Config) -> Run | None:
     """Returns the complete run of an experiment, or None if there is none; makes nothing.
 
-    Removes its checkpoints and its claim, if the process that completed it was killed before it had.
+    Removes its checkpoints and its lock file, if the process that completed it was killed before it had: for who would make the
+    run, not for who only looks.
 
     Raises:
       UsageError: if the directory is that of another configuration.
@@ -157,7 +159,7 @@ def completed(workdir: str, config: Config) -> Run | None:
 
 
 def existing(workdir: str, config: Config) -> Run | None:
-    """Returns the run of an experiment, complete or begun, or None if there is none; makes nothing.
+    """Returns the run of an experiment, complete or begun, or None if there is none; changes nothing.
 
     Raises:
       UsageError: if the directory is that of another configuration.
@@ -221,7 +223,7 @@ def open_run(workdir: str, config: Config, *, again: bool = False, wait: Callabl
 
 def record_failure(workdir: str, config: Config, error: str, details: str = "", kind: str = "run") -> None:
     """Notes in the directory of a run why it could not be made, unless somebody else makes it, or it is of another run."""
-    with contextlib.suppress(UsageError), open_run(workdir, config) as run:
+    with contextlib.suppress(UsageError, RunError), open_run(workdir, config) as run:
         run.fail(error, details, kind)
 
 

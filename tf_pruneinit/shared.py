@@ -1,5 +1,6 @@
 """What several runs of a sweep need alike, computed once: a file each, named by what it is computed from."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -45,7 +46,9 @@ class Shared:
                 # The order of the kernels counts, and an archive keeps it.
                 if (found := _found(path)) is None:
                     found = dict(make())
-                    files.save_arrays(path, found)
+                    # Whoever else may have come meanwhile saves the same; a sweep that is through may have removed the folder.
+                    with contextlib.suppress(FileNotFoundError):
+                        files.save_arrays(path, found)
         return found
 
 
