@@ -68,7 +68,9 @@ def test_f1_says_its_numbers():
     _, sentence, numbers = findings.beats_random(View(study()))
     assert numbers["snip"]["difference"] == pytest.approx(((0.86 - 0.70) + (0.60 - 0.30)) / 2)
     assert numbers["snip"]["pairs"] == 3
-    assert "SNIP +23.00 points (p < 0.001, n = 3)" in sentence
+    assert "SNIP +23.00 points (no test: the same for each of 3 seeds)" in sentence
+    varied = [one for one in study() if one.method != "random" or one.seed] + points((0.90, 0.69, 0.29), "random", 1)
+    assert "SNIP +23.33 points (p < 0.001, n = 3)" in findings.beats_random(View(varied))[1]
 
 
 def test_f2_is_about_matching_sparsities():
@@ -148,6 +150,106 @@ def test_f8_counts_empty_neurons(tmp_path, empty, expected):
 
 def test_f8_needs_masks():
     assert verdict(study(), "F8") == UNKNOWN
+
+
+def whole():
+    """Trials of which each finding can be decided, but F8, which needs files."""
+    trials = study() + ablated(0.02, -0.0005, -0.2) + ablated(-0.05, -0.03, -0.2, methods=("magnitude",), prune_at="end")
+    return trials + [one for method in EARLY for one in later((EARLY[method][1], 0.87, 0.88, 0.89), method) if one.pruned_at]
+
+
+NAMES = {"magnitude": "magnitude", "snip": "SNIP", "grasp": "GraSP", "synflow": "SynFlow"}
+EARLY_LACK = {
+    (finding, method): f"not run: {name}{where}"
+    for method, name in NAMES.items()
+    for finding, where in {
+        "F1": " at 80 % and 90 %.",
+        "F2": " at 80 %.",
+        "F3": ".",
+        "F4": " at 80 % and 90 %.",
+        "F6": " at 80 % and 90 %.",
+    }.items()
+}
+RANGES = "the matching range is not known without {}."
+BENCHMARK = "a benchmark (magnitude pruning after training, or rewinding)"
+LACK = {
+    **EARLY_LACK,
+    ("F1", "random"): "not run: random at 50 %, 80 % and 90 %.",
+    ("F2", "random"): RANGES.format("random pruning"),
+    ("F2", "dense"): RANGES.format("the unpruned network"),
+    ("F2", "magnitude_after_training"): RANGES.format(BENCHMARK).replace(").", "); not run: magnitude after training."),
+    ("F2", "random dense magnitude_after_training"): RANGES.format(f"the unpruned network, random pruning and {BENCHMARK}")[
+        :-1
+    ],
+    ("F3", "random"): "the matching and the extreme range are not known without random pruning.",
+    ("F3", "random snip"): "the matching and the extreme range are not known without random pruning; not run: SNIP.",
+    ("F2", "random snip"): "the matching range is not known without random pruning; not run: SNIP.",
+    ("F1", "random snip"): "not run: random at 50 %, 80 % and 90 %, SNIP at 50 %, 80 % and 90 %.",
+    ("F5", "magnitude_after_training"): "not run: magnitude after training at 80 % and 90 %.",
+    ("F8", "magnitude snip grasp synflow"): "not run at 80 %: magnitude, SNIP, GraSP, SynFlow.",
+    ("F7", "magnitude snip grasp synflow"): "none of magnitude, SNIP, GraSP, SynFlow was pruned to one sparsity at three steps",
+}
+
+
+@pytest.mark.parametrize("finding, without", LACK)
+def test_what_was_not_run_is_named_and_nothing_else(finding, without):
+    assert {verdict(whole(), name) for name in ("F1", "F2", "F3", "F4", "F5", "F6")} == {HOLDS, FAILS}
+    gone = without.split()
+    trials = [one for one in whole() if one.method not in gone or one.ablation != "none"]
+    decided, sentence, _ = findings.FINDINGS[finding].decide(View(trials))
+    assert decided == UNKNOWN
+    assert sentence.split(" So far ")[0].startswith(LACK[finding, without])
+
+
+def without(gone):
+    """The view of all trials but those that an expression of their attributes is true of."""
+    return View([one for one in whole() if not eval(gone, {}, vars(one))])
+
+
+@pytest.mark.parametrize(
+    "finding, gone, said",
+    [
+        ("F1", "(method == 'random') == (sparsity != 0.8) and method in ('snip', 'random')",
+         "no sparsity in common: SNIP at 50 % and 90 % and random at 80 %."),
+        ("F1", "method == 'random' and seed < 2 or method == 'snip' and seed == 2",
+         "no seed in common: SNIP (seeds 0 and 1) and random (seed 2); fewer than 3 seeds in common: magnitude and random (1)"),
+        ("F1", "method == 'random' and seed == 2", "fewer than 3 seeds in common: magnitude and random (2), SNIP and random (2"),
+        ("F1", "sparsity > 0.5", "no sparsity beyond the trivial range was run."),
+        ("F2", "sparsity == 0.8", "no sparsity in the matching range was run."),
+        ("F2", "method == 'grasp' and seed == 2", "fewer than 3 seeds in common: GraSP and magnitude after training (2)."),
+        ("F3", "sparsity > 0.5", "no sparsity in the matching range was run; no sparsity in the extreme range was run."),
+        ("F3", "method == 'snip' and sparsity == 0.9", "at no extreme sparsity all four were run; not run: SNIP at 90 %."),
+        ("F3", "method == 'snip' and sparsity == 0.9 and seed", "fewer than 3 seeds: SNIP at 90 %."),
+        ("F4", "method == 'snip' and ablation == 'shuffle'", "not run: SNIP (shuffle) at 80 % and 90 %."),
+        ("F4", "method == 'snip' and (ablation == 'shuffle') == (seed > 0)",
+         "no seed in common: SNIP (shuffle) (seed 0) and SNIP (seeds 1 and 2)"),
+        ("F5", "method.endswith('training') and ablation == 'reinit'",
+         "not run: magnitude after training (reinit) at 80 % and 90 %."),
+        ("F6", "method == 'grasp' and (ablation == 'invert') == (sparsity == 0.9)",
+         "no sparsity in common: GraSP (invert) at 80 % and GraSP at 90 %."),
+        ("F7", "pruned_at not in (0, 10)",
+         "none of magnitude, SNIP, GraSP, SynFlow was pruned to one sparsity at three steps or more; only magnitude at steps"),
+        ("F7", "method == 'snip' and pruned_at == 0 and seed",
+         "fewer than 3 seeds in common: SNIP at step 0 and SNIP at step 100 (1)."),
+        ("F7", "method.startswith('snip') and (pruned_at == 0) == (seed > 0)",
+         "no seed in common: SNIP at step 0 (seed 0) and SNIP at step 100 (seeds 1 and 2)."),
+        ("F8", "method == 'snip'", "not run at 80 %: SNIP; no masks that can be read at 80 %: magnitude, GraSP, SynFlow."),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_compared_is_named_on_both_sides(finding, gone, said):
+    decided, sentence, _ = findings.FINDINGS[finding].decide(without(gone))
+    assert decided == UNKNOWN
+    assert sentence.startswith(said)
+
+
+def test_what_decides_without_ranges_or_a_tolerance_says_so():
+    sentence = findings.initial_masks_survive(without("method == 'dense'"))[1]
+    assert "unmodified at every sparsity (no trivial range is known without the unpruned network)" in sentence
+    assert "(tolerance 0.00 points, none being known without the unpruned network)" in sentence
+    sentence = findings.initial_masks_survive(without("method == 'dense' and seed"))[1]
+    assert "(tolerance 0.00 points, none being known without a second seed of the unpruned network)" in sentence
+    assert "tolerance 0.10 points)" in findings.initial_masks_survive(View(whole()))[1]
+    assert "tolerance 0.00 points)" in findings.initial_masks_survive(View(whole(), tolerance=0.0))[1]
 
 
 @pytest.mark.parametrize("name", findings.FINDINGS)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -35,9 +36,36 @@ def test_p_of_three_pairs():
     assert not found.significant
 
 
-def test_differences_that_are_all_the_same():
-    assert compare(sample(0.3, 0.5, 0.8), sample(0.2, 0.4, 0.7)).p == 0.0
-    assert compare(sample(0.3, 0.5, 0.8), sample(0.3, 0.5, 0.8)).p == 1.0
+@pytest.mark.parametrize(
+    "first, second, said",
+    [
+        ((0.3, 0.5, 0.8), (0.2, 0.4, 0.7), "+10.00 points"),  # 0.1 but for rounding errors.
+        ((0.7, 0.8, 0.9), (0.7, 0.8, 0.9), "+0.00 points"),
+        ((0.1 + 0.2,) * 3, (0.3,) * 3, "+0.00 points"),
+        ((0.3,) * 3, (0.1 + 0.2,) * 3, "+0.00 points"),
+        ((1.0,) * 3, (0.0,) * 3, "+100.00 points"),
+        ((0.0,) * 4, (0.0,) * 4, "+0.00 points"),
+        (np.float32([0.9, 0.8, 0.7]).tolist(), (0.8, 0.7, 0.6), "+10.00 points"),
+    ],
+)
+def test_of_differences_that_are_all_the_same_there_is_no_test(first, second, said):
+    found = compare(sample(*first), sample(*second))
+    assert found.p is None and not found.significant
+    assert (found.unvaried, found.too_few) == (True, False)
+    assert str(found) == f"{said} (no test: the same for each of {len(first)} seeds)"
+    assert found.difference == 0 or abs(found.difference) > 1e-3
+
+
+def test_one_image_of_many_is_a_difference():
+    found = compare(sample(0.9 + 2e-5, 0.9, 0.9), sample(0.9, 0.9, 0.9))
+    assert found.p == pytest.approx(stats.ttest_1samp([1, 0, 0], 0).pvalue)
+
+
+@pytest.mark.parametrize("pairs", [1, 2])
+def test_of_fewer_than_three_pairs_there_is_no_test(pairs):
+    found = compare(sample(*[0.9] * pairs), sample(*[0.8] * pairs))
+    assert (found.p, found.too_few, found.unvaried) == (None, True, False)
+    assert str(found) == f"+10.00 points (n too small ({pairs}))"
 
 
 def test_a_seed_counts_once_however_many_sparsities_it_has():

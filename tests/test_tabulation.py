@@ -45,7 +45,17 @@ def test_few_seeds_are_marked_and_have_no_p():
     table = tabulation.accuracy(View(study(seeds=2)))
     assert "‡" in dict(zip(table.head, table.rows[1], strict=True))["SNIP"].text
     assert {row["p_from_random"] for row in rows(table)} == {""}
-    assert "n too small" in table.caption
+    assert "‡ no test: fewer than 3 pairs" in table.caption
+
+
+def test_differences_that_do_not_vary_are_marked_and_have_no_p():
+    trials = [trial(accuracy, method, 0.8, seed) for method, accuracy in (("random", 0.7), ("snip", 0.8)) for seed in range(3)]
+    trials += [trial(0.6, "snip", 0.8, seed, ablation="shuffle") for seed in range(3)]
+    for table in (tabulation.accuracy(View(trials)), tabulation.ablations(View(trials))):
+        assert any(cell.text.endswith("(3)§") for cell in table.rows[0])
+        assert "§ no test: the difference is the same for every seed" in table.caption
+        assert "*" not in "".join(cell.text for cell in table.rows[0]) and "§" not in tabulation.as_latex(table)
+        assert {(row["p_from_random"], row["p_from_unablated"]) for row in rows(table)} == {("", "")}
 
 
 def test_ablations_stand_beside_what_they_are_of():

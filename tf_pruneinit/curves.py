@@ -97,6 +97,11 @@ def percent(sparsity: float) -> str:
     return f"{100 * sparsity:.3f}".rstrip("0").rstrip(".") + " %" if sparsity > 0.985 else f"{100 * sparsity:.3g} %"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Returns names as a sentence has them: `a, b and c`."""
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
+
+
 def spacing(sparsity: float) -> float:
     """Returns the place of a sparsity on the paper's axis: how many rounds of 20 % remove so much, log(density) / log(0.8)."""
     return math.log(1 - sparsity) / math.log(0.8)
@@ -231,6 +236,13 @@ class View:
             return self._asked_tolerance
         return (self.dense.deviation or 0.0) if self.dense else 0.0
 
+    @property
+    def tolerance_lacks(self) -> str:
+        """What has not been run of what the tolerance follows from; "" if it is known."""
+        if self._asked_tolerance is not None or (self.dense and self.dense.n > 1):
+            return ""
+        return "a second seed of the unpruned network" if self.dense else "the unpruned network"
+
     def is_full(self, sample: Sample) -> bool:
         """Returns whether its mean is the accuracy of the unpruned network, within the tolerance."""
         return self.dense is not None and sample.mean >= self.dense.mean - self.tolerance - 1e-12
@@ -258,6 +270,19 @@ class View:
         if not self.benchmarks or Series(RANDOM) not in self.curves:
             return None
         return "matching" if self.highest_matching is not None and sparsity <= self.highest_matching else "extreme"
+
+    @property
+    def trivial_lacks(self) -> list[str]:
+        """What has not been run of what the trivial range follows from."""
+        unpruned = ["the unpruned network"] if self.dense is None else []
+        return unpruned + (["random pruning"] if Series(RANDOM) not in self.curves else [])
+
+    @property
+    def ranges_lack(self) -> list[str]:
+        """What has not been run of what all three ranges follow from."""
+        return self.trivial_lacks + (
+            [] if self.benchmarks else ["a benchmark (magnitude pruning after training, or rewinding)"]
+        )
 
     def focus(self, counts: Mapping[float, int]) -> float | None:
         """Returns the sparsity to show: of those with most to be seen the nearest to the highest matching one.

@@ -16,7 +16,7 @@ import numpy as np
 
 from tf_pruneinit import curves, neurons, references, runs, styles, tables
 from tf_pruneinit.collection import Gap, Trial
-from tf_pruneinit.curves import RANDOM, Series, View, percent, spacing
+from tf_pruneinit.curves import Series, View, percent, spacing
 from tf_pruneinit.references import Reference
 from tf_pruneinit.samples import Sample
 
@@ -665,8 +665,8 @@ def _highest(view: View) -> str:
     if view.highest_matching is not None:
         shades = "Shades: trivial (white), matching, extreme. Arrows: accuracy below the axis."
         return f"Highest matching sparsity: {percent(view.highest_matching)}. {shades}"
-    if view.dense is None or not view.benchmarks or Series(RANDOM) not in view.curves:
-        return "Ranges: unknown without the unpruned network, random pruning and a benchmark."
+    if lacking := view.ranges_lack:
+        return f"Ranges: unknown without {curves.listed(lacking)}."
     return "No benchmark matches the unpruned network at a sparsity that was run."
 
 

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 
 # With two pairs a t test has one degree of freedom and says nothing.
 FEWEST_PAIRS = 3
+# Accuracies are counts of images. Less than this is the rounding of float32, and no image: one of 50,000, of one seed of three,
+# at one of 30 sparsities is twice as much.
+_ROUNDING = 1e-7
 # Of a p value, below which a difference is called significant.
 SIGNIFICANT = 0.05
 
@@ -42,12 +45,25 @@ class Comparison:
     Attributes:
       difference: the mean over seeds of the first less the second.
       pairs: how many seeds both have.
-      p: two-sided, of Student's t test for paired samples; None if there are fewer than three pairs.
+      p: two-sided, of Student's t test for paired samples; None if there is no test.
+      reason: why there is none, as `n too small (2)`: fewer than three pairs, or the same difference for every seed. Of a
+        deviation of zero a t test says nothing: p would be 0, as if three seeds could be certain. "" if there is a test.
     """
 
     difference: float
     pairs: int
     p: float | None
+    reason: str = ""
+
+    @property
+    def too_few(self) -> bool:
+        """Whether there is no test because fewer than three seeds have both."""
+        return self.pairs < FEWEST_PAIRS
+
+    @property
+    def unvaried(self) -> bool:
+        """Whether there is no test because the difference is the same for every seed."""
+        return self.p is None and not self.too_few
 
     @property
     def significant(self) -> bool:
@@ -55,8 +71,8 @@ class Comparison:
         return self.p is not None and self.p < SIGNIFICANT
 
     def __str__(self) -> str:
-        test = f"n too small ({self.pairs})" if self.p is None else f"p {_short(self.p)}, n = {self.pairs}"
-        return f"{100 * self.difference:+.2f} points ({test})"
+        test = self.reason if self.p is None else f"p {_short(self.p)}, n = {self.pairs}"
+        return f"{round(100 * self.difference, 2) + 0.0:+.2f} points ({test})"  # + 0.0: no -0.00.
 
 
 def compare(first: Sample, second: Sample) -> Comparison | None:
@@ -81,20 +97,19 @@ def compare_all(pairs: Iterable[tuple[Sample, Sample]]) -> Comparison | None:
     if not by_seed:
         return None
     differences = Sample({seed: math.fsum(found) / len(found) for seed, found in by_seed.items()})
-    return Comparison(differences.mean, differences.n, _p_value(differences))
-
-
-def _p_value(differences: Sample) -> float | None:
+    mean = differences.mean if abs(differences.mean) > _ROUNDING else 0.0
     if differences.n < FEWEST_PAIRS:
-        return None
+        return Comparison(mean, differences.n, None, f"n too small ({differences.n})")
+    deviation = differences.deviation or 0.0
+    if deviation < _ROUNDING:
+        return Comparison(mean, differences.n, None, f"no test: the same for each of {differences.n} seeds")
+    return Comparison(mean, differences.n, _p_value(mean / (deviation / math.sqrt(differences.n)), differences.n - 1))
+
+
+def _p_value(t: float, freedom: int) -> float:
     from scipy.special import stdtr  # scipy.stats has the whole test, and takes a second to import.
 
-    deviation = differences.deviation or 0.0
-    # Accuracies are counts: differences that are all the same leave rounding errors, and no deviation to compare with.
-    if deviation < 1e-12:
-        return 1.0 if abs(differences.mean) < 1e-12 else 0.0
-    t = differences.mean / (deviation / math.sqrt(differences.n))
-    return float(2 * stdtr(differences.n - 1, -abs(t)))
+    return float(2 * stdtr(freedom, -abs(t)))
 
 
 def _short(p: float) -> str:

@@ -13,7 +13,8 @@ from tf_pruneinit.references import Reference
 from tf_pruneinit.samples import Comparison, Sample
 
 TEST = "two-sided t test for paired samples, paired over seeds, at 5 %, not corrected for the number of comparisons"
-MARKS = f"* differs from random pruning, † from the unablated method ({TEST}); ‡ n too small, fewer than 3 pairs of seeds"
+MARKS = f"* differs from random pruning, † from the unablated method ({TEST}); ‡ no test: fewer than 3 pairs "
+MARKS += "of seeds; § no test: the difference is the same for every seed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,6 +265,7 @@ _LATEX = {
     "±": r"$\pm$",
     "†": r"$^\dagger$",
     "‡": r"$^\ddagger$",
+    "§": r"\S{}",
     "≥": r"$\geq$",
     "<": "$<$",
     ">": "$>$",
@@ -297,8 +299,9 @@ def _cell(sample: Sample | None, random: Comparison | None, unablated: Compariso
     if sample is None:
         return Cell("")
     marks = "".join(mark for one, mark in ((random, "*"), (unablated, "†")) if one and one.significant)
-    small = any(one is not None and one.p is None for one in (random, unablated))
-    return Cell(f"{_shown(sample)} ({sample.n}){marks}{'‡' if small else ''}", bold)
+    there = [one for one in (random, unablated) if one]
+    marks += "‡" * any(one.too_few for one in there) + "§" * any(one.unvaried for one in there)
+    return Cell(f"{_shown(sample)} ({sample.n}){marks}", bold)
 
 
 def _shown(sample: Sample) -> str:
