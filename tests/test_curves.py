@@ -1,11 +1,12 @@
 """Curves and ranges of trials."""
 
 import dataclasses
+import itertools
 
 import pytest
 from made_runs import TRAIN, of_every_name, trial
 
-from tf_pruneinit import curves
+from tf_pruneinit import curves, figures, tabulation
 from tf_pruneinit.curves import RANDOM, Series, View, percent, spacing
 
 
@@ -138,3 +139,34 @@ def test_rounds_of_a_method_are_not_the_method_that_is_called_so():
         "iterative SNIP after training", "iterative SNIP after training, rounds=3",
     ]  # fmt: skip
     assert view.repeated == []
+
+
+RUNS = {
+    "dense": ("dense", 0.0, {}),
+    "random": ("random", 0.5, {}),
+    "late": ("magnitude", 0.5, {"prune_at": "end"}),
+}
+BENCHMARK = "a benchmark (magnitude pruning after training, or rewinding)"
+LACK = {"dense": "the unpruned network", "random": "random pruning", "late": BENCHMARK}
+
+
+@pytest.mark.parametrize("there", itertools.chain(*(itertools.combinations(RUNS, count) for count in range(4))))
+def test_what_the_ranges_lack_is_named_and_nothing_else(there):
+    trials = made([0.9], "snip", 0.5)
+    for name in there:
+        method, sparsity, options = RUNS[name]
+        trials += made([0.9, 0.9], method, sparsity, **options)
+    view = View(trials)
+    lacking = [LACK[name] for name in RUNS if name not in there]
+    assert view.ranges_lack == lacking
+    missing = [gap.what.split(": ")[1] for gap in view.missing() if gap.kind == "missing"]
+    assert missing == [name.replace(BENCHMARK, "benchmarks") for name in lacking]
+    (axes_note,) = [one for one in figures.accuracy(view).texts if "Mean and standard deviation" in one.get_text()]
+    for said in (" ".join(axes_note.get_text().split()), tabulation.accuracy(view).caption.split(" Bold: ")[0]):
+        assert [name in said for name in LACK.values()] == [name in lacking for name in LACK.values()]
+        assert ("Highest matching sparsity: 50 %" in said) == (not lacking)
+
+
+def test_no_benchmark_that_matches_is_not_an_unknown_range():
+    trials = made([0.9, 0.9], "dense") + made([0.8], "random", 0.5) + made([0.8], "magnitude", 0.5, prune_at="end")
+    assert View(trials).highest_said == "Highest matching sparsity: none that was run"

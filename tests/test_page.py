@@ -9,7 +9,7 @@ import pytest
 from made_runs import TRAIN, config, trial, write
 from test_findings import EARLY
 
-from tf_pruneinit import page, report
+from tf_pruneinit import curves, page, report
 from tf_pruneinit.collection import Gap
 from tf_pruneinit.console import Console
 
@@ -56,6 +56,15 @@ def test_configurations_are_whole():
     at = {name: found["values"][k][found["rows"][1][k + 1]] for k, name in enumerate(found["names"])}
     assert (at["method"], at["ablation"], at["epochs"]) == ("snip", "shuffle", 10)
     assert found["rows"][0][found["names"].index("ablation") + 1] is None
+
+
+def test_one_is_singular_and_several_recipes_are_not_several_networks():
+    longer = type(TRAIN)(epochs=20)
+    assert page.summary(curves.views([trial(0.9)])) == "1 complete run of 1 network"
+    two = [trial(0.9), trial(0.9, train=longer)]
+    assert page.summary(curves.views(two)) == "2 complete runs of 1 network, by 2 recipes"
+    assert page.summary(curves.views([*two, trial(0.9, model="vgg16")])) == "3 complete runs of 2 networks, by 3 recipes"
+    assert "0 complete runs of 0 networks; 1 gap." in page.write([], {}, {"": []}, {}, [Gap("failed", "a", "b")], [])
 
 
 def test_needs_no_network_and_escapes_what_it_shows(made):
@@ -128,7 +137,7 @@ def test_a_browser_shows_it_and_its_controls_work(browser, made):
 
     search = browser.find_element(By.ID, "search")
     search.send_keys("method=snip sparsity=0.9 ablation=invert seed=1")
-    assert text("#count") == "1 runs"
+    assert text("#count") == "1 run"
     every("#runs summary")[0].click()
     WebDriverWait(browser, 5).until(lambda _: "invert" in text("#runs table"))
     assert "unfinished" in text("#gaps")

@@ -50,6 +50,11 @@ class Console:
             self._live = False
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns a number and a noun that takes an s: `1 run`, `1,000 runs`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def duration(seconds: float) -> str:
     """Returns a length of time as a person reads it: `8 s`, `3 min 20 s`, `2 h 05 min`."""
     seconds = round(seconds)

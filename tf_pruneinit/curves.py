@@ -284,6 +284,17 @@ class View:
             [] if self.benchmarks else ["a benchmark (magnitude pruning after training, or rewinding)"]
         )
 
+    @property
+    def highest_said(self) -> str:
+        """The highest matching sparsity, or why there is none, as a sentence without its full stop."""
+        if self.highest_matching is not None and not self.ranges_lack:
+            return f"Highest matching sparsity: {percent(self.highest_matching)}"
+        if self.highest_matching is not None:
+            return f"Highest matching sparsity, without {listed(self.ranges_lack)}: {percent(self.highest_matching)}"
+        if self.ranges_lack:
+            return f"Ranges: unknown without {listed(self.ranges_lack)}"
+        return "Highest matching sparsity: none that was run"
+
     def focus(self, counts: Mapping[float, int]) -> float | None:
         """Returns the sparsity to show: of those with most to be seen the nearest to the highest matching one.
 
@@ -325,11 +336,15 @@ class View:
             if places := [percent(s) for s in self.sparsities if s not in self.curves[series]]:
                 gaps.append(Gap("missing sparsities", f"{self.name}: {series.label}", ", ".join(places)))
         if self.dense is None:
-            gaps.append(Gap("missing", f"{self.name}: the unpruned network", "no ranges without it"))
+            gaps.append(Gap("missing", f"{self.name}: the unpruned network", "no ranges and no tolerance without it"))
         elif unpruned := sorted(seeds - self.dense.values.keys()):
-            gaps.append(Gap("missing seeds", f"{self.name}: unpruned", f"seeds {', '.join(map(str, unpruned))}"))
+            seeds_said = f"seed{'s' * (len(unpruned) > 1)} {', '.join(map(str, unpruned))}"
+            gaps.append(Gap("missing seeds", f"{self.name}: unpruned", seeds_said))
+        if Series(RANDOM) not in self.curves:
+            gaps.append(Gap("missing", f"{self.name}: random pruning", "no ranges without it"))
         if not self.benchmarks:
-            gaps.append(Gap("missing", f"{self.name}: benchmarks", "magnitude pruning after training, rewinding"))
+            what = "magnitude pruning after training, or rewinding; no matching range without one"
+            gaps.append(Gap("missing", f"{self.name}: benchmarks", what))
         return gaps
 
 

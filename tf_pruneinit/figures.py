@@ -662,12 +662,8 @@ def _range(axes: "Axes", name: str, begin: float, end: float, whole: float) -> N
 
 
 def _highest(view: View) -> str:
-    if view.highest_matching is not None:
-        shades = "Shades: trivial (white), matching, extreme. Arrows: accuracy below the axis."
-        return f"Highest matching sparsity: {percent(view.highest_matching)}. {shades}"
-    if lacking := view.ranges_lack:
-        return f"Ranges: unknown without {curves.listed(lacking)}."
-    return "No benchmark matches the unpruned network at a sparsity that was run."
+    shades = "" if view.ranges_lack else " Shades: trivial (white), matching, extreme."
+    return f"{view.highest_said}.{shades} Arrows: accuracy below the axis."
 
 
 def _is_highest(view: View, sparsity: float | None) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tf_pruneinit import figures, plots
 from tf_pruneinit.collection import Gap, Trial
+from tf_pruneinit.console import counted
 from tf_pruneinit.curves import View
 from tf_pruneinit.findings import Finding
 from tf_pruneinit.references import Reference
@@ -44,6 +45,14 @@ def configurations(trials: Sequence[Trial]) -> dict[str, Any]:
     # Dense training has no options of pruning: there its rows have null.
     rows = [[trial.path, *(own.get(name) for name in found)] for trial, own in zip(trials, indices, strict=True)]
     return {"names": list(found), "values": [list(values) for values in found.values()], "rows": rows}
+
+
+def summary(views: Sequence[View]) -> str:
+    """Returns how much a report is of."""
+    networks = len({(view.dataset, view.model) for view in views})
+    recipes = f", by {counted(len(views), 'recipe')}" if len(views) > networks else ""
+    runs = sum(len(view.trials) for view in views)
+    return f"{counted(runs, 'complete run')} of {counted(networks, 'network')}{recipes}"
 
 
 def write(
@@ -85,7 +94,7 @@ def write(
     fields = {
         "@PLOTLY@": get_plotlyjs(),
         "@DATA@": json.dumps(_finite(data), separators=(",", ":")).replace("</", "<\\/"),
-        "@SUMMARY@": html.escape(f"{len(trials):,} complete runs, {len(views)} networks and recipes, {len(gaps):,} gaps"),
+        "@SUMMARY@": html.escape(f"{summary(views)}; {counted(len(gaps), 'gap')}."),
         "@SECTIONS@": sections,
         "@GENERAL@": "".join(table(one) for one in tables[""]),
         "@GAPS@": _gaps(gaps),
@@ -207,7 +216,8 @@ function search() {
   const asked = element("search").value.toLowerCase().split(/\\s+/).filter(Boolean);
   const found = [];
   words.forEach((text, i) => { if (asked.every((word) => text.toLowerCase().includes(word))) found.push(i); });
-  element("count").textContent = found.length + " runs" + (found.length > 200 ? ", the first 200 are shown" : "");
+  const noun = found.length === 1 ? " run" : " runs";
+  element("count").textContent = found.length + noun + (found.length > 200 ? ", the first 200 are shown" : "");
   element("runs").replaceChildren(...found.slice(0, 200).map((i) => {
     const details = document.createElement("details"), summary = document.createElement("summary");
     summary.textContent = runs.rows[i][0];

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from tf_pruneinit import archives, collection, cores, curves, figures, files, findings, flags, page, references, tabulation
 from tf_pruneinit.collection import Gap
 from tf_pruneinit.config import option
-from tf_pruneinit.console import Console, duration, exit_code
-from tf_pruneinit.curves import View, percent
+from tf_pruneinit.console import Console, counted, duration, exit_code
+from tf_pruneinit.curves import View, listed, percent
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.findings import Finding
 from tf_pruneinit.references import Reference
@@ -78,7 +78,7 @@ def _keep(workdirs: Sequence[str], path: str, console: Console) -> None:
         kept = archives.write(path, several, lambda done, of: console.live(f"writing {path}: {done:,} of {of:,} runs"))
     except OSError as error:
         raise UsageError(f"archive must be a file that can be written; got {path!r} ({error.strerror})") from error
-    console.line(f"in {path}: {kept:,} runs, {os.path.getsize(path) / 1e6:.1f} MB")
+    console.line(f"in {path}: {counted(kept, 'run')}, {os.path.getsize(path) / 1e6:.1f} MB")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +93,10 @@ class Report:
         """Returns the findings in a few lines."""
         lines = []
         for view, found in zip(self.views, self.findings, strict=True):
-            highest = percent(view.highest_matching) if view.highest_matching is not None else "not known"
-            seeds = f"{len(view.seeds)} seed{'s' * (len(view.seeds) != 1)}"
-            lines.append(f"{view.name}: {len(view.trials):,} runs, {seeds}, highest matching sparsity {highest}")
+            none = f"not known without {listed(view.ranges_lack)}" if view.ranges_lack else "none that was run"
+            highest = percent(view.highest_matching) if view.highest_matching is not None else none
+            found_of = f"{counted(len(view.trials), 'run')}, {counted(len(view.seeds), 'seed')}"
+            lines.append(f"{view.name}: {found_of}, highest matching sparsity {highest}")
             lines += [f"  note: {view.note}"] if view.note else []
             for verdict in (findings.HOLDS, findings.FAILS, findings.UNKNOWN):
                 names = [one.name for one in found if one.verdict == verdict]
@@ -103,7 +104,7 @@ class Report:
         kinds: dict[str, int] = {}
         for gap in self.gaps:
             kinds[gap.kind] = kinds.get(gap.kind, 0) + 1
-        shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
+        shown = ", ".join(f"{count:,} {'with ' * kind.startswith('missing ')}{kind}" for kind, count in kinds.items())
         return [*lines, f"gaps, named in report.html: {shown}" if kinds else "nothing is missing"]
 
 
@@ -119,7 +120,7 @@ def report(options: Options, console: Console) -> Report:
     found = collection.read(options.workdir, lambda done, of: console.live(f"reading runs: {done:,} of {of:,}"))
     views = curves.views(found.trials, tolerance)
     gaps = [*found.gaps, *(gap for view in views for gap in (*view.repeated, *view.missing(), *figures.unread(view)))]
-    console.line(f"{len(found.trials):,} complete runs of {len(views)} networks and recipes")
+    console.line(page.summary(views))
     _make_folders(options.out)
     pictures = _pictures(views, published, options.out, console)
     drawn = [f"{name}-{slug}.{ending}" for slug, several in pictures.items() for name in several for ending in _ENDS]

@@ -71,11 +71,10 @@ def accuracy(view: View) -> Table:
     if view.dense:
         plain.append(_plain(view, Series(DENSE), "", 0.0, view.dense, None, None))
     unpruned = f" Unpruned: {_shown(view.dense)}, n = {view.dense.n}." if view.dense else ""
-    highest = f" Highest matching sparsity: {percent(view.highest_matching)}." if view.highest_matching is not None else ""
     return Table(
         f"accuracy-{view.slug}",
-        f"Test accuracy in percent, mean ± standard deviation (seeds): {view.name}.{unpruned}{highest} Bold: the best before "
-        f"training. {MARKS}.{_note(view)}",
+        f"Test accuracy in percent, mean ± standard deviation (seeds): {view.name}.{unpruned} {view.highest_said}. Bold: the "
+        f"best before training. {MARKS}.{_note(view)}",
         ("sparsity", "range", *(series.label for series in methods)),
         tuple(rows),
         _PLAIN,
