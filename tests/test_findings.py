@@ -213,7 +213,7 @@ def without(gone):
          "no sparsity in common: SNIP at 50 % and 90 % and random at 80 %."),
         ("F1", "method == 'random' and seed < 2 or method == 'snip' and seed == 2",
          "no seed in common: SNIP (seeds 0 and 1) and random (seed 2); fewer than 3 seeds in common: magnitude and"),
-        ("F1", "method == 'random' and seed == 2", "fewer than 3 seeds in common: magnitude and random (2), SNIP and random (2"),
+        ("F1", "method == 'random' and seed == 2", "fewer than 3 seeds in common: magnitude and random (2), SNIP and"),
         ("F1", "sparsity > 0.5", "no sparsity beyond the trivial range was run."),
         ("F2", "sparsity == 0.8", "no sparsity in the matching range was run."),
         ("F2", "method == 'grasp' and seed == 2", "fewer than 3 seeds in common: GraSP and magnitude after training (2)."),
