@@ -1,6 +1,8 @@
 """What is read of runs, from directories and from archives: the same of both, and nothing that is damaged stops it."""
 
+import gzip
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -130,3 +132,80 @@ def test_every_prefix_of_an_archive_is_read_or_refused(tmp_path):
         path.write_bytes(content + content[:end])
         outcomes.add((len(collection.read([str(path)]).trials), len(collection.read([str(path)]).gaps)))
     assert outcomes == {(1, 0), (1, 1)}
+
+
+def test_a_working_directory_has_archives_run_directories_or_both(tmp_path):
+    for seed in range(3):
+        write(tmp_path / str(seed), config(seed=seed), 0.8)
+    (tmp_path / "W").mkdir()
+    for seed in range(2):
+        archived(tmp_path / str(seed), tmp_path / "W" / f"{seed}.jsonl")
+    archived(tmp_path / "1", tmp_path / "W" / "of 1 again.jsonl")
+    assert [trial.seed for trial in collection.read([str(tmp_path / "W")]).trials] == [0, 1]
+    shutil.copytree(tmp_path / "2", tmp_path / "W", dirs_exist_ok=True)
+    found = collection.read([str(tmp_path / "W")])
+    assert sorted(trial.seed for trial in found.trials) == [0, 1, 2]
+    assert found.gaps == ()
+    several, _ = archives.sources([str(tmp_path / "W")])
+    assert archives.write(str(tmp_path / "W" / "all.jsonl"), several) == 3
+
+
+def test_a_run_that_ended_otherwise_in_another_archive_is_named_with_its_file(tmp_path):
+    for name, accuracy in (("a", 0.8), ("b", 0.7)):
+        write(tmp_path / name, config(), accuracy)
+        archived(tmp_path / name, tmp_path / f"{name}.jsonl")
+        shutil.rmtree(tmp_path / name)
+    found = collection.read([str(tmp_path)])
+    assert [trial.accuracy for trial in found.trials] == [0.8]
+    (gap,) = found.gaps
+    assert gap.kind == "found twice" and str(tmp_path / "b.jsonl") in gap.what and str(tmp_path / "a.jsonl") in gap.reason
+
+
+def test_what_is_called_like_an_archive_is_named_and_the_others_are_read(tmp_path):
+    path = write(tmp_path / "work", config(), 0.8)
+    archived(tmp_path / "work", tmp_path / "good.jsonl")
+    content = (tmp_path / "good.jsonl").read_bytes()
+    (tmp_path / "empty.jsonl").write_bytes(b"")
+    (tmp_path / "cut.jsonl").write_bytes(content + content[: len(content) // 2])
+    (tmp_path / "records.jsonl").write_bytes((path / "records.jsonl").read_bytes())
+    (tmp_path / "packed.jsonl.gz").write_bytes(gzip.compress(content))
+    (tmp_path / "packed.jsonl").write_bytes(gzip.compress(content))
+    (tmp_path / ".good.jsonl.1234").write_bytes(content[:10])  # As it is being written.
+    (tmp_path / "notes.txt").write_text("no archive")
+    shutil.rmtree(tmp_path / "work")
+    found = collection.read([str(tmp_path)])
+    assert len(found.trials) == 1
+    assert {gap.what.removeprefix(f"{tmp_path}/"): gap.reason for gap in found.gaps} == {
+        "cut.jsonl, line 2": "it is not that of a run",
+        "empty.jsonl": "no archive, which is empty",
+        "packed.jsonl": "no archive, which is compressed (gz): unpack it first",
+        "packed.jsonl.gz": "no archive, which is compressed (gz): unpack it first",
+        "records.jsonl": "no archive, which has no run in 10 lines",
+    }
+
+
+@pytest.mark.parametrize(
+    "kept, said",
+    [
+        ("nothing", "which holds none: nothing is in it"),
+        ("run", "is the directory of one run; name the one that it is in"),
+        ("above", r"holds none: 1 folder without config.json \(W\); .*W seems to be the one"),
+        ("above an archive", r"holds none: 1 folder without config.json \(A\); .*A seems to be the one"),
+        ("records", "records.jsonl is no archive, which has no run in 10 lines"),
+        ("five", r"5 folders without config.json \(0, 1, 2, ...\)$"),
+    ],
+)
+def test_a_directory_without_runs_is_refused_with_what_is_in_it(tmp_path, kept, said):
+    path = write(tmp_path / "up" / "W", config(), 0.8)
+    given = {"run": path, "above": tmp_path / "up"}.get(kept, tmp_path / "given")
+    given.mkdir(exist_ok=True)
+    if kept == "above an archive":
+        (given / "A").mkdir()
+        archived(tmp_path / "up" / "W", given / "A" / "runs.jsonl")
+    if kept == "records":
+        shutil.copy(path / "records.jsonl", given)
+    for name in range(5) if kept == "five" else ():
+        (given / str(name)).mkdir()
+    with pytest.raises(UsageError, match=said) as caught:
+        collection.read([str(given)])
+    assert "\n" not in str(caught.value)

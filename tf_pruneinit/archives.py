@@ -18,6 +18,12 @@ from tf_pruneinit.errors import UsageError
 
 # Folders of a report, which may be written into a working directory.
 REPORT = ("figures", "tables")
+# What names of archives in a working directory end with.
+ENDING = ".jsonl"
+# What is said of a file that is called like one, and has no run.
+NO_ARCHIVE = "no archive"
+# How compressed files begin -> how they are called.
+_COMPRESSED = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"\x28\xb5\x2f\xfd": ".zst", b"PK\x03\x04": ".zip"}
 _FILES = (runs.CONFIG, runs.RESULT, runs.FAILURE)
 # What a line of records.jsonl has at most.
 _LAST_BYTES = 4096
@@ -184,41 +190,63 @@ class Planned:
 def sources(workdirs: Iterable[str]) -> tuple[list[Source], list[tuple[str, str]]]:
     """Returns all that may be runs in working directories and archives, by name within each; and what is damaged: where, why.
 
+    A working directory has directories of runs, archives (`*.jsonl`), or both: then its directories come first.
+
     Raises:
-      UsageError: if one is neither, or an archive cannot be read.
+      UsageError: if one is neither, or a file that is named cannot be read as an archive.
     """
     found: list[Source] = []
     damaged: list[tuple[str, str]] = []
     for workdir in workdirs:
         if os.path.isfile(workdir):
-            several, lines = _lines(workdir)
+            several, lines, reason = _lines(workdir)
+            if not several:
+                raise UsageError(f"workdir must be a directory of runs, or an archive of them; got {workdir!r}, {reason}")
             found += several
             damaged += lines
         elif os.path.isdir(workdir):
             apart = (manifests.FOLDER, shared.FOLDER, *REPORT)
             with os.scandir(workdir) as entries:
-                names = [item.name for item in entries if item.is_dir() and item.name not in apart and item.name[0] != "."]
-            found += [Directory(os.path.join(workdir, name)) for name in sorted(names)]
+                items = sorted((item for item in entries if item.name[0] != "."), key=lambda item: item.name)
+            found += [Directory(os.path.join(workdir, item.name)) for item in items if item.is_dir() and item.name not in apart]
+            # Beside config.json, records.jsonl is that of a run.
+            is_run = any(item.name == runs.CONFIG for item in items)
+            for item in items:
+                if item.is_file() and _is_archive_named(item.name) and not is_run:
+                    path = os.path.join(workdir, item.name)
+                    several, lines, reason = _lines(path)
+                    found += several
+                    damaged += lines if several else [(path, f"{NO_ARCHIVE}, {reason}")]
         else:
             raise UsageError(f"workdir must be a directory of runs, or an archive of them; got {workdir!r}, which is none")
     return found, damaged
 
 
-def _lines(archive: str) -> tuple[list[Line], list[tuple[str, str]]]:
+def _is_archive_named(name: str) -> bool:
+    return name.endswith((ENDING, *(ENDING + end for end in _COMPRESSED.values())))
+
+
+def _lines(archive: str) -> tuple[list[Line], list[tuple[str, str]], str]:
+    """The runs of an archive, the lines that are damaged, and, if there is no run, what the file is."""
     try:
         with open(archive, "rb") as file:
-            lines = file.read().splitlines()
+            content = file.read()
     except OSError as error:
-        raise UsageError(f"{archive} cannot be read: {error.strerror}") from error
+        return [], [], f"which cannot be read ({error.strerror})"
+    for begins, end in _COMPRESSED.items():
+        if content.startswith(begins):
+            return [], [], f"which is compressed ({end[1:]}): unpack it first"
     found, damaged = [], []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(content.splitlines(), 1):
         try:
             found.append(Line(archive, line))
         except DamagedError as error:
             damaged.append((f"{archive}, line {number}", str(error)))
-    if not found:
-        raise UsageError(f"workdir must be a directory of runs, or an archive of them; got {archive!r}, which has no run")
-    return found, damaged
+    return (
+        found,
+        damaged,
+        f"which has no run in {len(damaged):,} line{'s' * (len(damaged) != 1)}" if content else "which is empty",
+    )
 
 
 def write(path: str, several: Sequence[Source], progress: Callable[[int, int], None] = lambda done, of: None) -> int:

@@ -1,6 +1,7 @@
 """What is in working directories and archives, as plain records: complete runs, and gaps: what is missing, and why."""
 
 import dataclasses
+import glob
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 from tf_pruneinit import archives, errors, manifests, runs, tables
 from tf_pruneinit.archives import Source
 from tf_pruneinit.config import Config, Prune, sparsity_after
+from tf_pruneinit.console import counted
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.plans import Job
 
@@ -16,6 +18,7 @@ from tf_pruneinit.plans import Job
 _NAMED = ("method", "sparsity", "iterations", "ablation", "prune_at", "rewind_to", "rounds")
 # Why a folder is not that of a run.
 _NO_RUN = f"no {runs.CONFIG}"
+_MOST_NAMED = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,11 +175,29 @@ def read(workdirs: Sequence[str], progress: Callable[[int, int], None] = lambda 
         progress(done, len(places))
     gaps += [gap for name, gap in not_yet.items() if name not in trials]
     # Folders of something else, as of a directory above or below the one that was meant.
-    if not trials and not planned and all(gap.reason == _NO_RUN for gap in gaps):
-        raise UsageError(f"workdir must hold runs; got {','.join(workdirs)!r}, which holds none")
+    folders = [gap.what for gap in gaps if gap.reason == _NO_RUN]
+    others = [gap for gap in gaps if gap.reason.startswith(archives.NO_ARCHIVE)]
+    if not trials and not planned and len(folders) + len(others) == len(gaps):
+        what = _instead(workdirs, folders, others)
+        raise UsageError(f"workdir must hold runs, or archives of them; got {','.join(workdirs)!r}, which holds none: {what}")
     found = {source.name for source in places}
     gaps += [Gap("not begun", name, "a sweep has it") for name, needed in planned.items() if needed and name not in found]
     return Collection(tuple(trials.values()), tuple(gaps))
+
+
+def _instead(workdirs: Sequence[str], folders: Sequence[str], others: Sequence[Gap]) -> str:
+    """What is found in working directories that hold no run, in a line, and what may have been meant."""
+    for workdir in workdirs:
+        if os.path.exists(os.path.join(workdir, runs.CONFIG)):
+            return f"{workdir} is the directory of one run; name the one that it is in"
+    found = [f"{gap.what} is {gap.reason}" for gap in others[:_MOST_NAMED]]
+    if folders:
+        named = ", ".join(map(os.path.basename, folders[:_MOST_NAMED])) + ", ..." * (len(folders) > _MOST_NAMED)
+        found.append(f"{counted(len(folders), 'folder')} without {runs.CONFIG} ({named})")
+        inside = [folder for folder in folders if glob.glob(os.path.join(glob.escape(folder), "*", runs.CONFIG))]
+        inside += [folder for folder in folders if glob.glob(os.path.join(glob.escape(folder), f"*{archives.ENDING}"))]
+        found += [f"{inside[0]} seems to be the one"] if inside else []
+    return "; ".join(found) or "nothing is in it"
 
 
 def _outcome(trial: Trial) -> tuple[float, Any]:

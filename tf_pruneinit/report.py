@@ -40,7 +40,9 @@ class Options:
       UsageError: if there is nothing to read, or nowhere to write to, or a tolerance is out of its range.
     """
 
-    workdir: tuple[str, ...] = option((), "directories of runs, or archives of them, comma-separated")
+    workdir: tuple[str, ...] = option(
+        (), "directories of runs or of archives of them (*.jsonl), or such archives, comma-separated"
+    )
     out: str = option("report", "directory for figures/, tables/, findings.json and report.html")
     archive: str | None = option(None, "file to keep all that a report is made of in: a report can be made again from it")
     references: str | None = option(None, "CSV file of published results, to lay under one's own")
