@@ -170,3 +170,22 @@ def test_a_failure_is_of_the_kind_that_was_recorded_whatever_its_text(tmp_path, 
     (path / "failure.json").write_text(json.dumps(failure))
     (gap,) = collection.read([str(tmp_path)]).gaps
     assert gap.kind == "failed" and gap.reason.startswith(said)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("pruned_at", "x"), ("pruned_at", -1), ("rewound_to", 1.5), ("steps", 10**300), ("layers", [3]), ("test_accuracy", [])],
+)
+def test_a_result_with_what_no_result_has_is_damaged(tmp_path, field, value):
+    path = write(tmp_path, config())
+    held = json.loads((path / "result.json").read_text())
+    (path / "result.json").write_text(json.dumps({**held, field: value}))
+    (gap,) = collection.read([str(tmp_path)]).gaps
+    assert gap.kind == "damaged" and gap.reason.startswith("result.json has what no result has")
+
+
+def test_a_network_without_weights_to_prune_remains_whole(tmp_path):
+    path = write(tmp_path, config())
+    held = json.loads((path / "result.json").read_text())
+    (path / "result.json").write_text(json.dumps({**held, "layers": []}))
+    assert collection.read([str(tmp_path)]).trials[0].remaining == 1

@@ -170,3 +170,11 @@ def test_what_the_ranges_lack_is_named_and_nothing_else(there):
 def test_no_benchmark_that_matches_is_not_an_unknown_range():
     trials = made([0.9, 0.9], "dense") + made([0.8], "random", 0.5) + made([0.8], "magnitude", 0.5, prune_at="end")
     assert View(trials).highest_said == "Highest matching sparsity: none that was run"
+
+
+@pytest.mark.parametrize("options", [{"rounds": 3}, {"rewind_to": "5"}])
+def test_runs_that_no_curve_is_of_are_named(options):
+    view = View([trial(0.9, sparsity=0.488, prune_at="10", path="a-run", **options)])
+    assert (view.curves, view.moments) == ({}, {})
+    (gap,) = view.repeated
+    assert (gap.kind, gap.what) == ("left out", "a-run") and "pruned in the middle of training" in gap.reason

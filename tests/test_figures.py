@@ -1,12 +1,14 @@
 """Figures of one view: each is drawn of much, of little, and not at all of nothing."""
 
+import dataclasses
+
 import matplotlib.text
 import numpy as np
 import pytest
 from made_runs import config, trial, write
 from test_findings import EARLY, ablated, later, study
 
-from tf_pruneinit import collection, figures, styles
+from tf_pruneinit import collection, figures, plots, styles
 from tf_pruneinit.curves import Series, View
 from tf_pruneinit.references import Reference
 
@@ -138,3 +140,33 @@ def test_published_results_are_labelled_with_source_and_recipe():
     assert "[A] A paper: its own recipe." in " ".join(" ".join(one.get_text() for one in figure.texts).split())
     assert "SNIP [A], n=5" in [line.get_label() for line in figure.axes[0].lines]
     assert figures.published(View(study()), []) is None
+
+
+def test_published_results_beyond_the_axis_are_not_in_the_legend():
+    rows = [
+        Reference("A", "convnet", "digits", "snip", name, s, 0.7, None, 5, "its own") for name, s in (("x", 0.8), ("y", 0.999))
+    ]
+    figure = figures.published(View(study()), rows)
+    assert [text.get_text() for text in figure.legends[0].get_texts() if "[" in text.get_text()] == ["SNIP [A], n=5"]
+    assert figures.published(View(study()), rows[1:]) is None
+
+
+def test_layers_that_a_method_leaves_out_are_left_out_of_its_line():
+    trials = [trial(0.9, "snip", 0.5), trial(0.8, "magnitude", 0.5)]
+    trials[1] = dataclasses.replace(trials[1], layers=trials[1].layers[1:])
+    view = View(trials)
+    (axes,) = figures.layer_densities(view).axes
+    assert {line.get_label(): list(line.get_xdata()) for line in axes.lines} == {
+        "magnitude, n=1": [1],
+        "SNIP, n=1": [0, 1],
+    } or {line.get_label(): list(line.get_xdata()) for line in axes.lines} == {"magnitude, n=1": [0], "SNIP, n=1": [1, 0]}
+    assert plots.every(view, [])["Weights that remain in each layer"]["data"][0]["x"] == ["fc/kernel"]
+
+
+def test_nothing_remaining_is_at_the_edge_of_a_logarithmic_axis(recwarn):
+    trials = [trial(0.9, "dense"), trial(0.9, "snip", 0.5), trial(0.9, "random", 0.9)]
+    trials[2] = dataclasses.replace(trials[2], layers=tuple((name, total, 0) for name, total, _ in trials[2].layers))
+    (axes,) = figures.weights_remaining(View(trials)).axes
+    assert axes.get_ylim()[0] == pytest.approx(0.75 * 50, abs=1)
+    assert any(label.startswith("random: 0 %") for label in axes.get_legend_handles_labels()[1])
+    assert not recwarn.list

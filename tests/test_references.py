@@ -104,3 +104,11 @@ def test_methods_of_every_name_and_of_none_are_shown(write):
     assert {f"published: {one.label}" for one in rows} <= {trace["name"] for trace in shown}
     tables = tabulation.every([view], [findings.find(view)], rows)
     assert "of nobody" in page.write([view], {view.slug: findings.find(view)}, tables, {view.slug: {}}, [], rows)
+
+
+def test_rows_of_networks_that_no_run_is_of_are_named(write):
+    rows = references.read(write(ROW, ROW, ROW.replace("ResNet-20", "VGG-16")))
+    view = View([trial(0.9, dataset="cifar10", model="resnet20")])
+    (gap,) = references.of_nothing([view], rows)
+    assert str(gap) == "left out: published results (1 row, of what was not run: VGG-16 on CIFAR-10)"
+    assert references.of_nothing([view], []) == []

@@ -19,6 +19,7 @@ _NAMED = ("method", "sparsity", "iterations", "ablation", "prune_at", "rewind_to
 # Why a folder is not that of a run.
 _NO_RUN = f"no {runs.CONFIG}"
 _MOST_NAMED = 3
+_MOST_STEPS = 2**53  # Which a float still has exactly.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Trial:
     @property
     def remaining(self) -> float:
         """The fraction of the prunable weights that it keeps."""
-        return sum(kept for *_, kept in self.layers) / sum(total for _, total, _ in self.layers)
+        total = sum(total for _, total, _ in self.layers)
+        return sum(kept for *_, kept in self.layers) / total if total else 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,8 +245,10 @@ def _trial(source: Source, partial: bool) -> Trial:
         raise _unfinished(source, partial)
     try:
         return _complete(source, config, result)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except KeyError as error:
         raise _UnfitError("damaged", f"{runs.RESULT} lacks what a result has: {error}") from error
+    except (TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise _UnfitError("damaged", f"{runs.RESULT} has what no result has: {error}") from error
 
 
 def _complete(source: Source, config: Config, result: Mapping[str, Any]) -> Trial:
@@ -261,14 +265,28 @@ def _complete(source: Source, config: Config, result: Mapping[str, Any]) -> Tria
         variant=variant(prune) if prune else "",
         ablation=prune.ablation if prune else "none",
         sparsity=level(config.sparsity),
-        pruned_at=result["pruned_at"],
-        rewound_to=result["rewound_to"],
+        pruned_at=_step(result, "pruned_at"),
+        rewound_to=_step(result, "rewound_to"),
         seed=config.seed,
         accuracy=accuracy,
-        steps=int(result["steps"]),
-        layers=tuple((str(layer["name"]), int(layer["total"]), int(layer["remaining"])) for layer in result["layers"]),
+        steps=_step(result, "steps") or 0,
+        layers=tuple(_layer(layer) for layer in result["layers"]),
         note=str(result.get("dataset_note") or ""),
     )
+
+
+def _step(result: Mapping[str, Any], name: str) -> int | None:
+    step = result[name]
+    if step is not None and not (isinstance(step, int) and 0 <= step <= _MOST_STEPS):
+        raise ValueError(f"{name} is {step!r}")
+    return step
+
+
+def _layer(layer: Mapping[str, Any]) -> tuple[str, int, int]:
+    name, total, remaining = str(layer["name"]), int(layer["total"]), int(layer["remaining"])
+    if not 0 <= remaining <= total:
+        raise ValueError(f"of {total} weights of {name} remain {remaining}")
+    return name, total, remaining
 
 
 def _unfinished(source: Source, partial: bool) -> _UnfitError:

@@ -117,7 +117,7 @@ class View:
       dense: accuracies of the unpruned network; None if there are none.
       curves: of what is pruned before training, and after it: series -> sparsity -> accuracies.
       moments: series of what is pruned once, at any moment -> sparsity -> step of pruning -> accuracies.
-      repeated: trials that are left out: of a seed that their point has already.
+      repeated: trials that are left out: of a seed that their point has already, or of what no curve is of.
     """
 
     def __init__(self, trials: Sequence[Trial], name: str = "", tolerance: float | None = None):
@@ -156,6 +156,10 @@ class View:
                 self._keep(series, trial, step, steps.setdefault(step, {}))
                 if trial.initially or trial.finally_:  # It was counted above.
                     del self.repeated[repeats:]
+            elif not (trial.initially or trial.finally_):
+                how = "in rounds" if prune.rounds > 1 else "and rewound"
+                why = f"pruned in the middle of training, {how}: no curve is of such runs"
+                self.repeated.append(Gap("left out", trial.path, why))
         self.dense = Sample(dense) if dense else None
         self.curves = {
             series: {sparsity: Sample(found[series][sparsity]) for sparsity in sorted(found[series])}

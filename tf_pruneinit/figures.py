@@ -33,6 +33,7 @@ _LINE = 0.125  # Inches from one such line to the next.
 MOST_SEEDS = 5
 # How much below the unpruned network's accuracy a method of figure 1 may be.
 _ONE_POINT = 0.01
+_EDGE = 0.75  # Of the lowest percentage, where a logarithmic axis ends.
 _MOST_NAMES = 18  # Of layers that have room below an axis.
 
 _SETTINGS: dict[str, Any] = {
@@ -181,18 +182,22 @@ def weights_remaining(view: View) -> "Figure | None":
     notes += ["Of later steps those that leave fewer weights."] if len({one.series for one in found}) < len(found) else []
     notes += ["Falling by degrees: in training."] if any(one.series.method in tables.IN_TRAINING for one in found) else []
     notes += ["Dashed: known only after training (rewound)."] if any(one.rewound for one in found) else []
+    lowest = min((one.remaining for one in found if one.remaining), default=1.0)
     with _sheet(view, entries=[f"{one.label}: 10 %" for one in found], height=1.9, notes=notes) as sheet:
         (axes,) = sheet.axes
         for one in found:
             style = styles.of(one.series)
             times, kept = course(view, one, length)
+            kept = [
+                max(percentage, _EDGE * 100 * lowest) for percentage in kept
+            ]  # Nothing is at the edge: the axis has no zero.
             axes.plot(times, kept, "--" if one.rewound else "-", color=style.colour, lw=1)
             axes.plot(
                 [times[kept.index(kept[-1])]], kept[-1:], style.marker, color=style.colour, clip_on=False, zorder=4,
                 markersize=5, ls="--" if one.rewound else "-", label=f"{one.label}: {100 * one.remaining:.3g} %, n={one.seeds}",
             )  # fmt: skip
         axes.set_yscale("log")
-        _percent_ticks(axes, min(one.remaining for one in found))
+        _percent_ticks(axes, lowest)
         axes.set_xlim(0, length)
         axes.set_xlabel("training step")
         axes.set_ylabel("weights remaining (%)")
@@ -206,7 +211,10 @@ def layer_densities(view: View) -> "Figure | None":
     if sparsity is None:
         return None
     found = {series: densities(view.at(series, sparsity)) for series in view.drawn if sparsity in view.curves[series]}
-    names = [name for name, *_ in view.at(next(iter(found)), sparsity)[0].layers]
+    # Of a method that leaves layers out, fewer.
+    names = list(dict.fromkeys(name for mean, _ in found.values() for name in mean))
+    if not names:
+        return None
     notes = [f"At {percent(sparsity)}{_is_highest(view, sparsity)}. Layers from input to output; below the axis: empty."]
     with _sheet(
         view,
@@ -216,12 +224,12 @@ def layer_densities(view: View) -> "Figure | None":
         notes=notes,
     ) as sheet:
         (axes,) = sheet.axes
-        lowest = min((float(mean[mean > 0].min()) for mean, _ in found.values() if (mean > 0).any()), default=1.0)
+        lowest = min((density for mean, _ in found.values() for density in mean.values() if density), default=1.0)
         for series, (mean, count) in found.items():
             style = styles.of(series)
-            shown = np.where(mean > 0, mean, lowest / 3)
+            shown = [100 * (density or lowest / 3) for density in mean.values()]
             axes.plot(
-                range(len(names)), 100 * shown, style.dash, color=style.colour, marker=style.marker,
+                [names.index(name) for name in mean], shown, style.dash, color=style.colour, marker=style.marker,
                 markerfacecolor=_face(style), markersize=3, label=f"{series.label}, n={count}", clip_on=False,
             )  # fmt: skip
         axes.set_yscale("log")
@@ -275,7 +283,14 @@ def published(view: View, rows: Sequence[Reference]) -> "Figure | None":
     own = [series for series in view.drawn if any(several[0].method == series.method for several in found.values())]
     if not found or not own:
         return None
-    found = {label: several for label, several in found.items() if several[0].method in {series.method for series in own}}
+    span = [sparsity for series in own for sparsity in view.curves[series]]
+    edge = 0.05 * (spacing(max(span)) - spacing(min(span))) or 0.5
+    low, high = spacing(min(span)) - edge, spacing(max(span)) + edge
+    inside = {label: [one for one in several if low <= spacing(one.sparsity) <= high] for label, several in found.items()}
+    methods = {series.method for series in own}
+    found = {label: several for label, several in inside.items() if several and several[0].method in methods}
+    if not found:
+        return None
     origins = list(dict.fromkeys((several[0].source, several[0].recipe, several[0].variant) for several in found.values()))
     letters = {origin: _letter(number) for number, origin in enumerate(origins)}
     notes = [_origin(letters[origin], *origin) for origin in origins]
@@ -284,16 +299,14 @@ def published(view: View, rows: Sequence[Reference]) -> "Figure | None":
         (axes,) = sheet.axes
         several_own = {series: view.curves[series] for series in own}
         _against_sparsity(axes, view, several_own, {})
-        low, high = axes.get_xlim()
         dashes = [(0, (1, 1)), (0, (4, 1.5)), (0, (4, 1, 1, 1)), (0, (6, 2)), (0, (2, 2))]
         for several in found.values():
             style = styles.of(Series(several[0].method))
             origin = (several[0].source, several[0].recipe, several[0].variant)
             letter = letters[origin]
-            inside = [one for one in several if low <= spacing(one.sparsity) <= high]
             seeds = f", n={several[0].seeds}" if several[0].seeds else ""
             axes.plot(
-                [spacing(one.sparsity) for one in inside], [100 * one.accuracy for one in inside], color=style.colour,
+                [spacing(one.sparsity) for one in several], [100 * one.accuracy for one in several], color=style.colour,
                 marker=style.marker, markerfacecolor="white", lw=0.8, zorder=1.5, markersize=3,
                 ls=dashes[origins.index(origin) % len(dashes)],
                 label=f"{curves.name_of(several[0].method)} [{letter}]{seeds}",
@@ -425,10 +438,13 @@ def steps_shown(view: View) -> tuple[float | None, dict[Series, dict[int, Sample
     return shown, {series: steps for series, steps in several.items() if series.ablation == "none" and len(steps) > 1}
 
 
-def densities(trials: Sequence[Trial]) -> tuple[np.ndarray, int]:
-    """Returns the mean density of each layer over trials, and how many they are."""
-    rows = np.array([[kept / total for _, total, kept in trial.layers] for trial in trials])
-    return rows.mean(axis=0), len(rows)
+def densities(trials: Sequence[Trial]) -> tuple[dict[str, float], int]:
+    """Returns the mean density of each layer over trials, in model order, and how many trials there are."""
+    found: dict[str, list[float]] = {}
+    for trial in trials:
+        for name, total, kept in trial.layers:
+            found.setdefault(name, []).append(kept / total if total else 1.0)
+    return {name: math.fsum(several) / len(several) for name, several in found.items()}, len(trials)
 
 
 def courses(view: View) -> dict[Series, tuple[np.ndarray, np.ndarray]]:
@@ -678,7 +694,7 @@ def _percent_ticks(axes: "Axes", lowest: float) -> None:
     """Ticks of a logarithmic axis from the lowest fraction to 1, in percent."""
     from matplotlib.ticker import NullFormatter
 
-    axes.set_ylim(100 * lowest * 0.75, 115)
+    axes.set_ylim(100 * lowest * _EDGE, 115)
     marks = [mark for mark in (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01) if mark >= 75 * lowest]
     marks = marks if len(marks) < 9 else [mark for mark in marks if str(mark).strip("0.").startswith("1")]
     axes.set_yticks(marks, [f"{mark:g}" for mark in marks])

@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
-from tf_pruneinit.collection import level
+from tf_pruneinit.collection import Gap, level
+from tf_pruneinit.console import counted
 from tf_pruneinit.curves import NAMES, View, name_of
 from tf_pruneinit.errors import UsageError
 
@@ -79,6 +80,16 @@ def of_view(view: View, references: Iterable[Reference]) -> list[Reference]:
     """Returns those of a view's network and dataset; `ResNet-20` is `resnet20`."""
     mine = (_plain(view.model), _plain(view.dataset))
     return [one for one in references if (_plain(one.network), _plain(one.dataset)) == mine]
+
+
+def of_nothing(views: Iterable[View], references: Iterable[Reference]) -> list[Gap]:
+    """Returns the gap that references are of networks and datasets that no view is of; none if all are of one."""
+    known = {(_plain(view.model), _plain(view.dataset)) for view in views}
+    others = [one for one in references if (_plain(one.network), _plain(one.dataset)) not in known]
+    if not others:
+        return []
+    named = dict.fromkeys(f"{one.network} on {one.dataset}" for one in others)
+    return [Gap("left out", "published results", f"{counted(len(others), 'row')}, of what was not run: {', '.join(named)}")]
 
 
 def curves_of(references: Iterable[Reference]) -> dict[str, list[Reference]]:

@@ -122,6 +122,7 @@ def report(options: Options, console: Console) -> Report:
     found = collection.read(options.workdir, lambda done, of: console.live(f"reading runs: {done:,} of {of:,}"))
     views = curves.views(found.trials, tolerance)
     gaps = [*found.gaps, *(gap for view in views for gap in (*view.repeated, *view.missing(), *figures.unread(view)))]
+    gaps += references.of_nothing(views, published)
     console.line(page.summary(views))
     _make_folders(options.out)
     pictures = _pictures(views, published, options.out, console)
