@@ -1,5 +1,6 @@
 """From scores to masks: exact counts, one order of ties, nothing comes back."""
 
+import concurrent.futures
 import itertools
 import math
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tf_pruneinit import ranking
+from tf_pruneinit import cores, ranking
 from tf_pruneinit.errors import UsageError
 
 # Few values, so that most scores are tied; and zeros of both signs, which are one score.
@@ -452,3 +453,13 @@ def test_ideal_gas_counts_have_one_force(shapes, sparsity):
         force = math.sqrt(low * high)
         low, high = (force, high) if (sizes / (1 + force * sizes)).sum() > (1 - sparsity) * sizes.sum() else (low, force)
     np.testing.assert_allclose(got, sizes / (1 + force * sizes), atol=1 + 1e-6)
+
+
+def test_takes_as_many_threads_as_the_process_may_use_cores(monkeypatch):
+    taken = []
+    pool = concurrent.futures.ThreadPoolExecutor
+    monkeypatch.setattr(concurrent.futures, "ThreadPoolExecutor", lambda count: taken.append(count) or pool(count))
+    monkeypatch.setattr(cores, "available", lambda: [1, 4, 7])
+    monkeypatch.setattr(ranking, "_WORTH_THREADS", 0)
+    ranking.global_masks({"a": np.arange(10.0), "b": np.arange(5.0)}, 0.5)
+    assert set(taken) == {3}

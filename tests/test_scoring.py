@@ -1,9 +1,11 @@
 import itertools
+import math
 import os
 import subprocess
 import sys
 import threading
 import warnings
+import weakref
 
 import keras
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tf_pruneinit
-from tf_pruneinit import masking, ranking, scoring, tables
+from tf_pruneinit import examples, masking, memory, ranking, scoring, tables
 from tf_pruneinit.errors import UsageError
 
 L = keras.layers
@@ -800,20 +802,193 @@ class TestSequentialModels:
         assert all(np.isfinite(z).all() and z.min() > 1e76 for z in scores.values())
 
 
-def test_the_cache_keeps_few():
-    for n in range(scoring._COMPILED_AT_MOST + 2):
-        score(network(outputs=4 + n), "snip")
-    assert len(scoring._compiled) == scoring._COMPILED_AT_MOST
+def by_default(names=0):
+    """A model whose layers and operations have the names that Keras gives, after so many others have been made."""
+    for _ in range(names):
+        keras.Sequential([keras.Input((2,)), L.Dense(2), L.LayerNormalization()])
+    inputs = keras.Input((5,))
+    shared = keras.Sequential([keras.Input((5,)), L.Dense(5, "tanh"), L.LayerNormalization()])
+    x = shared(inputs)
+    x = L.Dropout(0.3, name="dropout")(keras.ops.tanh(shared(x) + x))
+    x = L.Dense(6)(x)
+    return randomised(keras.Model(inputs, L.Dense(3)(keras.ops.concatenate([x, x], axis=-1))))
 
 
-def endless():
+def wired(function):
+    def build():
+        inputs = keras.Input((4,))
+        return randomised(keras.Model(inputs, L.Dense(3)(function(inputs))))
+
+    return build
+
+
+def one_after_another(shared):
+    def function(x):
+        first = L.Dense(4, "tanh", name="one")
+        second = first if shared else L.Dense(4, "tanh", name="one")
+        inputs = keras.Input((4,))
+        x = keras.Model(inputs, first(inputs), name="first")(x)
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, second(inputs), name="second")(x)
+
+    return function
+
+
+def difference(turned):
+    def function(x):
+        a = L.Dense(4, "tanh")(x)
+        b = L.Dense(4, "tanh")(a)
+        return L.Subtract()([b, a] if turned else [a, b])
+
+    return function
+
+
+# Pairs of models that have the same layers, or operations, and are others.
+OTHERS = {
+    "shared layer": (wired(one_after_another(True)), wired(one_after_another(False))),
+    "order of inputs": (wired(difference(True)), wired(difference(False))),
+    "operation": (wired(lambda x: keras.ops.tanh(x)), wired(lambda x: keras.ops.sin(x))),
+    "argument": (wired(lambda x: keras.ops.roll(x, 1, axis=-1)), wired(lambda x: keras.ops.roll(x, 2, axis=-1))),
+}
+
+
+class TestCache:
+    DATA = np.random.default_rng(0).normal(size=(9, 5)).astype("float32"), np.arange(9) % 3
+
+    @pytest.fixture
+    def made(self, monkeypatch):
+        """The scorers that have been compiled."""
+        made = []
+        compiled = scoring._Compiled
+
+        def make(*arguments):
+            scorer = compiled(*arguments)
+            made.append(weakref.ref(scorer))
+            return scorer
+
+        monkeypatch.setattr(scoring, "_Compiled", make)
+        return made
+
+    @pytest.mark.filterwarnings("ignore:grasp")
+    @pytest.mark.parametrize("method", [name for name, row in tables.METHODS.items() if not row.by_path])
+    def test_names_that_keras_gives_do_not_matter(self, made, method):
+        if method == "phew":  # It does not pass the operations.
+            models = [randomised(keras.Sequential([keras.Input((5,)), L.Dense(4), L.ReLU(), L.Dense(3)])) for _ in range(2)]
+        else:
+            models = [by_default(), by_default(names=1)]
+        assert [layer.name for layer in models[0].layers] != [layer.name for layer in models[1].layers]
+        first, second = (score(model, method, self.DATA) for model in models)
+        assert len(made) == 1
+        assert list(second) == list(masking.prunable(models[1])) != list(first)
+        scoring._compiled.clear()
+        require_same_bits(score(models[1], method, self.DATA), second)
+
+    @every_method
+    def test_scores_from_the_cache_are_those_of_a_fresh_call_whatever_the_names(self, method):
+        def build(prefix):
+            layers = [L.Dense(4, name=f"{prefix}1"), L.ReLU(), L.Dropout(0.4, name=f"{prefix}2"), L.Dense(3, name=f"{prefix}3")]
+            return randomised(keras.Sequential([keras.Input((5,)), *layers], name=prefix))
+
+        score(build("a"), method, self.DATA)
+        cached = score(build("b"), method, self.DATA)
+        scoring._compiled.clear()
+        require_same_bits(score(build("b"), method, self.DATA), cached)
+
+    @pytest.mark.parametrize("kind", OTHERS)
+    def test_models_of_the_same_layers_that_are_wired_otherwise_are_not_mistaken(self, made, kind):
+        data = self.DATA[0][:, :4], self.DATA[1]
+        first, second = (build() for build in OTHERS[kind])
+        score(first, "snip", data)
+        cached = score(second, "snip", data)
+        assert len(made) == 2
+        scoring._compiled.clear()
+        require_same_bits(score(second, "snip", data), cached)
+
+    def test_other_excluded_layers_are_not_mistaken(self, made):
+        model = network()
+        assert list(score(model, "snip", exclude=("conv",))) == ["fc/kernel"]
+        assert list(score(model, "snip", exclude=("fc",))) == ["conv/kernel"]
+        assert len(made) == 2
+
+    def test_a_users_layer_may_go_by_its_name(self):
+        class Scale(L.Layer):
+            def call(self, x):
+                return x * (2.0 if self.name == "twice" else 1.0)
+
+        def build(name):
+            return randomised(keras.Sequential([keras.Input((5,)), Scale(name=name), L.Dense(4, "tanh"), L.Dense(3)]))
+
+        with keras.saving.custom_object_scope({"Scale": Scale}):
+            once, twice = (vector(score(build(name), "snip", self.DATA)) for name in ("once", "twice"))
+        assert not np.allclose(once, twice)
+
+    def test_warnings_name_the_layers_of_the_model_at_hand(self, made):
+        for name in ("a", "b"):
+            x = inputs = keras.Input((4, 4, 2))
+            x = L.Flatten()(L.UpSampling2D(interpolation="bilinear", name=name)(x))
+            model = randomised(keras.Model(inputs, L.Dense(3)(x)))
+            with pytest.warns(UserWarning, match=rf"second derivatives of {name} \(UpSampling2D\)$"):
+                score(model, "grasp", (np.ones((3, 4, 4, 2), "float32"), np.arange(3)))
+        assert len(made) == 1
+
+    def test_errors_name_the_layers_of_the_model_at_hand(self, made):
+        def build(name):
+            return randomised(keras.Sequential([keras.Input((5,)), L.Dense(4, name=name), L.Dense(3)]))
+
+        score(build("a"), "snip", self.DATA)
+        model = build("b")
+        model.layers[0].kernel.assign(model.layers[0].kernel * np.nan)
+        with pytest.raises(UsageError, match="/b/kernel are not"):
+            score(model, "snip", self.DATA)
+        assert len(made) == 1
+
+    def test_holds_no_more_bytes_than_it_may_and_drops_the_oldest(self, monkeypatch):
+        models, sizes = [network(outputs=4 + n) for n in range(4)], []
+        for model in models:
+            score(model, "magnitude")
+            sizes.append(list(scoring._compiled.values())[-1].size)
+        scoring._compiled.clear()
+        monkeypatch.setattr(scoring, "_MOST_BYTES", sum(sizes[1:]))
+        for model in models:
+            score(model, "magnitude")
+        assert [entry.size for entry in scoring._compiled.values()] == sizes[1:]
+
+    def test_counts_kernels_their_masks_other_variables_and_what_is_traced(self):
+        model = network()
+        score(model, "magnitude")
+        kernels = sum(math.prod(shape) for shape in KERNELS.values())
+        rest = sum(math.prod(variable.shape) for variable in model.variables) - kernels
+        (entry,) = scoring._compiled.values()
+        assert 5 * kernels + 4 * rest < entry.size
+        first = entry.size
+        score(model, "magnitude")
+        assert entry.size == first
+
+    @pytest.mark.parametrize("why", ["too large", "a layer of any function", "dropped", "cleared"])
+    def test_what_is_not_cached_is_freed(self, made, monkeypatch, why):
+        monkeypatch.setattr(scoring, "_WORTH_GIVING_BACK", 0)
+        if why == "too large":
+            monkeypatch.setattr(scoring, "_MOST_BYTES", 100)
+        layers = [L.Lambda(lambda x: x)] if why == "a layer of any function" else []
+        score(randomised(keras.Sequential([keras.Input((5,)), *layers, L.Dense(3)])), "snip", self.DATA)
+        if why == "dropped":
+            monkeypatch.setattr(scoring, "_MOST_BYTES", 1)
+            score(network(), "magnitude")
+        elif why == "cleared":
+            assert made[0]() is not None
+            tf_pruneinit.clear_cache()
+        assert not scoring._compiled
+        assert not any(scorer() for scorer in made)
+
+
+def not_to_be_read():
     raise AssertionError("data that is not needed was read")
     yield
 
 
 @pytest.mark.parametrize("method", ["random", "magnitude", "synflow"])
 def test_data_is_not_read_by_methods_that_need_none(model, method):
-    tf_pruneinit.score(model, method, endless())
+    tf_pruneinit.score(model, method, not_to_be_read())
     tf_pruneinit.score(model, method)
 
 
@@ -1072,3 +1247,70 @@ class TestBatchNormWarmup:
     def test_others_do_not_read_it(self, method, model):
         for path, z in score(model, method, batch_norm_warmup=True).items():
             np.testing.assert_array_equal(z, score(model, method)[path])
+
+
+class ReadTooFarError(Exception):
+    pass
+
+
+def endless(batches):
+    """Raises as soon as more is read of it than that."""
+    for _ in range(batches):
+        yield DATA
+    raise ReadTooFarError
+
+
+class TestDataWithoutAnEnd:
+    @pytest.mark.parametrize("options", [{}, {"accumulate": "gradients"}, {"batch_norm_warmup": True}], ids=str)
+    def test_a_generator_is_read_no_further_than_it_may_go(self, model, options, monkeypatch):
+        monkeypatch.setattr(examples, "MOST_BATCHES", 3)
+        with pytest.raises(UsageError, match="must end within 3 batches; got more"):
+            score(model, "snip", endless(4), **options)
+
+    def test_iterative_methods_read_it_once(self, model, monkeypatch):
+        monkeypatch.setattr(examples, "MOST_BATCHES", 3)
+        with pytest.raises(UsageError, match="must end within 3 batches; got more"):
+            tf_pruneinit.prune(model, "iterative_snip", 0.5, endless(4), iterations=2)
+        pruned = tf_pruneinit.prune(model, "iterative_snip", 0.5, iter([DATA, DATA]), iterations=2)
+        again = tf_pruneinit.prune(model, "iterative_snip", 0.5, [DATA, DATA], iterations=2)
+        require_same_bits(tf_pruneinit.masks(pruned), tf_pruneinit.masks(again))
+
+    def test_batches_that_are_read_again_must_fit_into_memory(self, model, monkeypatch):
+        size = IMAGES.size * 4
+        monkeypatch.setattr(memory, "available", lambda: 2 * 2 * size)
+        score(model, "snip", iter([DATA, DATA]), accumulate="gradients")
+        with pytest.raises(
+            UsageError, match=rf"half of the free memory; got {3 * size:,} bytes and more: give what can be read"
+        ):
+            score(model, "snip", endless(3), accumulate="gradients")
+
+    def test_what_is_read_once_need_not_fit_into_memory(self, model, monkeypatch):
+        monkeypatch.setattr(memory, "available", lambda: 0)
+        require_same_bits(score(model, "snip", iter([DATA, DATA])), score(model, "snip", [DATA, DATA]))
+
+    @pytest.mark.parametrize("accumulate", ["scores", "gradients"])
+    def test_a_dataset_that_repeats_is_refused(self, model, accumulate):
+        data = tf.data.Dataset.from_tensor_slices(DATA).batch(4)
+        with pytest.raises(UsageError, match=r"repeats for ever: leave repeat\(\) out, or give dataset.take\(n\)$"):
+            score(model, "snip", data.repeat(), accumulate=accumulate)
+        require_same_bits(score(model, "snip", data.repeat().take(3)), score(model, "snip", data))
+
+    def test_a_sequence_of_keras_is_read_once_to_its_end(self, model):
+        class Batches(keras.utils.PyDataset):
+            def __len__(self):
+                return 2
+
+            def __getitem__(self, place):
+                return IMAGES[place::2], LABELS[place::2]
+
+        expected = score(model, "snip", [(IMAGES[place::2], LABELS[place::2]) for place in range(2)])
+        require_same_bits(score(model, "snip", Batches()), expected)
+
+    def test_images_and_labels_may_be_lists(self, model):
+        require_same_bits(score(model, "snip", (list(IMAGES), LABELS.tolist())), score(model, "snip", DATA))
+
+
+def test_what_tensorflow_cannot_compute_is_said_with_its_cause(model):
+    words = np.full((8, 5), 11)
+    with pytest.raises(UsageError, match=r"^the model cannot be computed on these examples: indices.* = 11 is not in \[0, "):
+        score(transformer(), "snip", (words, np.arange(8) % 3))

@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 __all__ = [
     "balanced_sample",
     "callbacks",
+    "clear_cache",
     "compact",
     "compress",
     "load",
@@ -29,6 +30,7 @@ __all__ = [
 
 _HOMES = {
     "balanced_sample": "datasets",
+    "clear_cache": "memory",
     "compact": "compaction",
     "compress": "compressed",
     "load": "loading",
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from tf_pruneinit.layers import register
     from tf_pruneinit.loading import load
     from tf_pruneinit.masking import masks, set_masks, summary, with_masks
+    from tf_pruneinit.memory import clear_cache
     from tf_pruneinit.pruning import prune
     from tf_pruneinit.scoring import score
     from tf_pruneinit.shipping import ship

@@ -17,7 +17,7 @@ import keras
 from keras.src.backend.common import global_state
 
 from tf_pruneinit import masking, memory
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import UsageError, reason
 
 _UNINITIALISED = "uninitialized_variables"
 # They hold Python code, another program's graph, or the path of a file.
@@ -113,8 +113,7 @@ def _named(make: Callable[[Any], keras.Model], config: Any) -> keras.Model:
     try:
         return make(config)
     except Exception as error:  # Keras raises almost anything for a wrong configuration.
-        reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"no network can be made of the architecture: {reason}") from error
+        raise UsageError(f"no network can be made of the architecture: {reason(error)}") from error
 
 
 def _make(config: Any) -> keras.Model:

@@ -58,7 +58,7 @@ class Sizes:
         return f"{shown} (entropy of masks and what remains: {self.bound:,}; architecture: {self.head:,})"
 
 
-def compress(model: keras.Model, path: str, metadata: Mapping[str, Any] | None = None) -> Sizes:
+def compress(model: keras.Model, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> Sizes:
     """Writes a model to one file; `load` reads it back, to the same bits but for removed weights, which are then zeros.
 
     Args:
@@ -72,6 +72,7 @@ def compress(model: keras.Model, path: str, metadata: Mapping[str, Any] | None =
     Raises:
       UsageError: if no model could be made of the file: a layer holds code, or is of a class that is not registered with Keras.
     """
+    path = files.path_of(path)
     return write(stored.of(model, metadata), path)
 
 

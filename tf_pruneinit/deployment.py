@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pruneinit import compressed, export, files
-from tf_pruneinit.errors import RunError, UsageError
+from tf_pruneinit.errors import RunError, UsageError, reason
 
 _PROBES = 4
 _OPSET = 17
@@ -107,7 +107,7 @@ def _refused(kind: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Converters raise almost anything for an operation that they do not have.
-        raise UsageError(f"the network cannot be written as {kind}: {' '.join(str(error).split())[:300]}") from error
+        raise UsageError(f"the network cannot be written as {kind}: {reason(error)}") from error
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pruneinit import devices as machine
-from tf_pruneinit import masking, normalisation, optimizers, seeds
+from tf_pruneinit import masking, memory, normalisation, optimizers, seeds
 from tf_pruneinit.config import Train
 from tf_pruneinit.datasets import Dataset
 from tf_pruneinit.datasets.streams import Stream
@@ -57,6 +57,7 @@ def schedule(plan: Train, examples: int) -> optimizers.StepSchedule:
 
 # The engine that was used last, by what it was made for: a sweep compiles a step once, and so does a run that prunes another.
 _kept: dict[Any, "Engine"] = {}
+memory.frees(_kept.clear)
 
 
 def take(model: keras.Model, dataset: Dataset, plan: Train, **options: Any) -> "Engine":

@@ -66,6 +66,12 @@ def kind(error: BaseException) -> str:
     return next((word for of, word in _KINDS if isinstance(error, of)), DEFECT)
 
 
+def shown(value: object) -> str:
+    """Returns what a value is, as a message says it: one line of at most 60 letters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
+
+
 # What TensorFlow and Keras write around the cause of an error: where in a graph or in a program it was met (TensorFlow 2.20
 # and 2.21, Keras 3.12 to 3.15). In order.
 _AROUND_A_CAUSE = (
@@ -73,6 +79,7 @@ _AROUND_A_CAUSE = (
     r"^Graph execution error:",
     r"Detected at node .*? defined at \(most recent call last\):",
     r"<stack traces unavailable>",
+    r"Traceback \(most recent call last\):.*\Z",
     r"Stack trace for op definition:.*?(?=\[\[|\Z)",
     r"^ *File \".*?\", line \d+, in [^\n]*(?:\n {4,}[^\n]*)?",
     r"^Exception encountered when calling [^\n]*",
@@ -86,6 +93,7 @@ _AROUND_A_CAUSE = (
     r"tf2xla conversion failed while converting.*\Z",
 )
 _MOST_LETTERS = 400
+_MOST_SHOWN = 60
 
 
 def reason(error: BaseException) -> str:

@@ -23,6 +23,7 @@ from tf_pruneinit import (
     export,
     files,
     masking,
+    memory,
     models,
     preemption,
     pruning,
@@ -524,6 +525,9 @@ class _Checkpoint:
 def _dataset(name: str, data_dir: str | None, augmentation: str) -> datasets.Dataset:
     """Read once for all runs of a process."""
     return datasets.load(name, data_dir).augmented(augmentation)
+
+
+memory.frees(_dataset.cache_clear)
 
 
 def _what_changes_bits(execution: Execution, workers: Workers) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from tf_pruneinit import architecture, files, masking
 from tf_pruneinit.datasets import Preprocessing
-from tf_pruneinit.errors import RunError, UsageError
+from tf_pruneinit.errors import RunError, UsageError, reason
 from tf_pruneinit.layers import mask_name
 from tf_pruneinit.stored import Stored
 
@@ -117,7 +117,7 @@ def load(path: str) -> Any:
     try:
         return tf.saved_model.load(path)
     except Exception as error:  # TensorFlow raises almost anything for a damaged file.
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, reason(error)) from error
 
 
 def is_one(path: str) -> bool:
@@ -133,8 +133,8 @@ def _require_there(path: str) -> None:
         raise UsageError(f"saved_model must be the folder of a SavedModel (it has a saved_model.pb); got {path!r}")
 
 
-def _unreadable(path: str, reason: object) -> UsageError:
-    return UsageError(f"the SavedModel in {path!r} cannot be read: {' '.join(str(reason).split())[:300]}")
+def _unreadable(path: str, why: str) -> UsageError:
+    return UsageError(f"the SavedModel in {path!r} cannot be read: {why}")
 
 
 def _verify(path: str, described: dict[str, Any]) -> None:
@@ -195,7 +195,7 @@ def read(path: str) -> Stored:
     try:
         values, kernels, masks = _variables(os.path.join(path, "variables", "variables"))
     except Exception as error:  # TensorFlow raises almost anything for a damaged file.
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, reason(error)) from error
     if not masks:
         raise UsageError(_NO_MASKS)
     if not isinstance(names, list) or len(names) != len(values):

@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import UsageError, shown
+
+
+def path_of(value: Any) -> str:
+    """Returns a path as a string; raises `UsageError` for what is none."""
+    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise UsageError(f"a path must be a str, or a pathlib.Path; got {shown(value)}")
+    return path
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import UsageError, shown
 
 PACKAGE = "tf_pruneinit"
 MASKED: dict[type, type] = {}
@@ -31,7 +31,9 @@ def register(cls: Any, *kernels: str) -> Any:
     """
     is_layer_class = isinstance(cls, type) and issubclass(cls, keras.layers.Layer)
     if not is_layer_class:
-        raise UsageError(f"a layer class is needed, a subclass of keras.layers.Layer; got {cls!r}")
+        raise UsageError(f"a layer class is needed, a subclass of keras.layers.Layer; got {shown(cls)}")
+    if not all(isinstance(name, str) and name.isidentifier() for name in kernels):
+        raise UsageError(f"kernels must be names of attributes of {cls.__name__}; got {shown(kernels)}")
     if issubclass(cls, _Masked):
         raise UsageError(f"{cls.__name__} is a masked class already")
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tf_pruneinit import architecture, compressed, export, files, masking, memory, stored
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import UsageError, reason
 from tf_pruneinit.stored import Stored
 
 # How a network is stored, and how the names of files end that are.
@@ -23,7 +23,7 @@ _MOST_RATIO = 100
 _KINDS = "the folder of a SavedModel (it has a saved_model.pb), a .keras file or a compressed file"
 
 
-def load(path: str) -> keras.Model:
+def load(path: str | os.PathLike[str]) -> keras.Model:
     """Returns the Keras model that a file or folder holds, with its masks.
 
     Args:
@@ -33,6 +33,7 @@ def load(path: str) -> keras.Model:
     Raises:
       UsageError: if it is none of them, damaged, of a newer version, or names classes that are neither Keras' nor registered.
     """
+    path = files.path_of(path)
     return keras_model(path) if is_keras(path) else network(path).model()
 
 
@@ -75,7 +76,7 @@ def keras_model(path: str) -> keras.Model:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # zipfile, h5py and Keras raise almost anything for a damaged file.
-        raise UsageError(f"{path} is no Keras model, or damaged: {' '.join(str(error).split())[:300]}") from error
+        raise UsageError(f"{path} is no Keras model, or damaged: {reason(error)}") from error
     masking.require_model(model)
     return model
 

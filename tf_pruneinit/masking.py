@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import fnmatch
 import json
 import random
@@ -14,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pruneinit import connectivity, sparsity
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import UsageError, reason, shown
 from tf_pruneinit.layers import MASKED, mask_name, raw_kernel
 from tf_pruneinit.normalisation import BatchNormalization
 
@@ -158,20 +159,95 @@ def copy_with(model: keras.Model, replace: Replace, *, dtype: str | None = None)
     return copy
 
 
-def architecture(model: keras.Model) -> Any:
+def operations(model: keras.Model) -> list[Any]:
+    """Returns all layers of a model, with it and those inside others, then the operations of functional models in it."""
+    layers = list(model._flatten_layers())
+    found = [operation for layer in layers for operation in getattr(layer, "operations", ())]
+    return layers + [operation for operation in found if not isinstance(operation, keras.Layer)]
+
+
+def architecture(model: keras.Model, named: bool = True) -> Any:
     """Returns what two models have in common that are alike but for the values of their variables, to compare and to hash.
 
-    None if it cannot be said: a layer that runs any function may run another one by the same name.
+    None if it cannot be said: a layer that runs any function may run another one by the same name. Not `named`, models are
+    alike that differ in names of the model, and of layers and operations (a user's class: names that Keras made up), too.
     """
     layers = list(model._flatten_layers())
     if any(isinstance(layer, keras.layers.Lambda) for layer in layers):
         return None
     try:
-        config = json.dumps(_without_initializers(model.get_config()), sort_keys=True)
+        config = _without_initializers(model.get_config())
+        config = json.dumps(config if named else _without_names(_like_serialized(model, config)), sort_keys=True)
     except Exception:  # A user's layer may keep anything in its configuration, or have none.
         return None
     # Configurations name functions, and a name may stand for another one by now.
-    return config, tuple((type(layer), layer.trainable, vars(layer).get("activation")) for layer in layers)
+    own = [(type(layer), layer.trainable, vars(layer).get("activation")) for layer in layers]
+    # Nor do they say which of the layers inside several layers are one.
+    places = {id(layer): place for place, layer in enumerate(layers)}
+    inside = [tuple(places[id(part)] for part in layer._flatten_layers(False, False)) for layer in layers]
+    return config, tuple(zip(own, inside, strict=True))
+
+
+def _like_serialized(model: keras.Model, config: dict[str, Any]) -> dict[str, Any]:
+    """A model's configuration as it stands in that of a model which it is nested in."""
+    return {"module": type(model).__module__, "class_name": type(model).__name__, "config": config}
+
+
+def _without_names(config: Any) -> Any:
+    """The configuration of a model without the names of layers and operations: wiring is told by their places.
+
+    What a user's class has in its configuration stays as it is, but for a name that Keras made up: it may go by names.
+    """
+    if isinstance(config, (list, tuple)):
+        return [_without_names(part) for part in config]
+    if not isinstance(config, dict):
+        return config
+    kept = dict(config)
+    if isinstance(own := config.get("config"), dict) and "class_name" in config:
+        module = str(config.get("module"))
+        known = module.startswith(("keras.", "tf_pruneinit.")) or module == "keras"
+        # Initializers, losses and types, whose names are what they are, have no `trainable`.
+        layer = "trainable" in own or module.startswith("keras.src.ops") or config["class_name"] == "InputLayer"
+        made_up = str(own.get("name")).replace("_", "").rstrip("0123456789") == _letters(config["class_name"])
+        own = {key: value for key, value in own.items() if not (key == "name" and layer and (known or made_up))}
+        if known and layer:
+            kept |= {"config": _without_names(_wired_by_places(own))}
+        else:
+            return kept | {"config": own}
+    return {key: value if key == "config" else _without_names(value) for key, value in kept.items()}
+
+
+def _letters(class_name: str) -> str:
+    return class_name.lower().replace("_", "").rstrip("0123456789")
+
+
+def _wired_by_places(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a functional model in which places of layers stand for their names."""
+    if not {"layers", "input_layers", "output_layers"} <= set(config):
+        return config
+    places = {layer["name"]: place for place, layer in enumerate(config["layers"])}
+
+    def history(part: Any) -> Any:
+        """[name, node, tensor], wherever it is in a structure."""
+        if isinstance(part, (list, tuple)):
+            if len(part) == 3 and isinstance(part[0], str) and all(isinstance(number, int) for number in part[1:]):
+                return [places[part[0]], *part[1:]]
+            return [history(inner) for inner in part]
+        return {key: history(inner) for key, inner in part.items()} if isinstance(part, dict) else part
+
+    def argument(part: Any) -> Any:
+        if isinstance(part, dict) and part.get("class_name") == "__keras_tensor__":
+            own = part["config"]
+            return part | {"config": own | {"keras_history": history(list(own["keras_history"]))}}
+        if isinstance(part, dict):
+            return {key: argument(inner) for key, inner in part.items()}
+        return [argument(inner) for inner in part] if isinstance(part, (list, tuple)) else part
+
+    layers = [
+        {key: value for key, value in layer.items() if key != "name"} | {"inbound_nodes": argument(layer["inbound_nodes"])}
+        for layer in config["layers"]
+    ]
+    return config | {"layers": layers} | {key: history(config[key]) for key in ("input_layers", "output_layers")}
 
 
 def _without_initializers(config: Any, ours: bool = False) -> Any:
@@ -262,8 +338,9 @@ def made(layer: keras.Layer, cls: Any, config: dict[str, Any]) -> keras.Layer:
     except UsageError:
         raise
     except Exception as error:  # A user's constructor may raise anything.
-        reason = " ".join(str(error).split())[:300]
-        raise UsageError(f"layer {layer.name} ({cls.__name__}) cannot be made from its get_config(): {reason}") from error
+        raise UsageError(
+            f"layer {layer.name} ({cls.__name__}) cannot be made from its get_config(): {reason(error)}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -290,16 +367,25 @@ def compile_alike(copy: keras.Model, model: keras.Model) -> None:
 
 def require_model(model: Any) -> None:
     """Raises `UsageError` unless the model is functional or sequential, and built."""
-    if not isinstance(model, keras.Model):
-        raise UsageError(f"a Keras model is needed; got {type(model).__name__}")
+    _require_keras(model)
     if not isinstance(model, keras.Sequential) and getattr(model, "outputs", None) is None:
         name = type(model).__name__
         raise UsageError(
             f"only functional and sequential models can be copied with masks; got {name} {model.name}: a subclassed model "
             f"is pruned inside a functional one, after tf_pruneinit.register({name}): keras.Model(inputs, model(inputs))"
         )
+    _require_built(model)
+
+
+def _require_built(model: keras.Model) -> None:
     if not model.built:
         raise UsageError(f"the model has not been built: call it once, or give it an Input; got {model.name}")
+
+
+def _require_keras(model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        hint = f": keras.Sequential([inputs, {model.name}]) is one" if isinstance(model, keras.Layer) else ""
+        raise UsageError(f"a Keras model is needed; got {type(model).__name__}{hint}")
 
 
 def _walk(layer: Any, scope: tuple, seen: set[int]) -> Iterator[tuple[keras.Layer, tuple]]:
@@ -372,7 +458,10 @@ def excluded(model: keras.Model, patterns: Sequence[str]) -> set[int]:
       UsageError: if a pattern matches no layer that could be pruned.
     """
     if isinstance(patterns, str):
-        raise UsageError(f"exclude must be a sequence of patterns; got the string {patterns!r}")
+        raise UsageError(f"exclude must be a sequence of patterns; got the string {patterns!r}: ({patterns!r},) is one")
+    several = isinstance(patterns, Collection) and getattr(patterns, "shape", None) != ()
+    if not several or not all(isinstance(pattern, str) for pattern in patterns):
+        raise UsageError(f"exclude must be a sequence of patterns, which are strings; got {shown(patterns)}")
     paths = _paths(model)
     known = (*MASKED, *MASKED.values())
     left_out: set[int] = set()
@@ -414,7 +503,12 @@ def _warn_of_unmasked(model: keras.Model, silent: Collection[str]) -> None:
 
 
 def masks(model: keras.Model) -> dict[str, np.ndarray]:
-    """Returns the masks of a model: kernel path -> uint8 array of 0 and 1 of the kernel's shape, in model order."""
+    """Returns the masks of a model: kernel path -> uint8 array of 0 and 1 of the kernel's shape, in model order.
+
+    Raises:
+      UsageError: if it is no Keras model.
+    """
+    _require_keras(model)
     return {path: kernel.mask.numpy().astype(np.uint8) for path, kernel in kernels(model).items()}  # type: ignore[union-attr]
 
 
@@ -429,20 +523,39 @@ def set_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
       UsageError: if a path is not one of the model's kernels, or a mask has another shape or other values; then no mask
         of the model has been changed.
     """
+    _require_keras(model)
     known = kernels(model)
+    if not isinstance(masks, Mapping):
+        raise UsageError(f"masks must be a dict, kernel path -> array, as masks(model) gives; got {type(masks).__name__}")
+    if masks and not known:
+        raise UsageError(f"a mask must be for a masked kernel; got {model.name} without masks: with_masks(model) gives it some")
     arrays = {}
     for path, mask in masks.items():
         if path not in known:
-            raise UsageError(f"a mask must be for one of the kernels {', '.join(known)}; got {path!r}")
-        shape = tuple(known[path].variable.shape)
-        try:
-            arrays[path] = np.asarray(mask, "float32")
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"the mask of {path} must be an array in the shape {shape}; got {mask!r:.60}") from error
-        if arrays[path].shape != shape or not np.isin(arrays[path], (0, 1)).all():
-            raise UsageError(f"the mask of {path} must hold 0 and 1 in the shape {shape}; got the shape {arrays[path].shape}")
+            close = difflib.get_close_matches(str(path), known, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise UsageError(f"a mask must be for one of the kernels {', '.join(known)}; got {shown(path)}{hint}")
+        arrays[path] = _mask(mask, f"the mask of {path}", tuple(known[path].variable.shape))
     for path, array in arrays.items():
         known[path].mask.assign(array)  # type: ignore[union-attr]
+
+
+def _mask(mask: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A mask as an array of 0 and 1; raises `UsageError` if it is none."""
+    try:
+        array = np.asarray(mask)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(array.dtype)
+    except (TypeError, ValueError, tf.errors.OpError) as error:
+        raise UsageError(f"{name} must be an array in the shape {shape}; got {shown(mask)}") from error
+    rule = f"{name} must hold 0 and 1 in the shape {shape}"
+    if array.shape != shape:
+        raise UsageError(f"{rule}; got the shape {array.shape}")
+    wrong = array[(array != 0) & (array != 1)]
+    if wrong.size:
+        remedy = "mask > threshold is one" if array.dtype.kind == "f" else "mask != 0 is one"
+        raise UsageError(f"{rule}; got {wrong[0]} and others, {wrong.size} of {array.size} values: {remedy}")
+    return array.astype("float32")
 
 
 def summary(model: keras.Model) -> sparsity.Summary:
@@ -451,4 +564,6 @@ def summary(model: keras.Model) -> sparsity.Summary:
     Raises:
       UsageError: if the model has no masked layer.
     """
-    return sparsity.summarise(masks(model), exempt(model), connectivity.connected(model, kernels(model)))
+    found = masks(model)
+    _require_built(model)
+    return sparsity.summarise(found, exempt(model), connectivity.connected(model, kernels(model)))

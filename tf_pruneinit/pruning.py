@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from tf_pruneinit import ablations, masking, ranking, tables
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import UsageError, shown
 from tf_pruneinit.examples import Pair
 from tf_pruneinit.scoring import Scorer
 from tf_pruneinit.sparsity import warn_of_empty_layers
@@ -198,11 +198,17 @@ def _require_scores(scores: Mapping[str, np.ndarray], masks: Mapping[str, np.nda
         raise UsageError(
             f"scores are for one iteration: the next one's are of the network without what is removed; got {iterations}"
         )
-    got, expected = ({path: np.shape(array) for path, array in arrays.items()} for arrays in (scores, masks))
-    if list(got.items()) != list(expected.items()):
-        raise UsageError(f"scores must be of the model's kernels, in order, {expected}; got {got}")
+    rule = "scores must be of the model's kernels, in order, as score(model, ...) gives them"
+    if not isinstance(scores, Mapping):
+        raise UsageError(f"{rule}; got {shown(scores)}")
+    if list(scores) != list(masks):
+        raise UsageError(f"{rule}: of {', '.join(masks)}; got those of {', '.join(map(str, scores)) or 'none'}")
+    for path, array in scores.items():
+        if not isinstance(array, np.ndarray) or array.shape != masks[path].shape or array.dtype.kind not in "iuf":
+            got = f"the shape {array.shape} of {array.dtype}" if isinstance(array, np.ndarray) else shown(array)
+            raise UsageError(f"{rule}: for {path} an array of numbers of the shape {masks[path].shape}; got {got}")
 
 
 def _require_integer(name: str, value: object, least: int) -> None:
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-        raise UsageError(f"{name} must be an integer >= {least}; got {value!r}")
+        raise UsageError(f"{name} must be an integer >= {least}; got {shown(value)}")

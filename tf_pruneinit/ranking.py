@@ -7,13 +7,13 @@ import concurrent.futures
 import functools
 import math
 import numbers
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit import cores
+from tf_pruneinit.errors import UsageError, shown
 
 Scores = Mapping[str, np.ndarray]
 Masks = dict[str, np.ndarray]
@@ -29,7 +29,9 @@ def remaining_count(sparsity: float, total: int) -> int:
       UsageError: unless 0 <= sparsity < 1.
     """
     if not isinstance(sparsity, numbers.Real) or not 0 <= float(sparsity) < 1:
-        raise UsageError(f"sparsity is the fraction of weights removed and must be in [0, 1); got {sparsity!r}")
+        percent = isinstance(sparsity, numbers.Real) and 1 < float(sparsity) < 100
+        remedy = f": {sparsity:g} % is {float(sparsity) / 100:g}" if percent else ""
+        raise UsageError(f"sparsity is the fraction of weights removed and must be in [0, 1); got {shown(sparsity)}{remedy}")
     return round((1 - sparsity) * total)
 
 
@@ -312,10 +314,10 @@ def _sift(
 
 
 def _in_parallel(function: Callable, *layers: Sequence[np.ndarray]) -> list[Any]:
-    """The function of each layer's arrays, on as many threads as there are cores if that is worth starting them."""
+    """The function of each layer's arrays, on a thread a core that this process may use, if threads are worth starting."""
     if sum(part.size for part in layers[0]) < _WORTH_THREADS:
         return list(map(function, *layers))
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+    with concurrent.futures.ThreadPoolExecutor(len(cores.available())) as threads:
         return list(threads.map(function, *layers))
 
 

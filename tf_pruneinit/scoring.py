@@ -1,5 +1,6 @@
 """Scores of a model's weights: a copy of it made for scoring, and a method compiled for the copy."""
 
+import contextlib
 import itertools
 import math
 import numbers
@@ -13,13 +14,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pruneinit import masking, ranking, seeds, tables
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit import masking, memory, ranking, seeds, tables
+from tf_pruneinit.errors import UsageError, reason, shown
 from tf_pruneinit.exact import EXACT, PassOn, not_vouched_for
 from tf_pruneinit.examples import Examples, Pair
 from tf_pruneinit.scorers.network import Batch, Network
 
 _ALIGNMENT = 64
+# How errors begin that Keras raises as a network is traced; others are of the user's own code.
+_OF_KERAS = "Exception encountered when calling"
 ACCUMULATE = ("scores", "gradients")
 PRECISIONS = ("float32", "float64")
 # Activations of one chunk, in bytes, beyond which a batch is computed in chunks, and how many times over a method keeps
@@ -52,8 +55,9 @@ def score(
       model: a built functional or sequential Keras model with one input, which gives (batch, classes). Its layers may be
         Keras' own.
       method: a row of `tables.METHODS`: random, magnitude, snip, grasp, grasp_abs, synflow and others.
-      data: (images, labels), or an iterable of such pairs, each one batch. Images are floating-point, of the model's input
-        shape, preprocessed; labels are integers in [0, classes), or one-hot. For methods without data it is not read.
+      data: (images, labels), or an iterable of such pairs, each one batch, that ends: what does not say how many it holds, as
+        a generator, may hold 10,000. Images are floating-point, of the model's input shape, preprocessed; labels are integers
+        in [0, classes), or one-hot. For methods without data it is not read.
       temperature: divides the logits in GraSP's loss, > 0.
       inner_steps: steps of training after which ProsPr takes the gradient, >= 0.
       inner_rate: their learning rate, > 0.
@@ -74,6 +78,7 @@ def score(
     Raises:
       UsageError: for an unknown method, a model without prunable layers, data that is missing or does not fit the model,
         or scores that are not finite.
+      DataError: for a `tf.data.Dataset` that TensorFlow cannot read.
     """
     options = {"temperature": temperature, "inner_steps": inner_steps, "inner_rate": inner_rate, "seed": seed}
     with Scorer(model, method, data, precision, options, batch_size, accumulate, exclude, warmup=batch_norm_warmup) as scorer:
@@ -83,7 +88,8 @@ def score(
 class Scorer:
     """A method on a model and its data: call `scores` again after `remove` or `keep`, and nothing is traced again.
 
-    What has been compiled is kept for the next model of the same architecture. Use it in a `with` statement.
+    What has been compiled is cached for the next model of the same architecture, whatever its layers are called. Use it in a
+    `with` statement.
     """
 
     def __init__(
@@ -103,15 +109,15 @@ class Scorer:
         for name in ("temperature", "inner_rate"):
             number = options[name]
             if not isinstance(number, numbers.Real) or not 0 < float(number) < np.finfo(np.float32).max:
-                raise UsageError(f"{name} must be a finite number > 0; got {number!r}")
+                raise UsageError(f"{name} must be a finite number > 0; got {shown(number)}")
         if not _is_integer(options["inner_steps"]) or options["inner_steps"] < 0:
-            raise UsageError(f"inner_steps must be an integer >= 0; got {options['inner_steps']!r}")
+            raise UsageError(f"inner_steps must be an integer >= 0; got {shown(options['inner_steps'])}")
         tables.require_known(precision, PRECISIONS, "precision")
         tables.require_known(accumulate, ACCUMULATE, "accumulate")
         if batch_size is not None and (not _is_integer(batch_size) or batch_size < 1):
-            raise UsageError(f"batch_size must be an integer >= 1, or None; got {batch_size!r}")
+            raise UsageError(f"batch_size must be an integer >= 1, or None; got {shown(batch_size)}")
         if not _is_integer(options["seed"]):
-            raise UsageError(f"seed must be an integer; got {options['seed']!r}")
+            raise UsageError(f"seed must be an integer; got {shown(options['seed'])}")
         options = options | {"seed": int(options["seed"])}
         _require_one_in_one_out(model)
         self._row = row
@@ -132,17 +138,19 @@ class Scorer:
             self._examples = Examples(data, model, self._dtype, batch_size, again)
 
     def __enter__(self) -> "Scorer":
-        architecture = masking.architecture(self._model)
-        parts = (architecture, self._method, self._dtype, tuple(self._options.items()), tuple(self._kernels), self._warmup)
+        architecture = masking.architecture(self._model, named=False)
+        layers = {id(layer): place for place, layer in enumerate(self._model._flatten_layers())}
+        # Names count only where they are drawn by.
+        kernels = [path if self._row.by_path else (layers[id(k.layer)], k.name) for path, k in self._kernels.items()]
+        parts = (architecture, self._method, self._dtype, tuple(self._options.items()), tuple(kernels), self._warmup)
         self._key = architecture and parts
         self._compiled = _take(self._key) or _Compiled(
             self._model, self._kernels, self._row, self._dtype, self._options, not self._warmup
         )
-        if self._row.second_order and self._compiled.unvouched:
-            names = ", ".join(self._compiled.unvouched)
-            text = "differentiates twice, and no test vouches for the second derivatives of"
-            warnings.warn(f"{self._method} {text} {names}", stacklevel=3)
         self._load()
+        if self._row.second_order and (unvouched := self._compiled.unvouched):
+            text = "differentiates twice, and no test vouches for the second derivatives of"
+            warnings.warn(f"{self._method} {text} {', '.join(unvouched)}", stacklevel=3)
         return self
 
     def _load(self) -> None:
@@ -154,8 +162,14 @@ class Scorer:
             self._compiled.take_absolute_values()
 
     def __exit__(self, *error: Any) -> None:
+        compiled = self._compiled
+        del self._compiled
         if error[0] is None:
-            _keep(self._key, self._compiled)
+            size, freed = compiled.measure(), _keep(self._key, compiled)
+            del compiled
+            # Scores of a large model leave much that is free, but still the process's.
+            if max(size, freed) >= _WORTH_GIVING_BACK:
+                memory.give_back(collect=freed >= _WORTH_GIVING_BACK)
 
     def remove(self, places: Iterable[np.ndarray]) -> None:
         """Removes weights: of each kernel those at these places, counted in C order."""
@@ -188,12 +202,10 @@ class Scorer:
         """
         try:
             scores, total = self._scores()
-        except LookupError as error:
-            # Of TensorFlow: an operation's derivative has no derivative itself.
-            raise UsageError(f"{self._method} differentiates twice, which this model cannot be: {error}") from error
-        except tf.errors.InvalidArgumentError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UsageError(f"the model cannot be computed on these examples: {reason}") from error
+        except tf.errors.ResourceExhaustedError:
+            raise
+        except tf.errors.OpError as error:
+            raise UsageError(f"the model cannot be computed on these examples: {reason(error)}") from error
         # Views: numpy() would copy.
         arrays = {path: np.asarray(memoryview(z)) for path, z in zip(self._kernels, scores, strict=True)}
         # A sum is quicker than a look at each score, and finite only if they all are.
@@ -203,7 +215,8 @@ class Scorer:
 
     def _scores(self) -> tuple[list[tf.Tensor], Any]:
         if self._examples is None or not self._row.needs_data:
-            return self._compiled.score()
+            with self._traced():
+                return self._compiled.score()
         if self._accumulate == "scores":
             return self._mean_over_batches()
         if self._examples.single:
@@ -224,9 +237,24 @@ class Scorer:
 
     def _of_batch(self, chunks: Any) -> tuple[list[tf.Tensor], Any]:
         """The scores of one batch, and if it is at hand their sum."""
-        if isinstance(chunks, list) and len(chunks) == 1:
-            return self._compiled.score(*chunks[0])
-        return self._compiled.score_in_chunks(chunks), None
+        with self._traced():
+            if isinstance(chunks, list) and len(chunks) == 1:
+                return self._compiled.score(*chunks[0])
+            return self._compiled.score_in_chunks(chunks), None
+
+    @contextlib.contextmanager
+    def _traced(self) -> Iterator[None]:
+        """Says in one line why TensorFlow or Keras cannot trace the network."""
+        try:
+            yield
+        except LookupError as error:
+            if type(error) is not LookupError:  # TensorFlow raises this one where a derivative has none itself.
+                raise
+            raise UsageError(f"{self._method} differentiates twice, which this model cannot be: {reason(error)}") from error
+        except (TypeError, ValueError) as error:
+            if not str(error).startswith(_OF_KERAS):
+                raise
+            raise UsageError(f"the model cannot be computed on these examples: {reason(error)}") from error
 
     def _chunks(self, images: tf.Tensor, labels: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
         """A batch as it is, or in equal parts if its activations would not fit into memory."""
@@ -266,7 +294,7 @@ class _Compiled:
       unpruned: arrays, the kernels as they are loaded; none unless the method's weights come back.
       activations: numbers that the layers give for one example; a size that is not known counts as 1.
       batch_normalised: whether batch normalisation is among them.
-      unvouched: layers whose second derivatives no test vouches for, with their classes.
+      size: bytes, when they were last measured.
     """
 
     def __init__(
@@ -282,15 +310,18 @@ class _Compiled:
         twins = {id(layer): twin for layer, twin in zip(model._flatten_layers(), copy._flatten_layers(), strict=True)}
         variables = {path: masking.Kernel(twins[id(kernel.layer)], kernel.name).variable for path, kernel in kernels.items()}
         self._variables = variables
+        self._traced: list[Any] = []
         self.kernels = [_aligned(kernel.shape, dtype) for kernel in variables.values()]
         self.masks = [_aligned(kernel.shape, "uint8") for kernel in variables.values()]
         self.unpruned = [_aligned(kernel.shape, dtype) for kernel in variables.values()] if row.revives else []
         # Tensors and arrays share their memory: what is removed from the arrays is removed from the network.
         self._tensors = [[_tensor(array) for array in arrays] for arrays in (self.kernels, self.masks, self.unpruned)]
+        # Nor does the copy have the memory of kernels twice.
+        for kernel, tensor in zip(variables.values(), self._tensors[0], strict=True):
+            kernel.value.assign(tensor)
         self.batch_normalised = any(isinstance(layer, keras.layers.BatchNormalization) for layer in copy._flatten_layers())
         # The copy itself has a layer for each of the model's.
         self._logits = logits = _logits(copy)
-        self.unvouched = not_vouched_for(logits)
         outputs = [node.outputs for layer in copy._flatten_layers() for node in getattr(layer, "_inbound_nodes", ())]
         self.activations = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in keras.tree.flatten(outputs))
 
@@ -298,6 +329,7 @@ class _Compiled:
             # Without autograph, as Keras runs layers: errors raised while tracing come out as they are.
             # A shape that is left open would be computed in another order, and give other bits.
             traced = tf.function(function, autograph=False, reduce_retracing=False)
+            self._traced.append(traced)
             return lambda *arguments: traced(*self._tensors, *arguments)
 
         def network_of(*tensors):
@@ -320,8 +352,25 @@ class _Compiled:
         network = network_of(*self._tensors)
         self.score_in_chunks = lambda chunks: row.score(network, Batch(chunks, *derivatives), **options)
 
+    @property
+    def unvouched(self) -> list[str]:
+        """Layers whose second derivatives no test vouches for, with their classes."""
+        return not_vouched_for(self._logits)
+
+    def measure(self) -> int:
+        """Returns about how many bytes it takes, those of its values and a number for each traced operation; sets `size`."""
+        arrays = sum(array.nbytes for array in (*self.kernels, *self.masks, *self.unpruned))
+        kernels = {id(variable) for variable in self._variables.values()}
+        others = [variable for variable in self._copy.variables if id(variable) not in kernels]
+        values = sum(math.prod(variable.shape) * tf.as_dtype(variable.dtype).size for variable in others)
+        graphs = [concrete.graph for traced in self._traced for concrete in traced._list_all_concrete_functions()]
+        self.size = arrays + values + _OPERATION_BYTES * sum(len(graph.get_operations()) for graph in graphs)
+        return self.size
+
     def load(self, model: keras.Model, kernels: dict[str, masking.Kernel], seed: int) -> None:
-        """Takes over the weights and masks of a model, and gives dropout seeds."""
+        """Takes over the weights, masks and names of a model, and gives dropout seeds."""
+        for source, target in zip(masking.operations(model), masking.operations(self._copy), strict=True):
+            target.name = source.name
         skipped = {id(variable) for variable in self._variables.values()}
         for source, target in zip(model._flatten_layers(), self._copy._flatten_layers(), strict=True):
             masking.copy_variables(source, target, skipped)
@@ -381,7 +430,12 @@ def _is_integer(value: Any) -> bool:
 # What was compiled last, by architecture; an entry is taken out while it is in use.
 _compiled: OrderedDict[Any, _Compiled] = OrderedDict()
 _lock = threading.Lock()
-_COMPILED_AT_MOST = 6
+# All of it together takes so many bytes at most: what is used least recently goes first.
+_MOST_BYTES = 256 << 20
+# Of an operation of a traced graph, as Python, TensorFlow's runtime and its optimizer keep it.
+_OPERATION_BYTES = 12 << 10
+# So much is given back to the system as soon as it is not cached any more; of less, nobody takes the time.
+_WORTH_GIVING_BACK = 16 << 20
 
 
 def _take(key: Any) -> _Compiled | None:
@@ -389,12 +443,25 @@ def _take(key: Any) -> _Compiled | None:
         return _compiled.pop(key, None) if key else None
 
 
-def _keep(key: Any, compiled: _Compiled) -> None:
-    if key:
-        with _lock:
-            _compiled[key] = compiled
-            while len(_compiled) > _COMPILED_AT_MOST:
-                _compiled.popitem(last=False)
+def _keep(key: Any, compiled: _Compiled) -> int:
+    """Caches what has been compiled, as far as there are bytes for it; returns how many bytes nothing needs any more."""
+    if not key:
+        return compiled.size
+    with _lock:
+        other = _compiled.pop(key, None)  # Of another thread.
+        _compiled[key] = compiled
+        sizes = [entry.size for entry in _compiled.values()]
+        oldest = 0
+        while sum(sizes[oldest:]) > _MOST_BYTES:
+            _compiled.popitem(last=False)
+            oldest += 1
+    return sum(sizes[:oldest]) + (other.size if other else 0)
+
+
+@memory.frees
+def _forget() -> None:
+    with _lock:
+        _compiled.clear()
 
 
 def _scoring_copy(model: keras.Model, dtype: str) -> keras.Model:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import UsageError, shown
 
 Row = TypeVar("Row")
 
@@ -46,6 +46,7 @@ class Method:
       second_order: whether it differentiates twice.
       absolute: whether it is given the network with every parameter replaced by its absolute value.
       warms_up: whether it runs the network so that it can be given moving statistics (`batch_norm_warmup`).
+      by_path: whether it draws random numbers by the paths of kernels, so that scores depend on the names of layers.
       revives: whether, from one iteration to the next, removed weights may come back; it then scores them, too.
     """
 
@@ -58,6 +59,7 @@ class Method:
     second_order: bool = False
     absolute: bool = False
     warms_up: bool = False
+    by_path: bool = False
     revives: bool = False
 
 
@@ -104,7 +106,7 @@ class Dataset:
 
 
 METHODS = {
-    "random": Method(Lazy("scorers.random:random"), "uniform random scores", options=("seed",)),
+    "random": Method(Lazy("scorers.random:random"), "uniform random scores", options=("seed",), by_path=True),
     "magnitude": Method(Lazy("scorers.magnitude:magnitude"), "smallest |w|"),
     "snip": Method(Lazy("scorers.snip:snip"), "smallest |w * dL/dw| (Lee et al., 2019)", needs_data=True, warms_up=True),
     "grasp": Method(
@@ -158,6 +160,7 @@ METHODS = {
         "least effect on what random weights make of random inputs when they change (Wang et al., 2023)",
         iterations=100,
         options=("seed",),
+        by_path=True,
     ),
     "phew": Method(
         Lazy("scorers.phew:phew"),
@@ -255,7 +258,7 @@ def method(name: str) -> Method:
     Raises:
       UsageError: if there is none, or if it changes masks in training.
     """
-    if name in IN_TRAINING:
+    if isinstance(name, str) and name in IN_TRAINING:
         raise UsageError(f"{name} changes masks in training, which tf_pruneinit.main does; a network alone it does not score")
     return lookup(METHODS, name, "method")
 
@@ -273,7 +276,7 @@ def lookup(table: Mapping[str, Row], name: str, kind: str) -> Row:
 def require_known(name: Any, known: Iterable[str], kind: str) -> None:
     """Raises `UsageError` unless `name` is among `known`, which it lists."""
     names = list(known)
-    if name not in names:
+    if not isinstance(name, str) or name not in names:
         close = difflib.get_close_matches(str(name), names, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
-        raise UsageError(f"{kind} must be one of {', '.join(names)}; got {name!r}{hint}")
+        raise UsageError(f"{kind} must be one of {', '.join(names)}; got {shown(name)}{hint}")

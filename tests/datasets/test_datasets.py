@@ -389,6 +389,19 @@ class TestBalancedSample:
         with pytest.raises(UsageError, match="not batched"):
             datasets.balanced_sample(examples, classes=2, per_class=1)
 
+    def test_examples_that_never_end_are_refused(self, monkeypatch):
+        def endless(count):
+            yield from ((np.zeros(2), n % 2) for n in range(count))
+            raise AssertionError("read on")
+
+        monkeypatch.setattr(datasets, "MOST_EXAMPLES", 10)
+        with pytest.raises(UsageError, match="must end within 10 examples; got more"):
+            datasets.balanced_sample(endless(11), classes=2, per_class=1)
+        examples = tf.data.Dataset.from_tensor_slices((np.zeros((12, 2)), np.arange(12) % 2))
+        assert len(datasets.balanced_sample(examples, classes=2, per_class=6)[1]) == 12
+        with pytest.raises(UsageError, match="repeats for ever"):
+            datasets.balanced_sample(examples.repeat(), classes=2, per_class=1)
+
     def test_does_not_keep_the_shards_that_images_are_parts_of(self):
         """No more than the sample is kept: a view of a shard would keep all of it."""
         shards = []

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pruneinit import seeds, tables
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.datasets import reading
+from tf_pruneinit.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from tf_pruneinit.datasets.streams import Stream
@@ -240,43 +241,84 @@ def _require_enough(there: int, per_class: int, label: int) -> None:
         raise UsageError(f"{rule}; got {per_class}, and class {label} has {there}")
 
 
+# Of which `balanced_sample` is not told how many there are: more than ImageNet has.
+MOST_EXAMPLES = 2_000_000
+
+
 def balanced_sample(
     examples: Iterable[tuple[Any, Any]], *, classes: int, per_class: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns `per_class` random examples of each class of a dataset of any size: (images, labels) to score on.
 
     One pass, in which no more than the sample is kept (a reservoir for each class). The same examples in the same order give
-    the same sample.
+    the same sample. No example can be as likely as any other among examples that never end: these are refused.
 
     Args:
       examples: (image, label) one by one, as a `tf.data.Dataset` that is not batched; labels are integers in [0, classes).
+        Where they do not say how many there are, as a generator's, 2,000,000 at most.
       classes: how many there are.
       per_class: how many examples of each.
       seed: of the choice, and of the order.
 
     Raises:
-      UsageError: if a class has fewer examples than `per_class` (the class is named), or a label is out of range.
+      UsageError: if a class has fewer examples than `per_class` (the class is named), a label is out of range, or examples are
+        not such pairs, of one shape, or never end.
+      DataError: if TensorFlow cannot read them.
 
     Vitter, "Random Sampling with a Reservoir", ACM Transactions on Mathematical Software, 1985.
     """
-    if not all(isinstance(n, numbers.Integral) and n >= 1 for n in (classes, per_class)):
-        raise UsageError(f"classes and per_class must be integers >= 1; got {classes} and {per_class}")
-    generator = np.random.default_rng(seeds.derive(seed, "data", "scoring"))
+    if not all(isinstance(n, numbers.Integral) and not isinstance(n, bool) and n >= 1 for n in (classes, per_class)):
+        raise UsageError(f"classes and per_class must be integers >= 1; got {shown(classes)} and {shown(per_class)}")
+    if not isinstance(seed, numbers.Integral):
+        raise UsageError(f"seed must be an integer; got {shown(seed)}")
+    rule = f"examples must be (image, label) pairs, not batched, labels in [0, {classes})"
+    if reading.are_arrays(examples, 2):
+        raise UsageError(f"{rule}; got two arrays: zip(images, labels) gives pairs")
+    if not reading.is_data(examples) or reading.are_arrays(examples, 3):
+        raise UsageError(f"{rule}; got {reading.not_a_pair(examples, 'pairs')}")
+    generator = np.random.default_rng(seeds.derive(int(seed), "data", "scoring"))
     kept: list[list[np.ndarray]] = [[] for _ in range(classes)]
     met = np.zeros(classes, np.int64)
-    for image, label in examples:
-        label = np.asarray(label)
-        if label.shape or not np.issubdtype(label.dtype, np.integer) or not 0 <= label < classes:
-            raise UsageError(f"examples must be (image, label) pairs, not batched, labels in [0, {classes}); got {label!r:.60}")
+    shapes: set[tuple[int, ...]] = set()
+    for example in reading.read(examples, MOST_EXAMPLES, "examples"):
+        if not isinstance(example, (tuple, list)) or len(example) != 2:
+            raise UsageError(f"{rule}; got {reading.not_a_pair(example, '(image, label)')}")
+        image, label = example
+        label = _label(label, classes, rule)
         met[label] += 1
         place = len(kept[label]) if met[label] <= per_class else generator.integers(met[label])
         if place < per_class:
             kept[label][place : place + 1] = [np.array(image)]
+            shapes.add(kept[label][place].shape)
+            if len(shapes) > 1:
+                raise UsageError(f"images must be of one shape; got {' and '.join(map(str, sorted(shapes)))}: resize them")
     for label in range(classes):
         _require_enough(int(met[label]), per_class, label)
     order = generator.permutation(classes * per_class)
     images = np.stack([image for images in kept for image in images])
     return images[order], np.repeat(np.arange(classes), per_class)[order]
+
+
+def _label(label: Any, classes: int, rule: str) -> int:
+    """One label as an integer; raises `UsageError`, which begins with the rule, for what is none in [0, classes)."""
+    try:
+        found = np.asarray(label)
+    except (TypeError, ValueError) as error:  # Lists of lists of different lengths.
+        raise UsageError(f"{rule}; got {shown(label)}") from error
+    if found.ndim:
+        remedy = "dataset.unbatch() gives one by one"
+        if found.shape == (1,) or _is_one_hot(found, classes):
+            remedy = "give label[0]" if found.size == 1 else "give its argmax()"
+        raise UsageError(f"{rule}; got a label of shape {found.shape}: {remedy}")
+    if not np.issubdtype(found.dtype, np.integer):
+        raise UsageError(f"{rule}; got the label {shown(label)}: give integers")
+    if not 0 <= found < classes:
+        raise UsageError(f"{rule}; got the label {int(found)}")
+    return int(found)
+
+
+def _is_one_hot(label: np.ndarray, classes: int) -> bool:
+    return label.shape == (classes,) and bool(np.isin(label, (0, 1)).all()) and label.sum() == 1
 
 
 def balanced_batches(labels: np.ndarray, batch_size: int) -> list[np.ndarray]:

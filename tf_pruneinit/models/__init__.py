@@ -1,12 +1,11 @@
 """Networks, initialised as in the paper: `build(name, input_shape, classes, seed)`."""
 
-import re
 from typing import Any
 
 import keras
 
 from tf_pruneinit import masking, seeds, tables
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import UsageError, reason
 
 
 def build(
@@ -45,10 +44,8 @@ def build(
     except ValueError as error:
         if isinstance(error, UsageError):
             raise
-        # Keras' message begins with which layer it was, in bold; the reason is the line after.
-        *_, reason = [line for line in str(error).splitlines()[:3] if line]
         size = "x".join(map(str, input_shape))
-        raise UsageError(f"{name} cannot be built for images of {size}: {re.sub(chr(27) + '[^m]*m', '', reason)}") from error
+        raise UsageError(f"{name} cannot be built for images of {size}: {reason(error)}") from error
     finally:
         keras.config.set_dtype_policy(before)
     _initialise(model, seed, kernel_deviation, batch_norm_scale)
