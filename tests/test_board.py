@@ -90,3 +90,19 @@ def test_elsewhere_than_on_a_terminal_a_long_run_says_now_and_then_how_far_it_is
             now[0] += 1
             tell(Event(PROGRESS, "c", f"step {step}/900"))
     assert stream.getvalue().splitlines() == ["1/4 complete  c  step 30/900", "1/4 complete  c  step 61/900"]
+
+
+def test_an_event_takes_no_time_in_the_number_of_jobs_left():
+    class Left(dict):
+        def values(self):
+            raise AssertionError("all are looked at")
+
+        __iter__ = items = values
+
+    board = boards.Board(map(str, range(9)), (), {str(n): 10.0 if n % 2 else None for n in range(9)}, workers=1)
+    board._left = Left(board._left)
+    assert board.seconds_left() is None
+    for n in range(9):
+        for kind in (BEGUN, PROGRESS, FAILED if n == 3 else COMPLETE):
+            board.add(Event(kind, str(n)))
+    assert board.seconds_left() == 0

@@ -167,3 +167,14 @@ class TestEstimate:
         estimate.learn(Config(train=TRAIN), self.result(50.0))
         assert estimate.seconds(plans.Job(Config(train=Train(8)))) == 103.0
         assert estimate.seconds(plans.Job(Config(train=Train(8)), ("10", "2ep"), False)) == 28.0
+
+
+def test_what_jobs_take_is_worked_out_once_for_all_that_are_alike(monkeypatch):
+    medians = []
+    monkeypatch.setattr(plans.statistics, "median", lambda values: medians.append(1) or sorted(values)[len(values) // 2])
+    estimate = plans.Estimate()
+    for seed in range(3):
+        estimate.learn(Config(seed=seed, train=TRAIN), {"steps": 100, "epochs": 4.0, "seconds": {"train": 50.0, "data": 1.0}})
+    for seed in range(20):
+        assert estimate.seconds(plans.Job(Config(seed=seed, train=TRAIN))) == 51.0
+    assert len(medians) == 2

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -606,7 +607,11 @@ class TestLooking:
         ],
         ids=["status", "status as JSON", "status of a grid", "dry run", "dry run of main", "report", "evaluate", "describe"],
     )
-    def test_changes_nothing(self, workdir, tmp_path, call):
+    def test_changes_nothing(self, workdir, tmp_path, monkeypatch, call):
+        def without_name(dir=None, **_):
+            raise AssertionError(f"a file is made in {dir}")
+
+        monkeypatch.setattr(tempfile, "TemporaryFile", without_name)
         before = everything_below(workdir)
         assert call(workdir, tmp_path / "out") == 0
         assert everything_below(workdir) == before

@@ -4,6 +4,7 @@ Where runs take long there is also a line now and then of what runs.
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -28,11 +29,14 @@ class Board:
         self._all = list(jobs)
         self._complete = set(complete)
         self._left = dict(left)
+        # Sums, since each event shows them: over all that are left, of those that have an estimate, and over those that ended.
+        self._unknown = sum(estimate is None for estimate in self._left.values())
+        self._known = math.fsum(estimate for estimate in self._left.values() if estimate is not None)
         self._workers = workers
         self._running: dict[str, tuple[float, str]] = {}
         self._elsewhere: set[str] = set()
         self._missing: dict[str, str] = {}
-        self._took: list[float] = []
+        self._took, self._ended = 0.0, 0
 
     def add(self, event: Event) -> str | None:
         """Takes note of an event; returns the line that it is worth, if any."""
@@ -48,13 +52,14 @@ class Board:
         elif event.kind in (COMPLETE, FAILED, BLOCKED):
             began = self._running.pop(address, None)
             self._elsewhere.discard(address)
-            self._left.pop(address, None)
+            self._forget(address)
             if event.kind != COMPLETE:
                 self._missing[address] = event.text
                 return f"{self._counts()}  {event.kind}: {address}: {event.text}"
             self._complete.add(address)
             if began:
-                self._took.append(time.monotonic() - began[0])
+                self._took += time.monotonic() - began[0]
+                self._ended += 1
             return self.line(event)
         return event.text if event.kind == NOTE and event.text else None
 
@@ -76,13 +81,17 @@ class Board:
         """Returns how long the rest takes, by estimates or else by those that have ended; None before anything is known."""
         if not self._left:
             return 0.0
-        usual = sum(self._took) / len(self._took) if self._took else None
-        seconds = [usual if estimate is None else estimate for estimate in self._left.values()]
-        known = [one for one in seconds if one is not None]
-        if len(known) < len(seconds):
+        if self._unknown and not self._ended:
             return None
+        usual = self._took / self._ended if self._ended else 0.0
         spent = sum(time.monotonic() - began for began, _ in self._running.values())
-        return max(0.0, sum(known) - spent) / min(self._workers, len(known))
+        return max(0.0, self._known + self._unknown * usual - spent) / min(self._workers, len(self._left))
+
+    def _forget(self, address: str) -> None:
+        if address in self._left:
+            estimate = self._left.pop(address)
+            self._unknown -= estimate is None
+            self._known -= estimate or 0.0
 
     def _counts(self) -> str:
         left = self.seconds_left()

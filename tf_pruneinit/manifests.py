@@ -1,14 +1,18 @@
-"""Which runs were asked for in a working directory: a folder for each sweep, WORKDIR/sweeps/<12 hex>/manifest.jsonl.
+"""Which runs were requested in a working directory: a folder for each sweep, WORKDIR/sweeps/<12 hex>/manifest.jsonl.
 
-Its first line says by what, every other one is a job. `--status` reads it, and so do the tasks of a cluster's array.
+Its first line says by what, every other one is a job; `--status` reads it. Beside it are, for the tasks of a cluster's array,
+`tasks.jsonl`, a line for each, all of one length: a task reads its own alone; and `complete.json`, up to where in the manifest
+all jobs were complete when somebody last looked: whoever is done with a run looks from there, up to the first that is not.
 """
 
+import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from tf_pruneinit import __version__, files, plans, shared
@@ -18,6 +22,8 @@ from tf_pruneinit.plans import Job, Plan
 
 FOLDER = "sweeps"
 MANIFEST = "manifest.jsonl"
+TASKS = "tasks.jsonl"
+_COMPLETE = "complete.json"
 # Runs that an older one has made are not what this one would make, or are not where it looks for them.
 _FORMAT = 1
 
@@ -49,11 +55,15 @@ def write(plan: Plan, execution: Execution, argv: Sequence[str], tasks: Sequence
         "hyperparameters": plan.hyperparameters(),
         "tasks": [list(task) for task in tasks],
     }
-    lines = [{"asked": address in plan.asked, **job.to_json()} for address, job in plan.jobs.items()]
+    lines = ({"asked": address in plan.asked, **job.to_json()} for address, job in plan.jobs.items())
+    ours = {name: head[name] for name in ("format", "tf_pruneinit", "execution")}
+    own = [json.dumps({**ours, "jobs": [plan.jobs[address].to_json() for address in task]}) for task in tasks]
+    length = max(map(len, own), default=0)
     try:
         os.makedirs(folder, exist_ok=True)
-        with files.atomically(os.path.join(folder, MANIFEST)) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in [head, *lines])
+        if own:
+            _write(os.path.join(folder, TASKS), (line.ljust(length) for line in own))
+        _write(os.path.join(folder, MANIFEST), map(json.dumps, itertools.chain([head], lines)))
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         rule = "workdir must be a directory that can be written"
         raise UsageError(f"{rule}; got {execution.workdir!r} ({error.strerror})") from error
@@ -84,12 +94,26 @@ def task(path: str, number: int) -> tuple[list[Job], Execution]:
     Raises:
       UsageError: if the manifest cannot be read, is of another version, or has no such task.
     """
-    head, jobs = _read(path)
+    own = os.path.join(os.path.dirname(path), TASKS)
+    if os.path.exists(path) and os.path.exists(own):
+        with _reading(own), open(own, "rb") as file:
+            length = len(file.readline())
+            file.seek(0, os.SEEK_END)
+            _require_task(path, number, file.tell() // length)
+            file.seek(number * length)
+            values = json.loads(file.read(length))
+            _require_same_version(path, values)
+            return [Job.from_json(job) for job in values["jobs"]], Execution(**values["execution"])
+    head, jobs = _read(path)  # Earlier versions wrote nothing else.
     tasks = head["tasks"]
-    if not 0 <= number < len(tasks):
-        raise UsageError(f"task must be from 0 to {len(tasks) - 1} in {path}; got {number}")
+    _require_task(path, number, len(tasks))
     by_address = {job.address: job for _, job in jobs}
     return [by_address[address] for address in tasks[number]], Execution(**head["execution"])
+
+
+def _require_task(path: str, number: int, tasks: int) -> None:
+    if not 0 <= number < tasks:
+        raise UsageError(f"task must be from 0 to {tasks - 1} in {path}; got {number}")
 
 
 def hyperparameters(folder: str) -> dict[str, bool]:
@@ -104,14 +128,60 @@ def require_version(workdir: str) -> None:
         pass
 
 
-def remove_shared(workdir: str) -> None:
-    """Removes what runs have shared, when no sweep of the working directory has a run left that could use it."""
+def remove_shared(workdir: str, first: str | None = None) -> None:
+    """Removes what runs have shared, when no sweep of the working directory has a run left that could use it.
+
+    Args:
+      workdir: the working directory.
+      first: folder of the sweep that is looked at first: the one that most likely has a run left.
+    """
     folder = os.path.join(workdir, shared.FOLDER)
     if not os.path.isdir(folder):
         return
-    plan = everything(workdir)
-    if all(plans.state(workdir, job).name == plans.COMPLETE for job in plan.jobs.values()):
+    paths = sorted(_manifests(workdir), key=lambda path: first is None or not os.path.samefile(os.path.dirname(path), first))
+    if paths and all(_is_complete(workdir, path) for path in paths):
         files.remove(folder)
+
+
+def _is_complete(workdir: str, path: str) -> bool:
+    """Whether all jobs of a manifest are complete. Those that were when somebody last looked are not looked at again.
+
+    A manifest of another version may have runs left; a damaged one says nothing.
+    """
+    known = os.path.join(os.path.dirname(path), _COMPLETE)
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            begun = at = _complete_up_to(known, [status.st_size, status.st_mtime_ns])
+            if not at:
+                _require_same_version(path, json.loads(file.readline()))
+                at = file.tell()
+            file.seek(at)
+            complete = True
+            while complete and (line := file.readline()):
+                complete = plans.state(workdir, Job.from_json(json.loads(line))).name == plans.COMPLETE
+                at = file.tell() if complete else at
+        if at != begun:
+            _write(known, [json.dumps({"manifest": [status.st_size, status.st_mtime_ns], "up_to": at})])
+        return complete
+    except (OSError, UsageError):
+        return False
+    except (ValueError, KeyError, TypeError):
+        return True
+
+
+def _complete_up_to(path: str, manifest: list[int]) -> int:
+    try:
+        with open(path, "rb") as file:
+            values = json.load(file)
+        return int(values["up_to"]) if values["manifest"] == manifest else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _write(path: str, lines: Iterable[str]) -> None:
+    with files.atomically(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
 
 
 def _readable(workdir: str, head_only: bool = False) -> Iterator[tuple[dict[str, Any], list[tuple[bool, Job]]]]:
@@ -131,17 +201,22 @@ def _manifests(workdir: str) -> list[str]:
 
 
 def _read(path: str, head_only: bool = False) -> tuple[dict[str, Any], list[tuple[bool, Job]]]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            head = json.loads(file.readline())
-            _require_same_version(path, head)
-            jobs = [] if head_only else [json.loads(line) for line in file]
+    with _reading(path), open(path, encoding="utf-8") as file:
+        head = json.loads(file.readline())
+        _require_same_version(path, head)
+        jobs = [] if head_only else [json.loads(line) for line in file]
         return head, [(values["asked"], Job.from_json(values)) for values in jobs]
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    try:
+        yield
     except UsageError:
         raise
     except OSError as error:
         raise UsageError(f"manifest must be a file that a sweep has written; got {path!r} ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise _DamagedError(f"{path} is damaged: it is not the manifest of a sweep") from error
 
 

@@ -212,12 +212,14 @@ class Estimate:
         self._paces: dict[Any, list[float]] = {}
         self._others: list[float] = []
         self._steps_an_epoch: dict[Any, int] = {}
+        self._medians: dict[Any, float] = {}
 
     def learn(self, config: Config, result: Mapping[str, Any]) -> None:
         """Takes note of a complete run."""
         laps, steps = result.get("seconds", {}), result.get("steps", 0)
         if not steps or "train" not in laps:
             return
+        self._medians.clear()
         self._paces.setdefault(_alike_in_pace(config), []).append(laps["train"] / steps)
         # What it waited for others with is theirs.
         self._others.append(sum(seconds for lap, seconds in laps.items() if lap not in ("train", "parents")))
@@ -225,10 +227,16 @@ class Estimate:
 
     def seconds(self, job: Job, step: int = 0) -> float | None:
         """Returns how long a job takes from a step on; None if nothing like it is done."""
-        paces, steps = self._paces.get(_alike_in_pace(job.config)), self._steps(job)
-        if paces is None or steps is None:
+        alike, steps = _alike_in_pace(job.config), self._steps(job)
+        if alike not in self._paces or steps is None:
             return None
-        return statistics.median(paces) * max(0, steps - step) + statistics.median(self._others)
+        return self._median(alike, self._paces[alike]) * max(0, steps - step) + self._median(None, self._others)
+
+    def _median(self, of: Any, values: Sequence[float]) -> float:
+        """One for all jobs that are alike."""
+        if of not in self._medians:
+            self._medians[of] = statistics.median(values)
+        return self._medians[of]
 
     def _steps(self, job: Job) -> int | None:
         train = job.config.train

@@ -261,6 +261,8 @@ def _require_same(run: Run, config: Config) -> None:
             raise UsageError(f"{run.path} is not a run directory: it has no {CONFIG}, but {others[0]}") from None
         return
     mine = config.to_json()
+    if stored == mine:
+        return
     stored = stored if isinstance(stored, dict) else {}
     # A version that had fewer options stored fewer; the others have their defaults, as the address has it.
     with contextlib.suppress(UsageError):

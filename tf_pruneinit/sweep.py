@@ -173,10 +173,10 @@ def _named(job: plans.Job) -> str:
 
 def _seconds(plan: Plan, states: Mapping[str, plans.State], workdir: str) -> dict[str, float | None]:
     """How long each job that is not complete will take, by all runs of the working directory that are."""
-    estimate = plans.Estimate()
-    for config, result in runs.results(workdir):
-        estimate.learn(config, result)
     left = [address for address, state in states.items() if state.name != plans.COMPLETE]
+    estimate = plans.Estimate()
+    for config, result in runs.results(workdir) if left else ():
+        estimate.learn(config, result)
     return {address: estimate.seconds(plan.jobs[address], states[address].step) for address in left}
 
 
@@ -282,7 +282,7 @@ def make_task(manifest: str, task: int, console: Console | None = None) -> None:
         outcome, reason = attempts.attempt(job, execution, console)
         if outcome == attempts.FAILED:
             failed.append(f"{job.address}: {reason}")
-    manifests.remove_shared(execution.workdir)
+    manifests.remove_shared(execution.workdir, os.path.dirname(manifest))
     if failed:
         raise RunError(f"{len(failed)} of {len(jobs)} runs failed: {'; '.join(failed)}")
 

@@ -30,3 +30,9 @@ class Event:
     kind: str
     address: str = ""
     text: str = ""
+
+
+def blocked(what: tuple[str, str]) -> Event:
+    """Returns the event of a job and one that it begins with and that is lost."""
+    address, parent = what
+    return Event(BLOCKED, address, f"what it begins with failed: {parent}")

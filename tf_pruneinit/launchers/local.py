@@ -24,14 +24,14 @@ from tf_pruneinit.config import Execution
 from tf_pruneinit.console import Console, exit_code, start_tensorflow
 from tf_pruneinit.cores import available
 from tf_pruneinit.errors import RunError, UsageError
-from tf_pruneinit.launchers import BEGUN, BLOCKED, COMPLETE, ELSEWHERE, FAILED, NOTE, PROGRESS, Event
+from tf_pruneinit.launchers import BEGUN, COMPLETE, ELSEWHERE, FAILED, NOTE, PROGRESS, Event, blocked
+from tf_pruneinit.launchers.schedule import Schedule
 from tf_pruneinit.plans import Job, Plan
 
 _SECONDS_BETWEEN_LOOKS = 0.25
-_SECONDS_UNTIL_ANOTHER_TRY = 3.0
 _SECONDS_TO_END = 18.0
-# A process that ends under a job (the system takes memory back, a machine is shaky) is not the job's fault, the first time.
-_TRIES = 2
+# What a process is started with; it is told the rest.
+_WORKER = (sys.executable, "-m", __name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,89 +102,50 @@ def launch(
     """
     pool = _Pool(execution, machine, folder)
     try:
-        yield from _Schedule(plan, todo, lost, execution.workdir, pool).events()
+        yield from _events(Schedule(plan, todo, lost), plan, execution.workdir, pool)
     finally:
         pool.end()
 
 
-class _Schedule:
-    """Which job is next."""
-
-    def __init__(self, plan: Plan, todo: Sequence[str], lost: Collection[str], workdir: str, pool: "_Pool"):
-        self._plan = plan
-        self._workdir = workdir
-        self._pool = pool
-        self._waiting = dict.fromkeys(todo)
-        self._open = set(todo)  # Neither complete nor given up.
-        self._lost = set(lost)
-        self._tries: collections.Counter[str] = collections.Counter()
-        self._again: dict[str, float] = {}  # When to look once more at what another sweep makes.
-
-    def events(self) -> Iterator[Event]:
-        while self._open:
-            yield from self._blocked()
-            while self._pool.has_room and (address := self._next()) is not None:
-                # Another sweep may have been here since the plan was made.
-                name = plans.state(self._workdir, self._plan.jobs[address]).name
-                if name == plans.RUNNING:
-                    self._again[address] = time.monotonic() + _SECONDS_UNTIL_ANOTHER_TRY
-                    yield Event(ELSEWHERE, address)
-                    continue
-                del self._waiting[address]
-                if name == plans.COMPLETE:
-                    self._open.discard(address)
-                    yield Event(COMPLETE, address)
-                    continue
-                self._pool.begin(self._plan.jobs[address])
+def _events(schedule: Schedule, plan: Plan, workdir: str, pool: "_Pool") -> Iterator[Event]:
+    tries: collections.Counter[str] = collections.Counter()
+    yield from map(blocked, schedule.blocked())
+    while schedule.is_open:
+        while pool.has_room and (address := schedule.next()) is not None:
+            # Another sweep may have been here since the plan was made.
+            name = plans.state(workdir, plan.jobs[address]).name
+            if name == plans.RUNNING:
+                schedule.later(address)
+                yield Event(ELSEWHERE, address)
+            elif name == plans.COMPLETE:
+                schedule.complete(address)
+                yield Event(COMPLETE, address)
+            else:
+                pool.begin(plan.jobs[address])
                 yield Event(BEGUN, address)
-            yield Event(NOTE)
-            for address, message in self._pool.messages():
-                yield from self._understood(address, message)
-
-    def _next(self) -> str | None:
-        now = time.monotonic()
-        for address in self._waiting:
-            if self._again.get(address, 0.0) <= now and not self._open.intersection(self._plan.parents[address]):
-                return address
-        return None
-
-    def _blocked(self) -> Iterator[Event]:
-        for address in list(self._waiting):  # Parents stand before what begins with them.
-            lost = self._lost.intersection(self._plan.parents[address])
-            if lost:
-                self._lose(address)
-                yield Event(BLOCKED, address, f"what it begins with failed: {min(lost)}")
-
-    def _lose(self, address: str) -> None:
-        self._waiting.pop(address, None)
-        self._open.discard(address)
-        self._lost.add(address)
-
-    def _understood(self, address: str, message: dict[str, Any]) -> Iterator[Event]:
-        kind, text = message["kind"], message.get("text", "")
-        if kind == PROGRESS:
-            yield Event(PROGRESS, address, text)
-        elif kind == attempts.COMPLETE:
-            self._open.discard(address)
-            yield Event(COMPLETE, address, text)
-        elif kind == attempts.FAILED:
-            self._lose(address)
-            yield Event(FAILED, address, text)
-        elif kind == attempts.ELSEWHERE:
-            self._again[address] = time.monotonic() + _SECONDS_UNTIL_ANOTHER_TRY
-            self._waiting[address] = None
-            yield Event(ELSEWHERE, address, text)
-        elif kind == "stopped":
-            raise RunError(text)
-        elif kind == "died":
-            self._tries[address] += 1
-            if self._tries[address] < _TRIES:
-                self._waiting = {address: None, **self._waiting}
+        yield Event(NOTE)
+        for address, message in pool.messages():
+            kind, text = message["kind"], message.get("text", "")
+            if kind == PROGRESS:
+                yield Event(PROGRESS, address, text)
+            elif kind == attempts.COMPLETE:
+                schedule.complete(address)
+                yield Event(COMPLETE, address, text)
+            elif kind == attempts.ELSEWHERE:
+                schedule.later(address)
+                yield Event(ELSEWHERE, address, text)
+            elif kind == "stopped":
+                raise RunError(text)
+            elif kind == "died" and not tries[address]:
+                # The system takes memory back, a machine is shaky: not the job's fault, the first time.
+                tries[address] += 1
+                schedule.again(address)
                 yield Event(NOTE, "", f"{address}: {text}; it is tried once more")
             else:
-                self._lose(address)
-                runs.record_failure(self._workdir, self._plan.jobs[address].config, text, kind=errors.KILLED)
+                if kind == "died":
+                    runs.record_failure(workdir, plan.jobs[address].config, text, kind=errors.KILLED)
                 yield Event(FAILED, address, text)
+                yield from map(blocked, schedule.lose(address))
 
 
 class _Pool:
@@ -248,7 +209,7 @@ class _Process:
         with open(self._log, "a") as errors:
             self._said_before = errors.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, json.dumps(told)],
+                [*_WORKER, json.dumps(told)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

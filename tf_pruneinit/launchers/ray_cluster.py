@@ -1,4 +1,4 @@
-"""A Ray cluster makes the jobs: each is a task, after those that it begins with, and is given again where a node is lost.
+"""A Ray cluster makes the jobs: each is a task, given after those that it begins with, and again where a node is lost.
 
 The cluster is the one that RAY_ADDRESS names, or the one that runs on this machine, or one that is started here for the sweep.
 """
@@ -16,7 +16,8 @@ from tf_pruneinit import attempts, errors, plans, runs
 from tf_pruneinit.config import Execution
 from tf_pruneinit.console import Console, start_tensorflow
 from tf_pruneinit.errors import NoSpaceError, RunError, UsageError
-from tf_pruneinit.launchers import BEGUN, BLOCKED, COMPLETE, FAILED, NOTE, PROGRESS, Event
+from tf_pruneinit.launchers import BEGUN, BLOCKED, COMPLETE, FAILED, NOTE, PROGRESS, Event, blocked
+from tf_pruneinit.launchers.schedule import Schedule
 from tf_pruneinit.plans import Job, Plan
 
 _STOPPED = "stopped"
@@ -24,6 +25,8 @@ _RETRIES = 5
 # Ray ends the process that gives tasks where it finds a defect of its own, as when it hears of a lost task that has ended.
 _DRIVERS = 3
 _WATCHED = 50
+# Ray is given no more at once: what it does for one takes time in the number of all that it has.
+_TASKS = 1000
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_UNTIL_ANOTHER_TRY = 3.0
 _SECONDS_TO_END = 18.0
@@ -117,27 +120,36 @@ def _events(
     resources = {"num_gpus": execution.devices, "num_cpus": 1} if gpus else {"num_cpus": execution.devices}
     threads = {} if gpus else {"runtime_env": {"env_vars": {"TF_NUM_INTRAOP_THREADS": str(execution.devices)}}}
     make = ray.remote(max_retries=_RETRIES, **resources, **threads)(_make)
-    tasks: dict[str, Any] = {}
+    at_once = max(_TASKS, 2 * int(ray.cluster_resources().get("CPU", 0)))
+    schedule = Schedule(plan, todo, lost)
+    tasks: dict[Any, str] = {}
+    begun: set[str] = set()
+    looked = 0.0
     try:
-        for address in todo:
-            gone = sorted(parent for parent in plan.parents[address] if parent in lost)
-            begins_with = [tasks[parent] for parent in plan.parents[address] if parent in tasks]
-            tasks[address] = make.remote(plan.jobs[address].to_json(), vars(execution), folder, gone, *begins_with)
-        addresses = {task: address for address, task in tasks.items()}
-        begun: set[str] = set()
-        while addresses:
-            ended, _ = ray.wait(list(addresses), timeout=_SECONDS_BETWEEN_LOOKS)
+        yield from map(blocked, schedule.blocked())
+        while schedule.is_open:
+            while len(tasks) < at_once and (address := schedule.next()) is not None:
+                tasks[make.remote(plan.jobs[address].to_json(), vars(execution), folder)] = address
+            ray.wait([*tasks], timeout=_SECONDS_BETWEEN_LOOKS)
+            ended, _ = ray.wait([*tasks], num_returns=len(tasks), timeout=0)
             for task in ended:
-                yield _event(ray, task, plan.jobs[addresses.pop(task)], execution)
-            # What a task does is to be seen in its files; tasks begin in about the order in which they were given.
-            for address in itertools.islice(addresses.values(), _WATCHED):
-                state = plans.state(execution.workdir, plan.jobs[address])
-                if state.name == plans.RUNNING:
-                    yield Event(PROGRESS if address in begun else BEGUN, address, f"{state.text}, step {state.step:,}")
-                    begun.add(address)
+                event = _event(ray, task, plan.jobs[tasks.pop(task)], execution)
+                yield event
+                if event.kind == COMPLETE:
+                    schedule.complete(event.address)
+                else:
+                    yield from map(blocked, schedule.lose(event.address))
+            if time.monotonic() - looked > _SECONDS_BETWEEN_LOOKS:
+                # What a task does is to be seen in its files; tasks begin in about the order in which they were given.
+                for address in itertools.islice(tasks.values(), _WATCHED):
+                    state = plans.state(execution.workdir, plan.jobs[address])
+                    if state.name == plans.RUNNING:
+                        yield Event(PROGRESS if address in begun else BEGUN, address, f"{state.text}, step {state.step:,}")
+                        begun.add(address)
+                looked = time.monotonic()
             yield Event(NOTE)
     finally:
-        for task in tasks.values():
+        for task in tasks:
             ray.cancel(task, force=True)
         ray.shutdown()
 
@@ -167,13 +179,8 @@ def _event(ray: Any, task: Any, job: Job, execution: Execution) -> Event:
     return Event(kind, job.address, text)
 
 
-def _make(
-    job: dict[str, Any], execution: dict[str, Any], folder: str, lost: Sequence[str], *parents: tuple[str, str]
-) -> tuple[str, str]:
+def _make(job: dict[str, Any], execution: dict[str, Any], folder: str) -> tuple[str, str]:
     """What a task does, in a process of the cluster, which may have done others before."""
-    missing = [*lost, *(text for kind, text in parents if kind != COMPLETE)]
-    if missing:
-        return BLOCKED, f"what it begins with failed: {missing[0]}"
     start_tensorflow()
     attempts.describe(folder)
     how = Execution(**execution)
