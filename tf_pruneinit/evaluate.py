@@ -10,7 +10,7 @@ from typing import Any
 from tf_pruneinit import confusion, flags, sparsity, tables
 from tf_pruneinit.config import option
 from tf_pruneinit.console import Console, exit_code, printable, start_tensorflow
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import UsageError, reason
 
 PURPOSE = "Evaluates networks: accuracy, top-5, loss, calibration, accuracy of each class, confusion matrix, sparsity."
 
@@ -137,8 +137,8 @@ def _evaluate(path: str, options: Options, strategy: Any, console: Console | Non
             if options.batch_size or batch_size == 1:
                 raise MemoryError from None
             batch_size //= 2
-        except tf.errors.OpError as error:
-            raise UsageError(f"the network in {path!r} cannot be run: {' '.join(str(error).split())[:300]}") from error
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.FailedPreconditionError) as error:
+            raise UsageError(f"the network in {path!r} cannot be run: {reason(error)}") from error
     if console:
         console.live("")
     summary = network.summary
