@@ -182,7 +182,7 @@ def test_a_record_is_a_write_too(tmp_path, monkeypatch):
 
 
 def test_children_have_ended_before_the_time_is_over():
-    assert [preemption.of_children(seconds) for seconds in (0.1, 10, 30, 600)] == [0.09, 9, 28, 598]
+    assert [preemption.of_children(seconds) for seconds in (1, 10, 30, 600)] == [0.9, 9, 28, 598]
 
 
 def test_what_is_saved_in_time_is_not_disturbed():

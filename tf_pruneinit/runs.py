@@ -277,14 +277,14 @@ def _missing(path: str) -> list[str]:
 
 
 def _remove_unused(run: Run, made: list[str]) -> None:
-    """Removes what opening a run has made, as far as there is nothing else in it."""
-    if run.path in made and os.path.isdir(run.path):
-        names = os.listdir(run.path)
-        opened = {CONFIG, *_unfinished(run)}
-        if all(name in opened or claims.is_own(name) for name in names):
-            for name in names:
-                with contextlib.suppress(OSError):
-                    os.unlink(run.file(name))
+    """Removes what opening a run has made, as far as there is nothing else in it, and nobody else has taken it over."""
+    with contextlib.suppress(OSError, RunError):
+        if run.path in made and run.claim:
+            run.require()
+            names = os.listdir(run.path)
+            opened = {CONFIG, *_unfinished(run)}
+            for name in names if all(name in opened or claims.is_own(name) for name in names) else ():
+                os.unlink(run.file(name))
     for path in made:
         with contextlib.suppress(OSError):  # Another run may have begun in it.
             os.rmdir(path)
