@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tf_pruneinit import checkpoints
+from tf_pruneinit.errors import RunError
 
 STATE = {"step": 3, "loss": 1 / 3, "tiny": 5e-324, "execution": {"xla": False, "devices": 2}, "none": None}
 
@@ -89,14 +90,15 @@ def test_damaged_newest_gives_way_to_the_one_before_with_a_warning_and_is_remove
     assert sorted(os.listdir(folder)) == ["step-1.npz", "step-3.npz"]
 
 
-def test_all_damaged_is_none(folder):
+def test_all_damaged_is_an_error_and_nothing_is_removed(folder):
     save(folder, 1, 2)
     for name in os.listdir(folder):
         cut(os.path.join(folder, name))
-    with pytest.warns(UserWarning) as warned:
-        assert newest(folder) is None
-    assert len(warned) == 2
-    assert os.listdir(folder) == []
+    for _ in range(2):
+        with pytest.warns(UserWarning) as warned, pytest.raises(RunError, match=r"all checkpoints in .* --overwrite retrains"):
+            newest(folder)
+        assert len(warned) == 2
+    assert sorted(os.listdir(folder)) == ["step-1.npz", "step-2.npz"]
 
 
 def test_file_that_cannot_be_read_is_not_removed(folder, monkeypatch):

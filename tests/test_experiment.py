@@ -1,16 +1,37 @@
 """What an experiment begins with, what it shares with others, and what it says when the machine cannot go on."""
 
+import dataclasses
+import errno
+import functools
 import io
+import json
 import os
 import pathlib
 import subprocess
 import sys
+import warnings
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_pruneinit import engine, experiment, export, files, main, models, pruning, records, runs
+from tf_pruneinit import (
+    console,
+    datasets,
+    engine,
+    errors,
+    experiment,
+    export,
+    files,
+    main,
+    models,
+    preemption,
+    pruning,
+    records,
+    runs,
+    training,
+)
 from tf_pruneinit.config import ABLATIONS, Config, Execution, Prune, Train, sparsity_after
 from tf_pruneinit.console import Console
 from tf_pruneinit.errors import UsageError
@@ -345,3 +366,328 @@ def test_two_processes_at_once_train_one_dense_run(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
     (dense,) = tmp_path.glob("*dense*")
     assert len(records.read(str(dense / runs.RECORDS))) == 40
+
+
+class Tiny:
+    """A network that is pruned at step 4 of a dense run, on images that are made up: a run takes a fraction of a second."""
+
+    CONFIG = Config(
+        prune=Prune("snip", 0.5, prune_at="4", examples_per_class=2, score_batch_size=8),
+        train=Train(None, 12, batch_size=8, learning_rate=0.1),
+    )
+
+    def __init__(self, monkeypatch):
+        generator = np.random.default_rng(0)
+        images = generator.integers(0, 256, (32, 2, 2, 1)).astype(np.uint8)
+        split = datasets.Split(images, np.arange(32, dtype=np.int32) % 4)
+        self.data = datasets.Dataset("digits", 4, split, split, datasets.Preprocessing(255, (0.5,), (0.25,)))
+        self.engines = {}
+        monkeypatch.setattr(experiment, "_dataset", lambda *_: self.data)
+        monkeypatch.setattr(experiment.models, "build", self.build)
+        monkeypatch.setattr(training.engine, "take", self.take)
+        monkeypatch.setattr(experiment.scalars, "writer", lambda *_: lambda *_: None)
+        # Writing a SavedModel takes a second.
+        monkeypatch.setattr(export, "save", lambda model, path, *_: os.mkdir(path))
+        monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+    def build(self, name, shape, classes, seed, **_):
+        kernel = keras.initializers.RandomNormal(seed=seed % 2**31)
+        layers = [keras.Input(shape, name="images"), keras.layers.Flatten(name="flatten")]
+        layers += [keras.layers.Dense(classes, kernel_initializer=kernel, name="fc")]
+        return experiment.masking.with_masks(keras.Sequential(layers, name="tiny"))
+
+    def take(self, model, dataset, plan, **options):
+        """An engine for each of the two architectures, also after an error: else each attempt would trace a step."""
+        key = experiment.masking.architecture(model), id(dataset.train)
+        if key not in self.engines:
+            self.engines[key] = engine.Engine(model, dataset, plan, **options)
+        else:
+            self.engines[key].take_over(model)
+        return self.engines[key]
+
+    def run(self, workdir, **options):
+        """Makes the run; returns the exit code of a command that does so."""
+        options = {"checkpoint_every": "2", "snapshot_steps": (0, 3, 12), "compact": "false"} | options
+        execution = Execution(workdir=str(workdir), **options)
+        return console.exit_code(lambda _: experiment.run(self.CONFIG, execution, Console(io.StringIO())), [])
+
+    def end(self, workdir):
+        """What the runs of a directory end with: weights, records but for the clock, arrays."""
+        found = {}
+        for path in sorted(pathlib.Path(workdir).iterdir()):
+            run = runs.Run(str(path))
+            made = [dataclasses.replace(one, seconds=0, examples_per_second=0) for one in records.read(run.file(runs.RECORDS))]
+            arrays = {file.name: file.read_bytes() for file in [*path.glob("snapshots/*.npz"), path / runs.MASKS]}
+            found[path.name] = (run.result and run.result["weights_sha256"], made, arrays)
+        return found
+
+
+def of_tensorflow(name):
+    error = getattr(tf.errors, name)
+    return error(None, None, "Graph execution error:\n\nthe cause")
+
+
+PREEMPTED = preemption.Preempted("asked to end")
+# Every class of exception of the package, those of the system, and TensorFlow's; and the exit code of each.
+OURS = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, BaseException)]
+CODES = {
+    **{one("the cause"): 2 if issubclass(one, UsageError) else 0 if one is errors.HelpRequested else 1 for one in OURS},
+    PREEMPTED: 143,
+    KeyboardInterrupt(): 130,
+    OSError(errno.ENOSPC, "No space left on device"): 1,
+    OSError(errno.EIO, "Input/output error"): 1,
+    MemoryError(): 1,
+    TypeError("a defect"): None,
+    **{of_tensorflow(name): 1 for name in ("InvalidArgumentError", "DataLossError", "ResourceExhaustedError")},
+}
+# What is done at each stage of a run, in this order; a dot and a file's name: when that file is written.
+STAGES = {
+    "opening": (runs.claims, "claimed"),
+    "the configuration": "config.json",
+    "reading data": (experiment, "_dataset"),
+    "building": (experiment.models, "build"),
+    "weights of the parent": (experiment, "_set_weights"),
+    "scoring": (experiment.scoring, "score"),
+    "masks": "masks.npz",
+    "execution": "execution.json",
+    "first snapshot": "step-0.npz",
+    "restoring": (training.Training, "restore"),
+    "events": (experiment.scalars, "writer"),
+    "a step": (engine.Engine, "run"),
+    "evaluation": (training.metrics, "evaluate"),
+    "a record": (runs.records, "append"),
+    "a checkpoint": "step-10.npz",
+    "collecting a checkpoint": (training.Training, "checkpoint"),
+    "last snapshot": "step-12.npz",
+    "export": (export, "save"),
+    "result": "result.json",
+}
+BEFORE_TRAINING = ("weights of the parent", "scoring", "masks", "execution", "first snapshot")
+
+
+class TestErrorAtEveryStageOfARun:
+    @pytest.fixture(scope="class")
+    def tiny(self):
+        with pytest.MonkeyPatch.context() as patch:
+            yield Tiny(patch)
+
+    @pytest.fixture(scope="class")
+    def expected(self, tiny, tmp_path_factory):
+        workdir = tmp_path_factory.mktemp("undisturbed")
+        assert tiny.run(workdir) == 0
+        return tiny.end(workdir)
+
+    @pytest.fixture
+    def workdir(self, tiny, tmp_path, stage, expected):
+        """The dense run has a checkpoint; and but for stages before it is trained the pruned one, too."""
+        with pytest.MonkeyPatch.context() as patch:
+            fail_at(patch, "masks.npz" if stage in BEFORE_TRAINING else "step-8.npz", KeyboardInterrupt(), tiny.CONFIG)
+            assert tiny.run(tmp_path) == 130
+        assert len(list(tmp_path.glob("*dense*/checkpoints/step-4.npz"))) == 1
+        assert len(list(tmp_path.glob("*snip*/checkpoints/step-6.npz"))) == (stage not in BEFORE_TRAINING)
+        return tmp_path
+
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_loses_nothing_and_the_same_command_resumes_to_the_bits(self, tiny, workdir, expected, stage, capsys):
+        for error, code in CODES.items():
+            before = trained(workdir)
+            with pytest.MonkeyPatch.context() as patch:
+                calls = fail_at(patch, STAGES[stage], error, tiny.CONFIG)
+                if code is None:
+                    with pytest.raises(TypeError, match="a defect"):
+                        tiny.run(workdir)
+                else:
+                    assert tiny.run(workdir) == code
+            assert calls, "it was not met"
+            assert before <= trained(workdir)
+            said = capsys.readouterr().err
+            assert said.count("\n") == (code not in (None, 0)), said
+            assert "Graph execution" not in said
+        assert tiny.run(workdir) == 0
+        assert tiny.end(workdir) == expected
+
+
+def trained(workdir):
+    """What training has left: snapshots, records up to the first checkpoint, and how far each run can be resumed from."""
+    found = {(path.parent.parent.name, path.name) for path in workdir.glob("*/snapshots/step-*.npz")}
+    for path in workdir.glob("*/records.jsonl"):
+        found |= {(path.parent.name, record.step) for record in records.read(str(path)) if record.step <= 6}
+    for path in workdir.iterdir():
+        done = [int(name.stem.removeprefix("step-")) for name in path.glob("checkpoints/step-*.npz")]
+        done = [12] if (path / runs.RESULT).exists() else done
+        found |= {(path.name, "trained to", step) for step in range(max(done, default=-1) + 1)}
+    return found
+
+
+def fail_at(patch, place, error, config):
+    """Has a function, or the writing of a file of the run, raise an error; returns a list with an entry for each time."""
+    calls = []
+
+    def fail():
+        calls.append(1)
+        raise error
+
+    if isinstance(place, tuple):
+        patch.setattr(*place, lambda *_, **__: fail())
+        return calls
+    savez, dump = {name: getattr(np, name) for name in ("savez", "savez_compressed")}, json.dump
+
+    def write(original, file, *values, **named):
+        # Half of it is written.
+        if os.path.basename(file.name).startswith(f".{place}.") and config.address in file.name:
+            file.write(b"half" if "b" in file.mode else "half")
+            fail()
+        return original(file, *values, **named)
+
+    def write_json(value, file, **options):
+        return write(lambda file, value, **options: dump(value, file, **options), file, value, **options)
+
+    for name, original in savez.items():
+        patch.setattr(np, name, functools.partial(write, original))
+    patch.setattr(runs.json, "dump", write_json)
+    return calls
+
+
+class TestOtherData:
+    """The same command with another copy of the dataset in the same working directory."""
+
+    @pytest.fixture
+    def tiny(self, monkeypatch):
+        return Tiny(monkeypatch)
+
+    def change(self, tiny, what):
+        """Has the next run read a copy that differs in one place."""
+        train, test = (dataclasses.replace(s, images=s.images.copy(), labels=s.labels.copy()) for s in (tiny.data.train,) * 2)
+        if what == "an image":
+            train.images[3, 1, 1] ^= 1
+        elif what == "a label":
+            train.labels[[3, 4]] = train.labels[[4, 3]]
+        elif what == "a test image":
+            test.images[3, 1, 1] ^= 1
+        scale = datasets.Preprocessing(255, (0.5,), (0.2,)) if what == "preprocessing" else tiny.data.preprocessing
+        tiny.data = dataclasses.replace(tiny.data, train=train, test=test, preprocessing=scale)
+
+    def refused(self, tiny, workdir, capsys, **options):
+        before = trained(workdir)
+        capsys.readouterr()
+        code, error = tiny.run(workdir, **options), capsys.readouterr().err
+        assert (code, error.count("\n")) == (1, 1)
+        assert "was trained on another copy of digits, or this one is damaged" in error
+        assert before <= trained(workdir)
+        return error
+
+    @pytest.mark.parametrize("what", ["an image", "a label", "a test image", "preprocessing"])
+    def test_a_run_that_was_begun_is_not_resumed_with_it(self, tiny, tmp_path, capsys, monkeypatch, what):
+        with monkeypatch.context() as patch:
+            fail_at(patch, "step-8.npz", KeyboardInterrupt(), tiny.CONFIG)
+            assert tiny.run(tmp_path) == 130
+        data = tiny.data
+        self.change(tiny, what)
+        assert "-snip-" in self.refused(tiny, tmp_path, capsys)
+        tiny.data = data
+        assert tiny.run(tmp_path) == 0
+        assert tiny.end(tmp_path)
+
+    @pytest.mark.parametrize("every", ["2", "never"])
+    def test_a_run_does_not_begin_with_a_dense_one_that_was_trained_on_another(
+        self, tiny, tmp_path, capsys, monkeypatch, every
+    ):
+        with monkeypatch.context() as patch:
+            fail_at(patch, (experiment.scoring, "score"), KeyboardInterrupt(), tiny.CONFIG)
+            assert tiny.run(tmp_path, checkpoint_every=every) == 130
+        self.change(tiny, "a label")
+        assert "-dense-" in self.refused(tiny, tmp_path, capsys, checkpoint_every=every)
+
+    def test_what_earlier_versions_left_is_resumed(self, tiny, tmp_path, monkeypatch):
+        """They did not write down which data it was."""
+        with monkeypatch.context() as patch:
+            fail_at(patch, "step-8.npz", KeyboardInterrupt(), tiny.CONFIG)
+            tiny.run(tmp_path)
+        for path in tmp_path.glob("*/checkpoints/step-*.npz"):
+            arrays = files.load_arrays(str(path))
+            state = json.loads(arrays.pop("state").tobytes())
+            del state["execution"]["dataset_sha256"]
+            files.save_arrays(str(path), {**arrays, "state": np.frombuffer(json.dumps(state).encode(), np.uint8)})
+        for path in tmp_path.glob("*/execution.json"):
+            path.unlink()
+        self.change(tiny, "a test image")
+        assert tiny.run(tmp_path) == 0
+
+    @pytest.mark.parametrize("iterations, kind", [(1, "scores"), (3, "masks")])
+    def test_scores_are_shared_for_the_images_that_they_were_computed_on(self, tiny, tmp_path, iterations, kind):
+        def computed():
+            return len(list((tmp_path / "shared").glob(f"{kind}-*/arrays.npz")))
+
+        for what, copies in ((None, 1), ("an image", 2), ("a label", 3), ("preprocessing", 4), ("a test image", 4)):
+            self.change(tiny, what)
+            for number, sparsity in enumerate((0.5, 0.75) if kind == "scores" else (0.5,)):
+                method = Prune("snip", sparsity, iterations, examples_per_class=8, score_batch_size=8)
+                config = Config(prune=method, train=Train(None, 1, batch_size=8))
+                execution = Execution(workdir=str(tmp_path), overwrite=True, compact="false")
+                assert experiment.run(config, execution, Console(io.StringIO()), share=True), number
+            assert computed() == copies
+
+    def test_scores_of_another_version_are_not_taken(self, tiny, tmp_path, monkeypatch):
+        execution = Execution(workdir=str(tmp_path), overwrite=True, compact="false")
+        config = Config(prune=Prune("magnitude", 0.5), train=Train(None, 1, batch_size=8))
+        for version in ("1", "2"):
+            monkeypatch.setattr(experiment.tf_pruneinit, "__version__", version)
+            experiment.run(config, execution, Console(io.StringIO()), share=True)
+        assert len(list((tmp_path / "shared").glob("scores-*/arrays.npz"))) == 2
+
+
+class TestDamagedFilesOfARun:
+    @pytest.fixture
+    def tiny(self, monkeypatch):
+        return Tiny(monkeypatch)
+
+    @pytest.fixture
+    def workdir(self, tiny, tmp_path, monkeypatch):
+        with monkeypatch.context() as patch:
+            fail_at(patch, "step-8.npz", KeyboardInterrupt(), tiny.CONFIG)
+            assert tiny.run(tmp_path) == 130
+        return tmp_path
+
+    @pytest.mark.parametrize("how", ["cut", "gone"])
+    @pytest.mark.parametrize("name", ["masks.npz", "records.jsonl", "config.json", "checkpoints/step-*.npz"])
+    def test_what_cannot_be_resumed_is_refused_and_stays_until_overwrite(self, tiny, workdir, name, how, capsys):
+        if (name, how) in (("config.json", "gone"), ("checkpoints/step-*.npz", "gone")):
+            pytest.skip("then it is no run, or one that is begun again")
+        for path in workdir.glob(f"*-snip-*/{name}"):
+            path.unlink() if how == "gone" else os.truncate(path, 10)
+        before = {path for path in workdir.rglob("*.npz")}
+        capsys.readouterr()
+        for _ in range(2):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                assert tiny.run(workdir) == 1
+            error = capsys.readouterr().err.splitlines()[-1]
+            assert error.startswith("error: ") and "--overwrite retrains" in error
+            assert before <= set(workdir.rglob("*.npz"))
+        assert tiny.run(workdir, overwrite=True) == 0
+
+    @pytest.mark.parametrize("what", ["masks", "snapshot"])
+    def test_of_the_dense_run_is_made_again_to_the_same_bits(self, tiny, workdir, tmp_path_factory, what):
+        expected = tmp_path_factory.mktemp("expected")
+        assert tiny.run(expected) == 0
+        (path,) = workdir.glob("*-dense-*/masks.npz" if what == "masks" else "*-dense-*/snapshots/step-4.npz")
+        os.truncate(path, 10)
+        assert tiny.run(workdir, overwrite=True) == 0
+        found, wanted = tiny.end(workdir), tiny.end(expected)
+        for name in wanted:
+            assert found[name][:2] == wanted[name][:2]
+
+    def test_a_run_without_a_checkpoint_is_begun_again_and_keeps_its_snapshots(self, tiny, tmp_path, monkeypatch, capsys):
+        expected, workdir = tmp_path / "expected", tmp_path / "runs"
+        assert tiny.run(expected) == 0
+        with monkeypatch.context() as patch:
+            fail_at(patch, "step-12.npz", KeyboardInterrupt(), tiny.CONFIG)
+            assert tiny.run(workdir, checkpoint_every="never", snapshot_steps=(0, 3, 7, 12)) == 130
+        assert len(list(workdir.glob("*-snip-*/snapshots/step-*.npz"))) == 3
+        capsys.readouterr()
+        assert tiny.run(workdir, devices=2) == 2
+        assert "was begun with devices 1" in capsys.readouterr().err
+        assert tiny.run(workdir) == 0
+        (path,) = workdir.glob("*-snip-*/snapshots/step-7.npz")
+        path.unlink()
+        assert tiny.end(workdir) == tiny.end(expected)

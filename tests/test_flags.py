@@ -57,6 +57,7 @@ GIVEN = {
     "sync_batch_norm": ("true", True),
     "compact": ("true", "true"),
     "checkpoint_every": ("500", "500"),
+    "grace_seconds": ("120", 120.0),
     "snapshot_steps": ("100,0", (0, 100)),
     "export": ("litert,compressed", ("compressed", "litert")),
     "workdir": ("elsewhere", "elsewhere"),

@@ -13,8 +13,8 @@ ROOT = pathlib.Path(__file__).parent.parent / PACKAGE
 # A module imports only from layers above it in this list. A package (datasets, models, scorers) stands in one place, and its
 # files may import each other. `__init__` names the public functions and imports them when they are first used.
 LAYERS = [
-    ("errors", "cores", "memory", "seeds"),
-    ("__init__", "files", "coding", "preemption", "optimizers", "normalisation", "scalars", "confusion"),
+    ("errors", "cores", "memory", "seeds", "preemption"),
+    ("__init__", "files", "coding", "optimizers", "normalisation", "scalars", "confusion"),
     ("tables", "ranking", "sparsity", "console", "layers", "exact", "workers", "records", "checkpoints", "ablations", "claims"),
     ("compact_layers", "config", "connectivity", "datasets", "devices", "liveness"),
     ("recipes", "runs", "shared", "masking", "metrics", "examples", "neurons", "constants", "dynamics"),

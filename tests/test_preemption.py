@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from tf_pruneinit import preemption
+from tf_pruneinit import preemption, records
 
 ENDED = (143, b"error: asked to end (SIGTERM); the run is not complete\n")
 
@@ -140,20 +140,54 @@ with preemption.watched():
 
 def test_ends_the_process_when_nothing_is_saved_in_time():
     script = """
-import ctypes, threading
-preemption._SECONDS_TO_SAVE = 1
+preemption.allow(1)
 with preemption.watched(), preemption.deferred():
     TERMINATE
     time.sleep(50)
 """
     code, error = run(script)
     assert (code, error.count(b"\n")) == (143, 1)
-    assert error.startswith(b"error: asked to end (SIGTERM); nothing could be saved in 1 s")
+    assert error.startswith(b"error: asked to end (SIGTERM); the 1 s of grace_seconds are over; the same command resumes from")
+
+
+@pytest.mark.parametrize("deferred", [True, False])
+def test_what_is_being_written_when_the_time_is_over_is_finished(tmp_path, deferred):
+    """Of two files the first is written over the end of the time, and nothing after it."""
+    script = f"""
+import contextlib
+from tf_pruneinit import files
+preemption.allow(0.2)
+with preemption.watched(), preemption.deferred() if {deferred} else contextlib.nullcontext():
+    for name in ("first", "second"):
+        with files.atomically({str(tmp_path)!r} + "/" + name) as path, open(path, "w") as file:
+            TERMINATE
+            time.sleep(1)
+            file.write("whole")
+    print("went on", file=sys.stderr)
+"""
+    code, error = run(script)
+    assert (code, error.count(b"\n")) == (143, 1)
+    assert error.startswith(b"error: asked to end (SIGTERM); ")
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
+    assert (tmp_path / "first").read_text() == "whole"
+
+
+def test_a_record_is_a_write_too(tmp_path, monkeypatch):
+    inside = []
+    monkeypatch.setattr(os, "fsync", lambda handle: inside.append(preemption._writes))
+    made = records.Record(1, 1.0, 2.0, 0.5, 2.0, 0.5, 0.1, 1.0, 100.0)
+    records.append(str(tmp_path / "records.jsonl"), made)
+    assert inside == [1]
+    assert not preemption._writes
+
+
+def test_children_have_ended_before_the_time_is_over():
+    assert [preemption.of_children(seconds) for seconds in (1, 10, 30, 600)] == [0.9, 9, 28, 598]
 
 
 def test_what_is_saved_in_time_is_not_disturbed():
     script = """
-preemption._SECONDS_TO_SAVE = 0.5
+preemption.allow(0.5)
 with preemption.watched():
     try:
         with preemption.deferred():

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from tf_pruneinit import records
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import RunError
 
 RECORD = records.Record(
     step=10,
@@ -67,7 +67,7 @@ def test_line_that_is_no_record_is_named(path, line):
     with open(path, "a", encoding="latin-1") as file:
         file.write(f"{line}\n")
     records.append(path, RECORD)
-    with pytest.raises(UsageError, match=r"records\.jsonl is damaged: line 2 is not a record"):
+    with pytest.raises(RunError, match=r"records\.jsonl is damaged: line 2 is not a record"):
         records.read(path)
 
 

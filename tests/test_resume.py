@@ -220,11 +220,17 @@ class TestCheckpointThatIsDamaged:
         assert "checkpoints/step-8.npz is damaged and left out" in runner.error
         assert outcome(runner.path) == expected
 
-    def test_all_of_them_and_the_masks_too(self, runner, expected):
-        for path in [*runner.path.glob("checkpoints/*.npz"), runner.path / runs.MASKS]:
+    @pytest.mark.parametrize("damaged, lines", [("checkpoints/*.npz", 3), (runs.MASKS, 2)])
+    def test_all_of_them_or_the_masks_are_refused_and_nothing_is_lost(self, runner, expected, damaged, lines):
+        for path in runner.path.glob(damaged):
             os.truncate(path, 0)
-        assert runner.end() == 0
-        assert runner.error.count("is damaged and left out") == runner.error.count("\n") == 3
+        before = {path for path in runner.path.rglob("*") if not path.name.startswith(".")}
+        for _ in range(2):
+            assert runner.end() == 1
+            assert runner.error.count("is damaged and left out") == runner.error.count("\n") - 1 == lines - 1
+            assert "--overwrite retrains" in runner.error
+            assert before <= set(runner.path.rglob("*"))
+        assert runner.end("--overwrite") == 0
         assert outcome(runner.path) == expected
 
     @pytest.mark.parametrize("flag, difference", [("devices=2", "devices 1"), ("jit_compile=true", "xla False")])

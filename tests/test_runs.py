@@ -191,17 +191,55 @@ def test_damaged_file_is_named(workdir, name):
     run = complete(workdir)
     with open(run.file(name), "w") as file:
         file.write('{"accur')
-    with pytest.raises(UsageError, match=f"{name} is damaged"):
+    with pytest.raises(RunError, match=f"{name} is damaged: it is not JSON; --overwrite retrains"):
         assert runs.completed(workdir, CONFIG).result
+    with runs.open_run(workdir, CONFIG, again=True) as run:
+        assert visible(run) == [runs.CONFIG]
+    with runs.open_run(workdir, CONFIG):
+        pass
 
 
+ERRORS = [UsageError("too many"), RunError("diverged"), OSError(28, "No space left on device"), MemoryError(), TypeError()]
+ERRORS += [KeyboardInterrupt()]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
 @pytest.mark.parametrize("depth", [0, 1, 3])
-def test_mistake_of_the_users_removes_every_directory_that_was_made(tmp_path, depth):
+def test_an_error_before_anything_is_written_removes_every_directory_that_was_made(tmp_path, depth, error):
     workdir = tmp_path.joinpath("runs", *"abc"[:depth])
-    with pytest.raises(UsageError, match="too many"), runs.open_run(str(workdir), CONFIG) as run:
-        run.append(RECORD)
-        raise UsageError("too many")
+    with pytest.raises(type(error)), runs.open_run(str(workdir), CONFIG):
+        raise error
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+@pytest.mark.parametrize("written", [runs.MASKS, runs.RECORDS, runs.CHECKPOINTS, runs.SNAPSHOTS, "saved_model"])
+def test_an_error_removes_nothing_of_what_a_run_has_trained_for(workdir, written, error):
+    writes = {
+        runs.MASKS: lambda run: run.save_masks({"fc/kernel": np.ones(2, np.uint8)}),
+        runs.RECORDS: lambda run: run.append(RECORD),
+        runs.CHECKPOINTS: lambda run: run.save_checkpoint(1, {}, {"step": 1}),
+        runs.SNAPSHOTS: lambda run: run.save_snapshot(1, {}),
+        "saved_model": lambda run: os.mkdir(run.file("saved_model")),
+    }
+    with pytest.raises(type(error)), runs.open_run(workdir, CONFIG) as run:
+        writes[written](run)
+        before = {name: content for name, content in contents(workdir).items() if "claim" not in name}
+        raise error
+    assert before.items() <= contents(workdir).items()
+    assert written in visible(run)
+
+
+@pytest.mark.parametrize("number, raised", [(28, OSError), (5, OSError), (13, UsageError), (20, UsageError)])
+def test_a_full_disk_is_no_fault_of_the_workdir(workdir, monkeypatch, number, raised):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(runs, "_write_json", fail)
+    with pytest.raises(raised, match=os.strerror(number)) as caught, runs.open_run(workdir, CONFIG):
+        pass
+    assert type(caught.value) is not OSError or raised is OSError
+    assert not os.path.exists(workdir)
 
 
 def test_mistake_of_the_users_leaves_directories_that_were_there(tmp_path):
@@ -287,7 +325,7 @@ class TestGoingOn:
 
     def test_refuses_to_leave_a_record_out(self, run):
         os.remove(run.file(runs.RECORDS))
-        with pytest.raises(UsageError, match=r"records\.jsonl is damaged: it lacks the record of step 3 \(overwrite"):
+        with pytest.raises(RunError, match=r"records\.jsonl is damaged: it lacks the record of step 3; --overwrite"):
             run.go_on_after(3)
 
 
@@ -394,12 +432,12 @@ class TestKilledAtAnyOperationOnFiles:
         if not again and runs.completed(workdir, CONFIG):
             return
         with runs.open_run(workdir, CONFIG, again=again) as run:
-            masks, found = run.masks(), run.checkpoint()
+            found = run.checkpoint()
             weight, recorded, step = np.zeros(2), 0, 0
             missing = found and [s for s in snapshots if s <= found[1]["step"] and not os.path.exists(run.snapshot(s))]
             for step in missing or ():
                 run.save_snapshot(step, {"weight": np.zeros(2) + sum(range(step + 1))})
-            if masks is None or found is None:
+            if found is None:
                 run.begin_again()
                 run.save_masks({"mask": np.array([1, 0], np.uint8)})
             else:

@@ -199,6 +199,37 @@ class TestKilled:
         assert list(tmp_path.glob("*-0.5-*/checkpoints/step-*"))
         assert not digests(tmp_path)
 
+    def test_a_process_is_not_ended_while_it_writes_and_has_less_time_than_the_sweep(self, tmp_path, monkeypatch):
+        """It is asked to end, and a file that it writes then takes longer than all of them have."""
+        from tf_pruneinit.config import Execution
+        from tf_pruneinit.launchers import local
+
+        script = """
+import json, sys, time
+from tf_pruneinit import files, preemption
+preemption.allow(json.loads(sys.argv[1])["execution"]["grace_seconds"])
+print("{}", flush=True)
+with preemption.watched(), files.atomically(sys.argv[2]) as path, open(path, "w") as file:
+    print("{}", flush=True)
+    time.sleep(2)
+    file.write(sys.argv[1])
+"""
+        start = subprocess.Popen
+        file = tmp_path / "file"
+
+        def made_up(command, **options):
+            return start([sys.executable, "-c", script, command[-1], str(file)], **options)
+
+        monkeypatch.setattr(local.subprocess, "Popen", made_up)
+        pool = local._Pool(Execution(grace_seconds=1.0), [local.Share()], str(tmp_path))
+        process = local._Process(pool._execution, local.Share(), str(tmp_path), 0)
+        pool._processes[0] = process
+        process.address = "a run"
+        wait_for(lambda: list(tmp_path.glob(".file.*")))
+        pool.end()
+        assert process._process.returncode == 143
+        assert json.loads(file.read_text())["execution"]["grace_seconds"] == 0.9
+
     def test_a_process_that_is_killed_while_it_starts_is_replaced(self, whole, tmp_path):
         with subprocess.Popen(command(tmp_path, *GRID), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             wait_for(lambda: workers_of(process.pid), [process])
@@ -516,6 +547,12 @@ class TestSlurm:
         assert process.returncode == 143
         assert (cluster / "requeued").read_text() == "requeue 17_0\n"
         assert list(workdir.glob("*/checkpoints/step-*"))
+
+    @pytest.mark.parametrize("flags, seconds", [((), 90), (("--grace_seconds=299.5",), 360)])
+    def test_sigterm_comes_as_long_before_the_end_as_a_run_may_take_to_save_and_a_minute(self, tmp_path, flags, seconds):
+        assert here(tmp_path, "--grid=seed=0:2", "--emit=slurm", *flags) == 0
+        (script,) = tmp_path.glob("sweeps/*/array.sh")
+        assert f"#SBATCH --signal=B:TERM@{seconds}\n" in script.read_text()
 
     def test_long_arrays_are_several(self):
         from tf_pruneinit.launchers import slurm

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from tf_pruneinit import files, manifests, neurons, records, runs, shared
 from tf_pruneinit.config import Config
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import RunError, UsageError
 
 # Folders of a report, which may be written into a working directory.
 REPORT = ("figures", "tables")
@@ -83,7 +83,7 @@ class Directory:
         path = os.path.join(self.path, runs.RECORDS)
         try:
             return _records(path, os.stat(path).st_mtime_ns)
-        except (UsageError, OSError):
+        except (RunError, OSError):
             return ()
 
     def last_step(self) -> int:

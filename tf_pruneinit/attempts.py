@@ -38,13 +38,13 @@ def attempt(job: Job, execution: Execution, console: Console) -> tuple[str, str]
     except (UsageError, DataError, RunError) as error:
         return _failed(job, execution, error, str(error))
     except MemoryError as error:
-        return _failed(job, execution, error, "out of memory; a smaller batch_size or model needs less")
+        return _failed(job, execution, error, errors.OUT_OF_MEMORY)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpaceError(f"{error.strerror}{where}") from error
         return _failed(job, execution, error, f"{error.strerror or error}{where}")
-    except Exception as error:  # A defect, or what TensorFlow raises of the machine's: the other runs may be well.
+    except Exception as error:  # A defect: the other runs may be well.
         return _failed(job, execution, error, f"{type(error).__name__}: {error}", traceback.format_exc())
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tf_pruneinit import files
+from tf_pruneinit.errors import RunError
 
 # The last one may turn out damaged: then the one before it is taken.
 _KEPT = 2
@@ -30,24 +31,33 @@ def save(folder: str, step: int, arrays: Mapping[str, np.ndarray], state: Mappin
     os.makedirs(folder, exist_ok=True)
     text = np.frombuffer(json.dumps(state).encode(), np.uint8)
     files.save_arrays(_path(folder, step), {**arrays, _STATE: text})
-    for old in sorted(_steps(folder))[:-_KEPT]:
+    for old in steps(folder)[:-_KEPT]:
         files.remove(_path(folder, old))
 
 
 def newest(folder: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """Returns the arrays and the state of the newest checkpoint that is whole; None if there is none.
 
-    Damaged ones are named in a warning and removed, with what a killed process left unfinished.
+    Newer ones are damaged then: they are named in a warning, and removed. So is what a killed process left unfinished.
+
+    Raises:
+      RunError: if all are damaged; they are not removed.
+      OSError: if one cannot be read, which says nothing of what is in it.
     """
     if not os.path.isdir(folder):
         return None
     for name in files.unfinished(folder, ["step-"]):
         os.remove(os.path.join(folder, name))
-    for step in sorted(_steps(folder), reverse=True):
+    damaged: list[str] = []
+    for step in reversed(steps(folder)):
         arrays = files.load_arrays(_path(folder, step))
         if arrays is not None and _STATE in arrays:
+            for path in damaged:  # It would be taken for one of the newest two.
+                files.remove(path)
             return arrays, json.loads(arrays.pop(_STATE).tobytes())
-        files.remove(_path(folder, step))
+        damaged.append(_path(folder, step))
+    if damaged:
+        raise RunError(f"all checkpoints in {folder} are damaged; --overwrite retrains")
     return None
 
 
@@ -55,6 +65,8 @@ def _path(folder: str, step: int) -> str:
     return os.path.join(folder, f"step-{step}.npz")
 
 
-def _steps(folder: str) -> list[int]:
-    found = [re.fullmatch(r"step-(\d+)\.npz", name) for name in os.listdir(folder)]
-    return [int(match[1]) for match in found if match]
+def steps(folder: str) -> list[int]:
+    """Returns the steps of all checkpoints of a folder, in order, damaged ones too."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    found = [re.fullmatch(r"step-(\d+)\.npz", name) for name in names]
+    return sorted(int(match[1]) for match in found if match)

@@ -11,7 +11,7 @@ import math
 import re
 from typing import Any
 
-from tf_pruneinit import tables
+from tf_pruneinit import preemption, tables
 from tf_pruneinit.errors import UsageError
 
 ABLATIONS = ("none", "shuffle", "reinit", "invert")
@@ -31,6 +31,7 @@ MAX_SEED = 2**31 - 1
 MOST_ROUNDS = 100
 # The largest float32, which is what networks compute in.
 _LARGEST = 3.4e38
+_SECONDS_A_DAY = 86400
 
 
 def option(default: Any, help: str, **metadata: Any) -> Any:
@@ -536,6 +537,10 @@ class Execution:
         ("saved_model",),
         "what is made of the network at the end, comma-separated: saved_model (always), compressed (one file), litert, onnx",
     )
+    grace_seconds: float = option(
+        preemption.GRACE_SECONDS,
+        "seconds after SIGTERM in which a run may save before its process ends, whatever it does then but write a file",
+    )
     workdir: str = option("runs", "directory that holds a directory for each experiment")
     data_dir: str | None = option(None, "TFDS data directory (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)")
     overwrite: bool = option(False, "make the run again, although it is complete")
@@ -547,6 +552,8 @@ class Execution:
         tables.require_known(self.compact, COMPACT, "compact")
         _require(bool(self.workdir), "workdir must not be empty", self.workdir)
         Interval.parse("checkpoint_every", self.checkpoint_every)
+        grace = self.grace_seconds
+        _require(_is_number(grace) and 0 < grace <= _SECONDS_A_DAY, "grace_seconds must be in (0, 86400]", grace)
         names = isinstance(self.export, (tuple, list)) and bool(self.export)
         _require(names, f"export must be some of {', '.join(EXPORTS)}", self.export)
         for kind in self.export:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from tf_pruneinit import preemption
-from tf_pruneinit.errors import HelpRequested, RunError, UsageError
+from tf_pruneinit.errors import OUT_OF_MEMORY, DataError, HelpRequested, RunError, UsageError, of_tensorflow
 
 _SECONDS_BETWEEN_LINES = 30
 
@@ -73,7 +73,7 @@ def printable(text: str) -> str:
 def exit_code(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None) -> int:
     """Runs a command; returns its exit code. Errors are one line on standard error.
 
-    0: done. 1: the run failed. 2: a mistake of the user's. 130: interrupted. 143: asked to end by SIGTERM.
+    0: done. 1: the run failed, or data is damaged. 2: a mistake of the user's. 130: interrupted. 143: asked to end by SIGTERM.
     """
     warnings.showwarning = _show_warning
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -88,7 +88,7 @@ def exit_code(command: Callable[[Sequence[str]], None], argv: Sequence[str] | No
         return 0
     except UsageError as error:
         return _fail(error, 2)
-    except RunError as error:
+    except (DataError, RunError) as error:
         return _fail(error, 1)
     except BrokenPipeError:
         # Nobody reads any more (`| head`); Python would complain once more when it closes the stream.
@@ -98,11 +98,15 @@ def exit_code(command: Callable[[Sequence[str]], None], argv: Sequence[str] | No
         where = f" ({error.filename})" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}", 1)
     except MemoryError:
-        return _fail("out of memory; a smaller batch_size or model needs less", 1)
+        return _fail(OUT_OF_MEMORY, 1)
     except KeyboardInterrupt:
         return _fail("interrupted; the run is not complete", 130)
     except preemption.Preempted as reason:
         return _fail(reason, preemption.EXIT_CODE)
+    except Exception as error:
+        if (known := of_tensorflow(error)) is None:
+            raise  # A defect: its traceback is what helps.
+        return _fail(known, 1)
 
 
 def _fail(message: object, code: int) -> int:

@@ -1,6 +1,7 @@
 """The exceptions that end a command, and whose message is all that its user needs. The class says who is at fault."""
 
 import re
+import sys
 
 
 class UsageError(ValueError):
@@ -94,6 +95,7 @@ _AROUND_A_CAUSE = (
 )
 _MOST_LETTERS = 400
 _MOST_SHOWN = 60
+OUT_OF_MEMORY = "out of memory; a smaller batch_size or model needs less"
 
 
 def reason(error: BaseException) -> str:
@@ -103,3 +105,14 @@ def reason(error: BaseException) -> str:
         text = re.sub(pattern, "", text, flags=re.DOTALL | re.MULTILINE if pattern[0] == "^" else re.DOTALL)
     text = " ".join(text.split())
     return text[:_MOST_LETTERS] or type(error).__name__
+
+
+def of_tensorflow(error: BaseException) -> RunError | None:
+    """Returns in one line what an error of TensorFlow says; None for any other error. TensorFlow is not imported for it."""
+    tensorflow = sys.modules.get("tensorflow")
+    if not isinstance(error, getattr(getattr(tensorflow, "errors", None), "OpError", ())):
+        return None
+    cause = reason(error)
+    if isinstance(error, tensorflow.errors.ResourceExhaustedError):  # type: ignore[union-attr]
+        return NoSpaceError(f"no space is left: {cause}") if "No space left" in cause else NoMemoryError(OUT_OF_MEMORY)
+    return RunError(f"TensorFlow: {cause}" if cause != type(error).__name__ else f"TensorFlow raised {cause}")

@@ -137,7 +137,7 @@ def _evaluate(path: str, options: Options, strategy: Any, console: Console | Non
             if options.batch_size or batch_size == 1:
                 raise MemoryError from None
             batch_size //= 2
-        except tf.errors.OpError as error:
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.FailedPreconditionError) as error:
             raise UsageError(f"the network in {path!r} cannot be run: {reason(error)}") from error
     if console:
         console.live("")

@@ -38,7 +38,7 @@ from tf_pruneinit import (
 )
 from tf_pruneinit.config import Config, Execution, Interval, Moment, Prune
 from tf_pruneinit.console import Console
-from tf_pruneinit.errors import NoMemoryError, NoSpaceError, RunError, UsageError
+from tf_pruneinit.errors import DataError, NoSpaceError, RunError, UsageError, of_tensorflow
 from tf_pruneinit.liveness import Liveness
 from tf_pruneinit.progress import Clock, TrainingProgress, pruning_progress
 from tf_pruneinit.records import Record
@@ -46,6 +46,9 @@ from tf_pruneinit.shared import Shared
 from tf_pruneinit.workers import Workers, place
 
 Arrays = Mapping[str, np.ndarray]
+
+# What TensorFlow raises in a worker when another one is gone.
+_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 
 
 def run(
@@ -76,9 +79,11 @@ def run(
     Raises:
       UsageError: for data that is missing or does not fit, too many devices, a workdir that cannot be written, a step beyond
         the schedule. Nothing is left behind.
-      RunError: if training diverges, memory or disk runs out, or a worker is lost. The run is left incomplete.
+      DataError: if the data is damaged, or not that on which the run was begun. What was begun is left as it is.
+      RunError: if training diverges, memory or disk runs out, a worker is lost, or a file of the run is damaged. Likewise.
       Preempted: if the process is asked to end; a checkpoint is written first.
     """
+    preemption.allow(execution.grace_seconds)
     clock = Clock()
     with _failures(os.path.join(execution.workdir, config.address)):
         experiment = _Experiment(config, execution, console, share)
@@ -104,6 +109,7 @@ class _Experiment:
         self._execution = execution
         self._console = console
         self._built: keras.Model | None = None
+        self._sample: datasets.ScoringBatches | None = None
         self._shared = Shared(os.path.join(execution.workdir, shared.FOLDER) if share else None)
         deployment.require(execution.export)
         self.workers = Workers(devices.strategy(execution.devices))
@@ -111,6 +117,7 @@ class _Experiment:
         self._dataset = _dataset(
             config.dataset, execution.data_dir or os.environ.get("TFDS_DATA_DIR"), config.train.augmentation
         )
+        self._way["dataset_sha256"] = self._dataset.fingerprint
         images = len(self._dataset.train)
         self.steps = training.total_steps(config.train, images)
         self.steps_an_epoch = -(-images // config.train.batch_size)
@@ -130,21 +137,28 @@ class _Experiment:
         """Takes a run that is open to a step, from where it is; at the last one it is complete."""
         checkpoint = self._checkpoint(run, config)
         reached = self.steps if run.result else checkpoint.state["step"] if checkpoint else -1
-        missing = [step for step in sorted(snapshots) if step <= reached and not os.path.exists(run.snapshot(step))]
+        missing = [step for step in sorted(snapshots) if step <= reached and not run.has_snapshot(step)]
         if missing:
             self._replay(run, config, missing, results.way_of(run.result) if run.result else checkpoint.way)  # type: ignore[union-attr]
         if run.result is not None:
             self._export(run)
         if run.result is not None or until <= reached < self.steps:
             return
+        begun = checkpoint.way if checkpoint else None
         if checkpoint:
             model = self._masked(config, checkpoint.masks)
         else:
+            if run.has_snapshots and run.execution:  # They stay, and are to be those of this training.
+                begun = self._begun(run.execution)
+                self._require_same_way(run, config, begun, self._way | {"compact": begun["compact"]})
             run.begin_again()
             model = self._start(config, clock)
             run.save_masks(masking.masks(model))
         self._console.line(f"\n{masking.summary(model)}\n")
-        compact = self._compacts(run, config, model, checkpoint.way if checkpoint else None)
+        compact = self._compacts(run, config, model, begun)
+        if not checkpoint:
+            run.save_execution(self._way | {"compact": compact})
+        self._sample = None
         clock.lap("prune")
 
         # What may be pruned after training is kept as it then is.
@@ -161,10 +175,11 @@ class _Experiment:
         metadata = {"tf_pruneinit": tf_pruneinit.__version__, **identity, "config": config.to_json()}
         metadata |= {"address": config.address, "weights_sha256": results.digest(model), **circumstances}
         run.require()
-        export.save(model, run.file(runs.SAVED_MODEL), self._dataset.preprocessing, metadata)
-        clock.lap("export")
-        outcome = results.outcome(self._dataset, model, record)
-        run.finish({**identity, **outcome, **circumstances, "seconds": clock.laps})
+        with preemption.deferred(f"asked to end (SIGTERM); {run.path} is complete"), preemption.writing():
+            export.save(model, run.file(runs.SAVED_MODEL), self._dataset.preprocessing, metadata)
+            clock.lap("export")
+            outcome = results.outcome(self._dataset, model, record)
+            run.finish({**identity, **outcome, **circumstances, "seconds": clock.laps})
         self._export(run)
 
     def _export(self, run: runs.Run) -> None:
@@ -248,7 +263,9 @@ class _Experiment:
     def _examples(self, prune: Prune) -> datasets.ScoringBatches | None:
         if not prune.reads_data:
             return None
-        return self._dataset.scoring_batches(prune.examples_per_class, prune.score_batch_size, self._config.seed)
+        if self._sample is None:  # All runs of a lineage score on the same images.
+            self._sample = self._dataset.scoring_batches(prune.examples_per_class, prune.score_batch_size, self._config.seed)
+        return self._sample
 
     def _start(self, config: Config, clock: Clock) -> keras.Model:
         """The network of a run before it is trained: pruned or not, with the weights that training begins with."""
@@ -289,17 +306,17 @@ class _Experiment:
             "seed": self._config.seed,
             "exclude": exclude,
         }
-        # What scores are a function of; which images they are computed on depends on the seed and on these numbers.
+        # What scores are a function of. Of the same images another version may compute others.
+        examples = self._examples(prune)
         numbers = {"examples_per_class": prune.examples_per_class, "batch_size": prune.score_batch_size}
         origin: dict[str, Any] = {"dataset": config.dataset, "model": config.model, "method": prune.initial, **numbers, **how}
         origin |= {"precision_of_training": config.train.precision, "network": results.digest(model)}
+        origin |= {"examples": examples and examples.fingerprint, "tf_pruneinit": tf_pruneinit.__version__}
         more: dict[str, Any] = {"scope": prune.scope, "target": prune.target, "min_remaining": prune.min_remaining}
         ablation = "invert" if prune.ablation == "invert" else "none"
 
         if prune.iterations == 1:
-            scores = self._shared.arrays(
-                "scores", origin, lambda: scoring.score(model, prune.initial, self._examples(prune), **how)
-            )
+            scores = self._shared.arrays("scores", origin, lambda: scoring.score(model, prune.initial, examples, **how))
             return pruning.prune(
                 model, prune.initial, sparsity, scores=scores, exclude=exclude, iterations=1, ablation=ablation, **more
             )
@@ -309,7 +326,7 @@ class _Experiment:
                 model,
                 prune.method,
                 prune.sparsity,
-                self._examples(prune),
+                examples,
                 iterations=prune.iterations,
                 ablation=ablation,
                 on_iteration=pruning_progress(self._console),
@@ -335,10 +352,10 @@ class _Experiment:
             if run and os.path.exists(run.snapshot(step)) and (until < self.steps or run.result is not None):
                 # Another process may be making it again just now.
                 with contextlib.suppress(FileNotFoundError):
-                    masks, weights = run.masks(), files.load_arrays(run.snapshot(step))
-                    if masks is not None and weights is not None:
+                    self._require_same_data(run, {**run.execution, **(run.result or {})})
+                    masks, weights = self._masks_of(run, config), files.load_arrays(run.snapshot(step))
+                    if weights is not None:
                         return masks, weights
-                    files.remove(run.snapshot(step))  # It is damaged.
             self._console.line(f"first {config.method}, to step {until:,}: {self.directory(config)}")
             with runs.open_run(self._execution.workdir, config, wait=self._wait(config)) as run:
                 self.make(run, config, until, snapshots, Clock())
@@ -352,17 +369,33 @@ class _Experiment:
 
         Raises:
           UsageError: if it was begun in a way that gives other bits.
+          DataError: if it was begun on other data.
+          RunError: if all of its checkpoints are damaged, or its masks are damaged or gone.
         """
-        if run.result is not None:
-            return None
-        masks, found = run.masks(), run.checkpoint()
-        if masks is None or found is None:
+        if run.result is not None or (found := run.checkpoint()) is None:
             return None
         arrays, state = found
-        begun = {"compact": False, **state.pop("execution")}  # Earlier versions knew no smaller networks.
+        begun = self._begun(state.pop("execution"))
         self._require_same_way(run, config, begun, self._way | {"compact": begun["compact"]})
+        masks = self._masks_of(run, config)
         self._console.line(f"goes on from the checkpoint of step {state['step']:,}")
         return _Checkpoint(arrays, state, masks, begun)
+
+    def _masks_of(self, run: runs.Run, config: Config) -> dict[str, np.ndarray]:
+        """The masks that a run has saved; dense training has none.
+
+        Raises:
+          RunError: if they are damaged or gone: made again they might be others.
+        """
+        if config.prune is None:
+            return {}
+        if (masks := run.masks()) is None:
+            raise RunError(f"{run.file(runs.MASKS)} is damaged or gone, and its checkpoints need it; --overwrite retrains")
+        return masks
+
+    def _begun(self, way: Mapping[str, Any]) -> dict[str, Any]:
+        """How a run was begun; what earlier versions did not write down is what they did, or not known to differ."""
+        return {**self._way, "compact": False, **way}
 
     def _compacts(self, run: runs.Run, config: Config, model: keras.Model, begun: Mapping[str, Any] | None) -> bool:
         """Whether a run trains the smaller network of its model: what was begun goes on as it was.
@@ -390,11 +423,19 @@ class _Experiment:
         return compact
 
     def _require_same_way(self, run: runs.Run, config: Config, begun: Mapping[str, Any], way: Mapping[str, Any]) -> None:
+        self._require_same_data(run, begun)
         if begun != way:
             name = next(name for name in way if begun.get(name) != way[name])
             rule = f"{run.path} was begun with {name} {begun.get(name)} and goes on to the same bits only with that"
             how = "overwrite" if config == self._config else "its own command with overwrite"
             raise UsageError(f"{rule}; got {way[name]} ({how} begins again)")
+
+    def _require_same_data(self, run: runs.Run, found: Mapping[str, Any]) -> None:
+        """Refuses what was trained on other data than this: `found` is of a result, or how a run was begun."""
+        before, now = found.get("dataset_sha256"), self._way["dataset_sha256"]
+        if before not in (None, now):
+            rule = f"{run.path} was trained on another copy of {self._config.dataset}, or this one is damaged"
+            raise DataError(f"{rule}: its fingerprint was {before:.12} and is {now:.12}; use another workdir for other data")
 
     def _replay(self, run: runs.Run, config: Config, missing: list[int], begun: Mapping[str, Any]) -> None:
         """Trains once more for weights that were not kept, to the same bits, and changes nothing else."""
@@ -402,7 +443,7 @@ class _Experiment:
         self._console.line(f"trains once more for the weights of step {', '.join(map(str, missing))}: {run.path}")
         model = self._start(config, Clock())
         if not (config.prune and config.prune.changes):  # Else those that are kept may be of the end.
-            masking.set_masks(model, run.masks() or {})
+            masking.set_masks(model, self._masks_of(run, config))
         saving = training.Saving(snapshot=run.save_snapshot, snapshot_steps=tuple(missing))
         compact, progress = begun["compact"], TrainingProgress(self._console)
         trainer = self._begin(config, model, None, saving, max(missing), again=True, compact=compact, progress=progress)
@@ -474,9 +515,8 @@ class _Experiment:
         self.workers.from_chief(checkpoint.arrays if checkpoint else {})
         self.workers.from_chief({name: np.asarray(value) for name, value in (checkpoint.state if checkpoint else {}).items()})
         if checkpoint and not trainer.restore(checkpoint.arrays, checkpoint.state):
-            raise UsageError(
-                f"the checkpoint in {self.directory(config)} is of another version of this package; overwrite begins again"
-            )
+            rule = f"the checkpoint in {self.directory(config)} is of another version of this package"
+            raise RunError(f"{rule}; --overwrite retrains")
         return trainer
 
     def _trainer(
@@ -575,7 +615,7 @@ def _weights(model: keras.Model) -> dict[str, np.ndarray]:
 def _set_weights(model: keras.Model, weights: Arrays) -> None:
     variables = _variables(model)
     if {variable.path for variable in variables} != set(weights):
-        raise UsageError("the snapshot of another run has other weights than the network, by another version of this package")
+        raise RunError("the snapshot of another run has other weights than the network, by another version of this package")
     for variable in variables:
         variable.assign(weights[variable.path])
 
@@ -590,9 +630,11 @@ def _failures(path: str) -> Iterator[None]:
     """Says in a line what TensorFlow says in many."""
     try:
         yield
-    except tf.errors.ResourceExhaustedError as error:
-        if "No space left" in str(error):
-            raise NoSpaceError(f"no space is left for {path}") from error
-        raise NoMemoryError("out of memory; a smaller batch_size or model needs less") from error
-    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
-        raise RunError("another worker was lost; the same command on all of them goes on from the last checkpoint") from error
+    except tf.errors.OpError as error:
+        known = of_tensorflow(error)
+        if isinstance(known, NoSpaceError):
+            known = NoSpaceError(f"no space is left for {path}")
+        elif place()[1] > 1 and isinstance(error, _LOST):
+            known = RunError("another worker was lost; the same command on all of them goes on from the last checkpoint")
+        assert known
+        raise known from error

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_pruneinit import preemption
 from tf_pruneinit.errors import UsageError, shown
 
 
@@ -26,9 +27,12 @@ def path_of(value: Any) -> str:
 
 @contextlib.contextmanager
 def atomically(path: str) -> Iterator[str]:
-    """Gives a temporary path to write; afterwards the file is at `path` whole and on disk, or, on any failure, not at all."""
+    """Gives a temporary path to write; afterwards the file is at `path` whole and on disk, or, on any failure, not at all.
+
+    SIGTERM ends the process after it, not within.
+    """
     folder, name = os.path.split(path)
-    with naming(path):
+    with preemption.writing(), naming(path):
         handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
         os.close(handle)
         try:

@@ -8,7 +8,7 @@ from typing import Any
 from tf_pruneinit import flags, runs
 from tf_pruneinit.config import Config
 from tf_pruneinit.console import Console, duration, exit_code, start_tensorflow
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import RunError
 
 PURPOSE = "Prunes a network at initialization, or later, trains it, evaluates it and exports it."
 
@@ -51,7 +51,7 @@ def _found(run: runs.Run, devices: int) -> str:
         made = f", made on {result['replicas']} device(s)" if result["replicas"] != devices * result["workers"] else ""
         return f"This run is complete{made} (overwrite makes it again):\n\n{_summary(result, run.path)}"
     except (KeyError, TypeError) as error:
-        raise UsageError(f"{run.file(runs.RESULT)} is damaged: it lacks {error}; overwrite makes the run again") from error
+        raise RunError(f"{run.file(runs.RESULT)} is damaged: it lacks {error}; --overwrite retrains") from error
 
 
 def _summary(result: dict[str, Any], path: str) -> str:

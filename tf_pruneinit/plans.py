@@ -8,7 +8,7 @@ from typing import Any
 
 from tf_pruneinit import claims, records, runs
 from tf_pruneinit.config import Config, Moment
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import RunError, UsageError
 
 COMPLETE, RUNNING, FAILED, BEGUN, WAITING = "complete", "running", "failed", "begun", "waiting"
 
@@ -163,7 +163,7 @@ def state(workdir: str, job: Job) -> State:
     """Returns how far a job is, from its files; one whose directory is damaged, or another run's, has failed."""
     try:
         return _state(workdir, job)
-    except (UsageError, OSError) as error:
+    except (UsageError, RunError, OSError) as error:
         return State(FAILED, " ".join(str(error).split()))
 
 

@@ -1,4 +1,4 @@
-"""SIGTERM, with which machines are taken back: at once where there is nothing to save, else after it is saved."""
+"""Ends the process after SIGTERM: at once where there is nothing to save, else when it is saved, and never within a write."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 EXIT_CODE = 143
 # Machines are usually taken back half a minute after they say so.
-_SECONDS_TO_SAVE = 20
+GRACE_SECONDS = 30.0
 _SECONDS_TO_HANDLE = 1
 
 
@@ -20,11 +20,42 @@ class Preempted(BaseException):
 
 _SAYING = "asked to end (SIGTERM); the run is not complete"
 
+_grace_seconds = GRACE_SECONDS
 _deferred = False
 _asked = False
 _stderr = 2
 _handled = threading.Event()
 _ending = threading.Lock()
+# The handler may interrupt the main thread while that has it.
+_writing = threading.RLock()
+_writes = 0
+_said_last: str | None = None
+
+
+def allow(seconds: float) -> None:
+    """Sets how long after SIGTERM the process may go on to save: the option `grace_seconds`."""
+    global _grace_seconds
+    _grace_seconds = seconds
+
+
+def of_children(seconds: float) -> float:
+    """Returns how long processes have that this one asks to end, so that they have ended when its own time is over."""
+    return seconds - min(2.0, seconds / 10)
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Within it SIGTERM ends nothing: the process that was to end ends when what is being written is whole."""
+    global _writes
+    with _writing:
+        _writes += 1
+    try:
+        yield
+    finally:
+        with _writing:
+            _writes -= 1
+        if not _writes and _said_last is not None:
+            _end(_said_last)
 
 
 @contextlib.contextmanager
@@ -51,8 +82,11 @@ def watched() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[None]:
+def deferred(saying: str = _SAYING) -> Iterator[None]:
     """Within it SIGTERM only makes `check` raise, for a while: an exception from the handler could end TensorFlow's own code.
+
+    Args:
+      saying: what is said if the process has been asked to end by its end.
 
     Raises:
       Preempted: at its end, if the process has been asked to end since the last check.
@@ -65,7 +99,7 @@ def deferred() -> Iterator[None]:
         _deferred = False
         asked_late, _asked = _asked, False
     if asked_late:
-        raise Preempted(_SAYING)
+        raise Preempted(saying)
 
 
 @contextlib.contextmanager
@@ -122,12 +156,22 @@ def _watch(arrived: int) -> None:
 
 
 def _end_late() -> None:
-    time.sleep(_SECONDS_TO_SAVE)
+    time.sleep(_grace_seconds)
     if _deferred and _asked:
-        _end(f"asked to end (SIGTERM); nothing could be saved in {_SECONDS_TO_SAVE} s, what was saved before is there")
+        over = f"the {_grace_seconds:g} s of grace_seconds are over"
+        _end(f"asked to end (SIGTERM); {over}; the same command resumes from what is saved")
 
 
 def _end(saying: str) -> None:
+    global _said_last
+    with _writing:  # No write begins while the process ends.
+        if _writes:
+            _said_last = saying
+            return
+        _exit(saying)
+
+
+def _exit(saying: str) -> None:
     if not _ending.acquire(blocking=False):
         # Another thread ends the process just now, or a second signal has interrupted the first one's end.
         time.sleep(_SECONDS_TO_HANDLE)

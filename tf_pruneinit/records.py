@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from tf_pruneinit import files
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit import files, preemption
+from tf_pruneinit.errors import RunError
 
 _KINDS: dict[str, Any] = {"method": str, "remaining": (int, type(None))}
 
@@ -66,7 +66,7 @@ class Record:
 
 def append(path: str, record: Record) -> None:
     """Writes a record as the last line of a file, which is on disk when this returns."""
-    with files.naming(path), open(path, "a", encoding="utf-8") as file:
+    with preemption.writing(), files.naming(path), open(path, "a", encoding="utf-8") as file:
         file.write(_line(record))
         file.flush()
         os.fsync(file.fileno())
@@ -84,7 +84,7 @@ def read(path: str) -> list[Record]:
     No file has no records.
 
     Raises:
-      UsageError: if another line is no record.
+      RunError: if another line is no record.
     """
     if not os.path.exists(path):
         return []
@@ -95,7 +95,7 @@ def read(path: str) -> list[Record]:
         try:
             found.append(Record.from_json(json.loads(line)))
         except (ValueError, TypeError) as error:
-            raise UsageError(f"{path} is damaged: line {number} is not a record") from error
+            raise RunError(f"{path} is damaged: line {number} is not a record; --overwrite retrains") from error
     return found
 
 

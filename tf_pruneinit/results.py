@@ -71,7 +71,7 @@ def digest(model: keras.Model) -> str:
 
 
 def circumstances(config: Config, way: dict[str, Any]) -> dict[str, Any]:
-    """Returns what can change the last bits: `way` has devices, workers, xla, sync_batch_norm and compact."""
+    """Returns what can change the bits: `way` has devices, workers, xla, sync_batch_norm, compact and dataset_sha256."""
     device, *_ = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")
     return {
         "replicas": way["devices"] * way["workers"],
@@ -79,6 +79,7 @@ def circumstances(config: Config, way: dict[str, Any]) -> dict[str, Any]:
         "xla": way["xla"],
         "sync_batch_norm": way["sync_batch_norm"],
         "compact": way["compact"],
+        "dataset_sha256": way["dataset_sha256"],
         "precision": config.train.precision,
         "device": tf.config.experimental.get_device_details(device).get("device_name", device.device_type),
         "threads": tf.config.threading.get_intra_op_parallelism_threads() or devices.cores(),
@@ -96,5 +97,6 @@ def way_of(result: dict[str, Any]) -> dict[str, Any]:
     """Returns the `way` that `circumstances` was given."""
     workers = result["workers"]
     way = {name: result[name] for name in ("workers", "xla", "sync_batch_norm")}
-    # Earlier versions knew no smaller networks.
-    return {"devices": result["replicas"] // workers, **way, "compact": result.get("compact", False)}
+    # What earlier versions did not write.
+    way |= {name: result[name] for name in ("compact", "dataset_sha256") if name in result}
+    return {"devices": result["replicas"] // workers, **way}

@@ -1,13 +1,17 @@
 """The files of one run: what is complete, atomic save and load, one writer.
 
     WORKDIR/<address>/config.json  masks.npz  records.jsonl  checkpoints/  snapshots/  tensorboard/  saved_model/  result.json
-    and, where they were asked for, model.tfpruned  model.tflite  model.onnx
+    execution.json (how it was begun, on which data) and, where they were asked for, model.tfpruned  model.tflite  model.onnx
 
 `result.json` is written last, by rename: its presence is completion. A directory without it is a run to go on with; one with a
 `failure.json` a run that a sweep tried to make.
+
+What was trained is removed by `--overwrite` alone: no error, of whatever class, removes a directory in which there is more than
+opening it has made.
 """
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -22,6 +26,7 @@ from tf_pruneinit.errors import RunError, UsageError
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
+EXECUTION = "execution.json"
 FAILURE = "failure.json"
 MASKS = "masks.npz"
 RECORDS = "records.jsonl"
@@ -29,6 +34,9 @@ RESULT = "result.json"
 SAVED_MODEL = "saved_model"
 SNAPSHOTS = "snapshots"
 TENSORBOARD = "tensorboard"
+# What the system says of a path that cannot be a directory to write in; other errors (a full disk) are no fault of the path.
+_NO_PLACE = {errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR}
+_NO_PLACE |= {errno.EINVAL, errno.EPERM, errno.EROFS}
 # Where each of `config.EXPORTS` is.
 EXPORTS = {"saved_model": SAVED_MODEL, "compressed": "model.tfpruned", "litert": "model.tflite", "onnx": "model.onnx"}
 
@@ -51,6 +59,19 @@ class Run:
             return _read_json(self.file(RESULT))
         except FileNotFoundError:
             return None
+
+    @property
+    def execution(self) -> dict[str, Any]:
+        """How it is made and on which data, as `save_execution` was told; empty for runs that earlier versions began."""
+        try:
+            return _read_json(self.file(EXECUTION))
+        except FileNotFoundError:
+            return {}
+
+    def save_execution(self, execution: Mapping[str, Any]) -> None:
+        """Writes execution.json: JSON values by name."""
+        self.require()
+        _write_json(self.file(EXECUTION), execution)
 
     def append(self, record: records.Record) -> None:
         """Adds a record."""
@@ -85,6 +106,16 @@ class Run:
         """Returns where the snapshot of a step is, or would be."""
         return os.path.join(self.file(SNAPSHOTS), f"step-{step}.npz")
 
+    def has_snapshot(self, step: int) -> bool:
+        """Returns whether the snapshot of a step is there and whole: each of its arrays has a checksum."""
+        return os.path.exists(self.snapshot(step)) and files.load_arrays(self.snapshot(step)) is not None
+
+    @property
+    def has_snapshots(self) -> bool:
+        """Whether there is any, of whatever step."""
+        names = os.listdir(self.file(SNAPSHOTS)) if os.path.isdir(self.file(SNAPSHOTS)) else []
+        return any(name.startswith("step-") for name in names)
+
     def lacks(self, exports: Iterable[str]) -> list[str]:
         """Returns those of `config.EXPORTS` that were asked for and are not there."""
         return [kind for kind in exports if not os.path.exists(self.file(EXPORTS[kind]))]
@@ -92,24 +123,31 @@ class Run:
     def go_on_after(self, step: int) -> list[records.Record]:
         """Removes what comes after a record, that of a step (0: before the first); returns the records up to it.
 
+        What is removed is a function of the checkpoint that training goes on from.
+
         Raises:
-          UsageError: if there is no record of that step.
+          RunError: if there is no record of that step; nothing is removed.
         """
         kept = [record for record in records.read(self.file(RECORDS)) if record.step <= step]
         if step != (kept[-1].step if kept else 0):
-            raise UsageError(f"{self.file(RECORDS)} is damaged: it lacks the record of step {step} (overwrite begins again)")
+            raise RunError(f"{self.file(RECORDS)} is damaged: it lacks the record of step {step}; --overwrite retrains")
         self.require()
         for name in (RESULT, *EXPORTS.values(), TENSORBOARD):
             files.remove(self.file(name))
         records.write(self.file(RECORDS), kept)
         return kept
 
-    def begin_again(self) -> None:
-        """Removes all but the configuration."""
+    def begin_again(self, *, overwrite: bool = False) -> None:
+        """Removes what training from the first step writes again; with `overwrite` all but the configuration.
+
+        Without, it is for a run that has no checkpoint. Its snapshots stay: they are what training will write once more.
+        """
         self.require()
+        assert overwrite or not checkpoints.steps(self.file(CHECKPOINTS))
         # The result goes first: a run that is being made again is not complete. Then what a run could go on from: to go on
         # needs all that comes after.
-        for name in (RESULT, CHECKPOINTS, RECORDS, MASKS, SNAPSHOTS, *EXPORTS.values(), TENSORBOARD):
+        lost = (RESULT, CHECKPOINTS, SNAPSHOTS, EXECUTION) if overwrite else ()
+        for name in (*lost, RECORDS, MASKS, *EXPORTS.values(), TENSORBOARD):
             files.remove(self.file(name))
 
     def finish(self, result: Mapping[str, Any]) -> None:
@@ -176,7 +214,7 @@ def results(workdir: str) -> Iterator[tuple[Config, dict[str, Any]]]:
     names = sorted(os.listdir(workdir)) if os.path.isdir(workdir) else []
     for name in names:
         run = Run(os.path.join(workdir, name))
-        with contextlib.suppress(OSError, UsageError):
+        with contextlib.suppress(OSError, UsageError, RunError):
             if (result := run.result) is not None:
                 yield Config.from_json(_read_json(run.file(CONFIG))), result
 
@@ -190,34 +228,36 @@ def open_run(workdir: str, config: Config, *, again: bool = False, wait: Callabl
 
     While another process is writing the run, `wait` is called once a second; None refuses.
 
-    If the user is at fault after all (`UsageError`), a directory that was made for this run is removed again.
+    After an error, of any class, a directory that was made here is removed again if nothing is in it but what opening made.
 
     Raises:
       UsageError: if the directory cannot be written or is that of another configuration.
       BusyError: if it is being written by another process.
+      RunError: if it is damaged; `again` mends that.
+      OSError: if the disk is full, say.
     """
     run = Run(os.path.join(workdir, config.address))
     made = _missing(run.path)
     with contextlib.ExitStack() as stack:
         try:
             if not made:
-                _require_same(run, config)
+                _require_same(run, config, again)
             run.claim = stack.enter_context(claims.claimed(run.path, wait))
-            _require_same(run, config)
+            _require_same(run, config, again)
             for name in (FAILURE, *_unfinished(run)):
                 files.remove(run.file(name))
             if again:
-                run.begin_again()
+                run.begin_again(overwrite=True)
             _write_json(run.file(CONFIG), config.to_json())
         except OSError as error:
-            _remove_empty(made)
+            _remove_unused(run, made)
+            if error.errno not in _NO_PLACE:
+                raise
             raise UsageError(f"workdir must be a directory that can be written; got {workdir!r} ({error.strerror})") from error
         try:
             yield run
-        except UsageError:
-            if run.path in made:
-                shutil.rmtree(run.path)
-            _remove_empty(made)
+        except BaseException:
+            _remove_unused(run, made)
             raise
 
 
@@ -236,24 +276,36 @@ def _missing(path: str) -> list[str]:
     return made
 
 
-def _remove_empty(paths: list[str]) -> None:
-    for path in paths:
+def _remove_unused(run: Run, made: list[str]) -> None:
+    """Removes what opening a run has made, as far as there is nothing else in it, and nobody else has taken it over."""
+    with contextlib.suppress(OSError, RunError):
+        if run.path in made and run.claim:
+            run.require()
+            names = os.listdir(run.path)
+            opened = {CONFIG, *_unfinished(run)}
+            for name in names if all(name in opened or claims.is_own(name) for name in names) else ():
+                os.unlink(run.file(name))
+    for path in made:
         with contextlib.suppress(OSError):  # Another run may have begun in it.
             os.rmdir(path)
 
 
 def _unfinished(run: Run) -> list[str]:
     """What a process that was killed was writing."""
-    found = files.unfinished(run.path, (CONFIG, FAILURE, MASKS, RECORDS, RESULT, *EXPORTS.values()))
+    found = files.unfinished(run.path, (CONFIG, EXECUTION, FAILURE, MASKS, RECORDS, RESULT, *EXPORTS.values()))
     if os.path.isdir(run.file(SNAPSHOTS)):
         found += [os.path.join(SNAPSHOTS, name) for name in files.unfinished(run.file(SNAPSHOTS), ["step-"])]
     return found
 
 
-def _require_same(run: Run, config: Config) -> None:
-    """Refuses a directory that holds anything but this configuration."""
+def _require_same(run: Run, config: Config, again: bool = False) -> None:
+    """Refuses a directory that holds anything but this configuration; with `again` a damaged one may have been."""
     try:
         stored = _read_json(run.file(CONFIG))
+    except RunError:
+        if not again:
+            raise
+        return
     except FileNotFoundError:
         ours = (FAILURE, *_unfinished(run))
         others = sorted(name for name in os.listdir(run.path) if name not in ours and not claims.is_own(name))
@@ -263,7 +315,6 @@ def _require_same(run: Run, config: Config) -> None:
     mine = config.to_json()
     if stored == mine:
         return
-    stored = stored if isinstance(stored, dict) else {}
     # A version that had fewer options stored fewer; the others have their defaults, as the address has it.
     with contextlib.suppress(UsageError):
         stored = Config.from_json(stored).to_json()
@@ -273,12 +324,16 @@ def _require_same(run: Run, config: Config) -> None:
         raise UsageError(f"{run.path} is the run of another configuration ({difference}); use another workdir")
 
 
-def _read_json(path: str) -> Any:
-    with open(path, encoding="utf-8") as file:
-        try:
-            return json.load(file)
-        except ValueError as error:
-            raise UsageError(f"{path} is damaged: it is not JSON") from error
+def _read_json(path: str) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        content = file.read()
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: it is not JSON; --overwrite retrains") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path} is damaged: it is not a JSON object; --overwrite retrains")
+    return found
 
 
 def _write_json(path: str, value: Any) -> None:

@@ -206,6 +206,7 @@ def _status_lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def _make(plan: Plan, execution: Execution, options: Options, argv: Sequence[str], console: Console) -> None:
+    preemption.allow(execution.grace_seconds)
     folder = manifests.write(plan, execution, argv)
     machine = local.shares(options.workers, execution.devices)
     states = {address: plans.state(execution.workdir, job) for address, job in plan.jobs.items()}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tf_pruneinit import datasets
 from tf_pruneinit.config import AUGMENTATIONS
 from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, RandomResizedCrop, Split
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import DataError, UsageError
 
 RNG = np.random.default_rng(0)
 COLOUR = Preprocessing(255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -141,12 +141,12 @@ class TestDataset:
     def test_labels_outside_the_classes_are_refused(self, part):
         name = {"train": "training", "test": "test"}[part]
         for labels, received in ((SPLIT.labels + 1, "1 to 3"), (SPLIT.labels - 1, "-1 to 1")):
-            with pytest.raises(UsageError, match=rf"^toy's {name} labels must be in \[0, 3\); got {received}$"):
+            with pytest.raises(DataError, match=rf"^toy's {name} labels must be in \[0, 3\); got {received}$"):
                 self.build(**{part: dataclasses.replace(SPLIT, labels=labels)})
 
     @pytest.mark.parametrize("part", ["train", "test"])
     def test_a_split_without_images_is_refused(self, part):
-        with pytest.raises(UsageError, match=r"^toy must have (training|test) images; got none$"):
+        with pytest.raises(DataError, match=r"^toy must have (training|test) images; got none$"):
             self.build(**{part: Split(IMAGES[:0], SPLIT.labels[:0])})
 
     def test_scoring_batch_is_preprocessed_and_not_augmented(self):

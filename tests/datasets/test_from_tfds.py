@@ -9,12 +9,12 @@ import tensorflow_datasets as tfds
 
 from tf_pruneinit import datasets
 from tf_pruneinit.datasets import from_tfds
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import DataError, UsageError
 
 
-def mistake(folder, name="mnist"):
+def mistake(folder, name="mnist", error=UsageError):
     """The one line of the error."""
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(error) as caught:
         datasets.load(name, str(folder))
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -42,7 +42,7 @@ def test_a_download_is_announced_and_its_failure_is_one_clear_error(tmp_path, mo
 
     monkeypatch.setattr(urllib.request, "urlopen", answer)
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
-    assert mistake(tmp_path) == f"mnist in {tmp_path} cannot be read by TFDS: no space left on device"
+    assert mistake(tmp_path, error=DataError) == f"mnist in {tmp_path} cannot be read by TFDS: no space left on device"
     assert capsys.readouterr().err.startswith(f"mnist is not in {tmp_path / 'mnist'}")
 
 
@@ -81,7 +81,7 @@ class TestPreparing:
             raise error
 
         attempt(fail)
-        with pytest.raises((UsageError, KeyboardInterrupt)):
+        with pytest.raises((DataError, KeyboardInterrupt)):
             datasets.load("mnist", str(tmp_path))
         assert self.files(tmp_path) == there | {whole}
 
@@ -92,7 +92,7 @@ class TestPreparing:
             raise OSError
 
         attempt(fail)
-        mistake(tmp_path / "new" / "data")
+        mistake(tmp_path / "new" / "data", error=DataError)
         assert list(tmp_path.iterdir()) == []
 
     def test_one_that_ends_well_removes_what_was_left_by_one_that_was_killed(self, there, tmp_path, attempt, tfds_folder):
@@ -150,7 +150,7 @@ def test_a_damaged_folder_is_one_clear_error(damage, tfds_folder, tmp_path):
         train.unlink()
     elif damage == "no description":
         (train.parent / "dataset_info.json").unlink()
-    message = mistake(tmp_path)
+    message = mistake(tmp_path, error=DataError)
     assert message.startswith(f"mnist in {tmp_path}")
     assert " cannot be read by TFDS: " in message
     assert "{{" not in message  # TensorFlow's names of operations.
@@ -163,5 +163,5 @@ def test_a_stream_has_the_shape_that_tfds_says_unless_it_is_given(tfds_folder):
 
 
 def test_a_split_that_is_not_there_is_refused(tfds_folder):
-    with pytest.raises(UsageError, match=rf"^mnist in {tfds_folder} cannot be read by TFDS: .*validation"):
+    with pytest.raises(DataError, match=rf"^mnist in {tfds_folder} cannot be read by TFDS: .*validation"):
         from_tfds.stream("mnist", "validation", str(tfds_folder), "")

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from tf_pruneinit import datasets, engine, main
 from tf_pruneinit.config import Train
 from tf_pruneinit.datasets import imagenet
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import DataError, UsageError
 
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 TESTED = 12
@@ -229,7 +229,7 @@ class TestMissing:
             content = b"no archive" * 1000 if damage == "no archive" else content[: ends[damage]]
         (files / name).unlink()
         (files / name).write_bytes(content)
-        with pytest.raises(UsageError) as error:
+        with pytest.raises(DataError) as error:
             datasets.load("imagenet2012", str(tmp_path))
         rule = f"{files / name} must be a whole tar archive"
         assert str(error.value) == f"{rule}; it is cut short or damaged ({len(content):,} bytes)"

@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tf_pruneinit import engine, metrics, models, training
+from tf_pruneinit import engine, experiment, main, metrics, models, runs, training
 from tf_pruneinit.config import Interval, Train
 from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, Split
 from tf_pruneinit.datasets.streams import Stream
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import DataError, UsageError
 
 SHAPE = (6, 5, 1)
 COUNT = 211  # In seven files, each of more than one block.
@@ -187,11 +187,11 @@ class TestDataset:
             Dataset("toy", 4, stream, stream, SCALE).scoring_batches(int(fewest.min()) + 1, 12, seed=0)
 
     def test_more_classes_in_the_files_than_said_are_refused(self, stream):
-        with pytest.raises(UsageError, match=r"^toy's training labels must be in \[0, 3\); got 0 to 3$"):
+        with pytest.raises(DataError, match=r"^toy's training labels must be in \[0, 3\); got 0 to 3$"):
             Dataset("toy", 3, stream, stream, SCALE)
 
     def test_a_stream_without_images_is_refused(self, builder, stream):
-        with pytest.raises(UsageError, match=r"^toy must have test images; got none$"):
+        with pytest.raises(DataError, match=r"^toy must have test images; got none$"):
             Dataset("toy", 4, stream, Stream(builder, "train[:0]", SHAPE), SCALE)
 
 
@@ -218,7 +218,7 @@ READERS = {
 
 def mistake(read, stream):
     """The one line of the error that reading ends with."""
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(DataError) as caught:
         list(READERS[read](stream))
     message = str(caught.value)
     assert "\n" not in message
@@ -262,7 +262,7 @@ class TestDamage:
         Dataset("toy", 4, stream, stream, SCALE)
         batches = stream.in_order(20)
         np.testing.assert_array_equal(next(batches)[0], IMAGES[:20])
-        with pytest.raises(UsageError, match="00006-of-00007; No such file"):
+        with pytest.raises(DataError, match="00006-of-00007; No such file"):
             list(batches)
 
     @pytest.mark.parametrize("read", ["in order", "shuffled", "taken"])
@@ -339,3 +339,69 @@ class TestTraining:
         assert trainer.restore(*kept[step])
         list(trainer.records())
         assert all((one == variable.numpy()).all() for one, variable in zip(undisturbed[0], model.variables, strict=True))
+
+
+class TestFingerprint:
+    def test_is_the_same_for_a_copy_of_the_files(self, builder, tmp_path):
+        folder = shutil.copytree(builder.data_dir, tmp_path / "elsewhere")
+        copy = Stream(tfds.builder_from_directory(folder), "train", SHAPE)
+        assert copy.fingerprint == Stream(builder, "train", SHAPE).fingerprint
+        assert copy.fingerprint != Stream(builder, "train[:100]", SHAPE).fingerprint
+
+    @pytest.mark.parametrize("other", ["images", "labels", "order"])
+    def test_is_another_for_other_data(self, builder, sharded, other):
+        images, labels = IMAGES.copy(), LABELS.copy()
+        if other == "images":
+            images[7, 3, 3] ^= 1
+        elif other == "labels":
+            labels[7] = (labels[7] + 1) % 4
+        else:
+            images[[7, 8]], labels[[7, 8]] = images[[8, 7]], labels[[8, 7]]
+        assert Stream(sharded(images, labels), "train", SHAPE).fingerprint != Stream(builder, "train", SHAPE).fingerprint
+
+    def test_of_files_that_are_gone_is_one_clear_line(self, builder, tmp_path):
+        folder = shutil.copytree(builder.data_dir, tmp_path / "toy")
+        pathlib.Path(folder, "toy-train.tfrecord-00003-of-00007").unlink()
+        with pytest.raises(DataError, match=r"toy in .* \(train\) cannot be read by TFDS: .*00003-of-00007"):
+            _ = Stream(tfds.builder_from_directory(folder), "train", SHAPE).fingerprint
+
+
+def test_a_file_that_cannot_be_read_in_training_ends_the_run_with_a_line_and_it_resumes(builder, tmp_path, monkeypatch, capsys):
+    """The file is damaged between two steps, and is whole again when the command is given once more."""
+    folder = pathlib.Path(shutil.copytree(builder.data_dir, tmp_path / "toy"))
+    file = folder / "toy-train.tfrecord-00003-of-00007"
+    content = file.read_bytes()
+    train = Stream(tfds.builder_from_directory(folder), "train", SHAPE, buffer=1)
+    data = Dataset("digits", 4, train, Split(IMAGES, LABELS), SCALE)
+    monkeypatch.setattr(experiment, "_dataset", lambda *_: data)
+    flags = ["--method=magnitude", "--train_steps=30", "--batch_size=10", "--checkpoint_every=1", "--snapshot_steps=0,30"]
+
+    def make(workdir):
+        code = main.main(["main", *flags, f"--workdir={workdir}"])
+        (path,) = workdir.iterdir()
+        return code, runs.Run(str(path)), capsys.readouterr().err
+
+    _, whole, _ = make(tmp_path / "whole")
+    take_steps = engine.Engine.run
+
+    def damaging(self, shares, part):
+        file.write_bytes(content[:300])
+        return take_steps(self, shares, part)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.Engine, "run", damaging)
+        code, run, error = make(tmp_path / "runs")
+    assert (code, error.count("\n")) == (1, 1)
+    assert error.startswith("error: toy in ") and "(train) cannot be read by TFDS: " in error
+    assert run.result is None
+    (_, state), snapshot = run.checkpoint(), run.snapshot(0)
+    assert 0 < state["step"] < 30
+    before = pathlib.Path(snapshot).stat().st_mtime_ns
+    code, run, error = make(tmp_path / "runs")  # It is damaged still.
+    assert (code, error.count("\n")) == (1, 1)
+    assert run.checkpoint()[1]["step"] == state["step"]
+    file.write_bytes(content)
+    code, run, error = make(tmp_path / "runs")
+    assert (code, error) == (0, "")
+    assert run.result["weights_sha256"] == whole.result["weights_sha256"]
+    assert pathlib.Path(snapshot).stat().st_mtime_ns == before

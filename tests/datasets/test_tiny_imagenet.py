@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tf_pruneinit import datasets
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import DataError, UsageError
 
 NAMES = [f"n{1000 + 7 * i:08}" for i in range(200)]
 
@@ -56,7 +56,7 @@ def below(data_dir):
 def mistake(data_dir):
     """The one line of the error; nothing is left behind."""
     before = below(data_dir)
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(DataError) as caught:
         datasets.load("tiny_imagenet", str(data_dir))
     assert below(data_dir) == before
     assert "\n" not in str(caught.value)

@@ -1,6 +1,8 @@
 """Labelled images as bytes, how they are preprocessed and augmented, and class-balanced samples of them."""
 
 import dataclasses
+import functools
+import hashlib
 import math
 import numbers
 from collections.abc import Iterable, Iterator
@@ -11,7 +13,7 @@ import tensorflow as tf
 
 from tf_pruneinit import seeds, tables
 from tf_pruneinit.datasets import reading
-from tf_pruneinit.errors import UsageError, shown
+from tf_pruneinit.errors import DataError, UsageError, shown
 
 if TYPE_CHECKING:
     from tf_pruneinit.datasets.streams import Stream
@@ -36,6 +38,14 @@ class Split:
     def label_range(self) -> tuple[int, int]:
         """The smallest and the largest label."""
         return int(self.labels.min()), int(self.labels.max())
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the images and labels, in their order, as hexadecimal digits."""
+        found = hashlib.sha256(repr((self.images.shape, str(self.labels.dtype))).encode())
+        for values in (self.images, self.labels):
+            found.update(np.ascontiguousarray(values).data)
+        return found.hexdigest()
 
     def in_order(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields batches of images and labels; the last one may be smaller."""
@@ -151,7 +161,7 @@ class Dataset:
       note: what a reader of an accuracy on this copy of the data has to know, or "".
 
     Raises:
-      UsageError: if it has no images, or a label is outside [0, classes).
+      DataError: if it has no images, or a label is outside [0, classes).
     """
 
     name: str
@@ -165,10 +175,10 @@ class Dataset:
     def __post_init__(self):
         for name, split in (("training", self.train), ("test", self.test)):
             if not len(split):
-                raise UsageError(f"{self.name} must have {name} images; got none")
+                raise DataError(f"{self.name} must have {name} images; got none")
             low, high = split.label_range
             if low < 0 or high >= self.classes:
-                raise UsageError(f"{self.name}'s {name} labels must be in [0, {self.classes}); got {low} to {high}")
+                raise DataError(f"{self.name}'s {name} labels must be in [0, {self.classes}); got {low} to {high}")
 
     def augmented(self, how: str) -> "Dataset":
         """Returns the dataset with another augmentation: "default" (its own), "none", "crop" or "resized_crop".
@@ -181,6 +191,13 @@ class Dataset:
         others = {"none": Augmentation(), "crop": Augmentation(flip=True, pad=4), "resized_crop": RandomResizedCrop()}
         train = self.train if isinstance(self.train, Split) else self.train.plain()
         return dataclasses.replace(self, augmentation=others[how], train=train)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of its images, labels and preprocessing, as hexadecimal digits; of a `Stream`, of which copy it is."""
+        splits = self.train.fingerprint, self.test.fingerprint
+        parts = [self.name, self.classes, dataclasses.astuple(self.preprocessing), *splits]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -206,6 +223,11 @@ class ScoringBatches:
     preprocessing: Preprocessing
     places: list[np.ndarray]
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what is scored on: images, labels, in their order, and preprocessing, as hexadecimal digits."""
+        return hashlib.sha256(repr((self.split.fingerprint, dataclasses.astuple(self.preprocessing))).encode()).hexdigest()
+
     def __iter__(self) -> Iterator[tuple[tf.Tensor, np.ndarray]]:
         for places in self.places:
             yield self.preprocessing(self.split.images[places]), self.split.labels[places]
@@ -219,7 +241,8 @@ def load(name: str, data_dir: str | None = None) -> Dataset:
       data_dir: where TFDS keeps its datasets; None means TFDS_DATA_DIR, or ~/tensorflow_datasets.
 
     Raises:
-      UsageError: for an unknown name, or data that is missing or cannot be read; says where it was looked for.
+      UsageError: for an unknown name, or data that is missing; says where it was looked for.
+      DataError: if it is damaged, or cannot be read.
     """
     return tables.lookup(tables.DATASETS, name, "dataset").load(data_dir)
 

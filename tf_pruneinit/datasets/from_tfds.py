@@ -14,7 +14,7 @@ import numpy as np
 
 from tf_pruneinit.datasets import Split
 from tf_pruneinit.datasets.streams import Read, Stream, as_decoded, unreadable
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import DataError, UsageError
 
 # Files, each as the names that it may have.
 Manual = Sequence[Sequence[str]]
@@ -35,7 +35,8 @@ def read(
       test: the split to test on.
 
     Raises:
-      UsageError: as `stream` does, and if a file cannot be read.
+      UsageError: as `stream` does.
+      DataError: likewise, and if a file cannot be read.
     """
     streams = [stream(name, split, data_dir, source, manual=manual) for split in ("train", test)]
     training, testing = (one.take(np.arange(len(one))) for one in streams)
@@ -67,8 +68,8 @@ def stream(
       read: as `Stream` has it.
 
     Raises:
-      UsageError: if the data is missing and cannot be downloaded, a file of the user's is damaged, or there is no such split;
-        says which, and where it was looked for.
+      UsageError: if the data is missing and cannot be downloaded, or data_dir cannot be one; says where it was looked for.
+      DataError: if the data, or a file of the user's that it is prepared from, is damaged, or there is no such split.
     """
     import tensorflow_datasets as tfds
 
@@ -85,8 +86,10 @@ def stream(
         found = Stream(builder, split, shape or builder.info.features["image"].shape, read)
         len(found)  # There is such a split.
         return found
-    except UsageError:
+    except (UsageError, DataError):
         raise
+    except (NotADirectoryError, FileExistsError, PermissionError) as error:
+        raise UsageError(f"data_dir must be a directory for data; got {str(data_dir)!r} ({error.strerror})") from error
     except Exception as error:  # TFDS raises almost anything for a damaged or unknown place.
         raise unreadable(name, data_dir or "TFDS's data directory", error) from error
 
@@ -172,7 +175,7 @@ def _require_whole(archive: Any) -> None:
                 return
     except tarfile.TarError:
         pass
-    raise UsageError(f"{archive} must be a whole tar archive; it is cut short or damaged ({os.path.getsize(archive):,} bytes)")
+    raise DataError(f"{archive} must be a whole tar archive; it is cut short or damaged ({os.path.getsize(archive):,} bytes)")
 
 
 def _note(builder: Any) -> str:

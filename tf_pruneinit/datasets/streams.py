@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-import re
+import hashlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from tf_pruneinit import seeds
 from tf_pruneinit.datasets import Split
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import DataError, reason
 
 Read = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
 Part = Callable[[Any], tuple[Any, Any]]
@@ -22,6 +23,7 @@ _FILES, _BLOCK = 16, 16
 _FILE_BUFFER = 8 << 20
 _RECORDS = 1024
 _BATCHES_AHEAD = 4
+_BYTES_TO_KNOW_A_FILE = 1 << 14
 
 # What TensorFlow raises for files that are damaged or gone; not for memory that ran out, or a worker that was lost.
 _DAMAGE = (
@@ -40,12 +42,9 @@ def as_decoded(image: tf.Tensor, draw: tf.Tensor | None) -> tf.Tensor:
     return image
 
 
-def unreadable(name: str, where: object, error: Exception) -> UsageError:
+def unreadable(name: str, where: object, error: Exception) -> DataError:
     """Returns the error, in one line, for data that TFDS or TensorFlow cannot read; `where` they looked for it."""
-    # TensorFlow names the operations that it was in, before and after.
-    operations = r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*|Error in user-defined function .*? with iterator: \S+ "
-    reason = re.sub(operations, "", str(error), flags=re.DOTALL)
-    return UsageError(f"{name} in {where} cannot be read by TFDS: {' '.join(reason.split())[:300]}")
+    return DataError(f"{name} in {where} cannot be read by TFDS: {reason(error)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Stream:
         nothing is to be random, for an evaluation or a sample to score on.
       buffer: of how many examples the next one of an epoch is drawn.
 
-    All that reads raises UsageError, when it is met, for a file that is damaged or gone, and for a label out of range.
+    All that reads raises DataError, when it is met, for a file that is damaged or gone, and for a label out of range.
     """
 
     builder: Any
@@ -79,6 +78,25 @@ class Stream:
     def label_range(self) -> tuple[int, int]:
         """The smallest and the largest label that the metadata allow."""
         return 0, self.builder.info.features["label"].num_classes - 1
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of which copy of the data this is: names and sizes of the files, and of each its first and last 16 KiB.
+
+        Not of all that is in them, which takes as long as an epoch. Those of another copy with the same content are the same.
+        """
+        found = hashlib.sha256(repr((self.builder.info.full_name, self.split, len(self), self.shape)).encode())
+        for file in self.builder.info.splits[self.split].file_instructions:
+            try:
+                with tf.io.gfile.GFile(str(file.filename), "rb") as opened:
+                    size = opened.size()
+                    ends = [opened.read(_BYTES_TO_KNOW_A_FILE)]
+                    opened.seek(max(0, size - _BYTES_TO_KNOW_A_FILE))
+                    ends.append(opened.read())
+            except tf.errors.OpError as error:
+                raise unreadable(self.builder.name, f"{self.builder.data_dir} ({self.split})", error) from error
+            found.update(repr((os.path.basename(str(file.filename)), size, file.skip, file.take, ends)).encode())
+        return found.hexdigest()
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
@@ -195,7 +213,7 @@ class Stream:
         low, high = self.label_range
         if len(labels) and (labels.min() < low or labels.max() > high):
             rule = f"{self.builder.name}'s labels ({self.split}) must be in [{low}, {high + 1})"
-            raise UsageError(f"{rule}; got {labels.min()} to {labels.max()}")
+            raise DataError(f"{rule}; got {labels.min()} to {labels.max()}")
         return labels
 
 

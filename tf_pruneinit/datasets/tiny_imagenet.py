@@ -15,7 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, from_tfds
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import DataError
 
 FOLDER = "tiny-imagenet-200"
 FILES = ((FOLDER, f"{FOLDER}.zip"),)
@@ -45,7 +45,7 @@ def tiny_imagenet(data_dir: str | None = None) -> Dataset:
 class TinyImagenet(tfds.core.GeneratorBasedBuilder):
     """TinyImageNet for TFDS. Labels are the places of the classes' WordNet names in alphabetical order.
 
-    It raises UsageError, which says which file, for one that is missing or damaged: names before any image, and every image.
+    It raises DataError, which says which file, for one that is missing or damaged: names before any image, and every image.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -91,14 +91,14 @@ class Files:
         images = sorted(name for name in names if name.lower().endswith((".jpeg", ".jpg")) and not name.startswith("."))
         if not images:
             got = "it has none" if folder in self.listing else "it is missing"
-            raise UsageError(f"{self.place / folder} must have images in it (.JPEG, .jpeg or .jpg); {got}")
+            raise DataError(f"{self.place / folder} must have images in it (.JPEG, .jpeg or .jpg); {got}")
         return images
 
     def lines(self, name: str) -> list[str]:
         """Returns the lines of a text."""
         folder, file = os.path.split(name)
         if file not in self.listing.get(folder or os.curdir, []):
-            raise UsageError(f"{self.place / name} must be there, as in the original {FOLDER}; it is missing")
+            raise DataError(f"{self.place / name} must be there, as in the original {FOLDER}; it is missing")
         return self.read(name).decode("utf-8-sig", errors="replace").splitlines()
 
 
@@ -129,7 +129,7 @@ def _naming(archive: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # zipfile and its decompressors raise almost anything for a damaged archive.
-        raise UsageError(f"{archive} must be a whole zip archive; it is cut short or damaged: {error}") from error
+        raise DataError(f"{archive} must be a whole zip archive; it is cut short or damaged: {error}") from error
 
 
 def _labels(files: Files) -> dict[str, int]:
@@ -137,7 +137,7 @@ def _labels(files: Files) -> dict[str, int]:
     names = [line.strip() for line in files.lines(_NAMES) if line.strip()]
     if not len(names) == len(set(names)) == CLASSES:
         rule = f"{files.place / _NAMES} must have {CLASSES} different classes, one a line"
-        raise UsageError(f"{rule}; got {len(names)} lines, {len(set(names))} of them different")
+        raise DataError(f"{rule}; got {len(names)} lines, {len(set(names))} of them different")
     return {name: label for label, name in enumerate(sorted(names))}
 
 
@@ -158,11 +158,11 @@ def _validation(files: Files, labels: Mapping[str, int]) -> dict[str, int]:
         if image not in left or name not in labels:
             rule = f"{where}, line {number}, must be a file in {folder}, each once, a tab, and a class of {_NAMES}"
             wrong = "no tab" if "\t" not in line else f"the class {name!r}" if image in left else f"the file {image!r}"
-            raise UsageError(f"{rule}; got {wrong} in {line[:80]!r}")
+            raise DataError(f"{rule}; got {wrong} in {line[:80]!r}")
         left.remove(image)
         found[f"{folder}/{image}"] = labels[name]
     if left:
-        raise UsageError(f"{where} must have a line for each image in {folder}; it has none for {min(left)}")
+        raise DataError(f"{where} must have a line for each image in {folder}; it has none for {min(left)}")
     return found
 
 
@@ -175,5 +175,5 @@ def _image(files: Files, name: str) -> bytes:
         shape = ()
     if shape != _SHAPE:
         got = f"the shape {shape}" if shape else f"{len(content):,} bytes that cannot be decoded"
-        raise UsageError(f"{files.place / name} must be an image of the shape {_SHAPE}; got {got}")
+        raise DataError(f"{files.place / name} must be an image of the shape {_SHAPE}; got {got}")
     return content

@@ -29,7 +29,8 @@ from tf_pruneinit.launchers.schedule import Schedule
 from tf_pruneinit.plans import Job, Plan
 
 _SECONDS_BETWEEN_LOOKS = 0.25
-_SECONDS_TO_END = 18.0
+# A process whose time to save is over ends by itself, unless it is writing a file or hangs.
+_SECONDS_TO_WRITE = 300.0
 # What a process is started with; it is told the rest.
 _WORKER = (sys.executable, "-m", __name__)
 
@@ -194,17 +195,19 @@ class _Pool:
         self._selector.close()
         for process in self._processes.values():
             process.ask_to_end()
-        # Before this process, asked to end, has to be gone itself.
-        until = time.monotonic() + _SECONDS_TO_END
-        for process in self._processes.values():
-            process.wait(until)
+        # What they write may last longer than the time of this process, which then ends after them.
+        until = time.monotonic() + self._execution.grace_seconds + _SECONDS_TO_WRITE
+        with preemption.writing():
+            for process in self._processes.values():
+                process.wait(until)
 
 
 class _Process:
     """One process: what it is told, and what it says."""
 
     def __init__(self, execution: Execution, share: Share, folder: str, number: int):
-        told = {"execution": dataclasses.asdict(execution), "cores": share.cores, "folder": folder}
+        how = dataclasses.replace(execution, grace_seconds=preemption.of_children(execution.grace_seconds))
+        told = {"execution": dataclasses.asdict(how), "cores": share.cores, "folder": folder}
         self._log = os.path.join(folder, f"worker-{number}.log")
         with open(self._log, "a") as errors:
             self._said_before = errors.tell()

@@ -12,7 +12,7 @@ from collections.abc import Collection, Generator, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from tf_pruneinit import attempts, errors, plans, runs
+from tf_pruneinit import attempts, errors, plans, preemption, runs
 from tf_pruneinit.config import Execution
 from tf_pruneinit.console import Console, start_tensorflow
 from tf_pruneinit.errors import NoSpaceError, RunError, UsageError
@@ -29,7 +29,6 @@ _WATCHED = 50
 _TASKS = 1000
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_UNTIL_ANOTHER_TRY = 3.0
-_SECONDS_TO_END = 18.0
 
 
 def launch(plan: Plan, todo: Sequence[str], lost: Collection[str], execution: Execution, folder: str) -> Iterator[Event]:
@@ -89,7 +88,7 @@ def _told_by_driver(
         return f"ended with code {process.exitcode}"
     finally:
         ours.close()
-        process.join(_SECONDS_TO_END)
+        process.join(preemption.of_children(execution.grace_seconds))
         process.kill()
 
 

@@ -1,5 +1,6 @@
 """An array script for SLURM: a task makes one run or several, and the arrays of runs that others begin with come first."""
 
+import math
 import os
 import shlex
 import sys
@@ -13,13 +14,15 @@ ARRAY = "array.sh"
 SUBMIT = "submit.sh"
 # SLURM's own limit on the number of a task, where nobody has raised it.
 _TASKS_AN_ARRAY = 1000
+# A file that is being written when the time to save is over, and to be queued again.
+_SECONDS_AFTER_GRACE = 60
 
 _ARRAY_SCRIPT = """#!/usr/bin/env bash
 #SBATCH --job-name=tf_pruneinit
 #SBATCH --output="{output}/task-%A_%a.log"
 #SBATCH --open-mode=append
 #SBATCH --requeue
-#SBATCH --signal=B:TERM@120
+#SBATCH --signal=B:TERM@{seconds}
 # One task of {manifest}: its number is the first argument and the place in the array.
 set -uo pipefail
 cd {directory}
@@ -58,6 +61,7 @@ def write(plan: Plan, execution: Execution, runs_per_job: int, argv: Sequence[st
         "manifest": manifest,
         "directory": shlex.quote(os.getcwd()),
         "python": shlex.quote(sys.executable),
+        "seconds": math.ceil(execution.grace_seconds) + _SECONDS_AFTER_GRACE,
     }
     _write(os.path.join(folder, ARRAY), _ARRAY_SCRIPT.format(**paths))
     _write(os.path.join(folder, SUBMIT), _submit_script(os.path.join(folder, ARRAY), [len(level) for level in tasks.values()]))
