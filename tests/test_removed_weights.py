@@ -11,18 +11,18 @@ import tf_pruneinit
 from tf_pruneinit import layers, masking
 
 L = keras.layers
-O = keras.optimizers
+optimizers = keras.optimizers
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(8, 6)).astype("float32"), RNG.normal(size=(8, 3)).astype("float32")
 # Those that hold others are in OPTIONS.
 OPTIMIZERS = [
     cls
-    for cls in vars(O).values()
-    if isinstance(cls, type) and issubclass(cls, O.Optimizer)
-    if cls not in (O.Optimizer, O.LossScaleOptimizer, O.MultiOptimizer)
+    for cls in vars(optimizers).values()
+    if isinstance(cls, type) and issubclass(cls, optimizers.Optimizer)
+    if cls not in (optimizers.Optimizer, optimizers.LossScaleOptimizer, optimizers.MultiOptimizer)
 ]
 # They scale a step by the norm of the weights that there are before it.
-READ_NORMS = (O.Lamb, O.Adafactor)
+READ_NORMS = (optimizers.Lamb, optimizers.Adafactor)
 OPTIONS = {
     **{name: {name: 0.1} for name in ("weight_decay", "clipnorm", "global_clipnorm", "clipvalue")},
     "use_ema": {"use_ema": True, "ema_overwrite_frequency": 2},
@@ -107,12 +107,18 @@ def test_their_values_before_change_no_bit_under_any_optimizer(cls):
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_their_values_before_change_no_bit_with_any_option(options):
-    require_same(spoiled_before(lambda: O.Lamb(0.05, **options)))
+    require_same(spoiled_before(lambda: optimizers.Lamb(0.05, **options)))
 
 
-@pytest.mark.parametrize("wrap", [O.LossScaleOptimizer, lambda o: O.MultiOptimizer(O.OptimizerMap(o, {".*bias": O.SGD()}))])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        optimizers.LossScaleOptimizer,
+        lambda one: optimizers.MultiOptimizer(optimizers.OptimizerMap(one, {".*bias": optimizers.SGD()})),
+    ],
+)
 def test_their_values_before_change_no_bit_within_another_optimizer(wrap):
-    require_same(spoiled_before(lambda: wrap(O.Lamb(0.05))))
+    require_same(spoiled_before(lambda: wrap(optimizers.Lamb(0.05))))
 
 
 @pytest.mark.parametrize("cls", [cls for cls in OPTIMIZERS if cls not in READ_NORMS])
@@ -139,7 +145,13 @@ def test_values_that_are_assigned_to_them_are_zeros_after_a_step(cls):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: O.SGD(0.05, 0.9), lambda: O.Lamb(0.05), lambda: O.Adafactor(0.05), lambda: O.Muon(0.05)]
+    "make",
+    [
+        lambda: optimizers.SGD(0.05, 0.9),
+        lambda: optimizers.Lamb(0.05),
+        lambda: optimizers.Adafactor(0.05),
+        lambda: optimizers.Muon(0.05),
+    ],
 )
 def test_steps_are_those_of_a_network_whose_removed_weights_are_zeros(make):
     model, masks = masked()
@@ -164,7 +176,7 @@ def test_steps_are_those_of_a_network_whose_removed_weights_are_zeros(make):
 
 def test_what_an_optimizer_has_gathered_of_them_is_gone():
     model, masks = masked()
-    train(model, O.Lamb(0.05))
+    train(model, optimizers.Lamb(0.05))
     tf_pruneinit.set_masks(model, masks)
     removed = {id(kernel.variable): masks[path] == 0 for path, kernel in masking.kernels(model).items()}
     for moments in (model.optimizer._momentums, model.optimizer._velocities):
@@ -185,7 +197,7 @@ def test_are_zeros_after_every_step_however_it_is_executed(how):
         model = tf_pruneinit.with_masks(keras.Model(inputs, L.Dense(3, name="fc")(x)))
         masks = {path: RNG.integers(0, 2, mask.shape) for path, mask in tf_pruneinit.masks(model).items()}
         tf_pruneinit.set_masks(model, masks)
-        model.compile(O.Muon(0.05), "mse", jit_compile=how == "XLA")
+        model.compile(optimizers.Muon(0.05), "mse", jit_compile=how == "XLA")
     before = [kernel.value for kernel in masking.kernels(model).values()]
     model.fit(X, Y, epochs=2, verbose=0)
     for (path, kernel), old in zip(masking.kernels(model).items(), before, strict=True):
@@ -248,7 +260,7 @@ class TestPenalty:
         x, y = generator.normal(size=(8, 30)), generator.normal(size=(8, 2))
         losses = []
         for each in (model, small.model):
-            each.compile(O.SGD(0.1), "mse", run_eagerly=True)
+            each.compile(optimizers.SGD(0.1), "mse", run_eagerly=True)
             losses.append(each.fit(x, y, epochs=3, batch_size=8, verbose=0).history["loss"])
         np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 

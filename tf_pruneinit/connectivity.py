@@ -231,7 +231,7 @@ def _attention(layer: Any, values: _Values, query, value, key=None, **_) -> tf.T
 
 
 def _recurrent(layer: Any, values: _Values, x: tf.Tensor, options: Mapping[str, Any]) -> Any:
-    """What arrives at a unit at one time counts as arriving at all times; each of its gates passes on what it is computed from."""
+    """What arrives at a unit once counts as arriving at all times; each of its gates passes on all that it is computed from."""
     if options.get("initial_state") is not None or len(x.shape) != 3:
         raise _UnknownError
     cell, steps = layer.cell, x.shape[1]

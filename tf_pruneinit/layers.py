@@ -15,7 +15,7 @@ from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 from tf_pruneinit.errors import UsageError
 
 PACKAGE = "tf_pruneinit"
-MASKED: dict[type, type] = {}
+MASKED: dict[type, Any] = {}
 _OURS: set[type] = set()  # What this package masks itself.
 
 
@@ -78,8 +78,7 @@ def _names(cls: type) -> list[str]:
     """The names in files of the masked class of a class, after which they are taken."""
     identity = (cls.__module__, cls.__qualname__)
     names = [f"{cls.__module__}.Masked{cls.__qualname__}", f"Masked{cls.__name__}"]
-    found = [name for name in names if _NAMED.setdefault(name, identity) == identity]
-    return found
+    return [name for name in names if _NAMED.setdefault(name, identity) == identity]
 
 
 def _in_effect(name: str) -> property:
@@ -137,8 +136,8 @@ class _Penalty(_InEffect):
 class _Constraint(_InEffect):
     """The constraint of a masked kernel, which every optimizer of Keras applies after its step: removed weights are zeros.
 
-    The gradient of a removed weight is 0, but an optimizer may move it by what it has gathered before the weight was removed, or
-    together with others (Muon); and some scale their steps by the norm of all weights of a kernel (LAMB, Adafactor).
+    The gradient of a removed weight is 0, but an optimizer may move it by what it has gathered before, or together with others
+    (Muon); and some scale their steps by the norm of all weights of a kernel (LAMB, Adafactor).
     """
 
     def __call__(self, kernel):

@@ -115,8 +115,8 @@ def stock(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
     holds, as that of `TimeDistributed` does.
     """
     replaced: dict[type, type] = {ours: cls for cls, ours in _REPLACEMENTS.items()}
-    cls = replaced.get(type(layer), stock_class(type(layer)))
-    return cls, layer.get_config() if cls is type(layer) else _of_stock(layer.get_config())
+    cls, config = replaced.get(type(layer), stock_class(type(layer))), layer.get_config()
+    return cls, config if cls is type(layer) else _of_stock(config)
 
 
 def _of_stock(config: Any) -> Any:
