@@ -373,12 +373,17 @@ def below_dense(*layers, shape=(3,), dtype="float32"):
     )
 
 
+@keras.saving.register_keras_serializable("tests")
+class OwnCell(keras.layers.SimpleRNNCell):
+    pass
+
+
 class TestUnmasked:
     @pytest.mark.parametrize(
         ("layer", "shape", "named"),
         [
             (lambda: Doubled(name="mine"), (3,), r"mine/variable\w* \(Doubled\)"),
-            (lambda: keras.layers.LSTM(2, name="memory"), (4, 3), r"memory/lstm_cell/kernel \(LSTMCell\)"),
+            (lambda: keras.layers.RNN(OwnCell(2), name="memory"), (4, 3), r"memory/own_cell\w*/recurrent_kernel \(OwnCell\)"),
         ],
     )
     def test_kernels_without_a_masked_class_are_named_in_a_warning(self, layer, shape, named):
