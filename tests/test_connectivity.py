@@ -230,10 +230,42 @@ class TestGraphs:
         assert found[fc].all()
 
 
+class TestRecurrent:
+    """Units are reached by way of others, at a later step."""
+
+    @pytest.mark.parametrize("cls", [L.LSTM, L.GRU, L.SimpleRNN])
+    @pytest.mark.parametrize("steps", [1, 2, 4])
+    def test_paths_through_units_and_steps(self, cls, steps):
+        inputs = keras.Input((steps, 2))
+        model = tf_pruneinit.with_masks(keras.Model(inputs, L.Dense(1, name="fc")(cls(3, name="m")(inputs))))
+        masks = {path: np.zeros_like(mask) for path, mask in tf_pruneinit.masks(model).items()}
+        kernel, recurrent, _ = masks
+        # Input 0 to unit 0 to unit 1, which the output reads; unit 2 reads unit 1 and nobody reads it. Of the last gate.
+        masks[kernel][0, -3] = masks[recurrent][0, -2] = masks[recurrent][1, -1] = masks["fc/kernel"][1] = 1
+        tf_pruneinit.set_masks(model, masks)
+        found = connectivity.connected(model, masking.kernels(model))
+        expected = {path: np.zeros(mask.shape, bool) for path, mask in masks.items()}
+        if steps > 1:
+            expected[kernel][0, -3] = expected[recurrent][0, -2] = expected["fc/kernel"][1] = True
+        assert_equal(found, expected)
+
+    def test_both_directions_have_paths_of_their_own(self):
+        inputs = keras.Input((3, 2))
+        x = L.Bidirectional(L.GRU(2), name="both")(inputs)
+        model = tf_pruneinit.with_masks(keras.Model(inputs, L.Dense(1, name="fc")(x)))
+        masks = tf_pruneinit.masks(model)
+        masks["fc/kernel"][2:] = 0
+        tf_pruneinit.set_masks(model, masks)
+        found = connectivity.connected(model, masking.kernels(model))
+        assert [one.all() for one in found.values()] == [True, True, False, False, False]
+        assert [one.any() for one in found.values()] == [True, True, False, False, True]
+
+
 class TestWhatIsUnknown:
     def test_a_layer_without_masks_connects_everything(self):
         inputs = keras.Input((4, 2))
-        model = keras.Model(inputs, L.Dense(1, name="fc")(L.LSTM(3)(L.Dense(2, name="first")(inputs))))
+        memory = keras.saving.register_keras_serializable("tests")(type("Memory", (L.LSTM,), {}))(3)
+        model = keras.Model(inputs, L.Dense(1, name="fc")(memory(L.Dense(2, name="first")(inputs))))
         with pytest.warns(UserWarning, match="not pruned"):
             found = connected(model, {"first/kernel": [[1, 0], [0, 0]], "fc/kernel": [[0], [0], [1]]})
         assert_equal(found, {"first/kernel": [[1, 0], [0, 0]], "fc/kernel": [[0], [0], [1]]})

@@ -305,6 +305,11 @@ def _cases():
     layer(vector, L.Dense, 5, "swish")
     layer(rows, L.Dense, 5, "gelu", name="of rows")
     layer(rows, L.EinsumDense, "abc,cde->abde", output_shape=(6, 2, 3), bias_axes="de")
+    for cls in (L.LSTM, L.GRU, L.SimpleRNN):
+        add(cls.__name__, rows, lambda cls=cls: cls(3), cls)
+    add("GRU before", rows, lambda: L.GRU(3, reset_after=False, return_sequences=True), L.GRU)
+    add("Bidirectional", rows, lambda: L.Bidirectional(L.LSTM(2, unroll=True)), L.Bidirectional)
+    add("RNN", rows, lambda: L.RNN([L.LSTMCell(3), L.GRUCell(2), L.SimpleRNNCell(3)]), L.RNN)
     add("TimeDistributed", rows, lambda: L.TimeDistributed(L.Dense(3, "tanh")), L.TimeDistributed)
     # Attention.
     for causal in (False, True):
@@ -430,7 +435,9 @@ class TestSecondDerivatives:
 
     def test_every_class_that_is_vouched_for_has_a_test(self):
         covered = {cls for _, _, cls in CASES.values()}
-        assert set(exact.TWICE_DIFFERENTIABLE) - covered == {L.InputLayer, L.Embedding, L.MaxPooling3D, L.AveragePooling3D}
+        elsewhere = {L.InputLayer, L.Embedding, L.MaxPooling3D, L.AveragePooling3D}
+        inside = {L.LSTMCell, L.GRUCell, L.SimpleRNNCell, L.StackedRNNCells}
+        assert set(exact.TWICE_DIFFERENTIABLE) - covered == elsewhere | inside
 
     def test_every_class_is_listed_once(self):
         assert len(set(exact.TWICE_DIFFERENTIABLE)) == len(exact.TWICE_DIFFERENTIABLE)
@@ -613,10 +620,10 @@ class TestWarning:
         ("layer", "shape"),
         [
             (lambda: Doubled(name="twice"), (6,)),
-            (lambda: L.LSTM(3, name="twice"), (6, 4)),
+            (lambda: L.ConvLSTM1D(3, 1, name="twice"), (6, 4, 1)),
             (lambda: L.Lambda(lambda x: 2 * x, name="twice"), (6,)),
         ],
-        ids=["Doubled", "LSTM", "Lambda"],
+        ids=["Doubled", "ConvLSTM1D", "Lambda"],
     )
     def test_names_a_layer_that_is_not_vouched_for(self, method, function, layer, shape):
         model = model_with(layer(), shape)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pruneinit.layers import MASKED, mask_name, raw_kernel
+from tf_pruneinit.layers import MASKED, mask_name, raw_kernel, stock_class
 
 _KERAS = keras.layers
 _LINEAR = (
@@ -51,7 +51,10 @@ _POOLING = {
     _KERAS.GlobalMaxPooling2D: _KERAS.GlobalAveragePooling2D,
     _KERAS.GlobalMaxPooling3D: _KERAS.GlobalAveragePooling3D,
 }
-_STOCK = {masked: cls for cls, masked in MASKED.items() if cls in (*_LINEAR, _KERAS.MultiHeadAttention, _KERAS.TimeDistributed)}
+_RECURRENT = (_KERAS.LSTM, _KERAS.GRU, _KERAS.SimpleRNN, _KERAS.RNN)
+_CELLS = (_KERAS.LSTMCell, _KERAS.GRUCell, _KERAS.SimpleRNNCell)
+_KNOWN = (*_LINEAR, *_RECURRENT, _KERAS.Bidirectional, _KERAS.MultiHeadAttention, _KERAS.TimeDistributed)
+_STOCK = {masked: cls for cls, masked in MASKED.items() if cls in _KNOWN}
 
 
 class _UnknownError(Exception):
@@ -171,6 +174,10 @@ def _rule(operation: Any, values: _Values) -> Callable:
         return lambda *args, **kwargs: _attention(operation, values, *args, **kwargs)
     if cls is _KERAS.TimeDistributed:
         return lambda x, *_, **__: _each_time(_flow(operation.layer, values), x)
+    if cls in _RECURRENT and stock_class(type(operation.cell)) in _CELLS:
+        return lambda x, *_, **options: _recurrent(operation, values, x, options)
+    if cls is _KERAS.Bidirectional and not operation.return_state:
+        return lambda x, *_, **options: _both_ways(operation, values, x, options)
     if cls is _KERAS.Embedding:
         return lambda x: tf.repeat(x[..., None], operation.output_dim, axis=-1)
     if isinstance(operation, _ELEMENTWISE) or name in _ELEMENTWISE_NAMES:
@@ -221,6 +228,38 @@ def _attention(layer: Any, values: _Values, query, value, key=None, **_) -> tf.T
     if getattr(layer, "_gate_dense", None) is not None:
         attended += _flow(layer._gate_dense, values)(query)
     return _flow(layer._output_dense, values)(_cut(attended))
+
+
+def _recurrent(layer: Any, values: _Values, x: tf.Tensor, options: Mapping[str, Any]) -> Any:
+    """What arrives at a unit once counts as arriving at all times; each of its gates passes on all that it is computed from."""
+    if options.get("initial_state") is not None or len(x.shape) != 3:
+        raise _UnknownError
+    cell, steps = layer.cell, x.shape[1]
+
+    def between(name: str) -> tf.Tensor:
+        """(inputs, units): a kernel has the gates of all units side by side."""
+        kernel = raw_kernel(cell, name)
+        mask = values.get(id(kernel), tf.ones(kernel.shape))
+        return tf.reduce_sum(tf.reshape(mask, (kernel.shape[0], -1, cell.units)), axis=1)
+
+    given = _cut(tf.reduce_sum(x, axis=1)) @ between("kernel")
+    recurrent = between("recurrent_kernel")
+    state = _cut(given)
+    # As many steps as the longest path to any unit, and from it.
+    for _ in range(min(steps - 1, 2 * cell.units)):
+        state = _cut(given + state @ recurrent)
+    state = values.watched(cell, state)
+    outputs = tf.repeat(state[:, None], steps, axis=1) if layer.return_sequences else state
+    return [outputs] + [state] * len(layer.state_size) if layer.return_state else outputs
+
+
+def _both_ways(layer: Any, values: _Values, x: tf.Tensor, options: Mapping[str, Any]) -> Any:
+    if options.get("initial_state") is not None:
+        raise _UnknownError
+    outputs = [_flow(one, values)(x) for one in (layer.forward_layer, layer.backward_layer)]
+    if layer.merge_mode is None:
+        return outputs
+    return tf.concat(outputs, axis=-1) if layer.merge_mode == "concat" else tf.add_n(outputs)
 
 
 def _each_time(run: Callable, x: tf.Tensor) -> tf.Tensor:

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pruneinit import devices as machine
-from tf_pruneinit import masking, normalisation, optimizers, seeds
+from tf_pruneinit import layers, masking, normalisation, optimizers, seeds
 from tf_pruneinit.config import Train
 from tf_pruneinit.datasets import Dataset
 from tf_pruneinit.datasets.streams import Stream
@@ -151,6 +151,8 @@ class Engine:
             alone = self._replicas == 1
             self._model = model if alone else masking.copy_with(model, functools.partial(_replicated, sync=self._sync))
             self._kernels = masking.kernels(self._model)
+            for kernel in self._kernels.values():
+                layers.release(kernel.variable)
             self._masks = {id(kernel.mask) for kernel in self._kernels.values()}
             self._places = self._places_of_kernels()
             rates = schedule(plan, len(dataset.train))

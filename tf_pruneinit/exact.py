@@ -113,6 +113,8 @@ TWICE_DIFFERENTIABLE = (
     *(_KERAS.Dense, _KERAS.EinsumDense, _KERAS.Conv1D, _KERAS.Conv2D, _KERAS.Conv3D, _KERAS.Conv1DTranspose),
     *(_KERAS.Conv2DTranspose, _KERAS.Conv3DTranspose, _KERAS.DepthwiseConv1D, _KERAS.DepthwiseConv2D),
     *(_KERAS.SeparableConv1D, _KERAS.SeparableConv2D, _KERAS.MultiHeadAttention, _KERAS.GroupQueryAttention),
+    *(_KERAS.LSTM, _KERAS.GRU, _KERAS.SimpleRNN, _KERAS.RNN, _KERAS.Bidirectional, _KERAS.StackedRNNCells),
+    *(_KERAS.LSTMCell, _KERAS.GRUCell, _KERAS.SimpleRNNCell),
     *(_KERAS.TimeDistributed, _KERAS.Embedding, _KERAS.InputLayer, _KERAS.Identity),
     *(_KERAS.Activation, _KERAS.ReLU, _KERAS.LeakyReLU, _KERAS.PReLU, _KERAS.ELU, _KERAS.Softmax),
     *(_KERAS.Dropout, _KERAS.SpatialDropout1D, _KERAS.SpatialDropout2D, _KERAS.SpatialDropout3D),

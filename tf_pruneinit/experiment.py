@@ -241,7 +241,7 @@ class _Experiment:
         """The same with masks where a run prunes."""
         model = self._build()
         model = masking.with_masks(model, _excluded(config.prune, model)) if config.prune else model
-        masking.set_masks(model, masks)
+        masking.assign_masks(model, masks)
         return model
 
     def _examples(self, prune: Prune) -> datasets.ScoringBatches | None:
@@ -265,7 +265,7 @@ class _Experiment:
         if prune.ablation == "shuffle":
             masks = masking.masks(model)
             everywhere = {path: np.ones_like(mask) for path, mask in masks.items()}
-            masking.set_masks(model, ablations.shuffle(masks, everywhere, config.seed))
+            masking.assign_masks(model, ablations.shuffle(masks, everywhere, config.seed))
         if prune.ablation == "reinit":
             _set_weights(model, _weights(self._build("ablation", "reinit")))
         elif self._rewound_to is not None:
@@ -299,9 +299,11 @@ class _Experiment:
             scores = self._shared.arrays(
                 "scores", origin, lambda: scoring.score(model, prune.initial, self._examples(prune), **how)
             )
-            return pruning.prune(
+            pruned = pruning.prune(
                 model, prune.initial, sparsity, scores=scores, exclude=exclude, iterations=1, ablation=ablation, **more
             )
+            masking.copy_kernels(model, pruned)
+            return pruned
 
         def masks() -> Arrays:
             pruned = pruning.prune(
@@ -319,7 +321,7 @@ class _Experiment:
 
         origin |= {"sparsity": prune.sparsity, "iterations": prune.iterations, "ablation": ablation, **more}
         pruned = masking.with_masks(model, exclude)
-        masking.set_masks(pruned, self._shared.arrays("masks", origin, masks))
+        masking.assign_masks(pruned, self._shared.arrays("masks", origin, masks))
         return pruned
 
     def _of_run(self, config: Config, step: int) -> tuple[Arrays, Arrays]:
@@ -401,7 +403,7 @@ class _Experiment:
         self._console.line(f"trains once more for the weights of step {', '.join(map(str, missing))}: {run.path}")
         model = self._start(config, Clock())
         if not (config.prune and config.prune.changes):  # Else those that are kept may be of the end.
-            masking.set_masks(model, run.masks() or {})
+            masking.assign_masks(model, run.masks() or {})
         saving = training.Saving(snapshot=run.save_snapshot, snapshot_steps=tuple(missing))
         compact, progress = begun["compact"], TrainingProgress(self._console)
         trainer = self._begin(config, model, None, saving, max(missing), again=True, compact=compact, progress=progress)

@@ -4,14 +4,19 @@
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
+# Keras exports its layers, and not their cell (Keras 3.12 to 3.15).
+from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
+
 from tf_pruneinit.errors import UsageError
 
 PACKAGE = "tf_pruneinit"
-MASKED: dict[type, type] = {}
+MASKED: dict[type, Any] = {}
+_OURS: set[type] = set()  # What this package masks itself.
 
 
 def register(cls: Any, *kernels: str) -> Any:
@@ -20,20 +25,33 @@ def register(cls: Any, *kernels: str) -> Any:
         tf_pruneinit.register(MyDense, "kernel")  # its attribute `kernel` is masked
         tf_pruneinit.register(MyBlock)  # the layers inside it are masked, whatever of them can be
 
-    A model that was saved with masks is loaded after the same line.
+    A model that was saved with masks is loaded after the same line. In files the masked class is `tf_pruneinit>MaskedMyDense`.
+    If another class has that name, one of Keras' or of another module, it is `tf_pruneinit>my.module.MaskedMyDense`, which is
+    read in any case. A class that is defined again, as in a notebook, has the name of the former one.
 
     Args:
       cls: a subclass of `keras.layers.Layer` that can be made from its configuration (`get_config`).
-      *kernels: attributes that hold the weights to mask, each set to what `add_weight` returns.
+      *kernels: attributes that hold the weights to mask, each set to what `add_weight` returns. A class that is registered
+        again has those of the last time.
 
     Raises:
-      UsageError: if `cls` is not a layer class, or is a masked one already.
+      UsageError: if `cls` is not a layer class, is a masked one already, or one that this package masks with other kernels; or
+        if kernels are not the names of attributes, or the masks of two would have one name.
     """
     is_layer_class = isinstance(cls, type) and issubclass(cls, keras.layers.Layer)
     if not is_layer_class:
         raise UsageError(f"a layer class is needed, a subclass of keras.layers.Layer; got {cls!r}")
     if issubclass(cls, _Masked):
         raise UsageError(f"{cls.__name__} is a masked class already")
+    if not all(isinstance(name, str) and name.isidentifier() for name in kernels):
+        raise UsageError(f"kernels must be names of attributes, as 'kernel'; got {kernels!r}")
+    if len({mask_name(name) for name in kernels}) < len(kernels):
+        raise UsageError(f"the masks of kernels must have different names; got {', '.join(kernels)}")
+    if cls in MASKED and MASKED[cls].kernel_names == kernels:
+        return MASKED[cls]
+    if cls in _OURS:
+        known = ", ".join(MASKED[cls].kernel_names) or "the layers inside it"
+        raise UsageError(f"{cls.__name__} is masked already, in {known}; got {', '.join(kernels) or 'no kernel'}")
 
     @functools.wraps(cls.build)
     def build(self, *args, **kwargs):
@@ -43,23 +61,38 @@ def register(cls: Any, *kernels: str) -> Any:
     body: dict[str, Any] = {name: _in_effect(name) for name in kernels}
     what = f"kernels ({', '.join(kernels)}) are read as kernel * mask" if kernels else "inner layers are masked"
     body |= {"__doc__": f"`{cls.__name__}` whose {what}.", "__module__": __name__, "kernel_names": kernels, "build": build}
-    name = f"Masked{cls.__name__}"
-    MASKED[cls] = keras.saving.register_keras_serializable(PACKAGE, name)(type(name, (_Masked, cls), body))
-    return MASKED[cls]
+    body["stock_class"] = cls
+    masked = type(f"Masked{cls.__name__}", (_Masked, cls), body)
+    # The last name is the one that is written.
+    for name in _names(cls):
+        keras.saving.register_keras_serializable(PACKAGE, name)(masked)
+    MASKED[cls] = masked
+    return masked
+
+
+# The name in files -> module and name of the class that has it.
+_NAMED: dict[str, tuple[str, str]] = {}
+
+
+def _names(cls: type) -> list[str]:
+    """The names in files of the masked class of a class, after which they are taken."""
+    identity = (cls.__module__, cls.__qualname__)
+    names = [f"{cls.__module__}.Masked{cls.__qualname__}", f"Masked{cls.__name__}"]
+    return [name for name in names if _NAMED.setdefault(name, identity) == identity]
 
 
 def _in_effect(name: str) -> property:
-    """The attribute that reads as kernel * mask. Keras, or this setter, keeps the raw kernel under `_<name>`."""
+    """The attribute that reads as kernel * mask. The raw kernel is where the class without masks has it (see `raw_kernel`)."""
 
     def read(self):
-        raw, mask = getattr(self, f"_{name}"), vars(self).get(mask_name(name))
+        raw, mask = raw_kernel(self, name), vars(self).get(mask_name(name))
         if mask is None:
             return raw
         with keras.name_scope("mask"):
             return keras.ops.multiply(raw, mask)
 
     def write(self, value):
-        setattr(self, f"_{name}", value)
+        vars(self)[name] = value
 
     return property(read, write)
 
@@ -69,29 +102,94 @@ def mask_name(kernel: str) -> str:
     return kernel.replace("kernel", "mask") if "kernel" in kernel else f"{kernel}_mask"
 
 
+def stock_class(cls: type) -> type:
+    """Returns the class that a masked class is of, for it; any other class itself, also one that a user derived of it."""
+    return vars(cls).get("stock_class", cls)
+
+
 def raw_kernel(layer: keras.Layer, name: str) -> keras.Variable:
     """Returns the variable of a kernel, as it is before its mask; of stock layers too."""
-    return vars(layer).get(f"_{name}", vars(layer).get(name))
+    # Classes of Keras that have a property by the name keep the variable under `_<name>`.
+    return vars(layer).get(name, vars(layer).get(f"_{name}"))
+
+
+class _InEffect:
+    """A function of a kernel, as a user gave it to a layer, that is given the kernel in effect.
+
+    Attributes:
+      own: the user's function; None of a constraint that there is not.
+      mask: the mask of the kernel.
+    """
+
+    def __init__(self, own: Callable | None, mask: keras.Variable):
+        self.own = own
+        self.mask = mask
+
+
+class _Penalty(_InEffect):
+    """The regularizer of a masked kernel: what the user's gives if removed weights are zeros."""
+
+    def __call__(self, kernel):
+        return self.own(keras.ops.multiply(kernel, self.mask))  # type: ignore[misc]
+
+
+class _Constraint(_InEffect):
+    """The constraint of a masked kernel, which every optimizer of Keras applies after its step: removed weights are zeros.
+
+    The gradient of a removed weight is 0, but an optimizer may move it by what it has gathered before, or together with others
+    (Muon); and some scale their steps by the norm of all weights of a kernel (LAMB, Adafactor).
+    """
+
+    def __call__(self, kernel):
+        kernel = self._kept(kernel)
+        return kernel if self.own is None else self._kept(self.own(kernel))
+
+    def _kept(self, kernel):
+        # Not the product: a removed weight that is not finite is gone, too.
+        return keras.ops.where(keras.ops.cast(self.mask, "bool"), kernel, keras.ops.zeros_like(kernel))
+
+
+def own_function(function: Any) -> Any:
+    """Returns the user's function that stands behind the regularizer or constraint of a variable; None if there is none."""
+    return function.own if isinstance(function, _InEffect) else function
+
+
+def release(kernel: keras.Variable) -> None:
+    """Lets an optimizer move removed weights of a masked kernel, for training that does not need them to be zeros.
+
+    A user's constraint is applied all the same.
+    """
+    if own_function(kernel.constraint) is None:
+        kernel.constraint = None
 
 
 class _Masked:
     """Mixin of the masked classes. A mask is a variable of ones and zeros that is not trained.
 
-    The product is taken where the kernel is read, so gradients, weight decay and optimizer slots see the raw kernel, and
-    a removed weight has no effect under any of them. Written for Keras 3.12 to 3.15.
+    The product is taken where the kernel is read, and where a regularizer or a constraint is given it; after each step of an
+    optimizer removed weights are zeros. Written for Keras 3.12 to 3.15.
     """
 
     kernel_names: tuple[str, ...] = ()
 
     def _add_masks(self: Any) -> None:
         for name in self.kernel_names:
-            if mask_name(name) not in vars(self):
-                kernel = raw_kernel(self, name)
-                if kernel is None:
-                    raise UsageError(f"{type(self).__name__} was registered with {name!r}, which its build does not set")
+            kernel = raw_kernel(self, name)
+            if not isinstance(kernel, keras.Variable):
+                raise UsageError(f"{type(self).__name__} was registered with {name!r}, which its build does not set")
+            mask = vars(self).get(mask_name(name))
+            if mask is None:
                 # A mask of another type than float32 would be cast by the layer's precision policy to the same product.
                 mask = self.add_weight(name=mask_name(name), shape=kernel.shape, initializer="ones", trainable=False)
                 setattr(self, mask_name(name), mask)
+            elif not any(mask is variable for variable in self._non_trainable_variables) or mask.shape != kernel.shape:
+                raise UsageError(
+                    f"{type(self).__name__} has an attribute {mask_name(name)!r}, as the mask of {name!r} is named"
+                )
+            if kernel.regularizer is not None and not isinstance(kernel.regularizer, _Penalty):
+                kernel.regularizer = _Penalty(kernel.regularizer, mask)
+            if not isinstance(kernel.constraint, _Constraint):
+                kernel.constraint = _Constraint(kernel.constraint, mask)
         self._mask_inner_layers()
 
     def _mask_inner_layers(self: Any) -> None:
@@ -163,3 +261,12 @@ MaskedSeparableConv2D = register(keras.layers.SeparableConv2D, "depthwise_kernel
 MaskedMultiHeadAttention = register(keras.layers.MultiHeadAttention)
 MaskedGroupQueryAttention = register(keras.layers.GroupQueryAttention)
 MaskedTimeDistributed = register(keras.layers.TimeDistributed)
+for _cell in (keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.SimpleRNNCell, ConvLSTMCell):
+    register(_cell, "kernel", "recurrent_kernel")
+for _layer in (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN, keras.layers.Bidirectional):
+    register(_layer)
+for _layer in (keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D):
+    register(_layer)
+for _layer in (keras.layers.RNN, keras.layers.StackedRNNCells):
+    register(_layer)
+_OURS |= set(MASKED)

@@ -1,7 +1,8 @@
 """Which channels of a masked network reach an output, which of the others can be removed, and what that saves.
 
 A channel is an index of the last axis of a tensor: of an image's channels, or of a layer's neurons. It is *live* if some output
-depends on it through weights that their masks keep. A channel that is not has no effect and no gradient, whatever the weights
+depends on it through weights that their masks keep, or a penalty in training (a `kernel_regularizer`) on such weights that give
+it. A channel that is not has no effect and no gradient, whatever the weights
 are and become: leaving it out changes nothing that can be observed. What arrives at it does not matter; a neuron that nothing
 reaches still sends a constant, which is trained.
 """
@@ -17,7 +18,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from tf_pruneinit.layers import MASKED, mask_name, raw_kernel
+from tf_pruneinit.layers import MASKED, mask_name, own_function, raw_kernel
 from tf_pruneinit.normalisation import BatchNormalization
 
 _KERAS = keras.layers
@@ -53,6 +54,11 @@ _FUNCTIONS = {
     *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "hard_silu", "sigmoid", "hard_sigmoid"),
     *("tanh", "hard_tanh", "softplus", "softsign", "exponential", "mish", "log_sigmoid"),
 }
+# Functions of a kernel that zeros more or less do not change.
+_REGULARIZERS = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
+_CONSTRAINTS = (
+    *(keras.constraints.MaxNorm, keras.constraints.MinMaxNorm, keras.constraints.NonNeg, keras.constraints.UnitNorm),
+)
 # On CPUs convolutions of 9 to 15 channels take longer than those of 16, of 4 to 7 longer than of 8.
 _MULTIPLE = 16
 _LEAST = 8
@@ -229,6 +235,7 @@ class Liveness:
         for tensor in self._graph.outputs:
             live[id(tensor)][:] = True
         for node, rule in zip(reversed(self._nodes), reversed(self._rules), strict=True):
+            live[id(node.outputs[0])] |= rule.needed
             for tensor, wanted in zip(node.input_tensors, rule.back([live[id(out)] for out in node.outputs]), strict=True):
                 live[id(tensor)] |= wanted
         return live
@@ -297,11 +304,14 @@ class _Rule:
     Attributes:
       back: which channels of each output are live -> which of each input are by it.
       joins: (number of an input, its channels, channels of the first output): each pair is kept or removed together.
+      needed: which channels of the first output count in themselves, since a penalty or a constraint is on the weights that
+        give them: booleans.
       whole: whether all channels of inputs and outputs have to be kept.
     """
 
     back: Callable[[Sequence[np.ndarray]], list[Any]]
     joins: Sequence[tuple[int, np.ndarray, np.ndarray]] = ()
+    needed: Any = False
     whole: bool = False
 
 
@@ -322,7 +332,8 @@ def _rule(node: Any, shared: bool, absorbed: Mapping[int, np.ndarray] | None) ->
     plain = all(len(tensor.shape) > 1 and tensor.shape[-1] for tensor in [*node.input_tensors, *node.outputs])
     nothing = _Rule(lambda live: [np.ones(size, bool) for size in sizes], whole=True)
     several = shared and getattr(operation, "variables", None)
-    if not plain or len(node.outputs) != 1 or several or _is_special(operation):
+    trains = absorbed is None
+    if not plain or len(node.outputs) != 1 or several or _is_special(operation) or (trains and _is_held_whole(operation)):
         return nothing
     cls = _stock(type(operation))
     size = _size(node.outputs[0])
@@ -331,7 +342,8 @@ def _rule(node: Any, shared: bool, absorbed: Mapping[int, np.ndarray] | None) ->
         reached = _reached(operation)
         if absorbed is not None and id(operation) in absorbed:
             reached &= ~absorbed[id(operation)][:, None]
-        return _Rule(lambda live: [reached @ live[0]])
+        needed = _any(_masks(operation)["kernel"]).any(axis=0) if trains and _is_held(operation) else False
+        return _Rule(lambda live: [reached @ live[0]], needed=needed)
     if cls in _DEPTHWISE and _is_known(operation.activation):
         kept = _any(_masks(operation)["kernel"])
         return _Rule(
@@ -360,6 +372,25 @@ def _rule(node: Any, shared: bool, absorbed: Mapping[int, np.ndarray] | None) ->
 def _is_special(operation: Any) -> bool:
     """Whether the last axis has no channels, or each of them adds to the loss."""
     return getattr(operation, "data_format", None) == "channels_first" or bool(getattr(operation, "activity_regularizer", None))
+
+
+def _is_held(layer: Any) -> bool:
+    """Whether a penalty or a constraint is on a layer's weights, so that they matter in themselves."""
+    own = [own_function(function) for v in getattr(layer, "variables", ()) for function in (v.regularizer, v.constraint)]
+    return any(function is not None for function in own)
+
+
+def _is_held_whole(layer: Any) -> bool:
+    """Whether that is on other weights than the kernel of a dense layer or a convolution, or depends on its shape."""
+    if not _is_held(layer):
+        return False
+    kernel = raw_kernel(layer, "kernel")
+    known = all(
+        type(own_function(function)) in (type(None), *allowed) if variable is kernel else own_function(function) is None
+        for variable in layer.variables
+        for function, allowed in ((variable.regularizer, _REGULARIZERS), (variable.constraint, _CONSTRAINTS))
+    )
+    return not known or _stock(type(layer)) not in (_KERAS.Dense, *_CONVOLUTIONS, *_TRANSPOSED)
 
 
 def _stock(cls: type) -> type:

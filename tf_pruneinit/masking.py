@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tf_pruneinit import connectivity, sparsity
 from tf_pruneinit.errors import UsageError
-from tf_pruneinit.layers import MASKED, mask_name, raw_kernel
+from tf_pruneinit.layers import MASKED, mask_name, raw_kernel, stock_class
 from tf_pruneinit.normalisation import BatchNormalization
 
 _REPLACEMENTS: dict[type, type] = {keras.layers.BatchNormalization: BatchNormalization}
@@ -104,17 +104,36 @@ def with_given_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> ker
     copy = copy_with(model, replace)
     if without := [path for path in kernels(copy) if path not in masks]:
         raise UsageError(f"masks must be for all kernels of a layer; got none for {', '.join(without)}")
-    set_masks(copy, masks)
+    assign_masks(copy, masks)
     return copy
 
 
 def stock(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
     """Returns the class and configuration of the layer without masks, of Keras or the user, that stands for a masked one.
 
-    Classes are matched exactly: a user's subclass may compute something else.
+    Classes are matched exactly: a user's subclass may compute something else. So are those of layers that a configuration
+    holds, as that of `TimeDistributed` does.
     """
-    table: dict[type, type] = {masked: cls for cls, masked in (MASKED | _REPLACEMENTS).items()}
-    return table.get(type(layer), type(layer)), layer.get_config()
+    replaced: dict[type, type] = {ours: cls for cls, ours in _REPLACEMENTS.items()}
+    cls, config = replaced.get(type(layer), stock_class(type(layer))), layer.get_config()
+    return cls, config if cls is type(layer) else _of_stock(config)
+
+
+def _of_stock(config: Any) -> Any:
+    """A configuration whose inner layers are of the classes without masks."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(map(_of_stock, config)) if type(config) in (list, tuple) else config
+    if not isinstance(config, dict):
+        return config
+    config = {name: _of_stock(value) for name, value in config.items()}
+    name = config.get("registered_name")
+    masked = keras.saving.get_registered_object(name) if isinstance(name, str) else None
+    if isinstance(masked, type) and (cls := stock_class(masked)) is not masked:
+        public = getattr(keras.layers, cls.__name__, None) is cls
+        registered = None if public else keras.saving.get_registered_name(cls)
+        module = "keras.layers" if public else cls.__module__
+        config |= {"module": module, "class_name": cls.__name__, "registered_name": registered}
+    return config
 
 
 def without_masks(model: keras.Model) -> tuple[keras.Model, dict[str, Kernel]]:
@@ -419,7 +438,9 @@ def masks(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def set_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
-    """Sets masks of a model, in place.
+    """Sets masks of a model, in place. What they remove is 0 from then on, and what an optimizer has gathered of it.
+
+    A weight that a later mask brings back starts at 0.
 
     Args:
       model: a model with masked layers.
@@ -429,6 +450,46 @@ def set_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
       UsageError: if a path is not one of the model's kernels, or a mask has another shape or other values; then no mask
         of the model has been changed.
     """
+    assign_masks(model, masks)
+    set_removed_to_zero(model)
+
+
+def set_removed_to_zero(model: keras.Model) -> None:
+    """Sets the weights that masks of a model remove to 0, and what its optimizer has gathered of them, such as velocities."""
+    for kernel in kernels(model).values():
+        mask = kernel.mask.numpy()  # type: ignore[union-attr]
+        for variable in (kernel.variable, *_gathered(getattr(model, "optimizer", None), kernel.variable)):
+            value = variable.numpy()
+            if value[mask == 0].any():
+                # Not the product, which makes negative zeros.
+                variable.assign(np.where(mask != 0, value, np.zeros_like(value)))
+
+
+def _gathered(optimizer: Any, weight: keras.Variable) -> Iterator[keras.Variable]:
+    """What a Keras optimizer has gathered of each entry of a weight, if it has begun. (Keras 3.12 to 3.15.)"""
+    for inner in (*getattr(optimizer, "optimizers", ()), getattr(optimizer, "inner_optimizer", None)):
+        if inner is not None:
+            yield from _gathered(inner, weight)
+    places = [i for i, one in enumerate(getattr(optimizer, "_trainable_variables", None) or ()) if one is weight]
+    for name, values in vars(optimizer).items() if places else ():
+        # Sums of squares that begin at another number than 0 divide.
+        sums = name == "_accumulators" and hasattr(optimizer, "initial_accumulator_value")
+        if name == "_trainable_variables" or sums or not isinstance(values, (list, tuple)) or len(values) <= places[0]:
+            continue
+        value = values[places[0]]
+        if isinstance(value, keras.Variable) and value.shape == weight.shape:
+            yield value
+
+
+def copy_kernels(source: keras.Model, target: keras.Model) -> None:
+    """Gives the masked kernels of a model all weights that another one of its layers has, also those that masks remove."""
+    weights = prunable(source)
+    for path, kernel in kernels(target).items():
+        kernel.variable.assign(weights[path].variable)
+
+
+def assign_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
+    """Sets masks as `set_masks`, and leaves the weights that they remove what they are: a run keeps those for its digest."""
     known = kernels(model)
     arrays = {}
     for path, mask in masks.items():

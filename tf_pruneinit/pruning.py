@@ -41,6 +41,8 @@ def prune(
 ) -> keras.Model:
     """Returns a copy of a model, same weights, with masks that leave exactly round((1 - sparsity) * total) of them.
 
+    In the copy weights that are removed are 0.
+
     Iterative pruning scores the network, in float64, with the masks found so far and removes to density
     (1 - sparsity) ** (n / N) in iteration n of N (of a model with masks: from the density that they leave). A removed weight
     comes back only if the method has that in its row (FORCE), which ranks all weights of the model in each iteration.
@@ -185,7 +187,7 @@ def _reach_effective(masks_at: Callable[[float], Masks], sparsity: float, model:
     while masks is None or low < high:
         middle = (low + high) // 2
         found = masks_at(1 - middle / total)
-        masking.set_masks(model, found)
+        masking.assign_masks(model, found)
         if low == high or (masking.summary(model).connected or 0) >= wanted:
             masks, high = found, middle
         else:

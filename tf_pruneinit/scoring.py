@@ -421,18 +421,22 @@ def _scoring_copy(model: keras.Model, dtype: str) -> keras.Model:
         keras.config.set_dtype_policy(policy)
     for layer in copy._flatten_layers():
         layer.__class__ = EXACT.get(type(layer), type(layer))
+        if hasattr(layer, "use_cudnn"):  # It has no second derivatives.
+            layer.use_cudnn = False
     return copy
 
 
 def _in_precision(config: dict[str, Any], dtype: str) -> dict[str, Any]:
     """The configuration of a layer, and of layers inside it, in another precision."""
-    changed = dict(config)
-    for key, value in config.items():
-        if key == "dtype":
-            changed[key] = dtype
-        elif isinstance(value, dict) and isinstance(value.get("config"), dict) and "dtype" in value["config"]:
-            changed[key] = value | {"config": _in_precision(value["config"], dtype)}
-    return changed
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, (list, tuple)) and any(isinstance(part, dict) for part in value):
+            return [changed(part) for part in value]
+        if isinstance(value, dict) and isinstance(value.get("config"), dict) and "dtype" in value["config"]:
+            return value | {"config": _in_precision(value["config"], dtype)}
+        return value
+
+    return {key: dtype if key == "dtype" else changed(value) for key, value in config.items()}
 
 
 def _last_layer(model: keras.Model) -> Any:
