@@ -177,9 +177,9 @@ def test_what_is_called_like_an_archive_is_named_and_the_others_are_read(tmp_pat
     assert len(found.trials) == 1
     assert {gap.what.removeprefix(f"{tmp_path}/"): gap.reason for gap in found.gaps} == {
         "cut.jsonl, line 2": "it is not that of a run",
-        "empty.jsonl": "no archive, which is empty",
-        "packed.jsonl": "no archive, which is compressed (gz): unpack it first",
-        "packed.jsonl.gz": "no archive, which is compressed (gz): unpack it first",
+        "empty.jsonl": "no archive, which has no run: it is empty",
+        "packed.jsonl": "no archive, which has no run: it is compressed (gz), unpack it first",
+        "packed.jsonl.gz": "no archive, which has no run: it is compressed (gz), unpack it first",
         "records.jsonl": "no archive, which has no run in 10 lines",
     }
 

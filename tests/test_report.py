@@ -162,3 +162,23 @@ def test_a_figure_that_no_longer_has_runs_is_removed(tmp_path):
     assert run(tmp_path / "W", tmp_path / "R") == 0
     assert not (tmp_path / "R" / "tables" / "accuracy-resnet20-on-digits.csv").exists()
     assert (tmp_path / "R" / "tables" / "mine.txt").exists()
+
+
+def test_a_folder_of_archives_and_published_rows_of_every_kind_give_a_report(tmp_path, capsys):
+    write(tmp_path / "W", config("random", 0.5, prune_at="end"), 0.85)
+    assert run(tmp_path / "W", tmp_path / "A", f"--archive={tmp_path / 'kept' / 'runs.jsonl'}") == 2
+    (tmp_path / "kept").mkdir()
+    assert run(tmp_path / "W", tmp_path / "A", f"--archive={tmp_path / 'kept' / 'runs.jsonl'}") == 0
+    (tmp_path / "kept" / "other.jsonl").write_text("")
+    rows = tmp_path / "rows.csv"
+    rows.write_text(
+        "source,network,dataset,method,sparsity_percent,accuracy_mean,recipe\n"
+        "P,convnet,digits,random_after_training,50,80,\nP,vgg16,digits,of nobody,50,80,\n"
+    )
+    capsys.readouterr()
+    assert run(tmp_path / "kept", tmp_path / "B", f"--references={rows}") == 0
+    said = capsys.readouterr()
+    assert "1 complete run of 1 network\n" in said.out and said.err == ""
+    gaps = {gap["kind"]: gap for gap in json.loads((tmp_path / "B" / "findings.json").read_text())["gaps"]}
+    assert gaps["damaged"]["what"].endswith("other.jsonl")
+    assert "vgg16 on digits" in gaps["left out"]["reason"]

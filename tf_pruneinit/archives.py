@@ -235,7 +235,7 @@ def _lines(archive: str) -> tuple[list[Line], list[tuple[str, str]], str]:
         return [], [], f"which cannot be read ({error.strerror})"
     for begins, end in _COMPRESSED.items():
         if content.startswith(begins):
-            return [], [], f"which is compressed ({end[1:]}): unpack it first"
+            return [], [], f"which has no run: it is compressed ({end[1:]}), unpack it first"
     found, damaged = [], []
     for number, line in enumerate(content.splitlines(), 1):
         try:
@@ -245,7 +245,7 @@ def _lines(archive: str) -> tuple[list[Line], list[tuple[str, str]], str]:
     return (
         found,
         damaged,
-        f"which has no run in {len(damaged):,} line{'s' * (len(damaged) != 1)}" if content else "which is empty",
+        f"which has no run in {len(damaged):,} line{'s' * (len(damaged) != 1)}" if content else "which has no run: it is empty",
     )
 
 
