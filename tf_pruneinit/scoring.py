@@ -324,7 +324,7 @@ class _Compiled:
         """Takes over the weights and masks of a model, and gives dropout seeds."""
         skipped = {id(variable) for variable in self._variables.values()}
         for source, target in zip(model._flatten_layers(), self._copy._flatten_layers(), strict=True):
-            masking.copy_variables(source, target, skipped)
+            masking.copy_state(source, target, skipped)
             for n, generator in enumerate(target._seed_generators):
                 generator.state.assign([seeds.derive(seed, "dropout", target.name, n), 0])
         for kernel, value, mask in zip(kernels.values(), self.kernels, self.masks, strict=True):
@@ -428,11 +428,17 @@ def _in_precision(config: dict[str, Any], dtype: str) -> dict[str, Any]:
     """The configuration of a layer, and of layers inside it, in another precision."""
     changed = dict(config)
     for key, value in config.items():
-        if key == "dtype":
+        if key == "dtype" and _is_floating(value):
             changed[key] = dtype
         elif isinstance(value, dict) and isinstance(value.get("config"), dict) and "dtype" in value["config"]:
             changed[key] = value | {"config": _in_precision(value["config"], dtype)}
     return changed
+
+
+def _is_floating(policy: Any) -> bool:
+    """Whether a layer computes in floating-point numbers, by the type or policy in its configuration."""
+    name = policy["config"].get("name") if isinstance(policy, dict) else policy
+    return name is None or keras.backend.is_float_dtype(keras.dtype_policies.get(name).compute_dtype)
 
 
 def _last_layer(model: keras.Model) -> Any:
