@@ -1,11 +1,15 @@
 """Every way in which a model is copied, for every layer of Keras and for a user's: the copy computes the same."""
 
 import inspect
+import pathlib
+import tempfile
 
+import hypothesis
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import strategies as st
 
 import tf_pruneinit
 from tf_pruneinit import masking, scoring
@@ -579,7 +583,7 @@ def test_a_functional_model_with_a_call_of_its_own_is_refused():
     inputs = keras.Input((4,))
     model = Scaled(inputs, L.Dense(2)(inputs))
     for copy in (tf_pruneinit.with_masks, tf_pruneinit.compact, tf_pruneinit.ship):
-        with pytest.raises(UsageError, match=r"Scaled .* has a call\(\) of its own.*register\(Scaled\)"):
+        with pytest.raises(UsageError, match=r"Scaled .*, which has a call\(\) of its own.*register\(Scaled\)"):
             copy(model)
         with pytest.raises(UsageError, match=r"has a call\(\) of its own"):
             copy(keras.Sequential([keras.Input((4,)), model, L.Dense(2)]))
@@ -659,3 +663,77 @@ def test_what_is_compiled_is_kept_for_models_that_have_learned_the_same():
     first, second, third = (masking.architecture(model) for model in models)
     assert first == second != third
     assert masking.architecture(learned(OfATable)[0]) is None
+
+
+# Names like those that we make up, of layers, inputs and variables, and such as a file system or a graph may not like.
+_STEMS = ["add", "fc", "removed", "mask", "kernel", "x", "a b", "é.", "outputs"]
+_NAMES = _STEMS + [f"{stem}_{end}" for stem in _STEMS[:4] for end in ("0", "1", "inputs", "inputs_1")]
+
+
+def residual(names):
+    """A pruned network where inputs of a dense layer and channels of what is added are left out, with two outputs."""
+    keras.utils.set_random_seed(0)
+    start, first, second, add, small, left, right = names
+    x = keras.Input((20,), name=start)
+    wide = L.Dense(64, name=first)(x)
+    total = L.Add(name=add)([wide, L.Dense(64, name=second)(wide)])
+    total = keras.ops.multiply(total, 2.0)
+    inner = keras.Sequential([keras.Input((64,), name="x"), L.Dense(16, name=first)], name=small)
+    model = tf_pruneinit.with_masks(keras.Model(x, [L.Dense(2, name=left)(wide), L.Dense(2, name=right)(inner(total))]))
+    masks = tf_pruneinit.masks(model)
+    masks[f"{first}/kernel"][4:] = 0
+    masks[f"{small}/{first}/kernel"][4:] = 0
+    masking.set_masks(model, masks)
+    return model
+
+
+@hypothesis.settings(max_examples=12)
+@hypothesis.given(st.permutations(_NAMES).map(lambda names: names[:7]))
+@hypothesis.example(["fc_inputs", "fc", "removed", "add", "add_1", "add_0", "x"])
+def test_names_that_are_made_up_are_never_those_of_a_user(names):
+    keras.backend.clear_session()
+    model = residual(names)
+    inputs = np.random.default_rng(0).normal(size=(3, 20)).astype("float32")
+    expected = model(inputs)
+    small, shipped = tf_pruneinit.compact(model), tf_pruneinit.ship(model)
+    assert small.model.count_params() < model.count_params()
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        copies = [
+            small.model,
+            shipped,
+            *(way(each, folder) for way in (saved, compressed) for each in (model, small.model, shipped)),
+        ]
+    for copy in copies:
+        for got, want in zip(copy(inputs), expected, strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    assert tf_pruneinit.masks(copies[2]).keys() == tf_pruneinit.masks(model).keys()
+
+
+def test_networks_with_names_that_keras_makes_up_become_smaller_whatever_was_built_before():
+    for _ in range(2):
+        x = inputs = keras.Input((20,))
+        for _ in range(2):
+            x = L.Dense(64)(x)
+            x = L.Add()([x, L.Dense(64)(x)])
+            x = x + L.Dense(64)(x)
+        model = tf_pruneinit.with_masks(keras.Model(inputs, L.Dense(2)(x)))
+        rng = np.random.default_rng(0)
+        masks = {path: (rng.random(mask.shape) > 0.98).astype("uint8") for path, mask in tf_pruneinit.masks(model).items()}
+        masking.set_masks(model, masks)
+        values = rng.normal(size=(2, 20)).astype("float32")
+        for copy in (tf_pruneinit.compact(model).model, tf_pruneinit.ship(model)):
+            np.testing.assert_allclose(copy(values), model(values), rtol=1e-4, atol=1e-4)
+
+
+def test_free_names_are_given_once():
+    inputs = keras.Input((4,), name="fc_inputs")
+    free = masking.FreeNames(keras.Model(inputs, L.Dense(2, name="fc")(inputs)))
+    assert [free.name(name) for name in ("fc_inputs", "fc", "fc_inputs", "other", "other", "fc_inputs_1")] == [
+        "fc_inputs_1",
+        "fc_1",
+        "fc_inputs_2",
+        "other",
+        "other_1",
+        "fc_inputs_1_1",
+    ]

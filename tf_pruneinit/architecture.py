@@ -85,16 +85,13 @@ def _require_known(value: Mapping[str, Any]) -> None:
     rule = "the architecture may name classes of Keras, and such as are registered in this process, that hold no code"
     if not isinstance(name, str) or name in _FORBIDDEN:
         raise UsageError(f"{rule}; got {name!r:.80}")
-    # A vocabulary may be the path of a file.
-    config = value.get("config")
-    if isinstance(config, dict) and isinstance(config.get("vocabulary"), str):
-        raise UsageError(
-            f"the architecture must list vocabularies; got that of {name} in the file {config['vocabulary']!r:.80}"
-        )
     if isinstance(registered, str) and keras.saving.get_registered_object(registered) is not None:
         return
     if not (module is None or (isinstance(module, str) and module.split(".")[0] in ("keras", "builtins"))):
         raise UsageError(f"{rule}; got {f'{module}.{name}'!r:.120}")
+    config = value.get("config")
+    if isinstance(config, dict) and isinstance(config.get("vocabulary"), str):  # The path of a file.
+        raise UsageError(f"{rule}, nor name files; got the vocabulary {config['vocabulary']!r:.80} of {name}")
 
 
 def built(config: Any, shapes: Sequence[tuple[int, ...]]) -> keras.Model:

@@ -382,9 +382,9 @@ def require_model(model: Any) -> None:
     graph = isinstance(model, keras.Sequential) or getattr(model, "outputs", None) is not None
     if not graph or state.is_own(model, "call"):
         name = type(model).__name__
-        what = "has a call() of its own" if graph else "is a subclassed model"
+        what = "which has a call() of its own" if graph else "a subclassed model"
         raise UsageError(
-            f"only functional and sequential models can be copied with masks; {name} {model.name} {what}, which is pruned "
+            f"only functional and sequential models can be copied with masks; got {name} {model.name}, {what}: it is pruned "
             f"inside a functional one, after tf_pruneinit.register({name}): keras.Model(inputs, model(inputs))"
         )
     if not model.built:
