@@ -47,7 +47,8 @@ class Unregistered(keras.layers.Layer):
 @pytest.mark.parametrize("layer", [keras.layers.Lambda(lambda x: x, output_shape=(3,)), Unregistered()])
 def test_what_only_its_author_has_is_not_described(layer):
     inputs = keras.Input((3,))
-    assert architecture.described(keras.Model(inputs, keras.layers.Dense(2)(layer(inputs)))) is None
+    with pytest.raises(UsageError, match=r"Lambda|Unregistered"):
+        architecture.described(keras.Model(inputs, keras.layers.Dense(2)(layer(inputs))))
 
 
 def test_a_class_that_is_registered_is_described():

@@ -16,7 +16,7 @@ LAYERS = [
     ("errors", "cores", "memory", "seeds", "preemption"),
     ("__init__", "files", "coding", "optimizers", "normalisation", "scalars", "confusion"),
     ("tables", "ranking", "sparsity", "console", "layers", "exact", "workers", "records", "checkpoints", "ablations", "claims"),
-    ("compact_layers", "config", "connectivity", "datasets", "devices", "liveness"),
+    ("compact_layers", "config", "connectivity", "datasets", "devices", "liveness", "state"),
     ("recipes", "runs", "shared", "masking", "metrics", "examples", "neurons", "constants", "dynamics"),
     ("architecture",),
     ("stored",),

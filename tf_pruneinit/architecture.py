@@ -16,33 +16,53 @@ import keras
 # Keras' own bookkeeping of variables that have been made without a value; there is no public name (Keras 3.12 to 3.15).
 from keras.src.backend.common import global_state
 
-from tf_pruneinit import masking, memory
+from tf_pruneinit import masking, memory, state
 from tf_pruneinit.errors import UsageError, reason
 
 _UNINITIALISED = "uninitialized_variables"
 # They hold Python code, another program's graph, or the path of a file.
 _FORBIDDEN = {
     *("Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper", "__lambda__", "__typespec__"),
-    *("StringLookup", "IntegerLookup", "TextVectorization", "HashedCrossing", "FeatureSpace"),
+    "FeatureSpace",
 }
 _DEEPEST = 64
 _ITEM = 4  # bytes of a weight
 
 
-def described(model: keras.Model) -> dict[str, Any] | None:
+def described(model: keras.Model) -> dict[str, Any]:
     """Returns the configuration of a model as JSON values, to be kept in a file.
 
-    None if no model can be made of it without code that only its author has: it has a `Lambda`, or a class of the user's own
-    that is not registered with Keras (`keras.saving.register_keras_serializable`).
+    Args:
+      model: a copy, in whose configuration is what layers have learned (see `masking.made`).
+
+    Raises:
+      UsageError: if no model can be made of it without code that only its author has: it has a `Lambda`, or a class of the
+        user's own that is not registered with Keras (`keras.saving.register_keras_serializable`), or that has state besides
+        its configuration and its variables.
     """
     try:
         found = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
-        require_harmless(found)
-        if _shapes(_make(found)) != _shapes(model):
-            return None
-    except Exception:  # A user's layer may keep anything in its configuration, or have none.
-        return None
+    except Exception as error:  # A user's layer may keep anything in its configuration, or have none.
+        raise UsageError(f"the configuration of {model.name} is not made of JSON values: {reason(error)}") from error
+    require_harmless(found)
+    _require_same(model, _named(_make, found))
     return found
+
+
+def _require_same(model: keras.Model, again: keras.Model) -> None:
+    """Raises `UsageError` unless a model made of another one's configuration computes what that does, given its variables."""
+    if _shapes(again) != _shapes(model) or masking.kernel_paths(again) != masking.kernel_paths(model):
+        raise UsageError(f"the configuration of {model.name} does not say which variables it has, or the names of its layers")
+    for mine, theirs in zip(again.variables, model.variables, strict=True):
+        mine.assign(theirs)
+    pairs = list(zip(again._flatten_layers(), model._flatten_layers(), strict=True))
+    for layer, _ in pairs:
+        state.give(layer, layer)
+    # An attribute may be a counter, with which nothing is computed.
+    other = next((other for layer, other in pairs if state.differs(layer, other)), None)
+    if other is not None and not masking.compute_alike(model, again):
+        rule = "has state that is neither in its configuration nor a variable"
+        raise UsageError(f"layer {other.name} ({type(other).__name__}) {rule}; its class can return it from get_config()")
 
 
 def require_harmless(config: Any) -> None:
@@ -69,6 +89,9 @@ def _require_known(value: Mapping[str, Any]) -> None:
         return
     if not (module is None or (isinstance(module, str) and module.split(".")[0] in ("keras", "builtins"))):
         raise UsageError(f"{rule}; got {f'{module}.{name}'!r:.120}")
+    config = value.get("config")
+    if isinstance(config, dict) and isinstance(config.get("vocabulary"), str):  # The path of a file.
+        raise UsageError(f"{rule}, nor name files; got the vocabulary {config['vocabulary']!r:.80} of {name}")
 
 
 def built(config: Any, shapes: Sequence[tuple[int, ...]]) -> keras.Model:
@@ -113,7 +136,7 @@ def _named(make: Callable[[Any], keras.Model], config: Any) -> keras.Model:
     try:
         return make(config)
     except Exception as error:  # Keras raises almost anything for a wrong configuration.
-        raise UsageError(f"no network can be made of the architecture: {reason(error)}") from error
+        raise UsageError(f"no network can be made of the architecture: {reason(error)[:200]}") from error
 
 
 def _make(config: Any) -> keras.Model:

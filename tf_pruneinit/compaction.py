@@ -1,13 +1,12 @@
 """A smaller network that trains as a masked one does: without the channels that reach no output, and back again."""
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from tf_pruneinit import masking
+from tf_pruneinit import masking, state
 from tf_pruneinit.compact_layers import Removed, Selected
 from tf_pruneinit.layers import MASKED, mask_name, raw_kernel
 from tf_pruneinit.liveness import Liveness
@@ -144,39 +143,57 @@ def smaller(
       changes: what differs in the configuration of a layer, by its identity.
       trains: whether it has a layer `Removed`.
     """
+    cuts = cuts_of(alive)
+
+    def build(early: bool) -> keras.Model:
+        layers.clear()
+        small = _built(model, alive, layers, changes or {}, trains, early)
+        for source, target in layers.values():
+            shapes = [_left(old.shape, cuts.get(id(old))) for old in source.variables]
+            if id(source) not in (changes or {}) and shapes != [tuple(new.shape) for new in target.variables]:
+                raise masking.other_variables(source)
+            for part, copied in zip(source._flatten_layers(), target._flatten_layers(), strict=True):
+                state.give(part, copied)
+        return small
+
+    return masking.built_twice(model, build)
+
+
+def _built(
+    model: keras.Model,
+    alive: Liveness,
+    layers: dict[int, tuple[keras.Layer, keras.Layer]],
+    changes: Mapping[int, Mapping[str, Any]],
+    trains: bool,
+    early: bool,
+) -> keras.Model:
     graph: Any = getattr(model, "_functional", model)
     sizes = {id(layer): len(alive.kept(gives)) for layer, _, gives in alive.operations() if alive.known(layer)}
+    free = masking.FreeNames(model)
 
     def operation(layer: Any) -> Callable:
         if not isinstance(layer, keras.Layer):
             return layer
         if id(layer) not in layers:
-            layers[id(layer)] = layer, _resized(layer, sizes.get(id(layer)), (changes or {}).get(id(layer), {}))
+            layers[id(layer)] = layer, _resized(layer, sizes.get(id(layer)), changes.get(id(layer), {}), early)
         made = layers[id(layer)][1]
         if (cuts := alive.narrowed(layer)) is not None:
             return lambda given: made(
-                [_cut_to(x, cut, f"{layer.name}_{i}") for i, (x, cut) in enumerate(zip(given, cuts, strict=True))]
+                [_cut_to(x, cut, free.name(f"{layer.name}_{i}")) for i, (x, cut) in enumerate(zip(given, cuts, strict=True))]
             )
         places = alive.selected(layer)
         if places is None:
             return made
-        name = f"{layer.name}_inputs"
+        name = free.name(f"{layer.name}_inputs")
         return lambda x, *args, **kwargs: made(Selected(places.tolist(), name=name, dtype=x.dtype)(x), *args, **kwargs)
 
-    # Layers without a seed draw one as they are made; nobody else's numbers change.
-    before = random.getstate()
-    try:
-        inputs = keras.tree.map_structure(
-            lambda tensor: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name), graph._inputs_struct
-        )
-        outputs = graph._run_through_graph(keras.tree.flatten(inputs), operation_fn=operation)
-    finally:
-        random.setstate(before)
+    inputs = keras.tree.map_structure(masking.new_input, graph._inputs_struct)
+    outputs = graph._run_through_graph(keras.tree.flatten(inputs), operation_fn=operation)
     if not trains:
         return keras.Model(inputs, outputs, name=model.name)
     first, *others = keras.tree.flatten(outputs)
     dtype = next((variable.dtype for variable in model.trainable_variables), "float32")
-    flat = [Removed(name="removed", dtype=dtype)(first), *others]
+    flat = [Removed(name=free.name("removed"), dtype=dtype)(first), *others]
     return keras.Model(inputs, keras.tree.pack_sequence_as(outputs, flat), name=model.name)
 
 
@@ -184,7 +201,7 @@ def _cut_to(x: Any, places: np.ndarray, name: str) -> Any:
     return x if len(places) == x.shape[-1] else Selected(places.tolist(), name=name, dtype=x.dtype)(x)
 
 
-def _resized(layer: Any, channels: int | None, changes: Mapping[str, Any]) -> keras.Layer:
+def _resized(layer: Any, channels: int | None, changes: Mapping[str, Any], early: bool) -> keras.Layer:
     """The same layer, giving so many channels; None leaves it as it is."""
     if isinstance(layer, keras.Model) and type(layer) not in (*MASKED, *MASKED.values()):
         return masking.copy_with(layer, lambda part: (type(part), part.get_config()))
@@ -193,7 +210,7 @@ def _resized(layer: Any, channels: int | None, changes: Mapping[str, Any]) -> ke
         config |= {name: channels for name in ("units", "filters") if name in config}
         if isinstance(layer, keras.layers.Reshape):
             config["target_shape"] = (*config["target_shape"][:-1], channels)
-    return masking.made(layer, type(layer), config | changes)
+    return masking.made(layer, type(layer), config | changes, early=early)
 
 
 def cuts_of(alive: Liveness) -> dict[int, Cut]:
@@ -234,6 +251,13 @@ def _cut_of_kernel(layer: Any, kernel: tuple[str, Sequence[int]], ins: np.ndarra
         return (*spatial, (ins[:, None] * multiplier + np.arange(multiplier)).ravel(), outs)
     transposed = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
     return (*spatial, outs, ins) if isinstance(layer, transposed) else (*spatial, ins, outs)
+
+
+def _left(shape: Sequence[int], cut: Cut | None) -> tuple[int, ...]:
+    """The shape of what is kept of a variable."""
+    return tuple(
+        size if places is None else len(places) for size, places in zip(shape, cut or (None,) * len(shape), strict=True)
+    )
 
 
 def _is_cut(cut: Cut) -> bool:

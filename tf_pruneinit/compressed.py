@@ -92,7 +92,7 @@ def encoded(network: Stored) -> tuple[bytes, Sizes]:
     """
     if network.config is None:
         rule = "a compressed file needs layers of Keras, or of classes that are registered with it, that hold no code"
-        raise UsageError(f"{rule}; this network has others")
+        raise UsageError(f"{rule}; this network has others: {network.reason}")
     paths = {place: path for path, place in network.kernels.items()}
     described, streams, bound = [], [], 0.0
     for place, (name, value) in enumerate(zip(network.names, network.values, strict=True)):

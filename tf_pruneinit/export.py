@@ -1,5 +1,6 @@
 """Masked SavedModels: written so that TensorFlow alone serves them, and checked against the model they came from."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -62,6 +63,8 @@ def save(model: keras.Model, path: str, preprocessing: Preprocessing, metadata: 
 
     # A list of variables, not the model: what Keras tracks of a model names each of them twice.
     module.network = [variable.value for variable in plain.variables]
+    lookups = (keras.layers.StringLookup, keras.layers.IntegerLookup)
+    module.tables = [layer.lookup_table for layer in plain._flatten_layers() if isinstance(layer, lookups)]
     tf.saved_model.save(module, path, signatures={"serving_default": serve, "serving_raw": serve_raw})
     described = {
         **metadata,
@@ -73,7 +76,8 @@ def save(model: keras.Model, path: str, preprocessing: Preprocessing, metadata: 
             "deviation": list(preprocessing.deviation),
         },
     }
-    if (config := architecture.described(plain)) is not None:
+    with contextlib.suppress(UsageError):  # TensorFlow alone can use it then.
+        config = architecture.described(plain)
         with open(os.path.join(path, ARCHITECTURE), "w", encoding="utf-8") as file:
             json.dump({"architecture": config, "variables": [variable.path for variable in plain.variables]}, file)
     # Checksums, of the metadata too: what is damaged is refused before TensorFlow meets it.

@@ -3,8 +3,9 @@
 `MASKED` maps a class to its masked one. `register` adds a row: a class of a user's own is masked by one line.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -17,6 +18,8 @@ from tf_pruneinit.errors import UsageError, shown
 PACKAGE = "tf_pruneinit"
 MASKED: dict[type, Any] = {}
 _OURS: set[type] = set()  # What this package masks itself.
+# Before the names of masks among what a user's class saves by names of its own.
+_STORED = "tf_pruneinit_"
 
 
 def register(cls: Any, *kernels: str) -> Any:
@@ -202,20 +205,52 @@ class _Masked:
         self._mask_inner_layers()
 
     def save_own_variables(self, store):
-        """Keeps raw kernels and masks; Keras' own methods name kernel and bias one by one and drop the mask."""
+        """Keeps raw kernels and masks; Keras' own methods name kernel and bias one by one and drop the mask.
+
+        A user's class that saves more than variables does that itself.
+        """
+        if self._saves_itself():
+            with masks_hidden(self):
+                super().save_own_variables(store)
+            for name in self.kernel_names:
+                store[_STORED + mask_name(name)] = vars(self)[mask_name(name)].numpy()
+            return
         for i, variable in enumerate(self._trainable_variables + self._non_trainable_variables):
             store[str(i)] = variable.numpy()
 
     def load_own_variables(self, store):
-        """Restores what `save_own_variables` kept."""
+        """Restores what `save_own_variables` kept, also of versions that left out what a user's class saves."""
+        names = list(store.keys())  # What Keras gives cannot be iterated over.
+        if self._saves_itself() and all(_STORED + mask_name(name) in names for name in self.kernel_names):
+            with masks_hidden(self):
+                super().load_own_variables({name: store[name] for name in names if not name.startswith(_STORED)})
+            for name in self.kernel_names:
+                vars(self)[mask_name(name)].assign(store[_STORED + mask_name(name)])
+            return
         variables = self._trainable_variables + self._non_trainable_variables
         if len(store) != len(variables):
             raise ValueError(f"{self.name} has {len(variables)} variables, with its masks; the file has {len(store)}")
         for i, variable in enumerate(variables):
             variable.assign(store[str(i)])
 
+    def _saves_itself(self: Any) -> bool:
+        cls = next(cls for cls in type(self).__mro__ if cls not in (type(self), _Masked) and "load_own_variables" in vars(cls))
+        return not cls.__module__.startswith("keras.")
+
     def enable_lora(self, *args, **kwargs):
         raise NotImplementedError("LoRA trains beside the kernel, where no mask would hold; it is not available here")
+
+
+@contextlib.contextmanager
+def masks_hidden(layer: Any) -> Iterator[None]:
+    """Keeps masks from methods of a class that does not know of them, and counts its variables."""
+    masks = {id(vars(layer).get(mask_name(name))) for name in getattr(layer, "kernel_names", ())}
+    variables = layer._non_trainable_variables
+    vars(layer)["_non_trainable_variables"] = [variable for variable in variables if id(variable) not in masks]
+    try:
+        yield
+    finally:
+        vars(layer)["_non_trainable_variables"] = variables
 
 
 def mask_in_place(layer: keras.Layer) -> None:

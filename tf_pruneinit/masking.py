@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import difflib
 import fnmatch
+import functools
+import itertools
 import json
 import random
 import warnings
@@ -14,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pruneinit import connectivity, sparsity
+from tf_pruneinit import connectivity, sparsity, state
 from tf_pruneinit.errors import UsageError, reason, shown
 from tf_pruneinit.layers import MASKED, mask_name, raw_kernel, stock_class
 from tf_pruneinit.normalisation import BatchNormalization
@@ -22,6 +24,7 @@ from tf_pruneinit.normalisation import BatchNormalization
 _REPLACEMENTS: dict[type, type] = {keras.layers.BatchNormalization: BatchNormalization}
 # Weights of rank two and more that are no kernels: nothing is said when they have no mask.
 _NO_KERNELS = (keras.layers.Embedding, keras.layers.PReLU, keras.layers.LayerNormalization)
+_PROBES = 8
 Replace = Callable[[keras.Layer], tuple[type, dict[str, Any]]]
 
 
@@ -163,18 +166,40 @@ def copy_with(model: keras.Model, replace: Replace, *, dtype: str | None = None)
     Raises:
       UsageError: if the model cannot be copied.
     """
-    clones: dict[int, Any] = {}
-    initialisers: list[tuple[keras.Layer, str, Any]] = []
+    return built_twice(model, functools.partial(_copy, model, replace, dtype))
+
+
+def built_twice(model: keras.Model, build: Callable[[bool], keras.Model]) -> keras.Model:
+    """Returns what `build` makes of a model, given first False, and if that fails and layers are the user's, True.
+
+    That says whether attributes that a user's layer was given after it was made are given to its copy before this is built:
+    some layers need that, and some build nothing once they have been told that they are built.
+    """
     # Layers without a seed draw one as they are made; it is replaced, and nobody else's numbers change.
     before = random.getstate()
     try:
-        copy = _clone(model, replace, dtype, clones, initialisers)
+        return build(False)
+    except Exception:
+        if not any(state.users_class(layer) for layer in model._flatten_layers()):
+            raise
+        with contextlib.suppress(Exception):  # The first one says it better.
+            return build(True)
+        raise
     finally:
         random.setstate(before)
+
+
+def _copy(model: keras.Model, replace: Replace, dtype: str | None, early: bool) -> keras.Model:
+    clones: dict[int, Any] = {}
+    initialisers: list[tuple[keras.Layer, str, Any]] = []
+    try:
+        copy = _clone(model, replace, dtype, clones, initialisers, early)
+    finally:
         for layer, name, initialiser in initialisers:
             vars(layer)[name] = initialiser
     for source, target in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
-        copy_variables(source, target)
+        target.name = source.name  # A layer that another one makes in its `build` has a name that Keras makes up.
+        copy_state(source, target)
     return copy
 
 
@@ -199,8 +224,14 @@ def architecture(model: keras.Model, named: bool = True) -> Any:
         config = json.dumps(config if named else _without_names(_like_serialized(model, config)), sort_keys=True)
     except Exception:  # A user's layer may keep anything in its configuration, or have none.
         return None
+    # What is no variable, as a vocabulary or an adapted mean, is a constant of what is compiled.
+    keys = [state.key(layer) for layer in layers]
+    if None in keys:
+        return None
     # Configurations name functions, and a name may stand for another one by now.
-    own = [(type(layer), layer.trainable, vars(layer).get("activation")) for layer in layers]
+    own = [
+        (type(layer), layer.trainable, vars(layer).get("activation"), key) for layer, key in zip(layers, keys, strict=True)
+    ]
     # Nor do they say which of the layers inside several layers are one.
     places = {id(layer): place for place, layer in enumerate(layers)}
     inside = [tuple(places[id(part)] for part in layer._flatten_layers(False, False)) for layer in layers]
@@ -278,20 +309,32 @@ def _without_initializers(config: Any, ours: bool = False) -> Any:
     return [_without_initializers(value, ours) for value in config] if isinstance(config, (list, tuple)) else config
 
 
-def copy_variables(source: keras.Layer, target: keras.Layer, skipped: Collection[int] = ()) -> None:
-    """Gives a layer the values of another one's own variables: weights, seeds, and masks that both have.
+def copy_state(source: keras.Layer, target: keras.Layer, skipped: Collection[int] = ()) -> None:
+    """Makes a layer compute what another one computes, of which it is a copy, but for the layers inside it.
 
-    Variables of the target whose identities are among those skipped keep theirs.
+    It is given the values of variables (weights, seeds, and masks that both have) and all other state that Keras would save, or
+    that a user's layer keeps in attributes. The values of variables whose identities are among those skipped may be any.
+
+    Raises:
+      UsageError: if the layer has other variables than its copy, or state that cannot be copied.
     """
     masks, new_masks = _masks_of(source), _masks_of(target)
     old, new = _variables_without(masks, source), _variables_without(new_masks, target)
     if [variable.shape for variable in old] != [variable.shape for variable in new]:
-        raise UsageError(f"{source.name} cannot be copied: made from its configuration it has other variables")
+        raise other_variables(source)
     pairs = [*zip(old, new, strict=True), *((masks[name], new_masks[name]) for name in masks if name in new_masks)]
     for old_variable, new_variable in pairs:
         if id(new_variable) not in skipped:
             # Keras' own assign takes thrice the time.
             new_variable.value.assign(tf.cast(old_variable.value, new_variable.dtype), read_value=False)
+    state.give(source, target)
+
+
+def other_variables(layer: Any) -> UsageError:
+    """Returns the error that a layer cannot be copied since its configuration does not say which variables it has."""
+    return UsageError(
+        f"{layer.name} ({type(layer).__name__}) cannot be copied: made from its configuration it has other variables"
+    )
 
 
 def _masks_of(layer: Any) -> dict[str, keras.Variable]:
@@ -306,7 +349,12 @@ def _variables_without(masks: Mapping[str, keras.Variable], layer: Any) -> list[
 
 
 def _clone(
-    model: keras.Model, replace: Replace, dtype: str | None, clones: dict[int, Any], initialisers: list[tuple[Any, str, Any]]
+    model: keras.Model,
+    replace: Replace,
+    dtype: str | None,
+    clones: dict[int, Any],
+    initialisers: list[tuple[Any, str, Any]],
+    early: bool,
 ) -> Any:
     """A copy with weights of zeros; `clones` has the layers copied so far, which nested models may share.
 
@@ -317,31 +365,67 @@ def _clone(
     def clone(layer: keras.Layer) -> keras.Layer:
         if id(layer) not in clones:
             if isinstance(layer, keras.Model) and type(layer) not in MASKED and type(layer) not in MASKED.values():
-                clones[id(layer)] = _clone(layer, replace, dtype, clones, initialisers)
+                clones[id(layer)] = _clone(layer, replace, dtype, clones, initialisers, early)
             else:
-                clones[id(layer)] = new = made(layer, *replace(layer))
+                clones[id(layer)] = new = made(layer, *replace(layer), early=early)
                 own = [(name, value) for name, value in vars(new).items() if isinstance(value, keras.Initializer)]
                 for name, value in own:
                     initialisers.append((new, name, value))
                     vars(new)[name] = keras.initializers.Zeros()
         return clones[id(layer)]
 
-    def make_input(tensor: Any) -> Any:
-        floating = dtype and keras.backend.is_float_dtype(tensor.dtype)
-        return keras.Input(batch_shape=tensor.shape, dtype=dtype if floating else tensor.dtype, name=tensor.name)
-
     tensors = model.inputs if isinstance(model, keras.Sequential) else model.input
-    inputs = keras.tree.map_structure(make_input, tensors)
+    inputs = keras.tree.map_structure(functools.partial(new_input, dtype=dtype), tensors)
     with _not_compiled(model):
         return keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
 
 
-def made(layer: keras.Layer, cls: Any, config: dict[str, Any]) -> keras.Layer:
+class FreeNames:
+    """Names for operations that are added to a model, which no operation or input of it has.
+
+    Args:
+      model: functional or sequential. Names inside nested models may be the same as outside.
+    """
+
+    def __init__(self, model: keras.Model):
+        graph: Any = getattr(model, "_functional", model)
+        self._taken = {operation.name for operation in graph.operations} | {tensor.name for tensor in graph.inputs}
+
+    def name(self, wanted: str) -> str:
+        """Returns a name, the wanted one if it is free, or it with a number behind it; from then on it is taken."""
+        numbered = itertools.chain([wanted], (f"{wanted}_{i}" for i in itertools.count(1)))
+        name = next(name for name in numbered if name not in self._taken)
+        self._taken.add(name)
+        return name
+
+
+def new_input(tensor: Any, dtype: str | None = None) -> Any:
+    """Returns another input of a model like one that it has; one of floating-point numbers in another type, if one is given."""
+    layer = tensor._keras_history.operation
+    config = layer.get_config() if isinstance(layer, keras.layers.InputLayer) else {}
+    config |= {"batch_shape": tensor.shape, "dtype": tensor.dtype, "name": tensor.name}
+    if dtype and keras.backend.is_float_dtype(tensor.dtype):
+        config["dtype"] = dtype
+    return keras.Input(**config)
+
+
+def made(layer: keras.Layer, cls: Any, config: dict[str, Any], *, early: bool = False) -> keras.Layer:
     """Returns a new layer of a class, from a configuration of the layer that it stands for, which it may differ from.
+
+    Args:
+      layer: stands for it; a vocabulary that it has learned is part of the configuration.
+      cls: the class.
+      config: as `get_config` of the layer gives it.
+      early: see `built_twice`.
 
     Raises:
       UsageError: if the class cannot be made from it.
     """
+    if "call" in vars(layer):
+        raise UsageError(
+            f"layer {layer.name} ({type(layer).__name__}) cannot be copied: its call was replaced; make it a class"
+        )
+    config = config | state.vocabulary(layer)
     if isinstance(layer, keras.layers.Lambda):
         # Keras refuses to make one from a configuration that holds Python code.
         options = {name: config[name] for name in ("name", "trainable", "dtype")}
@@ -353,6 +437,10 @@ def made(layer: keras.Layer, cls: Any, config: dict[str, Any]) -> keras.Layer:
         if nameless:
             new.activation = layer.activation
         new.name = config.get("name", layer.name)
+        if state.users_class(layer):
+            state.build(layer, new)
+            if early:
+                state.give_attributes(layer, new)
         return new
     except UsageError:
         raise
@@ -387,11 +475,13 @@ def compile_alike(copy: keras.Model, model: keras.Model) -> None:
 def require_model(model: Any) -> None:
     """Raises `UsageError` unless the model is functional or sequential, and built."""
     _require_keras(model)
-    if not isinstance(model, keras.Sequential) and getattr(model, "outputs", None) is None:
+    graph = isinstance(model, keras.Sequential) or getattr(model, "outputs", None) is not None
+    if not graph or state.is_own(model, "call"):
         name = type(model).__name__
+        what = "which has a call() of its own" if graph else "a subclassed model"
         raise UsageError(
-            f"only functional and sequential models can be copied with masks; got {name} {model.name}: a subclassed model "
-            f"is pruned inside a functional one, after tf_pruneinit.register({name}): keras.Model(inputs, model(inputs))"
+            f"only functional and sequential models can be copied with masks; got {name} {model.name}, {what}: it is pruned "
+            f"inside a functional one, after tf_pruneinit.register({name}): keras.Model(inputs, model(inputs))"
         )
     _require_built(model)
 
@@ -460,6 +550,36 @@ def prunable(model: keras.Model, exclude: Sequence[str] = ()) -> dict[str, Kerne
         why = f"exclude={','.join(exclude)} leaves none" if exclude else "no dense or convolution layer"
         raise UsageError(f"the model has no prunable layer ({why}); got {model.name}")
     return found
+
+
+def kernel_paths(model: keras.Model) -> list[str]:
+    """Returns the paths of the layers of a model that can have masks."""
+    return [path for path, layer in _paths(model) if type(layer) in (*MASKED, *MASKED.values())]
+
+
+def noise(model: keras.Model) -> Any:
+    """Returns what a model may be given: normal noise; zeros and ones where it takes integers or text. Always the same."""
+    generator = np.random.default_rng(0)
+
+    def of(tensor: Any) -> Any:
+        shape = (tensor.shape[0] or _PROBES, *(side or 32 for side in tensor.shape[1:]))
+        if keras.backend.is_float_dtype(tensor.dtype):
+            return generator.normal(size=shape).astype(tensor.dtype)
+        bits = tf.constant(generator.integers(0, 2, shape))
+        return tf.strings.as_string(bits) if tensor.dtype == "string" else tf.cast(bits, tensor.dtype)
+
+    given = [of(tensor) for tensor in model.inputs]
+    return given if len(given) > 1 else given[0]
+
+
+def compute_alike(one: keras.Model, other: keras.Model) -> bool:
+    """Returns whether two models give the same bits for noise; False if one cannot be computed on it."""
+    given = noise(one)
+    try:
+        both = [keras.tree.flatten(model(given, training=False)) for model in (one, other)]
+    except Exception:  # Only its author knows what it takes.
+        return False
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*both, strict=True))
 
 
 def _inner_layers(model: keras.Model) -> Iterator[keras.Layer]:

@@ -373,7 +373,7 @@ class _Compiled:
             target.name = source.name
         skipped = {id(variable) for variable in self._variables.values()}
         for source, target in zip(model._flatten_layers(), self._copy._flatten_layers(), strict=True):
-            masking.copy_variables(source, target, skipped)
+            masking.copy_state(source, target, skipped)
             for n, generator in enumerate(target._seed_generators):
                 generator.state.assign([seeds.derive(seed, "dropout", target.name, n), 0])
         for kernel, value, mask in zip(kernels.values(), self.kernels, self.masks, strict=True):
@@ -503,7 +503,13 @@ def _in_precision(config: dict[str, Any], dtype: str) -> dict[str, Any]:
             return value | {"config": _in_precision(value["config"], dtype)}
         return value
 
-    return {key: dtype if key == "dtype" else changed(value) for key, value in config.items()}
+    return {key: dtype if key == "dtype" and _is_floating(value) else changed(value) for key, value in config.items()}
+
+
+def _is_floating(policy: Any) -> bool:
+    """Whether a layer computes in floating-point numbers, by the type or policy in its configuration."""
+    name = policy["config"].get("name") if isinstance(policy, dict) else policy
+    return name is None or keras.backend.is_float_dtype(keras.dtype_policies.get(name).compute_dtype)
 
 
 def _last_layer(model: keras.Model) -> Any:

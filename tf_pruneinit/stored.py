@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_pruneinit import architecture, masking
+from tf_pruneinit import architecture, masking, state
 from tf_pruneinit.errors import UsageError
 
 
@@ -22,6 +22,7 @@ class Stored:
       kernels: path of a kernel that has a mask -> its place among the variables.
       masks: the same paths -> uint8 array of 0 and 1 of the kernel's shape, in model order.
       metadata: JSON values: of the run, if it was one.
+      reason: why there is no `config`.
     """
 
     config: dict[str, Any] | None
@@ -30,6 +31,7 @@ class Stored:
     kernels: Mapping[str, int]
     masks: Mapping[str, np.ndarray]
     metadata: Mapping[str, Any]
+    reason: str = ""
 
     def __post_init__(self):
         for name, value in zip(self.names, self.values, strict=True):
@@ -53,6 +55,8 @@ class Stored:
         model = architecture.built(self.config, [value.shape for value in self.values])
         for variable, value in zip(model.variables, self.values, strict=True):
             variable.assign(value)
+        for layer in model._flatten_layers():
+            state.give(layer, layer)  # What was made of the variables' initial values is made of these.
         return masking.with_given_masks(model, self.masks)
 
 
@@ -63,12 +67,18 @@ def of(model: keras.Model, metadata: Mapping[str, Any] | None = None) -> Stored:
       UsageError: if it is of another kind.
     """
     plain, kernels = masking.without_masks(model)
+    config, reason = None, ""
+    try:
+        config = architecture.described(plain)
+    except UsageError as error:
+        reason = str(error)
     places = {id(variable): place for place, variable in enumerate(plain.variables)}
     return Stored(
-        architecture.described(plain),
+        config,
         [variable.path for variable in plain.variables],
         [variable.numpy() for variable in plain.variables],
         {path: places[id(kernel.variable)] for path, kernel in kernels.items()},
         masking.masks(model),
         metadata or {},
+        reason,
     )
