@@ -17,6 +17,7 @@ from tf_pruneinit import masking, ranking, seeds, tables
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.exact import EXACT, PassOn, not_vouched_for
 from tf_pruneinit.examples import Examples, Pair
+from tf_pruneinit.scorers import flow
 from tf_pruneinit.scorers.network import Batch, Network
 
 _ALIGNMENT = 64
@@ -291,6 +292,8 @@ class _Compiled:
         # The copy itself has a layer for each of the model's.
         self._logits = logits = _logits(copy)
         self.unvouched = not_vouched_for(logits)
+        if row.absolute:
+            flow.take_bounds_off(copy)
         outputs = [node.outputs for layer in copy._flatten_layers() for node in getattr(layer, "_inbound_nodes", ())]
         self.activations = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in keras.tree.flatten(outputs))
 

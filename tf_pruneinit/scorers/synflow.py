@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.scorers.flow import run
 from tf_pruneinit.scorers.network import Network
 
 
@@ -23,6 +24,6 @@ def synflow(network: Network, batch: None) -> list[tf.Tensor]:
     with tf.GradientTape() as tape:
         tape.watch(kernels)
         ones = tf.ones((1, *network.input_shape), network.input_type)
-        flow = tf.reduce_sum(network.logits(kernels, ones, training=False))
+        flow = tf.reduce_sum(network.logits(kernels, ones, run=run))
     gradients = tape.gradient(flow, kernels, unconnected_gradients="zero")
     return [tf.abs(w * g) for w, g in zip(kernels, gradients, strict=True)]
