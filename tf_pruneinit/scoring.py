@@ -6,14 +6,14 @@ import numbers
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pruneinit import masking, ranking, seeds, tables
+from tf_pruneinit import masking, ranking, seeds, sparsity, tables
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.exact import EXACT, PassOn, not_vouched_for
 from tf_pruneinit.examples import Examples, Pair
@@ -74,17 +74,50 @@ def score(
 
     Raises:
       UsageError: for an unknown method, a model without prunable layers, data that is missing or does not fit the model,
-        or scores that are not finite.
+        or scores that are not finite, or all zero (then it names the likely cause).
     """
     options = {"temperature": temperature, "inner_steps": inner_steps, "inner_rate": inner_rate, "seed": seed}
     with Scorer(model, method, data, precision, options, batch_size, accumulate, exclude, warmup=batch_norm_warmup) as scorer:
         return {path: np.array(values) for path, values in scorer.scores().items()}
 
 
+def require_any(model: keras.Model, method: str, scores: Mapping[str, np.ndarray]) -> None:
+    """Raises `UsageError`, with the likely cause, if the scores of a whole network are all zero.
+
+    Masks of the model itself that leave no path from its input to its output are only warned of.
+    """
+    if any(z.any() for z in scores.values()):
+        return
+    row = tables.method(method)
+    masked = masking.kernels(model)
+    kernels = [kernel for path, kernel in masking.prunable(model).items() if path in scores]
+    if masked and masking.summary(model).dead:
+        warnings.warn(f"all scores are zero: by the masks of the model {sparsity.DEAD}", stacklevel=3)
+        return
+    if not any(kernel.value.any() for kernel in kernels):
+        cause = "every weight of the model is zero: initialize it, or load its weights, first"
+    elif row.needs_data:
+        cause = (
+            "for these examples the loss has no gradient. Either activations saturate or are zero for all of them (are images "
+            "preprocessed as the model expects?), or the loss is 0 in float32 (a trained model: precision=float64)"
+        )
+    else:
+        cause = (
+            "its outputs do not depend on its weights, as the method runs it. An activation or a layer of a class that is not "
+            "known here saturates or shifts below zero: score the model without it, or by another method"
+        )
+    if any(kernel.mask is not None and not kernel.mask.numpy().all() for kernel in masked.values()):
+        cause += "; or its masks cut it in two: prune it anew"
+    raise UsageError(f"{method} scores must not all be zero, and leave nothing to rank: {cause}")
+
+
 class Scorer:
     """A method on a model and its data: call `scores` again after `remove` or `keep`, and nothing is traced again.
 
     What has been compiled is kept for the next model of the same architecture. Use it in a `with` statement.
+
+    Attributes:
+      method: the name of its row.
     """
 
     def __init__(
@@ -116,7 +149,7 @@ class Scorer:
         options = options | {"seed": int(options["seed"])}
         _require_one_in_one_out(model)
         self._row = row
-        self._method = method
+        self.method = method
         self._model = model
         self._kernels = masking.prunable(model, exclude)
         self._accumulate = accumulate
@@ -134,7 +167,7 @@ class Scorer:
 
     def __enter__(self) -> "Scorer":
         architecture = masking.architecture(self._model)
-        parts = (architecture, self._method, self._dtype, tuple(self._options.items()), tuple(self._kernels), self._warmup)
+        parts = (architecture, self.method, self._dtype, tuple(self._options.items()), tuple(self._kernels), self._warmup)
         self._key = architecture and parts
         self._compiled = _take(self._key) or _Compiled(
             self._model, self._kernels, self._row, self._dtype, self._options, not self._warmup
@@ -142,7 +175,7 @@ class Scorer:
         if self._row.second_order and self._compiled.unvouched:
             names = ", ".join(self._compiled.unvouched)
             text = "differentiates twice, and no test vouches for the second derivatives of"
-            warnings.warn(f"{self._method} {text} {names}", stacklevel=3)
+            warnings.warn(f"{self.method} {text} {names}", stacklevel=3)
         self._load()
         return self
 
@@ -185,13 +218,14 @@ class Scorer:
         """Returns the scores, of all batches, of the network with what is left of it: arrays to read.
 
         Raises:
-          UsageError: if a score is not finite; names the layer.
+          UsageError: if a score is not finite; names the layer. If those of the whole network, before anything is removed,
+            are all zero; see `require_any`.
         """
         try:
             scores, total = self._scores()
         except LookupError as error:
             # Of TensorFlow: an operation's derivative has no derivative itself.
-            raise UsageError(f"{self._method} differentiates twice, which this model cannot be: {error}") from error
+            raise UsageError(f"{self.method} differentiates twice, which this model cannot be: {error}") from error
         except tf.errors.InvalidArgumentError as error:
             reason = str(error).strip().splitlines()[0]
             raise UsageError(f"the model cannot be computed on these examples: {reason}") from error
@@ -200,6 +234,8 @@ class Scorer:
         # A sum is quicker than a look at each score, and finite only if they all are.
         if total is None or not np.isfinite(total):
             ranking.require_finite(arrays)
+        if self._fresh:
+            require_any(self._model, self.method, arrays)
         return arrays
 
     def _scores(self) -> tuple[list[tf.Tensor], Any]:
@@ -220,7 +256,7 @@ class Scorer:
             sums = [a + b for a, b in zip(sums, scores, strict=True)] if sums else scores
             count += 1
         if not count:
-            raise UsageError(f"{self._method} scores on labelled images; got data without a batch")
+            raise UsageError(f"{self.method} scores on labelled images; got data without a batch")
         return (sums, total) if count == 1 else ([z / count for z in sums], None)
 
     def _of_batch(self, chunks: Any) -> tuple[list[tf.Tensor], Any]:

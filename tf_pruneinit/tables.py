@@ -47,6 +47,7 @@ class Method:
       absolute: whether it is given the network with every parameter replaced by its absolute value.
       warms_up: whether it runs the network so that it can be given moving statistics (`batch_norm_warmup`).
       revives: whether, from one iteration to the next, removed weights may come back; it then scores them, too.
+      revision: of its scores of networks of keras.applications, counted up when these change: addresses of runs depend on it.
     """
 
     score: Callable[..., Any]
@@ -59,6 +60,7 @@ class Method:
     absolute: bool = False
     warms_up: bool = False
     revives: bool = False
+    revision: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +132,7 @@ METHODS = {
         dtype="float64",
         absolute=True,
         warms_up=True,
+        revision=1,  # Ones enter behind preprocessing, and activations have no bounds.
     ),
     "iterative_snip": Method(
         Lazy("scorers.iterative_snip:iterative_snip"),
@@ -158,6 +161,7 @@ METHODS = {
         "least effect on what random weights make of random inputs when they change (Wang et al., 2023)",
         iterations=100,
         options=("seed",),
+        revision=1,  # Inputs enter behind preprocessing.
     ),
     "phew": Method(
         Lazy("scorers.phew:phew"),

@@ -1,4 +1,4 @@
-"""What SynFlow sends through a network: ones that enter behind preprocessing, and activations without their bounds.
+"""Inputs that methods without data make up enter behind preprocessing; and what flows through SynFlow's network has no bound.
 
 What saturates has a derivative of zero, and a shift by a negative number ends in one: every score behind it would be 0.
 """
@@ -54,10 +54,12 @@ def _product(factors) -> tf.Tensor:
     return product
 
 
-# Functions with a bound -> those without it. What is odd is itself for x >= 0, which is all that flows; a gate keeps its values.
+# Functions with a bound -> those without it. All that flows is >= 0, and there what is odd becomes x. A gate keeps its values.
 _UNBOUNDED: dict[Any, Callable] = {
     **dict.fromkeys((_ACTIVATIONS.relu6, _OPS.relu6, tf.nn.relu6), _ACTIVATIONS.relu),
-    **dict.fromkeys((_ACTIVATIONS.tanh, _OPS.tanh, tf.nn.tanh, _ACTIVATIONS.softsign, _OPS.softsign, tf.nn.softsign), _as_it_is),
+    **dict.fromkeys(
+        (_ACTIVATIONS.tanh, _OPS.tanh, tf.nn.tanh, _ACTIVATIONS.softsign, _OPS.softsign, tf.nn.softsign), _as_it_is
+    ),
     **dict.fromkeys((_ACTIVATIONS.hard_tanh, _OPS.hard_tanh, _ACTIVATIONS.log_sigmoid, _OPS.log_sigmoid), _as_it_is),
     **dict.fromkeys((_ACTIVATIONS.log_softmax, _OPS.log_softmax, tf.nn.log_softmax), _as_it_is),
     **dict.fromkeys((_ACTIVATIONS.hard_shrink, _OPS.hard_shrink, _ACTIVATIONS.soft_shrink, _OPS.soft_shrink), _as_it_is),
@@ -66,7 +68,10 @@ _UNBOUNDED: dict[Any, Callable] = {
     **{gate: _frozen(gate) for gate in (_ACTIVATIONS.softmax, _OPS.softmax, tf.nn.softmax, _ACTIVATIONS.sparsemax)},
     **dict.fromkeys((_ACTIVATIONS.glu, _OPS.glu), _glu),
 }
-_ODD_NAMES = ("Tanh", "HardTanh", "Softsign", "Arctan", "Erf", "LogSigmoid", "LogSoftmax", "HardShrink", "SoftShrink", "Threshold")
+_ODD_NAMES = (
+    *("Tanh", "HardTanh", "Softsign", "Arctan", "Erf"),
+    *("LogSigmoid", "LogSoftmax", "HardShrink", "SoftShrink", "Threshold"),
+)
 _GATE_NAMES = ("Sigmoid", "HardSigmoid", "SparseSigmoid", "Softmax", "Sparsemax")
 
 
@@ -91,20 +96,30 @@ def take_bounds_off(model: keras.Model) -> None:
             layer.__class__ = _Softmax
 
 
-def run(model: keras.Model, ones: tf.Tensor) -> Any:
-    """Returns what a functional or sequential model makes of an input of ones, as SynFlow sees it.
+def enter(model: keras.Model, inputs: tf.Tensor, *, training: bool = False) -> Any:
+    """Returns the outputs of a functional or sequential model for inputs that are as if they were preprocessed.
 
     Between the inputs and the first layer with weights, what scales, shifts or normalises passes on what it is given, and only
-    what moves, cuts or fills images acts. Behind it, scales and shifts act by the absolute values of their constants, as all
-    parameters do, and operations with a bound are taken without it. Layers are those of `take_bounds_off`.
+    what moves, cuts or fills images acts.
     """
-    return _Flow().through(model, [ones], bare=True)
+    return _Pass(training).through(model, [inputs], bare=True)
 
 
-class _Flow:
+def unbounded(model: keras.Model, ones: tf.Tensor) -> Any:
+    """Returns what an input of ones becomes as SynFlow has it; they enter as by `enter`.
+
+    Behind, scales and shifts act by the absolute values of their constants, as all parameters do, and operations with a bound
+    are taken without it. Layers are those of `take_bounds_off`.
+    """
+    return _Pass(False, _unbounded).through(model, [ones], bare=True)
+
+
+class _Pass:
     """One pass: which tensors come from the inputs, and which of these through no weights."""
 
-    def __init__(self) -> None:
+    def __init__(self, training: bool, rule: Callable = lambda operation, given: operation):
+        self._training = training
+        self._rule = rule
         # With the tensors, so that no other one is given the identity.
         self._flowing: dict[int, Any] = {}
         self._bare: dict[int, Any] = {}
@@ -127,7 +142,9 @@ class _Flow:
         given = [x for x in keras.tree.flatten((args, kwargs)) if id(x) in self._flowing]
         normalises = isinstance(operation, _NORMALISING)
         bare = all(id(x) in self._bare for x in given) and (normalises or not getattr(operation, "trainable_variables", ()))
-        outputs = _passed(operation, args, kwargs, given) if bare else _rule(operation, given)(*args, **kwargs)
+        if "training" in getattr(operation, "_call_context_args", ()):
+            kwargs = {**kwargs, "training": self._training}
+        outputs = _passed(operation, args, kwargs, given) if bare else self._rule(operation, given)(*args, **kwargs)
         for tensor in keras.tree.flatten(outputs):
             self._note(tensor, bare)
         return outputs
@@ -152,7 +169,7 @@ def _is_affine(operation: Any) -> bool:
     return _is_operation(operation) and type(operation).__name__ in _AFFINE_NAMES
 
 
-def _rule(operation: Any, given: list[Any]) -> Callable:
+def _unbounded(operation: Any, given: list[Any]) -> Callable:
     """What stands for an operation behind the first weights."""
     name = type(operation).__name__ if _is_operation(operation) else ""
     several = len(given) > 1
@@ -179,7 +196,8 @@ def _by_absolute_values(operation: Any, x: Any, args: Any, kwargs: Any) -> Any:
     """|a| x + |b| where the operation gives a x + b."""
 
     def at(value):
-        return operation(*keras.tree.map_structure(lambda each: value if each is x else each, args), **kwargs)
+        new_args, new_kwargs = keras.tree.map_structure(lambda each: value if each is x else each, (args, kwargs))
+        return operation(*new_args, **new_kwargs)
 
     shift = at(tf.zeros_like(x))
     return tf.abs(at(tf.ones_like(x)) - shift) * x + tf.abs(shift)
