@@ -237,6 +237,20 @@ def test_rounds_that_rewind_to_where_they_prune_are_not_those_that_go_on():
     assert Prune("magnitude", prune_at="1ep", rewind_to="1ep") == Prune("magnitude", prune_at="1ep")
 
 
+@pytest.mark.parametrize(("method", "revised"), [("synflow", True), ("ntk_sap", True), ("snip", False), ("rigl", False)])
+def test_address_of_what_scores_otherwise_than_before_is_another_one(method, revised, monkeypatch):
+    """Of networks of keras.applications; of all others scores, and addresses, are what they were."""
+
+    def addresses():
+        configs = [Config("cifar10", model, prune=Prune(method)) for model in ("keras:MobileNetV2", "resnet20", "vgg16x2")]
+        return [one.address for config in configs for one in (config, config.dense)]
+
+    now = addresses()
+    for row in ("synflow", "ntk_sap"):
+        monkeypatch.setitem(tables.METHODS, row, dataclasses.replace(tables.METHODS[row], revision=0))
+    assert [new != before for new, before in zip(now, addresses(), strict=True)] == [revised, *[False] * 5]
+
+
 @pytest.mark.parametrize("model", ["keras:", "kers:ResNet50", "keras:../up", "keras:Res Net", "Keras:ResNet50", "ResNet50"])
 def test_model_that_is_no_keras_application_is_refused(model):
     with pytest.raises(UsageError, match=r"^model must be one of lenet_300_100, .*keras:NAME; got ") as error:

@@ -6,6 +6,7 @@ import hypothesis
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import strategies
 
 import tf_pruneinit
@@ -289,6 +290,107 @@ class TestWhatIsUnknown:
         monkeypatch.setattr("tf_pruneinit.layers.MASKED", masking.MASKED)
         tf_pruneinit.register(Scaled, "w")
         assert connected(chain((2,), Scaled(), L.Dense(1))) is None
+
+
+class Reversed(L.Activation):
+    """A subclass that gives each unit what another one is given."""
+
+    def call(self, inputs):
+        return super().call(inputs)[..., ::-1]
+
+
+class Added(L.Add):
+    def call(self, inputs):
+        return keras.ops.flip(super().call(inputs), -1)
+
+
+@keras.saving.register_keras_serializable("test_connectivity")
+def backwards(x):
+    return keras.ops.flip(x, -1)
+
+
+class Relu6(L.Layer):
+    """Named as an operation of Keras'."""
+
+    def call(self, x):
+        return keras.ops.flip(x, -1)
+
+
+ENDS = {"in/kernel": [[1, 0, 0]], "out/kernel": [[0], [0], [1]]}
+
+
+class TestWhatMayMixUnits:
+    """The first unit alone is reached, the last one alone leads on: there is a path if they are mixed."""
+
+    @pytest.mark.parametrize(
+        "mixing",
+        [
+            lambda x: Reversed("relu")(x),
+            lambda x: L.Activation(backwards)(x),
+            lambda x: L.Dense(3, backwards, kernel_initializer="identity", name="middle")(x),
+            lambda x: Added()([x, x]),
+            lambda x: Relu6()(x),
+        ],
+        ids=["subclass", "function", "activation", "subclass of a merging layer", "name of an operation"],
+    )
+    def test_connects_everything_or_is_not_known(self, mixing):
+        inputs = keras.Input((1,))
+        outputs = L.Dense(1, name="out")(mixing(L.Dense(3, name="in")(inputs)))
+        masks = ENDS | ({"middle/kernel": np.eye(3)} if "middle/kernel" in ones(keras.Model(inputs, outputs)) else {})
+        found = connected(keras.Model(inputs, outputs), masks)
+        assert found is None or (found["in/kernel"].sum(), found["out/kernel"].sum()) == (1, 1)
+
+    @pytest.mark.parametrize("function", [tf.nn.relu, keras.activations.gelu, keras.ops.tanh, "softmax"])
+    def test_a_known_function_does_not(self, function):
+        model = chain((1,), L.Dense(3, function, name="in"), L.Activation(function), L.Dense(1, name="out"))
+        assert not any(on_path.any() for on_path in connected(model, ENDS).values())
+
+
+def residual(x):
+    x = L.Conv2D(4, 3, padding="same", use_bias=False, name="c1")(x)
+    y = L.Conv2D(4, 3, padding="same", use_bias=False, activation="tanh", name="c2")(x)
+    return L.Conv2D(3, 1, use_bias=False, name="c3")(L.Add()([x, L.Conv2D(4, 1, use_bias=False, name="c4")(y)]))
+
+
+def concatenated(x):
+    a = L.Conv2D(3, 3, use_bias=False, activation="gelu", name="a")(x)
+    b = L.SeparableConv2D(3, 3, use_bias=False, name="b")(x)
+    return L.Conv2D(2, 2, groups=2, use_bias=False, name="c")(L.Concatenate()([a, b]))
+
+
+def gated(x):
+    x = L.DepthwiseConv2D(3, use_bias=False, depth_multiplier=2, name="dw")(x)
+    gate = L.Dense(3, "tanh", use_bias=False, name="squeeze")(L.GlobalAveragePooling2D(keepdims=True)(x))
+    gate = L.Dense(x.shape[-1], "sigmoid", use_bias=False, name="excite")(gate)
+    return L.Multiply()([L.Conv2D(x.shape[-1], 1, use_bias=False, name="main")(x), gate])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("body", [residual, concatenated, gated])
+def test_agrees_with_which_weights_change_an_output(body, seed):
+    """A weight whose change moves no output, however the others are drawn, is on no path; biases are zero."""
+    rng = np.random.default_rng(seed)
+    inputs = keras.Input((5, 5, 2))
+    model = tf_pruneinit.with_masks(
+        keras.Model(inputs, L.Dense(2, use_bias=False, name="fc")(L.GlobalAveragePooling2D()(body(inputs))))
+    )
+    masks = {path: (rng.random(mask.shape) < 0.35).astype("float32") for path, mask in masking.masks(model).items()}
+    tf_pruneinit.set_masks(model, masks)
+    kernels = masking.kernels(model)
+    moved = {path: np.zeros(mask.shape, bool) for path, mask in masks.items()}
+    for _ in range(3):
+        images = rng.normal(size=(4, 5, 5, 2))
+        for kernel in kernels.values():
+            kernel.variable.assign(rng.normal(size=kernel.variable.shape))
+        with tf.GradientTape() as tape:
+            outputs = model(images)
+            total = tf.reduce_sum(outputs * rng.normal(size=outputs.shape))
+        for (path, mask), slope in zip(
+            masks.items(), tape.gradient(total, [kernel.variable.value for kernel in kernels.values()]), strict=True
+        ):
+            moved[path] |= (slope.numpy() * mask) != 0
+    found = connectivity.connected(model, kernels)
+    assert_equal({path: found[path] for path in found}, moved)
 
 
 def test_the_model_is_left_as_it_is():

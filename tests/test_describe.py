@@ -60,7 +60,7 @@ def test_counts_by_hand(forms, capfd, form):
     assert found["sparsity"]["actual"] == pytest.approx(1 - 13 / 33)
     assert found["sparsity"]["effective"] == pytest.approx(1 - 3 / 33)
     assert found["sparsity"]["nominal"] == (None if form == "model.keras" else 0.5)
-    assert found["parameters"] == {"dense": 33 + 5, "remaining": 13 + 5}
+    assert found["parameters"] == {"dense": 33 + 5, "remaining": 13 + 5, "compact": 33 + 5}
     assert (found["bytes"]["dense"], found["bytes"]["masked"]) == (4 * 38, 4 * 38 + 33)
     assert found["multiply_accumulates"]["dense"] == 27 * 16 + 6
     assert found["multiply_accumulates"]["remaining"] == 11 * 16 + 2

@@ -269,7 +269,28 @@ def test_layer_left_without_weights_is_named_in_a_warning(tmp_path, capfd):
     assert call(tmp_path, "--method=random", "--sparsity=0.99999") == 0
     error = capfd.readouterr().err
     assert error.count("\n") == 1
-    assert error.startswith("warning: no weight is left in fc")
+    assert error.startswith("warning: no path is left from the input to the output")
+    assert "it is cut at fc" in error and "--scope=erk or --min_remaining=1" in error
+
+
+class TestADeadNetwork:
+    DEAD = ("--method=random", "--sparsity=0.99999")
+
+    def test_is_a_result_that_says_so(self, tmp_path, capsys):
+        assert call(tmp_path, *self.DEAD) == 0
+        assert run_in(tmp_path).result["dead"] is True
+        assert capsys.readouterr().out.count("dead           no path is left") == 1
+        assert call(tmp_path, *self.DEAD) == 0
+        assert capsys.readouterr().out.count("dead           no path is left") == 1
+
+    def test_is_refused_before_training_if_it_is_to_be_alive(self, tmp_path, capfd):
+        error = mistake(capfd, tmp_path / "runs", *self.DEAD, "--require_alive")
+        assert "require_alive needs a path" in error and "--scope=erk or --min_remaining=1" in error
+        assert not list(tmp_path.iterdir())
+
+    def test_is_not_what_has_paths(self, tmp_path):
+        assert call(tmp_path, "--sparsity=0.9", "--require_alive=true") == 0
+        assert run_in(tmp_path).result["dead"] is False
 
 
 def test_layerwise_pruning_in_many_iterations_reaches_its_counts(tmp_path):

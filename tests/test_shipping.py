@@ -192,3 +192,43 @@ def test_a_difference_is_an_error(run, monkeypatch):
     monkeypatch.setattr(shipping, "_TOLERANCE", -1.0)
     with pytest.raises(RunError, match="the smaller model differs from the trained one"):
         tf_pruneinit.ship(run[1])
+
+
+class TestWhatIsSaidOfASize:
+    """What `describe` says is what `compact` writes, and what is said of training what is trained."""
+
+    @pytest.mark.filterwarnings("ignore:no weight is left")
+    @pytest.mark.parametrize("name", ["lenet_300_100", "convnet", "resnet20", "keras:MobileNetV3Small", "branches"])
+    def test_is_the_size(self, name):
+        self.require_same(with_any_values(networks.pruned(name)))
+
+    @pytest.mark.parametrize("method", ["random", "magnitude"])
+    @pytest.mark.filterwarnings("ignore")
+    def test_is_the_size_by_other_methods(self, method):
+        for name in ("lenet_300_100", "convnet"):
+            self.require_same(tf_pruneinit.prune(models.build(name, SHAPE, 4, 0), method, 0.98))
+
+    @pytest.mark.parametrize("path", ["conv2/kernel", "stage2_block1_conv2/kernel"])
+    def test_is_the_size_where_a_layer_is_empty(self, path):
+        model = models.build("convnet" if path.startswith("conv") else "resnet20", SHAPE, 4, 0)
+        masking.set_masks(model, {path: np.zeros_like(masking.masks(model)[path])})
+        self.require_same(with_any_values(model))
+
+    def require_same(self, model):
+        shipped, trained = shipping.size(tf_pruneinit.ship(model)), shipping.size(tf_pruneinit.compact(model).model)
+        assert shipping.shipped_size(model) == shipped
+        assert Liveness(model).work().compact == trained.multiply_accumulates
+        assert shipped.multiply_accumulates <= trained.multiply_accumulates
+
+
+@pytest.mark.parametrize("form", [".keras", ".tfpruned"])
+def test_describe_says_what_compact_writes(form, tmp_path, capfd):
+    """Magnitude leaves neurons that nothing reaches, which are constants: they go when it is shipped alone."""
+    model = tf_pruneinit.prune(models.build("convnet", SHAPE, 10, 0), "magnitude", 0.98)
+    path, out = str(tmp_path / "given.keras"), str(tmp_path / f"small{form}")
+    model.save(path)
+    found = shipping.save(path, out)
+    said = importlib.import_module("tf_pruneinit.describe").describe(path)
+    assert found["multiply_accumulates"] == [said["multiply_accumulates"][name] for name in ("dense", "compact")]
+    assert found["parameters"] == [said["parameters"][name] for name in ("dense", "compact")]
+    assert found["multiply_accumulates"][1] < Liveness(model).work().compact

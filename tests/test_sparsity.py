@@ -1,7 +1,5 @@
 """What masks leave of a network."""
 
-import warnings
-
 import numpy as np
 import pytest
 
@@ -39,17 +37,6 @@ def test_no_mask_at_all_is_refused():
         sparsity.summarise({})
 
 
-def test_layers_without_a_weight_are_named_in_a_warning():
-    with pytest.warns(UserWarning, match="no weight is left in a/kernel, c/kernel: nothing passes through"):
-        sparsity.warn_of_empty_layers({"a/kernel": np.zeros(3), "b/kernel": np.ones(3), "c/kernel": np.zeros((2, 2))})
-
-
-def test_one_weight_is_enough():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        sparsity.warn_of_empty_layers(MASKS)
-
-
 CONNECTED = {"conv/kernel": np.array([[True, False], [False, False]]), "fc/kernel": np.arange(1200)[:, None] < 600}
 
 
@@ -64,6 +51,19 @@ def test_nothing_is_said_of_what_is_connected_if_it_is_not_known():
     summary = sparsity.summarise(MASKS)
     assert (summary.connected, summary.disconnected, summary.effective_sparsity) == (None, None, None)
     assert "effective" not in str(summary)
+
+
+def test_says_dead_if_nothing_is_connected():
+    nothing = {path: np.zeros_like(mask, bool) for path, mask in MASKS.items()}
+    dead, alive, unknown = (sparsity.summarise(MASKS, (), connected) for connected in (nothing, CONNECTED, None))
+    assert (dead.dead, alive.dead, unknown.dead) == (True, False, None)
+    assert str(dead).splitlines()[-1] == f"dead: {sparsity.DEAD}"
+    assert "dead" not in str(alive) + str(unknown)
+
+
+def test_names_a_few_of_many():
+    assert sparsity.named(["a", "b"]) == "a, b"
+    assert sparsity.named([str(n) for n in range(9)]) == "0, 1, 2, 3, 4, 5, 3 more"
 
 
 def test_prints_the_effective_sparsity():

@@ -325,6 +325,17 @@ class TestFailures:
         found = json.loads(capsys.readouterr().out)
         assert (found["complete"], found["failed"], len(found["runs"])) == (3, 2, 6)
 
+    def test_what_is_dead_is_named_at_the_end_and_by_status(self, tmp_path, capsys):
+        grid = ["--grid=method=random", "--grid=sparsity=0.9,0.99999"]
+        ran = make(tmp_path, *grid, "--epochs=1")
+        assert "dead     1  (no path is left" in ran.stdout
+        assert ran.stdout.count("  dead: digits-lenet_300_100-random-0.99999-") == 1
+        assert here(tmp_path, "--status") == 0
+        assert "dead     1  (no path is left" in capsys.readouterr().out
+        assert here(tmp_path, "--status", "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["dead"], sorted(run["dead"] for run in found["runs"].values())) == (1, [False, True])
+
     def test_a_file_in_the_place_of_a_run_fails_that_run_alone(self, whole, tmp_path):
         name = next(name for name in digests(whole) if "random-0.5" in name)
         (tmp_path / name).write_text("precious")

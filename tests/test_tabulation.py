@@ -1,6 +1,7 @@
 """Tables for people and for programs."""
 
 import csv
+import dataclasses
 import io
 
 from made_runs import trial
@@ -39,6 +40,20 @@ def test_csv_has_plain_numbers_and_the_test_against_random():
     late = next(row for row in found if row["method"] == "magnitude_after_training")
     assert late["pruned_at"] == "100"
     assert next(row for row in found if row["method"] == "dense")["accuracy_mean"] == "90"
+
+
+def test_dead_runs_are_counted_and_named():
+    trials = [dataclasses.replace(one, dead=(one.method, one.sparsity, one.seed) == ("snip", 0.9, 1)) for one in study()]
+    table = tabulation.accuracy(View(trials))
+    assert table.caption.endswith("1 dead run, whose masks leave no path from input to output: SNIP at 90 % (seed 1).")
+    counts = {(row["method"], row["sparsity"]): row["dead"] for row in rows(table)}
+    assert (counts["snip", "0.9"], counts["snip", "0.8"]) == ("1", "0")
+
+
+def test_of_results_that_do_not_say_so_it_is_not_known_how_many_are_dead():
+    table = tabulation.accuracy(View(study()))
+    assert {row["dead"] for row in rows(table)} == {""}
+    assert "dead" not in table.caption
 
 
 def test_few_seeds_are_marked_and_have_no_p():

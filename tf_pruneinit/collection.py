@@ -39,6 +39,7 @@ class Trial:
       steps: length of training.
       layers: (kernel path, weights, those that remain), in model order.
       note: what is to be said wherever an accuracy on this dataset is; "" if nothing.
+      dead: whether its masks leave no path from input to output; None if it is not known.
     """
 
     source: Source
@@ -54,6 +55,7 @@ class Trial:
     steps: int
     layers: tuple[tuple[str, int, int], ...]
     note: str = ""
+    dead: bool | None = None
 
     @property
     def path(self) -> str:
@@ -272,6 +274,7 @@ def _complete(source: Source, config: Config, result: Mapping[str, Any]) -> Tria
         steps=_step(result, "steps") or 0,
         layers=tuple(_layer(layer) for layer in result["layers"]),
         note=str(result.get("dataset_note") or ""),
+        dead=result.get("dead"),
     )
 
 

@@ -436,9 +436,13 @@ class Config:
     def address(self) -> str:
         """The name of this experiment's directory: readable, then 12 hex digits of a hash.
 
-        The hash is of the fields that differ from their defaults, so that a field added later changes no address.
+        The hash is of the fields that differ from their defaults, so that a field added later changes no address; and of the
+        revision of its scores, if it prunes a network of keras.applications by a method whose scores of these have changed.
         """
-        canonical = json.dumps(_changed(self), sort_keys=True, separators=(",", ":"))
+        values = _changed(self)
+        if self.prune and self.model.startswith(tables.KERAS) and (revision := tables.METHODS[self.prune.initial].revision):
+            values["revision"] = revision
+        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
         model = self.model.replace(":", "-")
         return f"{self.dataset}-{model}-{self.method}-{self.sparsity:g}-{digest}"
@@ -530,6 +534,9 @@ class Execution:
         "train a smaller network, without what reaches no output (auto: if a twentieth of the multiply-accumulates goes, and "
         "10^12 of forward passes in all)",
         choices=COMPACT,
+    )
+    require_alive: bool = option(
+        False, "refuse, before training begins, a pruned network whose masks leave no path from its input to its output"
     )
     checkpoint_every: str = option("60s", "how often training is saved: 500 (steps), 60s (seconds) or never")
     snapshot_steps: tuple[int, ...] = option((), "steps, comma-separated, whose weights are kept (0: before the first)")

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pruneinit.layers import MASKED, mask_name, raw_kernel, stock_class
+from tf_pruneinit.normalisation import BatchNormalization
 
 _KERAS = keras.layers
 _LINEAR = (
@@ -55,6 +56,31 @@ _RECURRENT = (_KERAS.LSTM, _KERAS.GRU, _KERAS.SimpleRNN, _KERAS.RNN)
 _CELLS = (_KERAS.LSTMCell, _KERAS.GRUCell, _KERAS.SimpleRNNCell)
 _KNOWN = (*_LINEAR, *_RECURRENT, _KERAS.Bidirectional, _KERAS.MultiHeadAttention, _KERAS.TimeDistributed)
 _STOCK = {masked: cls for cls, masked in MASKED.items() if cls in _KNOWN}
+# Functions of each number alone, and those that only scale it by the others.
+_FUNCTIONS = {
+    *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "hard_silu", "sigmoid", "hard_sigmoid"),
+    *(
+        "log_sigmoid",
+        "sparse_sigmoid",
+        "tanh",
+        "hard_tanh",
+        "tanh_shrink",
+        "hard_shrink",
+        "soft_shrink",
+        "softplus",
+        "softsign",
+    ),
+    *("exponential", "mish", "squareplus", "sparse_plus", "softmax", "log_softmax", "sparsemax"),
+}
+_KNOWN_FUNCTIONS = {
+    *(
+        getattr(module, name)
+        for module in (keras.activations, keras.ops, tf.nn)
+        for name in _FUNCTIONS
+        if hasattr(module, name)
+    ),
+    *(keras.ops.swish, tf.nn.swish, tf.sigmoid, tf.tanh, tf.exp),
+}
 
 
 class _UnknownError(Exception):
@@ -71,6 +97,9 @@ def connected(model: keras.Model, kernels: Mapping[str, Any]) -> dict[str, np.nd
 
     One image of ones is sent through the network with masks for kernels, every activation cut to 0 or 1, and so is its
     derivative backwards: a mask's entry has a derivative exactly if it lies on a path.
+
+    Classes match exactly: a subclass, or an activation function, that is not known here may mix what it is given, and connects
+    everything too.
 
     Args:
       model: a built functional or sequential model with masked layers.
@@ -162,9 +191,9 @@ def _flow(operation: Any, values: _Values) -> Callable:
 
 def _rule(operation: Any, values: _Values) -> Callable:
     cls = _STOCK.get(type(operation), type(operation))
-    name = cls.__name__ if not cls.__module__.startswith("tf_pruneinit") else ""
+    name = cls.__name__ if cls.__module__.startswith("keras.src") else ""
     if cls in _LINEAR:
-        return lambda x, *_, **__: _linear(operation, x, values)
+        return lambda x, *_, **__: _activated(operation, _linear(operation, x, values))
     if isinstance(operation, keras.Model):
         graph = getattr(operation, "_functional", operation)
         if getattr(graph, "outputs", None) is None:
@@ -180,17 +209,29 @@ def _rule(operation: Any, values: _Values) -> Callable:
         return lambda x, *_, **options: _both_ways(operation, values, x, options)
     if cls is _KERAS.Embedding:
         return lambda x: tf.repeat(x[..., None], operation.output_dim, axis=-1)
-    if isinstance(operation, _ELEMENTWISE) or name in _ELEMENTWISE_NAMES:
-        return lambda x, *_, **__: x
-    if isinstance(operation, _COMBINING) or name in _COMBINING_NAMES:
+    if cls in (*_ELEMENTWISE, BatchNormalization) or name in _ELEMENTWISE_NAMES:
+        return lambda x, *_, **__: _activated(operation, x)
+    if cls in _COMBINING or name in _COMBINING_NAMES:
         return lambda *args, **_: _total(args)
     if cls in _POOLING:
         return lambda x: _POOLING[cls].from_config(operation.get_config() | {"dtype": "float32"})(x)
-    if isinstance(operation, _AS_THEY_ARE):
+    if cls in _AS_THEY_ARE:
         return lambda x, *_, **__: operation.call(x)
     if name in _AS_THEY_ARE_NAMES and not isinstance(operation, keras.Layer):
         return operation
     return _dense(operation)
+
+
+def _activated(layer: Any, x: tf.Tensor) -> tf.Tensor:
+    """What arrives behind the activation of a layer, if it has one."""
+    function = vars(layer).get("activation")
+    if function is None or type(function) in _ELEMENTWISE or any(function is known for known in _KNOWN_FUNCTIONS):
+        return x
+    try:
+        shape = function(x).shape
+    except Exception as error:  # A user's function may raise anything.
+        raise _UnknownError from error
+    return tf.ones(shape) * tf.reduce_sum(x)
 
 
 def _total(args: Any) -> tf.Tensor:

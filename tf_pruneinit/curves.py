@@ -187,6 +187,19 @@ class View:
         kept = self._at.get((series, sparsity, step), {})
         return [kept[seed] for seed in sorted(kept)]
 
+    @functools.cached_property
+    def dead(self) -> str:
+        """Says, in a sentence, which of its trials have no path from input to output; "" if none is known to have none."""
+        points: dict[str, list[str]] = {}
+        for trial in self.trials:
+            if trial.dead:
+                label = Series(trial.method, trial.variant, trial.ablation).label
+                points.setdefault(f"{label} at {percent(trial.sparsity)}", []).append(str(trial.seed))
+        named = [f"{point} (seed{'s' * (len(seeds) > 1)} {', '.join(seeds)})" for point, seeds in points.items()]
+        count = sum(map(len, points.values()))
+        rule = "masks leave no path from input to output"
+        return f"{count} dead run{'s' * (count > 1)}, whose {rule}: {'; '.join(named)}." if named else ""
+
     @property
     def seeds(self) -> list[int]:
         """All seeds of its trials."""

@@ -7,7 +7,7 @@ is run: its variables are read, and its layers made again of `architecture.json`
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_pruneinit import flags, sparsity
@@ -70,13 +70,14 @@ def describe(path: str) -> dict[str, Any]:
     removed or on no path from input to output. Of each layer's output channels, its neurons, some are `unreached`: nothing of
     the input arrives, they send a constant; and some are `without_effect`: they reach no output. Multiply-accumulates are those
     of convolutions and dense layers for one image, at places beyond a border too: with all weights, with those that remain, and
-    of the dense network that is left when channels without effect are removed. What is not known is None: paths through layers
-    of a user's own, the multiply-accumulates of nested models.
+    those of the smaller network that `compact` writes; parameters likewise. `dead` says whether no path is left from input to
+    output. What is not known is None: paths through layers of a user's own, the multiply-accumulates of nested models, the
+    smaller network where a layer cannot be made again.
 
     Raises:
       UsageError: as `loading.load`.
     """
-    from tf_pruneinit import compressed, connectivity, liveness, loading, masking
+    from tf_pruneinit import compressed, connectivity, liveness, loading, masking, shipping
 
     stored = loading.network(path)
     metadata = stored.metadata
@@ -118,6 +119,13 @@ def describe(path: str) -> dict[str, Any]:
     parameters = sum(value.size for value in stored.values)
     removed = summary.total - summary.remaining
     sizes = compressed.encoded(stored)[1] if stored.config is not None else None
+    try:
+        smaller = shipping.shipped_size(model) if model else None
+    except UsageError as error:
+        smaller, note = None, note or f"what compact would write is not known: {error}"
+    work = None
+    if total and set(works) == set(masks):
+        work = {"dense": total.dense, "remaining": total.remaining, "compact": smaller and smaller.multiply_accumulates}
     dense = sum(value.nbytes for value in stored.values)
     return {
         "saved_model": path,
@@ -135,8 +143,9 @@ def describe(path: str) -> dict[str, Any]:
         "total": summary.total,
         "not_pruned": list(summary.exempt),
         "layers": layers,
-        "multiply_accumulates": dataclasses.asdict(total) if total and set(works) == set(masks) else None,
-        "parameters": {"dense": parameters, "remaining": parameters - removed},
+        "dead": summary.dead,
+        "multiply_accumulates": work,
+        "parameters": {"dense": parameters, "remaining": parameters - removed, "compact": smaller and smaller.parameters},
         "bytes": {
             "dense": dense,
             "masked": dense + sum(mask.size for mask in stored.masks.values()),
@@ -176,7 +185,6 @@ def _text(found: dict[str, Any]) -> str:
     ]
     asked, sizes, work = found["sparsity"], found["bytes"], found["multiply_accumulates"]
     said = [found[name] for name in ("model", "dataset", "method") if found[name]]
-    parameters = found["parameters"]
     text = [f"{found['saved_model']}{': ' if said else ''}{', '.join(map(str, said))}", ""]
     text += [lines[0], "-" * len(lines[0]), *[line.rstrip() for line in lines[1:]], ""]
     text += [f"not pruned            {', '.join(found['not_pruned'])}"] if found["not_pruned"] else []
@@ -186,18 +194,24 @@ def _text(found: dict[str, Any]) -> str:
         f"effective {_percent(asked['effective'])}   ({weights})"
     ]
     if work:
-        left, compact = (f"{work[name]:,} ({_share(work[name], work['dense'])})" for name in ("remaining", "compact"))
-        text += [f"multiply-accumulates  dense {work['dense']:,}, remaining {left}, after compaction {compact}"]
+        text += [f"multiply-accumulates  {_three(work)}"]
     else:
         text += ["multiply-accumulates  not known of all layers"]
-    text += [f"parameters            dense {parameters['dense']:,}, remaining {parameters['remaining']:,}"]
+    text += [f"parameters            {_three(found['parameters'])}"]
     shares = ", ".join(
         f"{name} {_count(sizes[name])}" + (f" ({_share(sizes[name], sizes['dense'])})" if name != "dense" else "")
         for name in ("dense", "masked", "compressed")
     )
     text += [f"bytes                 {shares}"]
+    text += [f"dead                  {sparsity.DEAD}"] if found["dead"] else []
     text += [f"note                  {found['note']}"] if found["note"] else []
     return "\n".join(text)
+
+
+def _three(counts: Mapping[str, int | None]) -> str:
+    """What there is of something with all weights, with those that remain, and in the smaller network."""
+    left, compact = (f"{_count(counts[name])} ({_share(counts[name], counts['dense'])})" for name in ("remaining", "compact"))
+    return f"dense {_count(counts['dense'])}, remaining {left}, after compaction {compact}"
 
 
 def _count(value: int | None) -> str:

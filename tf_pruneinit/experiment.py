@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import glob
 import os
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -34,6 +35,7 @@ from tf_pruneinit import (
     scoring,
     seeds,
     shared,
+    sparsity,
     training,
 )
 from tf_pruneinit.config import Config, Execution, Interval, Moment, Prune
@@ -152,7 +154,11 @@ class _Experiment:
                 begun = self._begun(run.execution)
                 self._require_same_way(run, config, begun, self._way | {"compact": begun["compact"]})
             run.begin_again()
-            model = self._start(config, clock)
+            with warnings.catch_warnings():
+                if self._execution.require_alive:  # It is an error, which says so.
+                    warnings.filterwarnings("ignore", sparsity.DEAD)
+                model = self._start(config, clock)
+            self._require_alive(model)
             run.save_masks(masking.masks(model))
         self._console.line(f"\n{masking.summary(model)}\n")
         compact = self._compacts(run, config, model, begun)
@@ -228,6 +234,10 @@ class _Experiment:
             self._examples(prune)
         self._built = model
 
+    def _require_alive(self, model: keras.Model) -> None:
+        if self._execution.require_alive and masking.summary(model).dead:
+            raise UsageError(f"require_alive needs a path through the network, but {sparsity.DEAD}: {sparsity.REMEDY}")
+
     def _introduce(self) -> None:
         config, dataset = self._config, self._dataset
         counts = f"{len(dataset.train):,} training and {len(dataset.test):,} test images"
@@ -292,8 +302,8 @@ class _Experiment:
 
     def _prune(self, config: Config, prune: Prune, model: keras.Model) -> keras.Model:
         when = f"at step {self._pruned_at:,} " if config.parent else ""
-        sparsity = 0.0 if prune.changes and prune.changes.begins_dense else prune.sparsity
-        what = f"{prune.initial} {when}to sparsity {sparsity:g}, iterations: {prune.iterations}"
+        target = 0.0 if prune.changes and prune.changes.begins_dense else prune.sparsity
+        what = f"{prune.initial} {when}to sparsity {target:g}, iterations: {prune.iterations}"
         self._console.line(f"pruning by {what}" + (f": {self.directory(config)}" if config.parent else ""))
         exclude = _excluded(prune, model)
         how: dict[str, Any] = {
@@ -318,7 +328,7 @@ class _Experiment:
         if prune.iterations == 1:
             scores = self._shared.arrays("scores", origin, lambda: scoring.score(model, prune.initial, examples, **how))
             pruned = pruning.prune(
-                model, prune.initial, sparsity, scores=scores, exclude=exclude, iterations=1, ablation=ablation, **more
+                model, prune.initial, target, scores=scores, exclude=exclude, iterations=1, ablation=ablation, **more
             )
             masking.copy_kernels(model, pruned)
             return pruned

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tf_pruneinit import flags, runs
+from tf_pruneinit import flags, runs, sparsity
 from tf_pruneinit.config import Config
 from tf_pruneinit.console import Console, duration, exit_code, start_tensorflow
 from tf_pruneinit.errors import RunError
@@ -62,6 +62,7 @@ def _summary(result: dict[str, Any], path: str) -> str:
         f"sparsity       {result['sparsity']:.2%}   ({result['remaining']:,} of {result['total']:,} weights remain)",
         f"run            {path}   ({seconds})",
     ]
+    lines += [f"dead           {sparsity.DEAD}"] if result.get("dead") else []
     lines += [f"note           {result['dataset_note']}"] if result["dataset_note"] else []
     return "\n".join(lines)
 

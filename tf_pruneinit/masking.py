@@ -229,9 +229,7 @@ def architecture(model: keras.Model, named: bool = True) -> Any:
     if None in keys:
         return None
     # Configurations name functions, and a name may stand for another one by now.
-    own = [
-        (type(layer), layer.trainable, vars(layer).get("activation"), key) for layer, key in zip(layers, keys, strict=True)
-    ]
+    own = [(type(layer), layer.trainable, vars(layer).get("activation"), key) for layer, key in zip(layers, keys, strict=True)]
     # Nor do they say which of the layers inside several layers are one.
     places = {id(layer): place for place, layer in enumerate(layers)}
     inside = [tuple(places[id(part)] for part in layer._flatten_layers(False, False)) for layer in layers]

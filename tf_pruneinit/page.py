@@ -116,7 +116,7 @@ def _finite(value: Any) -> Any:
 
 
 def _section(view: View, found: Sequence[Finding], tables: Sequence[Table], pictures: Mapping[str, bytes]) -> str:
-    note = f'<p class="note">{html.escape(view.note)}</p>' if view.note else ""
+    note = "".join(f'<p class="note">{html.escape(text)}</p>' for text in (view.note, view.dead) if text)
     verdicts = "".join(
         f"<li><b>{one.name}</b> {html.escape(one.statement)} "
         f'<span class="verdict {one.verdict.replace(" ", "-")}">{one.verdict}</span>'

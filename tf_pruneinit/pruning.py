@@ -1,16 +1,17 @@
 """Prunes a model: score, rank, repeat."""
 
 import numbers
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
 
-from tf_pruneinit import ablations, masking, ranking, tables
+from tf_pruneinit import ablations, connectivity, masking, ranking, tables
+from tf_pruneinit import sparsity as summaries
 from tf_pruneinit.errors import UsageError, shown
 from tf_pruneinit.examples import Pair
-from tf_pruneinit.scoring import Scorer
-from tf_pruneinit.sparsity import warn_of_empty_layers
+from tf_pruneinit.scoring import Scorer, require_any
 
 Masks = dict[str, np.ndarray]
 TARGETS = ("nominal", "effective")
@@ -96,6 +97,8 @@ def prune(
     reach = _reach_effective if target == "effective" else _reach_nominal
     if scores is not None:
         _require_scores(scores, masks_before, total_iterations)
+        require_any(pruned, method, scores)
+        _warn_of_zeros(method, scores, masks_before)
         masks = reach(lambda s: select(scores, s, within=masks_before, min_remaining=min_remaining), sparsity, pruned)
     else:
         options = {"temperature": temperature, "inner_steps": inner_steps, "inner_rate": inner_rate, "seed": seed}
@@ -112,9 +115,29 @@ def prune(
             masks = reach(found, sparsity, pruned)
     if ablation == "shuffle":
         masks = ablations.shuffle(masks, masks_before, seed)
-    warn_of_empty_layers(masks)
     masking.set_masks(pruned, masks)
+    _warn_of_cuts(pruned, masks)
     return pruned
+
+
+def _warn_of_zeros(method: str, scores: Mapping[str, np.ndarray], masks: Masks) -> None:
+    """Warns of layers in which nothing but the order of the weights is left to decide which remain."""
+    zero = [path for path, z in scores.items() if masks[path].any() and not z.any()]
+    if zero:
+        rule = f"{method} scores are all zero in {summaries.named(zero)}: such a layer goes first"
+        warnings.warn(f"{rule}, or its weights remain in order; {summaries.REMEDY}", stacklevel=3)
+
+
+def _warn_of_cuts(model: keras.Model, masks: Masks) -> None:
+    """Warns of layers that are left without a weight, and of a network without a path."""
+    empty = [path for path, mask in masks.items() if not mask.any()]
+    found = connectivity.paths(model, masking.kernels(model))
+    if found is not None and not any(one.weights.any() for one in found.values()):
+        stops = empty or [path for path, one in found.items() if not one.reached.any()][:1] or [*masks][-1:]
+        warnings.warn(f"{summaries.DEAD}; it is cut at {summaries.named(stops)}: {summaries.REMEDY}", stacklevel=3)
+    elif empty:
+        known = "; what is left goes around" if found is not None else ""
+        warnings.warn(f"no weight is left in {summaries.named(empty)}{known}: {summaries.REMEDY}", stacklevel=3)
 
 
 def _once(
@@ -129,6 +152,7 @@ def _once(
     """Scores; returns what is left of `masks` as a function of sparsity."""
     del revives
     scores = scorer.scores()
+    _warn_of_zeros(scorer.method, scores, masks)
     if on_iteration:
         on_iteration(1, iterations)
     return lambda sparsity: select(scores, sparsity, within=masks, min_remaining=min_remaining, finite=True)
@@ -154,7 +178,13 @@ def _repeat(
             # The last density is the target itself, not a power that rounding may move.
             target = sparsity if n == iterations else 1 - density
             before, ranked = masks, masks_before if revives else masks
-            masks = select(scorer.scores(), target, within=ranked, min_remaining=min_remaining, finite=True)
+            scores = scorer.scores()
+            if n == 1:
+                _warn_of_zeros(scorer.method, scores, masks)
+            elif not any(z.any() for z in scores.values()):
+                text = f"{scorer.method} scores are all zero in iteration {n} of {iterations}: what remains is cut in two"
+                warnings.warn(f"{text}; {summaries.REMEDY}", stacklevel=3)
+            masks = select(scores, target, within=ranked, min_remaining=min_remaining, finite=True)
             if n < iterations and revives:
                 scorer.keep(masks.values())
             elif n < iterations:

@@ -100,6 +100,7 @@ class Report:
             found_of = f"{counted(len(view.trials), 'run')}, {counted(len(view.seeds), 'seed')}"
             lines.append(f"{view.name}: {found_of}, highest matching sparsity {highest}")
             lines += [f"  note: {view.note}"] if view.note else []
+            lines += [f"  {view.dead}"] if view.dead else []
             for verdict in (findings.HOLDS, findings.FAILS, findings.UNKNOWN):
                 names = [one.name for one in found if one.verdict == verdict]
                 lines += [f"  {verdict}: {', '.join(names)}"] if names else []

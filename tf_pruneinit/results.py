@@ -45,6 +45,7 @@ def outcome(dataset: Dataset, model: keras.Model, record: Record) -> dict[str, A
         "skipped_steps": record.skipped_steps,
         "sparsity": summary.sparsity,
         "effective_sparsity": summary.effective_sparsity,
+        "dead": summary.dead,
         "remaining": summary.remaining,
         "total": summary.total,
         "layers": [

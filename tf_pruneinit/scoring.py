@@ -7,17 +7,18 @@ import numbers
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pruneinit import masking, memory, ranking, seeds, tables
+from tf_pruneinit import masking, memory, ranking, seeds, sparsity, tables
 from tf_pruneinit.errors import UsageError, reason, shown
 from tf_pruneinit.exact import EXACT, PassOn, not_vouched_for
 from tf_pruneinit.examples import Examples, Pair
+from tf_pruneinit.scorers import flow
 from tf_pruneinit.scorers.network import Batch, Network
 
 _ALIGNMENT = 64
@@ -77,7 +78,7 @@ def score(
 
     Raises:
       UsageError: for an unknown method, a model without prunable layers, data that is missing or does not fit the model,
-        or scores that are not finite.
+        or scores that are not finite, or all zero (then it names the likely cause).
       DataError: for a `tf.data.Dataset` that TensorFlow cannot read.
     """
     options = {"temperature": temperature, "inner_steps": inner_steps, "inner_rate": inner_rate, "seed": seed}
@@ -85,11 +86,44 @@ def score(
         return {path: np.array(values) for path, values in scorer.scores().items()}
 
 
+def require_any(model: keras.Model, method: str, scores: Mapping[str, np.ndarray]) -> None:
+    """Raises `UsageError`, with the likely cause, if the scores of a whole network are all zero.
+
+    Masks of the model itself that leave no path from its input to its output are only warned of.
+    """
+    if any(z.any() for z in scores.values()):
+        return
+    row = tables.method(method)
+    masked = masking.kernels(model)
+    kernels = [kernel for path, kernel in masking.prunable(model).items() if path in scores]
+    if masked and masking.summary(model).dead:
+        warnings.warn(f"all scores are zero: by the masks of the model {sparsity.DEAD}", stacklevel=3)
+        return
+    if not any(kernel.value.any() for kernel in kernels):
+        cause = "every weight of the model is zero: initialize it, or load its weights, first"
+    elif row.needs_data:
+        cause = (
+            "for these examples the loss has no gradient. Either activations saturate or are zero for all of them (are images "
+            "preprocessed as the model expects?), or the loss is 0 in float32 (a trained model: precision=float64)"
+        )
+    else:
+        cause = (
+            "its outputs do not depend on its weights, as the method runs it. An activation or a layer of a class that is not "
+            "known here saturates or shifts below zero: score the model without it, or by another method"
+        )
+    if any(kernel.mask is not None and not kernel.mask.numpy().all() for kernel in masked.values()):
+        cause += "; or its masks cut it in two: prune it anew"
+    raise UsageError(f"{method} scores must not all be zero, and leave nothing to rank: {cause}")
+
+
 class Scorer:
     """A method on a model and its data: call `scores` again after `remove` or `keep`, and nothing is traced again.
 
     What has been compiled is cached for the next model of the same architecture, whatever its layers are called. Use it in a
     `with` statement.
+
+    Attributes:
+      method: the name of its row.
     """
 
     def __init__(
@@ -121,7 +155,7 @@ class Scorer:
         options = options | {"seed": int(options["seed"])}
         _require_one_in_one_out(model)
         self._row = row
-        self._method = method
+        self.method = method
         self._model = model
         self._kernels = masking.prunable(model, exclude)
         self._accumulate = accumulate
@@ -142,7 +176,7 @@ class Scorer:
         layers = {id(layer): place for place, layer in enumerate(self._model._flatten_layers())}
         # Names count only where they are drawn by.
         kernels = [path if self._row.by_path else (layers[id(k.layer)], k.name) for path, k in self._kernels.items()]
-        parts = (architecture, self._method, self._dtype, tuple(self._options.items()), tuple(kernels), self._warmup)
+        parts = (architecture, self.method, self._dtype, tuple(self._options.items()), tuple(kernels), self._warmup)
         self._key = architecture and parts
         self._compiled = _take(self._key) or _Compiled(
             self._model, self._kernels, self._row, self._dtype, self._options, not self._warmup
@@ -150,7 +184,7 @@ class Scorer:
         self._load()
         if self._row.second_order and (unvouched := self._compiled.unvouched):
             text = "differentiates twice, and no test vouches for the second derivatives of"
-            warnings.warn(f"{self._method} {text} {', '.join(unvouched)}", stacklevel=3)
+            warnings.warn(f"{self.method} {text} {', '.join(unvouched)}", stacklevel=3)
         return self
 
     def _load(self) -> None:
@@ -198,7 +232,8 @@ class Scorer:
         """Returns the scores, of all batches, of the network with what is left of it: arrays to read.
 
         Raises:
-          UsageError: if a score is not finite; names the layer.
+          UsageError: if a score is not finite; names the layer. If those of the whole network, before anything is removed,
+            are all zero; see `require_any`.
         """
         try:
             scores, total = self._scores()
@@ -211,6 +246,8 @@ class Scorer:
         # A sum is quicker than a look at each score, and finite only if they all are.
         if total is None or not np.isfinite(total):
             ranking.require_finite(arrays)
+        if self._fresh:
+            require_any(self._model, self.method, arrays)
         return arrays
 
     def _scores(self) -> tuple[list[tf.Tensor], Any]:
@@ -232,7 +269,7 @@ class Scorer:
             sums = [a + b for a, b in zip(sums, scores, strict=True)] if sums else scores
             count += 1
         if not count:
-            raise UsageError(f"{self._method} scores on labelled images; got data without a batch")
+            raise UsageError(f"{self.method} scores on labelled images; got data without a batch")
         return (sums, total) if count == 1 else ([z / count for z in sums], None)
 
     def _of_batch(self, chunks: Any) -> tuple[list[tf.Tensor], Any]:
@@ -250,7 +287,7 @@ class Scorer:
         except LookupError as error:
             if type(error) is not LookupError:  # TensorFlow raises this one where a derivative has none itself.
                 raise
-            raise UsageError(f"{self._method} differentiates twice, which this model cannot be: {reason(error)}") from error
+            raise UsageError(f"{self.method} differentiates twice, which this model cannot be: {reason(error)}") from error
         except (TypeError, ValueError) as error:
             if not str(error).startswith(_OF_KERAS):
                 raise
@@ -322,6 +359,8 @@ class _Compiled:
         self.batch_normalised = any(isinstance(layer, keras.layers.BatchNormalization) for layer in copy._flatten_layers())
         # The copy itself has a layer for each of the model's.
         self._logits = logits = _logits(copy)
+        if row.absolute:
+            flow.take_bounds_off(copy)
         outputs = [node.outputs for layer in copy._flatten_layers() for node in getattr(layer, "_inbound_nodes", ())]
         self.activations = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in keras.tree.flatten(outputs))
 

@@ -1,5 +1,6 @@
 """A trained network without all that does not matter any more: for inference, in which what is constant is known."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -34,6 +35,42 @@ def ship(model: keras.Model) -> keras.Model:
       UsageError: if the model is neither, has not been built, or has a layer that cannot be made from its configuration.
       RunError: if the smaller one does not compute the same.
     """
+    small = _smaller(model)
+    _require_same(model, small)
+    return small
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """What a network takes.
+
+    Attributes:
+      parameters: numbers that its variables hold, but for masks.
+      multiply_accumulates: of its convolutions and dense layers, for one example, with all weights; None if that is not known.
+    """
+
+    parameters: int
+    multiply_accumulates: int | None
+
+
+def size(model: keras.Model) -> Size:
+    """Returns the size of a network."""
+    masks = {id(kernel.mask) for kernel in masking.kernels(model).values()}
+    parameters = sum(int(np.prod(variable.shape)) for variable in model.variables if id(variable) not in masks)
+    work = Liveness(model).work()
+    return Size(parameters, work.dense if work else None)
+
+
+def shipped_size(model: keras.Model) -> Size:
+    """Returns the size of what `ship` gives, which is not compared with the model.
+
+    Raises:
+      UsageError: as `ship`.
+    """
+    return size(_smaller(model))
+
+
+def _smaller(model: keras.Model) -> keras.Model:
     masking.require_model(model)
     found = constants.Constants(Liveness(model, {}))
     alive = Liveness(model, found.absorbed)
@@ -61,7 +98,6 @@ def ship(model: keras.Model) -> keras.Model:
         moving = layers[id(norm)][1].moving_mean
         if key in added and layers[key][0].bias is None:
             moving.assign(moving.numpy() - added[key])
-    _require_same(model, small)
     return small
 
 
@@ -142,10 +178,11 @@ def save(path: str, out: str) -> dict[str, Any]:
         rule = f"out must be a {loading.KERAS} or a {loading.COMPRESSED} file"
         raise UsageError(f"{rule}, since {path} does not say how images are preprocessed; got {out!r}")
     small = ship(model)
-    work, left = Liveness(model).work(), Liveness(small).work()
+    sizes = size(model), size(small)
+    work = [one.multiply_accumulates for one in sizes]
     found: dict[str, Any] = {
-        "parameters": [_parameters(model), _parameters(small)],
-        "multiply_accumulates": [work.dense, left.dense] if work and left else None,
+        "parameters": [one.parameters for one in sizes],
+        "multiply_accumulates": None if None in work else work,
     }
     # Its kernels have other shapes than those of the configuration.
     kept = {key: value for key, value in metadata.items() if key not in ("config", "weights_sha256")}
@@ -169,11 +206,6 @@ def _save_keras(model: keras.Model, path: str) -> None:
             os.replace(named, temporary)
         finally:
             files.remove(named)
-
-
-def _parameters(model: keras.Model) -> int:
-    masks = {id(kernel.mask) for kernel in masking.kernels(model).values()}
-    return sum(int(np.prod(variable.shape)) for variable in model.variables if id(variable) not in masks)
 
 
 def _bytes(path: str) -> int:

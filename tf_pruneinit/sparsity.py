@@ -1,12 +1,22 @@
 """What masks leave of a network, layer by layer. NumPy only."""
 
 import dataclasses
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from tf_pruneinit.errors import UsageError
+
+# What is said of a network whose masks cut it in two, and what prevents it.
+DEAD = "no path is left from the input to the output, so that the outputs are the same for every input"
+REMEDY = '--scope=erk or --min_remaining=1 (in Python scope="erk", min_remaining=1) leaves weights in every layer'
+_NAMED = 6
+
+
+def named(paths: Sequence[str]) -> str:
+    """Returns names of kernels as a message lists them: not more than a few."""
+    more = [f"{len(paths) - _NAMED} more"] if len(paths) > _NAMED else []
+    return ", ".join([*paths[:_NAMED], *more])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +47,7 @@ class Summary:
         not known (see `connectivity.connected`).
       disconnected: the others; None likewise.
       effective_sparsity: the fraction removed or disconnected; None likewise.
+      dead: whether none lies on such a path: the network gives the same outputs for every input; None likewise.
     """
 
     layers: tuple[Layer, ...]
@@ -67,6 +78,10 @@ class Summary:
     def effective_sparsity(self) -> float | None:
         return None if self.connected is None else 1 - self.connected / self.total
 
+    @property
+    def dead(self) -> bool | None:
+        return None if self.connected is None else not self.connected
+
     def __str__(self) -> str:
         known = self.disconnected is not None
         rows = [("layer", "shape", "weights", "remaining", "sparsity", "connected")[: 6 if known else 5]]
@@ -82,6 +97,7 @@ class Summary:
         if known:
             cut = f"{self.disconnected:,} of the remaining weights lie on no path from input to output"
             lines.append(f"effective sparsity {self.effective_sparsity:.2%}: {cut}")
+        lines += [f"dead: {DEAD}"] if self.dead else []
         lines += [f"not pruned: {', '.join(self.exempt)}"] if self.exempt else []
         return "\n".join(line.rstrip() for line in lines)
 
@@ -105,10 +121,3 @@ def summarise(
         on_path = None if connected is None else int(np.count_nonzero(connected[path]))
         layers.append(Layer(path, mask.shape, mask.size, int(np.count_nonzero(mask)), on_path))
     return Summary(tuple(layers), exempt)
-
-
-def warn_of_empty_layers(masks: Mapping[str, np.ndarray]) -> None:
-    """Warns of each layer that is left without a weight: nothing passes through it."""
-    empty = [path for path, mask in masks.items() if not np.count_nonzero(mask)]
-    if empty:
-        warnings.warn(f"no weight is left in {', '.join(empty)}: nothing passes through", stacklevel=2)

@@ -1,15 +1,16 @@
 """A grid of runs: `python -m tf_pruneinit.sweep --grid=method=snip,grasp --grid=sparsity=paper --grid=seed=0:3`."""
 
 import collections
+import contextlib
 import dataclasses
 import json
 import os
 import sys
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tf_pruneinit import attempts, board, flags, grids, manifests, memory, plans, preemption, runs, tables
+from tf_pruneinit import attempts, board, flags, grids, manifests, memory, plans, preemption, runs, sparsity, tables
 from tf_pruneinit.config import Config, Execution, option
 from tf_pruneinit.console import Console, duration, exit_code, start_tensorflow
 from tf_pruneinit.errors import RunError, UsageError
@@ -189,8 +190,26 @@ def _status(plan: Plan, workdir: str) -> dict[str, Any]:
     return {
         **{name: counts[name] for name in names},
         "estimated_seconds": sum(known) if len(known) == len(left) else None,
-        "runs": {address: {"state": state.name, "step": state.step, "text": state.text} for address, state in states.items()},
+        "dead": len(dead := _dead(workdir, states)),
+        "runs": {
+            address: {"state": state.name, "step": state.step, "text": state.text, "dead": address in dead}
+            for address, state in states.items()
+        },
     }
+
+
+def _dead(workdir: str, addresses: Iterable[str]) -> list[str]:
+    """Those of complete runs whose masks leave no path from input to output; the results of earlier versions do not say."""
+    found = []
+    for address in addresses:
+        with contextlib.suppress(UsageError, OSError):
+            if (runs.Run(os.path.join(workdir, address)).result or {}).get("dead"):
+                found.append(address)
+    return found
+
+
+def _dead_lines(dead: Sequence[str]) -> list[str]:
+    return [f"dead     {len(dead)}  ({sparsity.DEAD})", *(f"  dead: {address}" for address in dead)] if dead else []
 
 
 def _status_lines(found: Mapping[str, Any]) -> list[str]:
@@ -198,6 +217,7 @@ def _status_lines(found: Mapping[str, Any]) -> list[str]:
     seconds = found["estimated_seconds"]
     lines = [f"{name:9}{found[name]}" for name in names]
     lines += [f"left     {duration(seconds)} on one worker"] if seconds else []
+    lines += _dead_lines([address for address, run in found["runs"].items() if run["dead"]])
     shown = [(address, run) for address, run in found["runs"].items() if run["state"] in (plans.RUNNING, plans.FAILED)]
     for address, run in shown:
         step = f" after step {run['step']:,}" if run["step"] else ""
@@ -228,6 +248,8 @@ def _make(plan: Plan, execution: Execution, options: Options, argv: Sequence[str
                     raise preemption.Preempted("asked to end (SIGTERM); the same command goes on")
         finally:
             tell(Event(NOTE, "", seen.summary()))
+    for line in _dead_lines(_dead(execution.workdir, plan.jobs)):
+        console.line(line)
     if seen.missing:
         raise RunError(f"{seen.missing} of {len(plan.jobs)} runs are missing; --retry_failed tries those that failed again")
     manifests.remove_shared(execution.workdir)

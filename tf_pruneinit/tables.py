@@ -48,6 +48,7 @@ class Method:
       warms_up: whether it runs the network so that it can be given moving statistics (`batch_norm_warmup`).
       by_path: whether it draws random numbers by the paths of kernels, so that scores depend on the names of layers.
       revives: whether, from one iteration to the next, removed weights may come back; it then scores them, too.
+      revision: of its scores of networks of keras.applications, counted up when these change: addresses of runs depend on it.
     """
 
     score: Callable[..., Any]
@@ -61,6 +62,7 @@ class Method:
     warms_up: bool = False
     by_path: bool = False
     revives: bool = False
+    revision: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +134,7 @@ METHODS = {
         dtype="float64",
         absolute=True,
         warms_up=True,
+        revision=1,  # Ones enter behind preprocessing, and activations have no bounds.
     ),
     "iterative_snip": Method(
         Lazy("scorers.iterative_snip:iterative_snip"),
@@ -161,6 +164,7 @@ METHODS = {
         iterations=100,
         options=("seed",),
         by_path=True,
+        revision=1,  # Inputs enter behind preprocessing.
     ),
     "phew": Method(
         Lazy("scorers.phew:phew"),

@@ -48,7 +48,7 @@ class Table:
 _PLAIN = (
     "network", "dataset", "recipe", "method", "variant", "ablation", "pruned_at", "sparsity", "range", "accuracy_mean",
     "accuracy_std", "seeds", "difference_from_random", "p_from_random", "pairs_with_random", "difference_from_unablated",
-    "p_from_unablated", "pairs_with_unablated", "dataset_note",
+    "p_from_unablated", "pairs_with_unablated", "dataset_note", "dead",
 )  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def accuracy(view: View) -> Table:
     return Table(
         f"accuracy-{view.slug}",
         f"Test accuracy in percent, mean ± standard deviation (seeds): {view.name}.{unpruned} {view.highest_said}. Bold: the "
-        f"best before training. {MARKS}.{_note(view)}",
+        f"best before training. {MARKS}.{_note(view)}{f' {view.dead}' if view.dead else ''}",
         ("sparsity", "range", *(series.label for series in methods)),
         tuple(rows),
         _PLAIN,
@@ -138,7 +138,7 @@ def pruning_step(view: View) -> Table | None:
                         Cell(str(change or "")),
                     )
                 )
-                plain.append(_plain(view, series, step, sparsity, sample, None, None))
+                plain.append(_plain(view, series, step, sparsity, sample, None, None, step))
     if not rows:
         return None
     return Table(
@@ -323,13 +323,16 @@ def _plain(
     sample: Sample,
     random: Comparison | None,
     unablated: Comparison | None,
+    step: int | None = None,
 ) -> tuple[Any, ...]:
+    """A point for programs; with a step one of `View.moments`."""
+    dead = [trial.dead for trial in view.at(series, sparsity, step)]
     compared: list[Any] = []
     for one in (random, unablated):
         compared += ["", "", ""] if one is None else [100 * one.difference, "" if one.p is None else one.p, one.pairs]
     what = (view.model, view.dataset, view.name, series.method, series.variant, series.ablation, at, sparsity)
     accuracy = (100 * sample.mean, _deviation(sample), sample.n)
-    return (*what, view.range_of(sparsity) or "", *accuracy, *compared, view.note)
+    return (*what, view.range_of(sparsity) or "", *accuracy, *compared, view.note, "" if None in dead else sum(map(bool, dead)))
 
 
 def every(views: Sequence[View], found: Iterable[Sequence[Finding]], rows: Sequence[Reference]) -> dict[str, list[Table]]:

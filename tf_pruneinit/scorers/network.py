@@ -46,17 +46,20 @@ class Network:
         """Of an example."""
         return self.model.inputs[0].dtype
 
-    def logits(self, kernels: Sequence[tf.Tensor], examples: tf.Tensor, *, training: bool) -> tf.Tensor:
+    def logits(
+        self, kernels: Sequence[tf.Tensor], examples: tf.Tensor, *, training: bool = False, run: Callable | None = None
+    ) -> tf.Tensor:
         """Returns the model's outputs, (batch, classes), computed with these kernels.
 
         Args:
           kernels: tensors that stand for the kernels, in order.
           examples: (batch, *input_shape).
           training: whether normalisation uses the batch's statistics. Updates of running statistics are discarded.
+          run: `(model, examples) -> outputs`, for inference in another way than the model's own.
         """
         mapping = list(zip(self.variables.values(), kernels, strict=True))
         with exact_normalisation(), keras.StatelessScope(state_mapping=mapping):
-            return self.model(examples, training=training)
+            return run(self.model, examples) if run else self.model(examples, training=training)
 
     def gradients(
         self, images: tf.Tensor, labels: tf.Tensor, temperature: float = 1.0, at: Sequence[tf.Tensor] | None = None

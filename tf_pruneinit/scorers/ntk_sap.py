@@ -1,11 +1,13 @@
 """NTK-SAP: neural tangent kernel spectrum-aware pruning."""
 
+import functools
 import math
 
 import tensorflow as tf
 
 from tf_pruneinit import seeds
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.scorers.flow import enter
 from tf_pruneinit.scorers.network import Network
 
 # Standard deviation of the change of each weight.
@@ -24,7 +26,8 @@ def ntk_sap(network: Network, batch: None, *, seed: int) -> list[tf.Tensor]:
     an output is computed from. Removed weights score zero.
 
     Our reading: one draw of v and u for 64 inputs (fewer of large images) in each iteration, batch normalisation with the
-    statistics of these inputs, in training mode, and biases and its scales as they are.
+    statistics of these inputs, in training mode, and biases and its scales as they are. Inputs are as if they were
+    preprocessed: what scales and shifts images before the first weights passes them on (see `flow.enter`).
 
     Wang, Li, Sun, "NTK-SAP: Improving Neural Network Pruning by Aligning Training Dynamics", ICLR 2023.
 
@@ -49,10 +52,11 @@ def ntk_sap(network: Network, batch: None, *, seed: int) -> list[tf.Tensor]:
         weight = normal(mask.shape, math.sqrt(2 / max(1, math.prod(mask.shape[:-1]))), "weights", path)
         weights.append(tf.cast(weight, mask.dtype))
         changed.append(tf.cast(weight + normal(mask.shape, _CHANGE, "change", path), mask.dtype))
+    preprocessed = functools.partial(enter, training=True)
     with tf.GradientTape() as tape:
         tape.watch(masks)
         outputs, others = (
-            network.logits([v * m for v, m in zip(values, masks, strict=True)], inputs, training=True)
+            network.logits([v * m for v, m in zip(values, masks, strict=True)], inputs, run=preprocessed)
             for values in (weights, changed)
         )
         difference = tf.reduce_sum(tf.square(outputs - others)) / count

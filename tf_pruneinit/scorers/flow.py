@@ -1,0 +1,203 @@
+"""Inputs that methods without data make up enter behind preprocessing; and what flows through SynFlow's network has no bound.
+
+What saturates has a derivative of zero, and a shift by a negative number ends in one: every score behind it would be 0.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+_KERAS, _ACTIVATIONS, _OPS = keras.layers, keras.activations, keras.ops
+# A gate whose argument is no larger has the slope that it has there: x * slope stays finite.
+_SMALLEST = 1e-100
+_NORMALISING = (
+    *(_KERAS.BatchNormalization, _KERAS.LayerNormalization, _KERAS.GroupNormalization, _KERAS.RMSNormalization),
+    *(_KERAS.Normalization, _KERAS.SpectralNormalization),
+)
+_AFFINE = (_KERAS.Rescaling, _KERAS.Normalization)
+# Operations of keras.ops in a functional model, by their names.
+_AFFINE_NAMES = ("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Negative")
+
+
+def _as_it_is(x, *_, **__):
+    return x
+
+
+def _frozen(gate: Callable) -> Callable:
+    """A gate with its values, as x times a constant: nothing saturates, and what lies before it is given its share."""
+
+    def run(x, *args, **kwargs):
+        value = tf.stop_gradient(gate(x, *args, **kwargs))
+        slope = tf.stop_gradient(value / tf.maximum(tf.abs(x), _SMALLEST))
+        return value + slope * (x - tf.stop_gradient(x))
+
+    return run
+
+
+def _glu(x, axis=-1):
+    one, other = tf.split(x, 2, axis)
+    return _product([one, _frozen(tf.sigmoid)(other)])
+
+
+def _product(factors) -> tf.Tensor:
+    """A product that no gate makes larger than what it lets through, of whose derivative each factor has its part.
+
+    So the flow into it, the sum of x * dy/dx over both factors, is y, as of any layer, and not 2y.
+    """
+    product, *others = factors
+    for factor in others:
+        largest = tf.minimum(tf.reduce_max(tf.abs(product)), tf.reduce_max(tf.abs(factor)))
+        product = product * factor / tf.stop_gradient(tf.maximum(largest, 1))
+        product = (product + tf.stop_gradient(product)) / 2
+    return product
+
+
+# Functions with a bound -> those without it. All that flows is >= 0, and there what is odd becomes x. A gate keeps its values.
+_UNBOUNDED: dict[Any, Callable] = {
+    **dict.fromkeys((_ACTIVATIONS.relu6, _OPS.relu6, tf.nn.relu6), _ACTIVATIONS.relu),
+    **dict.fromkeys(
+        (_ACTIVATIONS.tanh, _OPS.tanh, tf.nn.tanh, _ACTIVATIONS.softsign, _OPS.softsign, tf.nn.softsign), _as_it_is
+    ),
+    **dict.fromkeys((_ACTIVATIONS.hard_tanh, _OPS.hard_tanh, _ACTIVATIONS.log_sigmoid, _OPS.log_sigmoid), _as_it_is),
+    **dict.fromkeys((_ACTIVATIONS.log_softmax, _OPS.log_softmax, tf.nn.log_softmax), _as_it_is),
+    **dict.fromkeys((_ACTIVATIONS.hard_shrink, _OPS.hard_shrink, _ACTIVATIONS.soft_shrink, _OPS.soft_shrink), _as_it_is),
+    **{gate: _frozen(gate) for gate in (_ACTIVATIONS.sigmoid, _OPS.sigmoid, tf.nn.sigmoid)},
+    **{gate: _frozen(gate) for gate in (_ACTIVATIONS.hard_sigmoid, _OPS.hard_sigmoid, _ACTIVATIONS.sparse_sigmoid)},
+    **{gate: _frozen(gate) for gate in (_ACTIVATIONS.softmax, _OPS.softmax, tf.nn.softmax, _ACTIVATIONS.sparsemax)},
+    **dict.fromkeys((_ACTIVATIONS.glu, _OPS.glu), _glu),
+}
+_ODD_NAMES = (
+    *("Tanh", "HardTanh", "Softsign", "Arctan", "Erf"),
+    *("LogSigmoid", "LogSoftmax", "HardShrink", "SoftShrink", "Threshold"),
+)
+_GATE_NAMES = ("Sigmoid", "HardSigmoid", "SparseSigmoid", "Softmax", "Sparsemax")
+
+
+class _Softmax(keras.layers.Softmax):
+    """`keras.layers.Softmax` as a frozen gate."""
+
+    def call(self, inputs, mask=None):
+        return _frozen(super().call)(inputs, mask)
+
+
+def take_bounds_off(model: keras.Model) -> None:
+    """Makes activations unbounded, those of layers inside layers too. A function of the user's own stays as it is."""
+    for layer in model._flatten_layers():
+        for name in ("activation", "recurrent_activation"):
+            function = vars(layer).get(name)
+            # Anything can be called, what cannot be hashed too.
+            if type(function) is type(_as_it_is) or isinstance(function, type(tf.nn.relu6)):
+                setattr(layer, name, _UNBOUNDED.get(function, function))
+        if type(layer) is _KERAS.ReLU:
+            layer.max_value, layer.threshold = None, 0.0
+        elif type(layer) is _KERAS.Softmax:
+            layer.__class__ = _Softmax
+
+
+def enter(model: keras.Model, inputs: tf.Tensor, *, training: bool = False) -> Any:
+    """Returns the outputs of a functional or sequential model for inputs that are as if they were preprocessed.
+
+    Between the inputs and the first layer with weights, what scales, shifts or normalises passes on what it is given, and only
+    what moves, cuts or fills images acts.
+    """
+    return _Pass(training).through(model, [inputs], bare=True)
+
+
+def unbounded(model: keras.Model, ones: tf.Tensor) -> Any:
+    """Returns what an input of ones becomes as SynFlow has it; they enter as by `enter`.
+
+    Behind, scales and shifts act by the absolute values of their constants, as all parameters do, and operations with a bound
+    are taken without it. Layers are those of `take_bounds_off`.
+    """
+    return _Pass(False, _unbounded).through(model, [ones], bare=True)
+
+
+class _Pass:
+    """One pass: which tensors come from the inputs, and which of these through no weights."""
+
+    def __init__(self, training: bool, rule: Callable = lambda operation, given: operation):
+        self._training = training
+        self._rule = rule
+        # With the tensors, so that no other one is given the identity.
+        self._flowing: dict[int, Any] = {}
+        self._bare: dict[int, Any] = {}
+
+    def through(self, model: Any, inputs: Any, bare: bool = False) -> Any:
+        graph = getattr(model, "_functional", model)
+        for tensor in keras.tree.flatten(inputs) if bare else ():
+            self._note(tensor, True)
+        return graph._run_through_graph(inputs, operation_fn=lambda operation: lambda *a, **k: self._step(operation, a, k))
+
+    def _note(self, tensor: Any, bare: bool) -> None:
+        self._flowing[id(tensor)] = tensor
+        if bare:
+            self._bare[id(tensor)] = tensor
+
+    def _step(self, operation: Any, args: Any, kwargs: Any) -> Any:
+        graph = getattr(operation, "_functional", operation)
+        if isinstance(operation, keras.Model) and getattr(graph, "outputs", None) is not None:
+            return self.through(operation, args[0] if args else next(iter(kwargs.values())))
+        given = [x for x in keras.tree.flatten((args, kwargs)) if id(x) in self._flowing]
+        normalises = isinstance(operation, _NORMALISING)
+        bare = all(id(x) in self._bare for x in given) and (normalises or not getattr(operation, "trainable_variables", ()))
+        if "training" in getattr(operation, "_call_context_args", ()):
+            kwargs = {**kwargs, "training": self._training}
+        outputs = _passed(operation, args, kwargs, given) if bare else self._rule(operation, given)(*args, **kwargs)
+        for tensor in keras.tree.flatten(outputs):
+            self._note(tensor, bare)
+        return outputs
+
+
+def _passed(operation: Any, args: Any, kwargs: Any, given: list[Any]) -> Any:
+    """What preprocessing makes of ones."""
+    outputs = operation(*args, **kwargs)
+    if not given or len(keras.tree.flatten(outputs)) > 1:
+        return outputs
+    first, affine = given[0], isinstance(operation, _AFFINE) or _is_affine(operation)
+    if affine or outputs.shape == first.shape:
+        return tf.broadcast_to(tf.cast(first, outputs.dtype), tf.shape(outputs))
+    return outputs
+
+
+def _is_operation(operation: Any) -> bool:
+    return type(operation).__module__.startswith("keras.src.ops")
+
+
+def _is_affine(operation: Any) -> bool:
+    return _is_operation(operation) and type(operation).__name__ in _AFFINE_NAMES
+
+
+def _unbounded(operation: Any, given: list[Any]) -> Callable:
+    """What stands for an operation behind the first weights."""
+    name = type(operation).__name__ if _is_operation(operation) else ""
+    several = len(given) > 1
+    if type(operation) in _AFFINE or (_is_affine(operation) and not several):
+        return lambda *args, **kwargs: _by_absolute_values(operation, given[0], args, kwargs)
+    if type(operation) is _KERAS.Multiply or (name == "Multiply" and several):
+        return lambda *args, **_: _product(given)
+    if type(operation) is _KERAS.Subtract or (name == "Subtract" and several):
+        return lambda *args, **_: given[0] + given[1]
+    if name == "Relu6":
+        return _ACTIVATIONS.relu
+    if name == "Clip":
+        return lambda x: tf.maximum(x, tf.cast(tf.minimum(operation.x_min, 0), x.dtype))
+    if name in _ODD_NAMES or (name == "Minimum" and not several):
+        return lambda *args, **_: given[0]
+    if name in _GATE_NAMES:
+        return _frozen(operation)
+    if name == "Glu":
+        return lambda x: _glu(x, operation.axis)
+    return operation
+
+
+def _by_absolute_values(operation: Any, x: Any, args: Any, kwargs: Any) -> Any:
+    """|a| x + |b| where the operation gives a x + b."""
+
+    def at(value):
+        new_args, new_kwargs = keras.tree.map_structure(lambda each: value if each is x else each, (args, kwargs))
+        return operation(*new_args, **new_kwargs)
+
+    shift = at(tf.zeros_like(x))
+    return tf.abs(at(tf.ones_like(x)) - shift) * x + tf.abs(shift)
