@@ -444,3 +444,38 @@ def test_keras_own_summary_counts_masks_as_parameters_that_are_not_trained():
     assert "MaskedDense" in text
     # Masks, and two moving statistics of four channels.
     assert f"Non-trainable params: {72 + 36 + 48 + 8} " in text
+
+
+def test_an_activation_that_is_one_layer_of_several_is_refused():
+    shared = keras.layers.ReLU(max_value=1.0)
+    model = keras.Sequential([keras.Input((4,)), *(keras.layers.Dense(3, activation=shared) for _ in range(2))])
+    with pytest.raises(UsageError, match="give each of them a layer of its own"):
+        tf_pruneinit.with_masks(model)
+
+
+def test_a_kernel_that_a_block_makes_in_its_build_has_the_same_path_in_the_copy():
+    class Inner(keras.layers.Layer):
+        def build(self, input_shape):
+            self.w = self.add_weight(shape=(input_shape[-1], 3), name="w")
+
+        def call(self, inputs):
+            return inputs @ self.w
+
+    class Block(keras.layers.Layer):
+        def build(self, input_shape):
+            self.inner = Inner()
+            self.inner.build(input_shape)
+
+        def call(self, inputs):
+            return self.inner(inputs)
+
+    tf_pruneinit.register(Inner, "w")
+    tf_pruneinit.register(Block)
+    model = keras.Sequential([keras.Input((4,)), Block(), keras.layers.Dense(2)])
+    rows = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    pruned = tf_pruneinit.prune(model, "snip", 0.5, (rows, np.arange(8) % 2))
+    assert {path: mask.size for path, mask in tf_pruneinit.masks(pruned).items()} == {
+        f"{model.name}/{model.layers[0].name}/{model.layers[0].inner.name}/w": 12,
+        f"{model.name}/{model.layers[1].name}/kernel": 6,
+    }
+    assert sum(mask.sum() for mask in tf_pruneinit.masks(pruned).values()) == 9

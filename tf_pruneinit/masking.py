@@ -197,7 +197,13 @@ def _copy(model: keras.Model, replace: Replace, dtype: str | None, early: bool) 
     finally:
         for layer, name, initialiser in initialisers:
             vars(layer)[name] = initialiser
-    for source, target in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
+    sources, targets = list(model._flatten_layers()), list(copy._flatten_layers())
+    if len(sources) != len(targets):
+        raise UsageError(
+            "the model has a layer inside several others, as an activation that is one layer for all of them, which copies of "
+            f"these do not share; got {model.name}: give each of them a layer of its own, or activation='relu' by its name"
+        )
+    for source, target in zip(sources, targets, strict=True):
         target.name = source.name  # A layer that another one makes in its `build` has a name that Keras makes up.
         copy_state(source, target)
     return copy
