@@ -43,7 +43,7 @@ def randomly_pruned(model, sparsity, seed=0):
         if mask.ndim > 1 and mask.shape[-1] > 8:
             masks[path][..., rng.random(mask.shape[-1]) < 0.5] = 0
         masks[path][..., rng.random(mask.shape[-2]) < 0.3, :] = 0
-    masking.set_masks(model, masks)
+    masking.assign_masks(model, masks)
     return model
 
 
@@ -62,7 +62,10 @@ def pruned(name, dtype="float32"):
     """A network of the table, pruned; small enough to be trained in a test."""
     shape, prune = NETWORKS[name]
     if name != "branches":
-        return prune(models.build(name, shape, CLASSES, 0, precision=dtype))
+        dense = models.build(name, shape, CLASSES, 0, precision=dtype)
+        model = prune(dense)
+        masking.copy_kernels(dense, model)  # As in a run, which keeps what it removes.
+        return model
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:

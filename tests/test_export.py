@@ -22,7 +22,9 @@ BYTES = np.random.default_rng(0).integers(0, 256, (6, *SHAPE)).astype("uint8")
 def pruned(precision="float32", name="convnet"):
     """A pruned network whose weights and statistics are nothing special."""
     rng = np.random.default_rng(1)
-    model = tf_pruneinit.prune(models.build(name, SHAPE, 4, 0, precision=precision), "random", 0.8)
+    dense = models.build(name, SHAPE, 4, 0, precision=precision)
+    model = tf_pruneinit.prune(dense, "random", 0.8)
+    masking.copy_kernels(dense, model)  # As in a run, which keeps what it removes.
     for variable in model.variables:
         if "bn" in variable.path:
             variable.assign(rng.uniform(0.5, 1.5, variable.shape))

@@ -437,7 +437,7 @@ class TestNames:
         [
             (("bias",), "Dense is masked already, in kernel; got bias"),
             ((), "Dense is masked already, in kernel; got no kernel"),
-            ((3,), r"kernels must be names of attributes, as 'kernel'; got \(3,\)"),
+            ((3,), r"kernels must be names of attributes of Dense; got \(3,\)"),
             (("w", "w_kernel"), "the masks of kernels must have different names; got w, w_kernel"),
         ],
     )

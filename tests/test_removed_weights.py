@@ -220,7 +220,7 @@ class TestPenalty:
             (lambda: L.Dense(4, kernel_regularizer="l1"), (6,)),
             (lambda: L.SeparableConv1D(3, 2, depthwise_regularizer="l2", pointwise_regularizer="l1"), (5, 6)),
             (lambda: L.MultiHeadAttention(2, 2, kernel_regularizer="l2"), (5, 6)),
-            (lambda: L.TimeDistributed(L.Dense(3, kernel_regularizer="orthogonal_regularizer")), (5, 6)),
+            (lambda: L.TimeDistributed(L.Dense(3, kernel_regularizer="l1")), (5, 6)),
             (lambda: L.LSTM(3, kernel_regularizer="l1", recurrent_regularizer="l2"), (5, 6)),
             (lambda: keras.Sequential([keras.Input((6,)), L.Dense(3, kernel_regularizer="l2")]), (6,)),
         ],

@@ -78,7 +78,7 @@ def with_masks(model: keras.Model, exclude: Sequence[str] = ()) -> keras.Model:
 
     copy = copy_with(model, replace)
     if not kernels(copy):
-        raise UsageError(f"the model has no prunable layer (no dense or convolution layer); got {model.name}")
+        raise UsageError(f"the model has no prunable layer (no dense, convolution or recurrent layer); got {model.name}")
     _warn_of_unmasked(copy, [layer.name for layer in model._flatten_layers() if id(layer) in left_out])
     if model.compiled:
         compile_alike(copy, model)
@@ -551,7 +551,7 @@ def prunable(model: keras.Model, exclude: Sequence[str] = ()) -> dict[str, Kerne
             names = MASKED.get(type(layer), type(layer)).__dict__.get("kernel_names", ())
             found |= {f"{path}/{name}": Kernel(layer, name) for name in names}
     if not found:
-        why = f"exclude={','.join(exclude)} leaves none" if exclude else "no dense or convolution layer"
+        why = f"exclude={','.join(exclude)} leaves none" if exclude else "no dense, convolution or recurrent layer"
         raise UsageError(f"the model has no prunable layer ({why}); got {model.name}")
     return found
 
@@ -619,7 +619,7 @@ def excluded(model: keras.Model, patterns: Sequence[str]) -> set[int]:
 
 
 def exempt(model: keras.Model) -> tuple[str, ...]:
-    """Returns the paths of the weights of rank two and more that have no mask (embeddings, recurrent kernels, ...)."""
+    """Returns the paths of the weights of rank two and more that have no mask (embeddings, ...)."""
     return tuple(weight.path for _, weight in _unmasked(model))
 
 

@@ -115,7 +115,7 @@ def summarise(
       UsageError: if there is no mask.
     """
     if not masks:
-        raise UsageError("the model has no prunable layer (no dense or convolution kernel)")
+        raise UsageError("the model has no prunable layer (no dense, convolution or recurrent kernel)")
     layers = []
     for path, mask in masks.items():
         on_path = None if connected is None else int(np.count_nonzero(connected[path]))
