@@ -226,7 +226,7 @@ def calls(thing):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("thing", THINGS, ids=lambda thing: "".join(repr(thing).split())[:20])
+@pytest.mark.parametrize("thing", THINGS, ids=[f"{place}-{type(thing).__name__}" for place, thing in enumerate(THINGS)])
 def test_nothing_that_is_given_in_place_of_anything_is_an_error_from_inside(thing, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     thing = tf.constant(1.0) if isinstance(thing, str) and thing == "a tensor" else thing
