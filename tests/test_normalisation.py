@@ -595,6 +595,11 @@ class MyDense(L.Dense):
 
 
 @keras.saving.register_keras_serializable("tests")
+class MyLSTM(L.LSTM):
+    pass
+
+
+@keras.saving.register_keras_serializable("tests")
 class Block(keras.Model):
     """A user's model, whose own computation nobody vouches for."""
 
@@ -620,10 +625,10 @@ class TestWarning:
         ("layer", "shape"),
         [
             (lambda: Doubled(name="twice"), (6,)),
-            (lambda: L.ConvLSTM1D(3, 1, name="twice"), (6, 4, 1)),
+            (lambda: MyLSTM(3, name="twice"), (6, 4)),
             (lambda: L.Lambda(lambda x: 2 * x, name="twice"), (6,)),
         ],
-        ids=["Doubled", "ConvLSTM1D", "Lambda"],
+        ids=["Doubled", "MyLSTM", "Lambda"],
     )
     def test_names_a_layer_that_is_not_vouched_for(self, method, function, layer, shape):
         model = model_with(layer(), shape)
