@@ -1180,9 +1180,10 @@ def test_a_layer_that_cannot_be_rebuilt_is_one_clear_error():
 def test_kernels_that_the_outputs_do_not_depend_on_score_zero(method):
     inputs = keras.Input((3,))
     x = L.Dense(4, name="one")(inputs)
-    model = randomised(keras.Model(inputs, L.Dense(4, name="two")(0 * x)))
-    scores = score(model, method, (np.ones((8, 3)), np.arange(8) % 4))
+    x = L.Add()([L.Dense(4, name="two")(0 * x), L.Dense(4, name="beside")(inputs)])
+    scores = score(randomised(keras.Model(inputs, x)), method, (np.ones((8, 3)), np.arange(8) % 4))
     assert not scores["one/kernel"].any()
+    assert scores["beside/kernel"].any()
 
 
 def test_scoring_an_excluded_masked_layer_takes_its_raw_kernel(model):
