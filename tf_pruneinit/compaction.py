@@ -169,7 +169,7 @@ def _built(
 ) -> keras.Model:
     graph: Any = getattr(model, "_functional", model)
     sizes = {id(layer): len(alive.kept(gives)) for layer, _, gives in alive.operations() if alive.known(layer)}
-    free = masking.FreeNames(model)
+    free = masking.FreeNames(masking.names(model))
 
     def operation(layer: Any) -> Callable:
         if not isinstance(layer, keras.Layer):

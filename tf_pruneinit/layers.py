@@ -89,7 +89,7 @@ def _in_effect(name: str) -> property:
 
     def read(self):
         raw, mask = raw_kernel(self, name), vars(self).get(mask_name(name))
-        if mask is None:
+        if not isinstance(mask, keras.Variable):  # Not built yet; or an attribute of the user's, which is refused then.
             return raw
         with keras.name_scope("mask"):
             return keras.ops.multiply(raw, mask)

@@ -1,5 +1,6 @@
 """Copies of a model with masks, and the masks of a model: the paths of its kernels, reading them, setting them."""
 
+import collections
 import contextlib
 import dataclasses
 import difflib
@@ -9,7 +10,7 @@ import itertools
 import json
 import random
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -385,15 +386,14 @@ def _clone(
 
 
 class FreeNames:
-    """Names for operations that are added to a model, which no operation or input of it has.
+    """Names that are none of those that are taken, nor of those that have been given.
 
     Args:
-      model: functional or sequential. Names inside nested models may be the same as outside.
+      taken: names.
     """
 
-    def __init__(self, model: keras.Model):
-        graph: Any = getattr(model, "_functional", model)
-        self._taken = {operation.name for operation in graph.operations} | {tensor.name for tensor in graph.inputs}
+    def __init__(self, taken: Iterable[str]):
+        self._taken = set(taken)
 
     def name(self, wanted: str) -> str:
         """Returns a name, the wanted one if it is free, or it with a number behind it; from then on it is taken."""
@@ -401,6 +401,12 @@ class FreeNames:
         name = next(name for name in numbered if name not in self._taken)
         self._taken.add(name)
         return name
+
+
+def names(model: keras.Model) -> set[str]:
+    """Returns the names of the operations and inputs of a model, of those of nested models only that of the model."""
+    graph: Any = getattr(model, "_functional", model)
+    return {operation.name for operation in graph.operations} | {tensor.name for tensor in graph.inputs}
 
 
 def new_input(tensor: Any, dtype: str | None = None) -> Any:
@@ -517,13 +523,16 @@ def _paths(model: keras.Model) -> list[tuple[str, keras.Layer]]:
 
     The paths are those that Keras gives a model just built: layer, below the names of the sequential models and composite
     layers that hold it. (Keras' own paths change when a model is saved and loaded; these do not.) Where two layers of
-    nested models have one path, the names of functional models are put before it too.
+    nested models have one path, the names of functional models are put before it too; where they still have one, since a
+    layer of the user's has two of a name in it, they are numbered.
     """
     found = list(_walk(model, ((model.name, isinstance(model, keras.Sequential)),), {id(model)}))
     short = ["/".join([name for name, shown in scope if shown] + [layer.name]) for layer, scope in found]
     full = ["/".join([name for name, _ in scope] + [layer.name]) for layer, scope in found]
-    paths = [long if short.count(path) > 1 else path for path, long in zip(short, full, strict=True)]
-    return list(zip(paths, (layer for layer, _ in found), strict=True))
+    counts = collections.Counter(short)
+    paths = [long if counts[path] > 1 else path for path, long in zip(short, full, strict=True)]
+    free = FreeNames(())
+    return [(free.name(path), layer) for path, (layer, _) in zip(paths, found, strict=True)]
 
 
 def kernels(model: keras.Model) -> dict[str, Kernel]:
