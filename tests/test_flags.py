@@ -58,6 +58,7 @@ GIVEN = {
     "compact": ("true", "true"),
     "checkpoint_every": ("500", "500"),
     "grace_seconds": ("120", 120.0),
+    "require_alive": ("true", True),
     "snapshot_steps": ("100,0", (0, 100)),
     "export": ("litert,compressed", ("compressed", "litert")),
     "workdir": ("elsewhere", "elsewhere"),

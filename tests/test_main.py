@@ -92,7 +92,9 @@ def test_last_record_is_the_result(finished):
 def test_run_directory_holds_these_files(finished):
     run = run_in(finished)
     shown = {name for name in os.listdir(run.path) if not name.startswith(".")}
-    assert shown == {"config.json", "masks.npz", "records.jsonl", "tensorboard", "saved_model", "result.json"}
+    assert shown == {
+        *("config.json", "execution.json", "masks.npz", "records.jsonl", "tensorboard", "saved_model", "result.json"),
+    }
     assert os.listdir(run.file("tensorboard"))
 
 
@@ -211,7 +213,7 @@ def test_damaged_result_is_named(tmp_path, capfd, content):
     with open(run_in(tmp_path).file(runs.RESULT), "w") as file:
         file.write(content)
     capfd.readouterr()
-    assert call(tmp_path) == 2
+    assert call(tmp_path) == 1
     assert "result.json is damaged" in capfd.readouterr().err
     assert call(tmp_path, "--overwrite") == 0
 
@@ -607,7 +609,10 @@ def add_dataset(monkeypatch, labels, shape=(8, 8, 1)):
 @pytest.mark.parametrize("labels", [[0, 10], [-1, 3]])
 def test_labels_outside_the_classes_are_refused(tmp_path, capfd, monkeypatch, labels):
     add_dataset(monkeypatch, labels)
-    error = mistake(capfd, tmp_path / "runs", "--dataset=added")
+    capfd.readouterr()
+    assert call(tmp_path / "runs", "--dataset=added") == 1  # The data is at fault, not the command.
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1 and not (tmp_path / "runs").exists()
     assert f"added's training labels must be in [0, 10); got {min(labels)} to {max(labels)}" in error
 
 

@@ -159,8 +159,10 @@ class _Experiment:
                     warnings.filterwarnings("ignore", sparsity.DEAD)
                 model = self._start(config, clock)
             self._require_alive(model)
+        summary = masking.summary(model)  # Raises for a network that cannot be pruned, before anything is written.
+        if not checkpoint:
             run.save_masks(masking.masks(model))
-        self._console.line(f"\n{masking.summary(model)}\n")
+        self._console.line(f"\n{summary}\n")
         compact = self._compacts(run, config, model, begun)
         if not checkpoint:
             run.save_execution(self._way | {"compact": compact})

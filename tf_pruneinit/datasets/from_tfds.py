@@ -91,6 +91,9 @@ def stream(
     except (NotADirectoryError, FileExistsError, PermissionError) as error:
         raise UsageError(f"data_dir must be a directory for data; got {str(data_dir)!r} ({error.strerror})") from error
     except Exception as error:  # TFDS raises almost anything for a damaged or unknown place.
+        if "://" in str(data_dir) and "Failed to construct dataset" in str(error):
+            rule = f"{name} cannot be read by TFDS: data_dir must be of a file system that it knows"
+            raise UsageError(f"{rule}; got {str(data_dir)!r}") from error
         raise unreadable(name, data_dir or "TFDS's data directory", error) from error
 
 
