@@ -15,10 +15,7 @@ from tf_pruneinit import models
 from tf_pruneinit.console import start_tensorflow
 from tf_pruneinit.errors import UsageError
 
-MODELS = (
-    "MobileNet,MobileNetV2,MobileNetV3Small,MobileNetV3Large,EfficientNetB0,EfficientNetV2B0,ResNet50,ResNet50V2,"
-    "DenseNet121,VGG16,RegNetX002,NASNetMobile,ConvNeXtTiny,Xception,InceptionV3"
-)
+MODELS = "MobileNet,MobileNetV2,MobileNetV3Small,MobileNetV3Large,EfficientNetB0,EfficientNetV2B0,ResNet50,DenseNet121"
 METHODS = "random,magnitude,snip,grasp,synflow,synflow:erk"
 
 
