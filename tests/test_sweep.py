@@ -89,7 +89,7 @@ class TestWork:
             return take_steps(self, shares, part)
 
         def counted_scores(self):
-            found[self._method] += 1
+            found[self.method] += 1
             return score(self)
 
         monkeypatch.setattr(engine.Engine, "run", counted_steps)

@@ -176,6 +176,7 @@ def built_twice(model: keras.Model, build: Callable[[bool], keras.Model]) -> ker
     That says whether attributes that a user's layer was given after it was made are given to its copy before this is built:
     some layers need that, and some build nothing once they have been told that they are built.
     """
+    _require_keras(model)
     # Layers without a seed draw one as they are made; it is replaced, and nobody else's numbers change.
     before = random.getstate()
     try:

@@ -15,10 +15,12 @@ def test_one_dense_layer_by_hand():
 
 def test_the_mean_is_over_the_images_of_a_batch():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
+    # Gradients of the first two cancel. The logits of the third are (0, 0) too: dL/dw = ((-1, 1), (-2, 2)), and a third of it
+    # is the mean.
+    images = np.array([[1.0, 2.0], [1.0, 2.0], [2.0, 4.0]])
     model.layers[0].kernel.assign([[2.0, 4.0], [-1.0, -2.0]])
-    # Gradients of the two labels cancel.
-    (scores,) = tf_pruneinit.score(model, "snip", (np.array([[1.0, 2.0]] * 2), np.array([0, 1]))).values()
-    np.testing.assert_allclose(scores, np.zeros((2, 2)), atol=1e-7)
+    (scores,) = tf_pruneinit.score(model, "snip", (images, np.array([0, 1, 0]))).values()
+    np.testing.assert_allclose(scores, np.array([[2, 4], [2, 4]]) / 3, rtol=1e-6)
 
 
 def test_scaling_a_layer_and_unscaling_the_next_changes_no_score():
