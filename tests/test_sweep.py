@@ -611,6 +611,20 @@ def test_ray_makes_the_same_runs_though_a_process_of_it_is_killed(whole, tmp_pat
     assert digests(tmp_path) == digests(whole)
 
 
+def test_a_sweep_on_ray_that_is_asked_to_end_lets_its_runs_save_theirs(tmp_path):
+    pytest.importorskip("ray")
+    arguments = ["--grid=seed=0", "--engine=ray", "--epochs=3000", "--checkpoint_every=1000000"]
+    with subprocess.Popen(command(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: has_record(tmp_path), [process], seconds=120)
+        process.terminate()
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 143, error
+    assert "asked to end (SIGTERM)" in error
+    (checkpoint,) = tmp_path.glob("*/checkpoints/step-*.npz")  # No step is a multiple of what was asked for.
+    assert int(checkpoint.stem.partition("-")[2]) > 0
+    assert not [*tmp_path.glob("*/.claim-*")]
+
+
 def everything_below(folder):
     """Name, size and time of the last change of all files and folders."""
     found = {}

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 EXIT_CODE = 143
@@ -59,11 +59,16 @@ def writing() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[None]:
-    """Within it SIGTERM ends the process with code 143. Does nothing outside the main thread, where no signal arrives."""
+def watched(*also: signal.Signals) -> Iterator[None]:
+    """Within it SIGTERM ends the process with code 143. Does nothing outside the main thread, where no signal arrives.
+
+    Args:
+      also: other signals that mean the same.
+    """
     global _stderr
+    numbers = (signal.SIGTERM, *also)
     try:
-        before = signal.signal(signal.SIGTERM, _handle)
+        before = [(number, signal.signal(number, _handle)) for number in numbers]
     except ValueError:
         yield
         return
@@ -71,12 +76,13 @@ def watched() -> Iterator[None]:
     arrived, arrival = os.pipe()
     os.set_blocking(arrival, False)
     before_fd = signal.set_wakeup_fd(arrival, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=[arrived], daemon=True).start()
+    threading.Thread(target=_watch, args=[arrived, numbers], daemon=True).start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(before_fd)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before:
+            signal.signal(number, handler)
         os.close(arrival)
         os.close(_stderr)
 
@@ -144,11 +150,11 @@ def _take_note() -> None:
         _end(_SAYING)
 
 
-def _watch(arrived: int) -> None:
+def _watch(arrived: int, numbers: Collection[int]) -> None:
     """Takes note where the handler does not, as long as the main thread is in other than Python's code."""
     with open(arrived, "rb", buffering=0) as signals:
         while number := signals.read(1):
-            if number[0] == signal.SIGTERM:
+            if number[0] in numbers:
                 if not _handled.wait(_SECONDS_TO_HANDLE):
                     _take_note()
                 _handled.clear()

@@ -7,6 +7,7 @@ import itertools
 import logging
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
 from multiprocessing.connection import Connection
@@ -148,9 +149,17 @@ def _events(
                 looked = time.monotonic()
             yield Event(NOTE)
     finally:
-        for task in tasks:
-            ray.cancel(task, force=True)
+        _end(ray, [*tasks], preemption.of_children(preemption.of_children(execution.grace_seconds)))
         ray.shutdown()
+
+
+def _end(ray: Any, tasks: list[Any], seconds: float) -> None:
+    """Asks tasks to end, which save their runs then; those that go on after so many seconds are killed."""
+    for task in tasks:
+        ray.cancel(task)
+    _, late = ray.wait(tasks, num_returns=len(tasks), timeout=seconds) if tasks else ([], [])
+    for task in late:
+        ray.cancel(task, force=True)
 
 
 def _connected() -> Any:
@@ -184,8 +193,9 @@ def _make(job: dict[str, Any], execution: dict[str, Any], folder: str) -> tuple[
     attempts.describe(folder)
     how = Execution(**execution)
     try:
-        while (outcome := attempts.attempt(Job.from_json(job), how, Console()))[0] == attempts.ELSEWHERE:
-            time.sleep(_SECONDS_UNTIL_ANOTHER_TRY)
+        with preemption.watched(signal.SIGINT):  # By which Ray cancels a task.
+            while (outcome := attempts.attempt(Job.from_json(job), how, Console()))[0] == attempts.ELSEWHERE:
+                time.sleep(_SECONDS_UNTIL_ANOTHER_TRY)
     except NoSpaceError as error:
         return _STOPPED, str(error)
     return outcome
