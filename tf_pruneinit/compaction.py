@@ -82,6 +82,8 @@ class Compact:
             self._smaller[id(variable)].assign(taken(value, cut))
             if _is_cut(cut) and id(variable) not in self._masks:
                 self._removed[i] = value[_left_out(value.shape, cut)]
+        # A dict of losses, metrics or labels goes by them, and the last operation is now `Removed`.
+        self.model.output_names = getattr(full, "_functional", full).output_names
         if full.compiled:
             masking.compile_alike(self.model, full)
 
