@@ -206,7 +206,8 @@ def _copy(model: keras.Model, replace: Replace, dtype: str | None, early: bool) 
             f"these do not share; got {model.name}: give each of them a layer of its own, or activation='relu' by its name"
         )
     for source, target in zip(sources, targets, strict=True):
-        target.name = source.name  # A layer that another one makes in its `build` has a name that Keras makes up.
+        if id(source) not in clones:  # Another layer has made it in its `build`, and Keras its name.
+            target.name = source.name
         copy_state(source, target)
     return copy
 
