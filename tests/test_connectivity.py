@@ -46,6 +46,23 @@ def dense(*widths):
     return chain(widths[:1], *(L.Dense(width, "relu", name=f"fc{n}") for n, width in enumerate(widths[1:], start=1)))
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"])
+def test_paths_are_those_of_the_model_in_float32_whatever_it_computes_in(dtype):
+    def network(dtype):
+        policy = {"dtype": dtype}
+        x = inputs = keras.Input((6, 6, 2), dtype="float32")
+        x = L.BatchNormalization(**policy)(L.Conv2D(4, 3, activation="relu", name="conv", **policy)(x))
+        x = L.SeparableConv2D(4, 2, name="separable", **policy)(x)
+        x = L.MaxPooling2D(2, **policy)(x)
+        x = L.Reshape((1, 4), **policy)(x)
+        x = L.LSTM(3, name="lstm", **policy)(L.MultiHeadAttention(1, 2, name="attention", **policy)(x, x))
+        return keras.Model(inputs, L.Dense(2, name="fc", **policy)(x))
+
+    rng = np.random.default_rng(0)
+    masks = {path: rng.random(array.shape) < 0.3 for path, array in ones(network("float32")).items()}
+    assert_equal(connected(network(dtype), masks), connected(network("float32"), masks))
+
+
 class TestDense:
     def test_a_weight_into_a_unit_that_nothing_leaves_and_one_out_of_a_unit_that_nothing_enters(self):
         masks = {

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tf_pruneinit
-from tf_pruneinit import layers, masking
+from tf_pruneinit import devices, layers, masking
 
 L = keras.layers
 optimizers = keras.optimizers
@@ -194,7 +194,7 @@ def test_what_an_optimizer_has_gathered_of_them_is_gone():
 
 @pytest.mark.parametrize("how", ["XLA", "half precision", "two replicas"])
 def test_are_zeros_after_every_step_however_it_is_executed(how):
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if how == "two replicas" else tf.distribute.get_strategy()
+    strategy = devices.strategy(2 if how == "two replicas" else 1)
     policy = "mixed_float16" if how == "half precision" else "float32"
     with strategy.scope():
         inputs = keras.Input((6,))

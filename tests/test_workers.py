@@ -31,8 +31,8 @@ assert team.gather(mine).tolist() == [[0, 1, 2], [10, 11, 12]]
 assert team.most(team.number) == 1
 data = datasets.load("digits")
 model = models.build("convnet", data.input_shape, data.classes, 0)
-model = tf_pruneinit.prune(model, "random", 0.5, seed=team.number)  # Masks that are not the same
-masking.set_masks(model, team.from_chief(masking.masks(model) if team.chief else None))  # until these are.
+masks = masking.masks(tf_pruneinit.prune(model, "random", 0.5, seed=team.number))  # Of each worker others,
+masking.set_masks(model, team.from_chief(masks if team.chief else None))  # and these the same.
 trainer = engine.Engine(model, data, Train(batch_size=15), sync_batch_norm=True)
 trainer.run(next(trainer.epoch(0, 0)), range(5))
 digest = hashlib.sha256()

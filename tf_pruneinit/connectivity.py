@@ -254,8 +254,9 @@ def _linear(layer: Any, x: tf.Tensor, values: _Values) -> tf.Tensor:
         value = values.get(id(variable), (tf.ones if is_kernel else tf.zeros)(variable.shape))
         mapping.append((variable, value))
     with keras.StatelessScope(state_mapping=mapping):
-        outputs = linear.call(x)
-    return values.watched(layer, outputs)
+        # Which gives the values the dtype of the variables.
+        outputs = linear.call(tf.cast(x, layer.variable_dtype))
+    return values.watched(layer, tf.cast(outputs, tf.float32))
 
 
 def _attention(layer: Any, values: _Values, query, value, key=None, **_) -> tf.Tensor:
