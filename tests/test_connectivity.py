@@ -55,7 +55,9 @@ def test_paths_are_those_of_the_model_in_float32_whatever_it_computes_in(dtype):
         x = L.SeparableConv2D(4, 2, name="separable", **policy)(x)
         x = L.MaxPooling2D(2, **policy)(x)
         x = L.Reshape((1, 4), **policy)(x)
-        x = L.LSTM(3, name="lstm", **policy)(L.MultiHeadAttention(1, 2, name="attention", **policy)(x, x))
+        x = L.LSTM(3, recurrent_initializer="glorot_uniform", name="lstm", **policy)(
+            L.MultiHeadAttention(1, 2, name="attention", **policy)(x, x)
+        )
         return keras.Model(inputs, L.Dense(2, name="fc", **policy)(x))
 
     rng = np.random.default_rng(0)
