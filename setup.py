@@ -1,4 +1,4 @@
-"""Packaging; the version is the one in tf_pruneinit/__init__.py."""
+"""Packaging; the version is the one in tf_pruneinit/version.py."""
 
 import pathlib
 import re
@@ -6,7 +6,7 @@ import re
 from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "tf_pruneinit/__init__.py").read_text())[1]
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "tf_pruneinit/version.py").read_text())[1]
 
 setup(
     name="tf-pruneinit",

@@ -35,12 +35,14 @@ _STEPS = 64
 def main(_):
     import numpy as np
 
-    from tf_pruneinit import models, pruning, tables
-    from tf_pruneinit.compaction import compact
-    from tf_pruneinit.config import Train
-    from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, Split
-    from tf_pruneinit.engine import Engine
-    from tf_pruneinit.liveness import Liveness
+    from tf_pruneinit.compaction.channels import Liveness
+    from tf_pruneinit.compaction.compact_model import compact
+    from tf_pruneinit.config import registry
+    from tf_pruneinit.config.experiment import Train
+    from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing, Split
+    from tf_pruneinit.models import build
+    from tf_pruneinit.pruning import prune
+    from tf_pruneinit.training.step import Engine
 
     warnings.simplefilter("ignore", UserWarning)  # Of layers that lose all weights.
     print("| network | ms a masked step | ms a step of the smaller | ratio (min to max) | multiply-accumulates |")
@@ -56,9 +58,9 @@ def main(_):
         plan = Train(batch_size=_BATCH.value, learning_rate=1e-3)
         batches = dataset.scoring_batches(10, 256, 0)
         options = {} if _ITERATIONS.value is None else {"iterations": _ITERATIONS.value}
-        dense = models.build(name, shape, 10, seed=0)
-        examples = batches if tables.METHODS[method].needs_data else None
-        model = pruning.prune(dense, method, float(sparsity), examples, **options)
+        dense = build.build(name, shape, 10, seed=0)
+        examples = batches if registry.METHODS[method].needs_data else None
+        model = prune.prune(dense, method, float(sparsity), examples, **options)
         work = Liveness(model).work()
         turns = [_turn(Engine(each, dataset, plan)) for each in (model, compact(model).model)]
         steps = min(_STEPS, max(1, round(_SECONDS.value / min(turns[0](1) for _ in range(3)))))

@@ -47,10 +47,10 @@ def _compare(name):
     import numpy as np
 
     import tf_pruneinit
-    from tf_pruneinit import masking
+    from tf_pruneinit.pruning import masks
 
     model, shape = _network(name)
-    dense = masking.copy_with(model, masking.stock)
+    dense = masks.copy_with(model, masks.stock)
     masked = tf_pruneinit.prune(model, _METHOD.value, _SPARSITY.value)
     images = np.random.default_rng(0).normal(size=(_BATCH.value, *shape)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
@@ -80,10 +80,10 @@ def _compare(name):
 def _network(name):
     import keras
 
-    from tf_pruneinit import models
+    from tf_pruneinit.models import build
 
     if name != "mlp":
-        return models.build(name, (32, 32, 3), 10, seed=0), (32, 32, 3)
+        return build.build(name, (32, 32, 3), 10, seed=0), (32, 32, 3)
     # Deployment takes images.
     layers = [keras.Input((32, 32, 1)), keras.layers.Flatten()]
     layers += [keras.layers.Dense(width, "relu") for width in _WIDTHS]
@@ -95,27 +95,28 @@ def _variants(folder, dense, masked, shape, images):
     from scipy.sparse import csr_array
 
     import tf_pruneinit
-    from tf_pruneinit import deployment, export, masking, stored
-    from tf_pruneinit.datasets import Preprocessing
+    from tf_pruneinit.datasets.dataset import Preprocessing
+    from tf_pruneinit.export import converters, network_state, saved_model
+    from tf_pruneinit.pruning import masks
 
     paths = {}
     for form, model in {"dense": tf_pruneinit.with_masks(dense), "masked": masked}.items():
         paths[form] = os.path.join(folder, form)
-        export.save(model, paths[form], Preprocessing(1, (0,) * shape[-1], (1,) * shape[-1]), {"dataset": "none"})
+        saved_model.save(model, paths[form], Preprocessing(1, (0,) * shape[-1], (1,) * shape[-1]), {"dataset": "none"})
     found = {}
     for form, path in paths.items():
         found[f"TensorFlow, {form}"] = (
-            _tensorflow(masking.without_masks(export.read(path).model())[0]),
-            _bytes(export.read(path).values),
+            _tensorflow(masks.without_masks(saved_model.read(path).model())[0]),
+            _bytes(saved_model.read(path).values),
         )
     small = tf_pruneinit.ship(masked)
-    found["TensorFlow, compacted"] = _tensorflow(masking.without_masks(small)[0]), _bytes(stored.of(small).values)
+    found["TensorFlow, compacted"] = _tensorflow(masks.without_masks(small)[0]), _bytes(network_state.of(small).values)
     for form, path in paths.items():
-        deployment.write("litert", path, f"{path}.tflite")
+        converters.write("litert", path, f"{path}.tflite")
         found[f"LiteRT, {form}"] = _litert(f"{path}.tflite", images), os.path.getsize(f"{path}.tflite")
     if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("tf2onnx"):
         for form, path in paths.items():
-            deployment.write("onnx", path, f"{path}.onnx")
+            converters.write("onnx", path, f"{path}.onnx")
             found[f"onnxruntime, {form}"] = _onnx(f"{path}.onnx"), os.path.getsize(f"{path}.onnx")
     if all(type(layer).__name__ in ("InputLayer", "Flatten", "MaskedDense") for layer in masked.layers):
         found["NumPy, dense"] = _matrices(dense, lambda kernel: kernel)

@@ -17,8 +17,9 @@ import time
 import numpy as np
 from absl import app, flags
 
-from tf_pruneinit import records, runs
-from tf_pruneinit.config import Config, Prune, Train
+from tf_pruneinit.config.experiment import Config, Prune, Train
+from tf_pruneinit.experiments import run_directory
+from tf_pruneinit.training import records
 
 RUNS = flags.DEFINE_integer("runs", 10_000, "complete runs", lower_bound=1)
 REPEATS = flags.DEFINE_integer("repeats", 3, "reports", lower_bound=1)
@@ -71,13 +72,13 @@ def write(workdir: str, config: Config, rng: np.random.Generator) -> None:
         "epochs": 160.0,
         "layers": layers,
     }
-    for name, value in ((runs.CONFIG, config.to_json()), (runs.RESULT, result)):
+    for name, value in ((run_directory.CONFIG, config.to_json()), (run_directory.RESULT, result)):
         with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
             json.dump(value, file, indent=2)
     course = [records.Record(10 * n, n, 1.0, accuracy * min(1, n / 80), 1.0, 0.5, 0.1, n, 9.0) for n in range(1, 161)]
-    with open(os.path.join(folder, runs.RECORDS), "w", encoding="utf-8") as file:
+    with open(os.path.join(folder, run_directory.RECORDS), "w", encoding="utf-8") as file:
         file.writelines(records._line(record) for record in course)
-    with open(os.path.join(folder, runs.MASKS), "wb") as file:
+    with open(os.path.join(folder, run_directory.MASKS), "wb") as file:
         np.savez_compressed(file, **masks)
 
 

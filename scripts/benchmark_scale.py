@@ -23,10 +23,14 @@ import numpy as np
 from absl import app, flags
 
 import tf_pruneinit
-from tf_pruneinit import attempts, manifests, records, runs, shared, sweep
-from tf_pruneinit.config import Config, Execution, Moment
-from tf_pruneinit.console import Console, exit_code
-from tf_pruneinit.launchers import local, ray_cluster
+from tf_pruneinit import sweep
+from tf_pruneinit.config.experiment import Config, Execution, Moment
+from tf_pruneinit.experiments import array_cache, run_directory
+from tf_pruneinit.runtime.console import Console, exit_code
+from tf_pruneinit.sweeps import job
+from tf_pruneinit.sweeps import manifest as manifests
+from tf_pruneinit.sweeps.launchers import local, ray_cluster
+from tf_pruneinit.training import records
 
 STEPS, EPOCHS = 100, 10
 LAYERS = {f"layer{k}/kernel": (3, 3, 8, 8) for k in range(4)}
@@ -35,13 +39,13 @@ _MAKE = ray_cluster._make
 
 def made_up_run(
     config: Config, execution: Execution, console: Console, *, moments: Collection[str] = (), complete: bool, share: bool
-) -> runs.Run:
-    """Stands in for `experiment.run`: writes what a run writes, in its order."""
+) -> run_directory.Run:
+    """Stands in for `run.run`: writes what a run writes, in its order."""
     rng = np.random.default_rng(config.seed)
-    with runs.open_run(execution.workdir, config) as run:
-        folder = os.path.join(execution.workdir, shared.FOLDER) if share else None
+    with run_directory.open_run(execution.workdir, config) as run:
+        folder = os.path.join(execution.workdir, array_cache.FOLDER) if share else None
         origin = {"seed": config.seed, "method": config.method}
-        shared.Shared(folder).arrays("scores", origin, lambda: {"scores": rng.random(8)})
+        array_cache.Shared(folder).arrays("scores", origin, lambda: {"scores": rng.random(8)})
         masks = {name: (rng.random(shape) >= config.sparsity).astype(np.uint8) for name, shape in LAYERS.items()}
         run.save_masks(masks)
         for text in moments:
@@ -74,11 +78,11 @@ def stand_in() -> None:
     """Puts made-up training in the place of the real one, in this process and in those that it starts."""
     import benchmark_scale  # Its name in other processes, which find it beside the script.
 
-    experiment = types.ModuleType("tf_pruneinit.experiment")
+    experiment = types.ModuleType("tf_pruneinit.experiments.run")
     vars(experiment)["run"] = made_up_run
-    sys.modules["tf_pruneinit.experiment"] = experiment
+    sys.modules["tf_pruneinit.experiments.run"] = experiment
     vars(tf_pruneinit)["experiment"] = experiment
-    vars(attempts)["describe"] = lambda folder: None
+    vars(job)["describe"] = lambda folder: None
     for module in (local, ray_cluster, sweep):
         vars(module)["start_tensorflow"] = lambda: None
     vars(local)["_WORKER"] = (sys.executable, os.path.abspath(__file__), "worker")
@@ -179,7 +183,7 @@ def measure_slurm(sweeping: Sequence[str], workdir: str, top: str) -> dict[str, 
     tasks = sum(int(last) + 1 for _, last in ranges)
     *_, printed = call("tasks", os.path.join(folder, manifests.MANIFEST), str(tasks))
     one = json.loads(printed)
-    if os.path.exists(os.path.join(workdir, shared.FOLDER)):
+    if os.path.exists(os.path.join(workdir, array_cache.FOLDER)):
         raise SystemExit("what runs have shared is still there")
     return {
         "SLURM: emitting, s": seconds,

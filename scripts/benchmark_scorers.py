@@ -2,7 +2,7 @@
 
     python scripts/benchmark_scorers.py --models=resnet20,vgg16
 
-The plain gradient is `tf.GradientTape` under `tf.function` on the network as `models.build` gives it, in training mode on
+The plain gradient is `tf.GradientTape` under `tf.function` on the network as `build.build` gives it, in training mode on
 the same batch; of SynFlow it is one pass of one example of ones, in float64, times the iterations. Variants take turns. A
 network's first score also copies and compiles it; that time is in a column of its own.
 """
@@ -38,12 +38,12 @@ def _one_pass_methods(name):
     import tensorflow as tf
 
     import tf_pruneinit
-    from tf_pruneinit import models
+    from tf_pruneinit.models import build
 
     generator = np.random.default_rng(0)
     images = generator.normal(size=(_EXAMPLES.value, _SIZE.value, _SIZE.value, 3)).astype("float32")
     labels = np.arange(_EXAMPLES.value) % _CLASSES
-    model = models.build(name, images.shape[1:], _CLASSES, seed=0)
+    model = build.build(name, images.shape[1:], _CLASSES, seed=0)
     variables = [variable.value for variable in model.trainable_variables]
 
     @tf.function(autograph=False)
@@ -64,13 +64,14 @@ def _synflow(name):
     import tensorflow as tf
 
     import tf_pruneinit
-    from tf_pruneinit import masking, models
+    from tf_pruneinit.models import build
+    from tf_pruneinit.pruning import masks
 
     shape = (_SIZE.value, _SIZE.value, 3)
-    model = models.build(name, shape, _CLASSES, seed=0)
+    model = build.build(name, shape, _CLASSES, seed=0)
 
     def plain(replace):
-        network = masking.copy_with(model, lambda layer: _in_float64(*replace(layer)), dtype="float64")
+        network = masks.copy_with(model, lambda layer: _in_float64(*replace(layer)), dtype="float64")
         for variable in network.trainable_variables:
             variable.assign(keras.ops.abs(variable))
         kernels = [variable.value for variable in network.trainable_variables if len(variable.shape) > 1]
@@ -87,7 +88,7 @@ def _synflow(name):
     n = _ITERATIONS.value
     variants = {
         f"{n} passes, masked layers": plain(lambda layer: (type(layer), layer.get_config())),
-        f"{n} passes, Keras' own layers": plain(masking.stock),
+        f"{n} passes, Keras' own layers": plain(masks.stock),
         f"synflow, {n} iterations": lambda: tf_pruneinit.prune(model, "synflow", _SPARSITY.value, iterations=n),
     }
     _print(name, _alternate(name, variants), f"{n} passes, masked layers")

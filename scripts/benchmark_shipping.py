@@ -25,26 +25,28 @@ def main(_):
     import numpy as np
 
     import tf_pruneinit
-    from tf_pruneinit import masking, models, tables
-    from tf_pruneinit.liveness import Liveness
+    from tf_pruneinit.compaction.channels import Liveness
+    from tf_pruneinit.config import registry
+    from tf_pruneinit.models import build
+    from tf_pruneinit.pruning import masks
 
     warnings.simplefilter("ignore", UserWarning)  # Of layers that lose all weights.
-    dataset = tables.DATASETS[_DATASET.value].load(None)
+    dataset = registry.DATASETS[_DATASET.value].load(None)
     noise = np.random.default_rng(0).normal(size=(_IMAGES, *dataset.input_shape)).astype(np.float32)
     real = np.asarray(dataset.preprocessing(dataset.test.images[:_IMAGES]))
     print("| network | method | sparsity | parameters | multiply-accumulates | latency | difference on noise | on images |")
     print("|---|---|---|---|---|---|---|---|")
     for name in _MODELS.value:
-        dense = models.build(name, dataset.input_shape, dataset.classes, seed=0)
+        dense = build.build(name, dataset.input_shape, dataset.classes, seed=0)
         for _ in range(3):
             dense(noise, training=True)
         for method in _METHODS.value:
-            examples = dataset.scoring_batches(10, 256, 0) if tables.METHODS[method].needs_data else None
+            examples = dataset.scoring_batches(10, 256, 0) if registry.METHODS[method].needs_data else None
             for sparsity in _SPARSITIES.value:
                 print(f"\r{name} {method} {sparsity}", end="", file=sys.stderr, flush=True)
                 pruned = tf_pruneinit.prune(dense, method, float(sparsity), examples)
                 small = tf_pruneinit.ship(pruned)
-                both = [masking.without_masks(model)[0] for model in (pruned, small)]
+                both = [masks.without_masks(model)[0] for model in (pruned, small)]
                 sizes = [model.count_params() for model in both]
                 work = [Liveness(model).work().dense for model in both]
                 differences = [

@@ -46,9 +46,11 @@ def main(_):
     import numpy as np
     import tensorflow as tf
 
-    from tf_pruneinit import engine, masking, models, pruning
-    from tf_pruneinit.config import Train
-    from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, Split
+    from tf_pruneinit.config.experiment import Train
+    from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing, Split
+    from tf_pruneinit.models import build
+    from tf_pruneinit.pruning import masks, prune
+    from tf_pruneinit.training import step as engine
 
     generator = np.random.default_rng(0)
     shape = tuple(int(n) for n in _SHAPE.value)
@@ -61,10 +63,10 @@ def main(_):
     optimizer = {"learning_rate": 1e-3, "momentum": _MOMENTUM.value, "weight_decay": _WEIGHT_DECAY.value}
     plan = Train(batch_size=_BATCH.value, **optimizer)
 
-    dense = models.build(_MODEL.value, shape, 10, seed=0)
-    masked = pruning.prune(dense, "magnitude", _SPARSITY.value)
-    unmasked = masking.copy_with(dense, _without_mask)
-    stock = masking.copy_with(dense, masking.stock)
+    dense = build.build(_MODEL.value, shape, 10, seed=0)
+    masked = prune.prune(dense, "magnitude", _SPARSITY.value)
+    unmasked = masks.copy_with(dense, _without_mask)
+    stock = masks.copy_with(dense, masks.stock)
     ready = preprocessing(images).numpy(), split.labels
 
     def step(model):
@@ -144,7 +146,7 @@ def _stored(split, folder):
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    from tf_pruneinit.datasets.streams import Stream
+    from tf_pruneinit.datasets.tfds_stream import Stream
 
     tfds.disable_progress_bar()
     image, label = (
@@ -211,9 +213,9 @@ def _purpose(name, kind):
 
 def _without_mask(layer):
     """The stock layer for one with a mask; batch normalisation stays ours."""
-    from tf_pruneinit import masking
+    from tf_pruneinit.pruning import masks
 
-    return masking.stock(layer) if hasattr(layer, "kernel_names") else (type(layer), layer.get_config())
+    return masks.stock(layer) if hasattr(layer, "kernel_names") else (type(layer), layer.get_config())
 
 
 if __name__ == "__main__":

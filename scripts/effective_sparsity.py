@@ -11,9 +11,9 @@ import warnings
 import numpy as np
 
 import tf_pruneinit
-from tf_pruneinit import models
-from tf_pruneinit.console import start_tensorflow
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.models import build
+from tf_pruneinit.runtime.console import start_tensorflow
 
 MODELS = "MobileNet,MobileNetV2,MobileNetV3Small,MobileNetV3Large,EfficientNetB0,EfficientNetV2B0,ResNet50,DenseNet121"
 METHODS = "random,magnitude,snip,grasp,synflow,synflow:erk"
@@ -37,7 +37,7 @@ def built(name: str, sizes: list[int], classes: int):
     """Returns a network with random weights, and the side of its images."""
     for size in sizes:
         try:
-            return models.build(f"keras:{name}", (size, size, 3), classes, 0), size
+            return build.build(f"keras:{name}", (size, size, 3), classes, 0), size
         except UsageError as error:
             reason = error
     raise reason

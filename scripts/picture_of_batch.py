@@ -12,8 +12,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pruneinit import datasets, engine, seeds
-from tf_pruneinit.datasets.streams import Stream
+from tf_pruneinit import seeds
+from tf_pruneinit.datasets import dataset as datasets
+from tf_pruneinit.datasets.tfds_stream import Stream
+from tf_pruneinit.training import step
 
 COLUMNS, ROWS = 8, 2
 WIDTH, GAP = 96, 4
@@ -27,7 +29,7 @@ def stored_and_trained_on(dataset):
         images, _ = next(dataset.train.shuffled(count, seed=0, epoch=0))
         draws = dataset.augmentation.draws(np.random.default_rng(seeds.derive(0, "data", "draws", 0)), count)
     else:
-        places, draws = next(engine.batches(dataset, count, seed=0, epoch=0))
+        places, draws = next(step.batches(dataset, count, seed=0, epoch=0))
         images, draws = dataset.train.images[places[0]], draws[0]
     return stored, dataset.preprocessing(dataset.augmentation(tf.constant(images), draws)).numpy()
 

@@ -6,9 +6,12 @@ import pathlib
 
 import numpy as np
 
-from tf_pruneinit import archives, collection, files, records, tables
-from tf_pruneinit.config import Config, Prune, Train
+from tf_pruneinit.config import registry
+from tf_pruneinit.config.experiment import Config, Prune, Train
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.reporting import collect, run_sources
+from tf_pruneinit.runtime import files
+from tf_pruneinit.training import records
 
 STEPS = 100
 LAYERS = {"conv/kernel": (3, 3, 1, 4), "fc/kernel": (16, 10)}
@@ -23,7 +26,7 @@ def config(method="snip", sparsity=0.9, seed=0, *, train=TRAIN, dataset="digits"
 def of_every_name():
     """A configuration of each name that the package gives: methods, when they prune, rewinding, rounds."""
     found = {}
-    choices = itertools.product((*tables.METHODS, *tables.IN_TRAINING), ("0", "10", "end"), (None, "5"), (1, 3))
+    choices = itertools.product((*registry.METHODS, *registry.IN_TRAINING), ("0", "10", "end"), (None, "5"), (1, 3))
     for method, prune_at, rewind_to, rounds in choices:
         try:
             made = config(method, 0.488, prune_at=prune_at, rewind_to=rewind_to, rounds=rounds)
@@ -36,7 +39,7 @@ def of_every_name():
 def trial(accuracy, *arguments, note="", path="", **options):
     """A trial that no directory holds."""
     made = config(*arguments, **options)
-    return collection._complete(archives.Directory(path or made.address), made, result(made, accuracy, note))
+    return collect._complete(run_sources.Directory(path or made.address), made, result(made, accuracy, note))
 
 
 def result(made, accuracy, note=""):

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 
 import tf_pruneinit
-from tf_pruneinit import masking, models
+from tf_pruneinit.models import build
+from tf_pruneinit.pruning import masks as masking
 
 SHAPE, CLASSES = (8, 8, 3), 4
 
@@ -62,7 +63,7 @@ def pruned(name, dtype="float32"):
     """A network of the table, pruned; small enough to be trained in a test."""
     shape, prune = NETWORKS[name]
     if name != "branches":
-        dense = models.build(name, shape, CLASSES, 0, precision=dtype)
+        dense = build.build(name, shape, CLASSES, 0, precision=dtype)
         model = prune(dense)
         masking.copy_kernels(dense, model)  # As in a run, which keeps what it removes.
         return model

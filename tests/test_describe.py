@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 import tf_pruneinit
-from tf_pruneinit import describe, export, masking
-from tf_pruneinit.datasets import Preprocessing
+from tf_pruneinit import describe
+from tf_pruneinit.datasets.dataset import Preprocessing
+from tf_pruneinit.export import saved_model
+from tf_pruneinit.pruning import masks
 
 METADATA = {"dataset": "digits", "method": "random", "sparsity_asked": 0.5, "model": "by_hand"}
 
@@ -34,14 +36,14 @@ def model():
     conv, fc = np.zeros((3, 3, 1, 3), np.uint8), np.zeros((3, 2), np.uint8)
     conv[0, 0, 0, 0] = conv[1, 1, 0, 0] = conv[:, :, 0, 1] = 1  # The third channel is not reached.
     fc[0, 0] = fc[2, 0] = 1  # The second channel has no effect; the second neuron is not reached.
-    masking.set_masks(masked, {"conv/kernel": conv, "fc/kernel": fc})
+    masks.set_masks(masked, {"conv/kernel": conv, "fc/kernel": fc})
     return masked
 
 
 @pytest.fixture(scope="module")
 def forms(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("forms")
-    export.save(model, str(folder / "saved_model"), Preprocessing(1, (0,), (1,)), METADATA)
+    saved_model.save(model, str(folder / "saved_model"), Preprocessing(1, (0,), (1,)), METADATA)
     tf_pruneinit.compress(model, str(folder / "compressed"), METADATA)
     model.save(folder / "model.keras")
     return folder
@@ -92,7 +94,7 @@ def test_a_network_of_layers_that_only_its_author_has_is_described_by_its_masks(
     x = keras.layers.Lambda(lambda x: 2 * x, output_shape=(4, 4, 1))(inputs)
     outputs = keras.layers.Dense(2, name="fc")(keras.layers.Flatten()(x))
     model = tf_pruneinit.prune(keras.Model(inputs, outputs), "random", 0.5)
-    export.save(model, str(tmp_path / "own"), Preprocessing(1, (0,), (1,)), METADATA)
+    saved_model.save(model, str(tmp_path / "own"), Preprocessing(1, (0,), (1,)), METADATA)
     found = found_by(capfd, tmp_path / "own")
     assert (found["remaining"], found["total"]) == (16, 32)
     assert found["sparsity"]["effective"] is None

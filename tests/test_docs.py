@@ -11,7 +11,8 @@ import keras
 import pytest
 
 import tf_pruneinit
-from tf_pruneinit import describe, evaluate, flags, main, report, sweep
+from tf_pruneinit import describe, evaluate, main, report, sweep
+from tf_pruneinit.config import flags
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "BUILD.md", *sorted(ROOT.glob("docs/*.md"))]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import tf_pruneinit
-from tf_pruneinit import engine, main, report
+from tf_pruneinit import main, report
+from tf_pruneinit.training import step as engine
 
 DATA = pathlib.Path(__file__).parent / "data"
 sys.path.insert(0, str(DATA))

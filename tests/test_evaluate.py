@@ -10,23 +10,25 @@ import sys
 import numpy as np
 import pytest
 
-from tf_pruneinit import evaluate, main, runs, tables
+from tf_pruneinit import evaluate, main
+from tf_pruneinit.config import registry
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.experiments import run_directory
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> runs.Run:
+def run(tmp_path_factory) -> run_directory.Run:
     """A complete run; tests leave it as it is."""
     workdir = tmp_path_factory.mktemp("runs")
     assert main.main(["main", f"--workdir={workdir}", "--model=convnet", "--sparsity=0.5", "--train_steps=5"]) == 0
     (path,) = workdir.iterdir()
-    return runs.Run(str(path))
+    return run_directory.Run(str(path))
 
 
 @pytest.fixture
 def saved_model(run, tmp_path) -> pathlib.Path:
     """A copy of its SavedModel, to damage."""
-    return pathlib.Path(shutil.copytree(run.file(runs.SAVED_MODEL), tmp_path / "saved_model"))
+    return pathlib.Path(shutil.copytree(run.file(run_directory.SAVED_MODEL), tmp_path / "saved_model"))
 
 
 def call(*flags: str) -> int:
@@ -52,7 +54,7 @@ def found_by(capfd, *flags: str) -> dict:
 
 
 def test_repeats_what_the_run_recorded(run, capfd):
-    found = found_by(capfd, f"--saved_model={run.file(runs.SAVED_MODEL)}")
+    found = found_by(capfd, f"--saved_model={run.file(run_directory.SAVED_MODEL)}")
     result = run.result
     assert found["accuracy"] == result["test_accuracy"]
     assert found["loss"] == pytest.approx(result["test_loss"], rel=1e-5)
@@ -63,8 +65,8 @@ def test_repeats_what_the_run_recorded(run, capfd):
 
 
 def test_density_of_each_layer_is_that_of_its_mask(run, capfd):
-    found = found_by(capfd, f"--saved_model={run.file(runs.SAVED_MODEL)}")
-    with np.load(run.file(runs.MASKS)) as masks:
+    found = found_by(capfd, f"--saved_model={run.file(run_directory.SAVED_MODEL)}")
+    with np.load(run.file(run_directory.MASKS)) as masks:
         expected = [(path, list(mask.shape), mask.mean()) for path, mask in masks.items()]
     assert [(layer["name"], layer["shape"], layer["density"]) for layer in found["layers"]] == expected
 
@@ -74,12 +76,12 @@ def test_dense_run_has_density_one(tmp_path, capfd):
     (path,) = tmp_path.iterdir()
     found = found_by(capfd, f"--saved_model={path}/saved_model")
     assert [layer["density"] for layer in found["layers"]] == [1.0, 1.0, 1.0]
-    assert found["accuracy"] == runs.Run(str(path)).result["test_accuracy"]
+    assert found["accuracy"] == run_directory.Run(str(path)).result["test_accuracy"]
 
 
 def test_table_shows_layers_accuracy_and_loss(run, capfd):
     capfd.readouterr()
-    assert call(f"--saved_model={run.file(runs.SAVED_MODEL)}") == 0
+    assert call(f"--saved_model={run.file(run_directory.SAVED_MODEL)}") == 0
     shown, error = capfd.readouterr()
     result = run.result
     assert error == ""
@@ -90,7 +92,7 @@ def test_table_shows_layers_accuracy_and_loss(run, capfd):
 
 @pytest.mark.parametrize("batch_size", [1000, 7])
 def test_size_of_batches_changes_nothing(run, capfd, batch_size):
-    flags = [f"--saved_model={run.file(runs.SAVED_MODEL)}"]
+    flags = [f"--saved_model={run.file(run_directory.SAVED_MODEL)}"]
     found, other = found_by(capfd, *flags), found_by(capfd, *flags, f"--batch_size={batch_size}")
     assert other["accuracy"] == found["accuracy"]
     assert other["loss"] == pytest.approx(found["loss"], rel=1e-6)
@@ -102,7 +104,7 @@ def test_folder_may_be_moved_and_end_in_a_slash(saved_model, capfd):
 
 def test_json_of_a_process_of_its_own_is_one_object_and_nothing_else(run):
     """TensorFlow's greetings, which only a process of its own shows, are on neither stream."""
-    arguments = ["-m", "tf_pruneinit.evaluate", f"--saved_model={run.file(runs.SAVED_MODEL)}", "--json"]
+    arguments = ["-m", "tf_pruneinit.evaluate", f"--saved_model={run.file(run_directory.SAVED_MODEL)}", "--json"]
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     ran = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -113,22 +115,22 @@ def add_dataset(monkeypatch, shape=(8, 8, 1), classes=10):
     """Adds a row of blank images to the table of datasets."""
 
     def load(data_dir):
-        from tf_pruneinit import datasets
+        from tf_pruneinit.datasets import dataset
 
-        split = datasets.Split(np.zeros((classes, *shape), np.uint8), np.arange(classes, dtype=np.int32))
-        return datasets.Dataset("blank", classes, split, split, datasets.Preprocessing(1, (0,), (1,)), note="all blank")
+        split = dataset.Split(np.zeros((classes, *shape), np.uint8), np.arange(classes, dtype=np.int32))
+        return dataset.Dataset("blank", classes, split, split, dataset.Preprocessing(1, (0,), (1,)), note="all blank")
 
-    monkeypatch.setitem(tables.DATASETS, "blank", tables.Dataset(load, "blank images", "convnet"))
+    monkeypatch.setitem(registry.DATASETS, "blank", registry.Dataset(load, "blank images", "convnet"))
 
 
 def test_another_dataset_that_fits_is_evaluated_and_its_note_shown(run, capfd, monkeypatch):
     add_dataset(monkeypatch)
-    flags = [f"--saved_model={run.file(runs.SAVED_MODEL)}", "--dataset=blank"]
+    flags = [f"--saved_model={run.file(run_directory.SAVED_MODEL)}", "--dataset=blank"]
     found = found_by(capfd, *flags)
     assert (found["dataset"], found["examples"], found["accuracy"], found["dataset_note"]) == ("blank", 10, 0.1, "all blank")
     assert call(*flags) == 0
     assert "note           all blank" in capfd.readouterr().out
-    path = run.file(runs.SAVED_MODEL)
+    path = run.file(run_directory.SAVED_MODEL)
     assert call(f"--saved_model={path},{path}", "--dataset=blank") == 0
     assert capfd.readouterr().out.splitlines()[-1] == "note           blank: all blank"
 
@@ -143,7 +145,7 @@ def test_another_dataset_that_fits_is_evaluated_and_its_note_shown(run, capfd, m
 )
 def test_dataset_that_does_not_fit_is_refused(run, capfd, monkeypatch, shape, classes, received):
     add_dataset(monkeypatch, shape, classes)
-    error = mistake(capfd, f"--saved_model={run.file(runs.SAVED_MODEL)}", "--dataset=blank")
+    error = mistake(capfd, f"--saved_model={run.file(run_directory.SAVED_MODEL)}", "--dataset=blank")
     assert f"takes images of 8x8x1 in 10 classes; got blank, {received}" in error
 
 
@@ -222,7 +224,7 @@ def test_function_raises_what_the_command_prints(tmp_path):
 
 
 def test_probabilities_classes_and_confusion_belong_together(run, capfd):
-    found = found_by(capfd, f"--saved_model={run.file(runs.SAVED_MODEL)}")
+    found = found_by(capfd, f"--saved_model={run.file(run_directory.SAVED_MODEL)}")
     confusion = np.array(found["confusion"])
     assert confusion.sum() == found["examples"]
     assert np.trace(confusion) / confusion.sum() == found["accuracy"]
@@ -232,7 +234,7 @@ def test_probabilities_classes_and_confusion_belong_together(run, capfd):
 
 
 def test_replicas_find_what_one_does(run, capfd):
-    flags = [f"--saved_model={run.file(runs.SAVED_MODEL)}", "--batch_size=101"]
+    flags = [f"--saved_model={run.file(run_directory.SAVED_MODEL)}", "--batch_size=101"]
     one, two = found_by(capfd, *flags), found_by(capfd, *flags, "--devices=2")
     assert two["replicas"] == 2
     assert two["confusion"] == one["confusion"]
@@ -242,12 +244,13 @@ def test_replicas_find_what_one_does(run, capfd):
 @pytest.fixture(scope="module")
 def forms(run, tmp_path_factory) -> list[str]:
     """The same network as a SavedModel, a compressed file and a .keras file."""
-    from tf_pruneinit import deployment, loading
+    from tf_pruneinit.export import converters
+    from tf_pruneinit.export import load as loading
 
     folder = tmp_path_factory.mktemp("forms")
-    deployment.write("compressed", run.file(runs.SAVED_MODEL), str(folder / "model.tfpruned"))
-    loading.load(run.file(runs.SAVED_MODEL)).save(folder / "model.keras")
-    return [run.file(runs.SAVED_MODEL), str(folder / "model.tfpruned"), str(folder / "model.keras")]
+    converters.write("compressed", run.file(run_directory.SAVED_MODEL), str(folder / "model.tfpruned"))
+    loading.load(run.file(run_directory.SAVED_MODEL)).save(folder / "model.keras")
+    return [run.file(run_directory.SAVED_MODEL), str(folder / "model.tfpruned"), str(folder / "model.keras")]
 
 
 def test_other_forms_of_a_network_are_as_good(forms, capfd):
@@ -279,7 +282,7 @@ def test_keras_file_does_not_say_what_it_was_trained_on(forms, capfd):
 def test_a_network_that_ends_in_a_softmax_has_the_same_loss(forms, capfd, tmp_path):
     import keras
 
-    from tf_pruneinit import loading
+    from tf_pruneinit.export import load as loading
 
     model = loading.load(forms[2])
     keras.Model(model.inputs, keras.layers.Softmax()(model.outputs[0])).save(tmp_path / "softmax.keras")
@@ -297,7 +300,7 @@ def test_picture_that_cannot_be_written_is_refused_before_anything_is_done(capfd
 
 @pytest.mark.parametrize("flag", ["--devices=0", "--devices=1000"])
 def test_devices_that_are_not_there_are_refused(run, capfd, flag):
-    assert "devices must be" in mistake(capfd, f"--saved_model={run.file(runs.SAVED_MODEL)}", flag)
+    assert "devices must be" in mistake(capfd, f"--saved_model={run.file(run_directory.SAVED_MODEL)}", flag)
 
 
 def foreign(folder, **attributes) -> str:

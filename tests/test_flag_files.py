@@ -7,8 +7,10 @@ import shlex
 import pytest
 
 import tf_pruneinit
-from tf_pruneinit import flags, main, models, sweep
-from tf_pruneinit.recipes import RECIPES
+from tf_pruneinit import main, sweep
+from tf_pruneinit.config import flags
+from tf_pruneinit.config.defaults import RECIPES
+from tf_pruneinit.models import build
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted((ROOT / "flags").rglob("*.flags"))
@@ -95,7 +97,7 @@ def test_its_command_says_what_it_would_make(path, monkeypatch, tmp_path, capsys
 @every_experiment
 def test_its_network_is_built_and_pruned_to_the_exact_count(path):
     config = experiment(path)
-    model = models.build(config.model, *INPUT[config.dataset], config.seed)
+    model = build.build(config.model, *INPUT[config.dataset], config.seed)
     pruned = tf_pruneinit.prune(model, "random", 0.9)
     total = sum(mask.size for mask in tf_pruneinit.masks(pruned).values())
     assert sum(int(mask.sum()) for mask in tf_pruneinit.masks(pruned).values()) == round(0.1 * total)

@@ -9,7 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from tf_pruneinit import evaluate, main, records, runs, tables
+from tf_pruneinit import evaluate, main
+from tf_pruneinit.config import registry
+from tf_pruneinit.experiments import run_directory
+from tf_pruneinit.training import records
 
 QUICK = ("--train_steps=3", "--batch_size=64")
 
@@ -18,9 +21,9 @@ def call(workdir, *flags: str) -> int:
     return main.main(["main", f"--workdir={workdir}", *QUICK, *flags])
 
 
-def run_in(workdir) -> runs.Run:
+def run_in(workdir) -> run_directory.Run:
     (path,) = pathlib.Path(workdir).iterdir()
-    return runs.Run(str(path))
+    return run_directory.Run(str(path))
 
 
 def contents(path) -> dict[str, tuple[int, bytes]]:
@@ -48,17 +51,17 @@ def mistake(capfd, workdir, *flags: str) -> str:
     return error
 
 
-@pytest.mark.parametrize("method", [*tables.METHODS, *tables.IN_TRAINING, "dense"])
+@pytest.mark.parametrize("method", [*registry.METHODS, *registry.IN_TRAINING, "dense"])
 def test_every_method_prunes_trains_evaluates_and_exports(tmp_path, capfd, method):
     options = [] if method == "dense" else ["--sparsity=0.95"]
-    options += ["--update_every=1"] if method in tables.IN_TRAINING else []
+    options += ["--update_every=1"] if method in registry.IN_TRAINING else []
     assert call(tmp_path, f"--method={method}", *options) == 0
     run = run_in(tmp_path)
     result = run.result
     remaining = 50200 if method == "dense" else round(0.05 * 50200)
     assert (result["method"], result["remaining"], result["total"]) == (method, remaining, 50200)
     assert result["sparsity"] == pytest.approx(1 - remaining / 50200)
-    with np.load(run.file(runs.MASKS)) as masks:
+    with np.load(run.file(run_directory.MASKS)) as masks:
         assert [(layer["name"], layer["shape"], layer["total"], layer["remaining"]) for layer in result["layers"]] == [
             (path, list(mask.shape), mask.size, mask.sum()) for path, mask in masks.items()
         ]
@@ -80,8 +83,8 @@ def test_result_says_how_it_came_about(finished):
 
 def test_last_record_is_the_result(finished):
     run = run_in(finished)
-    found = records.read(run.file(runs.RECORDS))
-    with open(run.file(runs.RECORDS)) as file:
+    found = records.read(run.file(run_directory.RECORDS))
+    with open(run.file(run_directory.RECORDS)) as file:
         keys = set(json.loads(file.readline()))
     assert {"step", "epoch", "loss", "accuracy", "learning_rate", "seconds", "examples_per_second"} <= keys
     assert (found[-1].accuracy, found[-1].loss) == (run.result["test_accuracy"], run.result["test_loss"])
@@ -102,10 +105,10 @@ def test_saved_model_is_served_without_this_package_and_is_pruned(finished):
     import tensorflow as tf
 
     run = run_in(finished)
-    loaded = tf.saved_model.load(run.file(runs.SAVED_MODEL))
+    loaded = tf.saved_model.load(run.file(run_directory.SAVED_MODEL))
     logits = loaded.signatures["serving_default"](tf.zeros((5, 8, 8, 1)))["logits"]
     assert logits.shape == (5, 10)
-    with np.load(run.file(runs.MASKS)) as masks:
+    with np.load(run.file(run_directory.MASKS)) as masks:
         assert set(loaded.masks) == set(loaded.kernels) == set(masks)
         for path, mask in masks.items():
             np.testing.assert_array_equal(loaded.masks[path].numpy(), mask)
@@ -143,7 +146,7 @@ def test_complete_run_is_found_in_a_new_process_without_tensorflow(finished):
     imports = {line.split("|")[-1].strip() for line in ran.stderr.splitlines()}
     assert ran.returncode == 0
     assert "This run is complete" in ran.stdout
-    assert "tf_pruneinit.runs" in imports
+    assert "tf_pruneinit.experiments.run_directory" in imports
     assert not imports & {"tensorflow", "keras"}
     assert contents(finished) == before
 
@@ -173,19 +176,19 @@ def test_overwrite_makes_the_run_again_to_the_same_bits(tmp_path, capfd):
     assert call(tmp_path) == 0
     run = run_in(tmp_path)
     first = run.result
-    with open(run.file(runs.RECORDS), "a") as file:
+    with open(run.file(run_directory.RECORDS), "a") as file:
         file.write("torn")
     capfd.readouterr()
     assert call(tmp_path, "--overwrite") == 0
     assert "This run is complete" not in capfd.readouterr().out
     assert run.result["weights_sha256"] == first["weights_sha256"]
-    assert [record.step for record in records.read(run.file(runs.RECORDS))] == [3]
+    assert [record.step for record in records.read(run.file(run_directory.RECORDS))] == [3]
 
 
 def test_run_without_a_result_is_made_again(tmp_path):
     assert call(tmp_path) == 0
     run = run_in(tmp_path)
-    os.remove(run.file(runs.RESULT))
+    os.remove(run.file(run_directory.RESULT))
     assert call(tmp_path) == 0
     assert run.result["steps"] == 3
 
@@ -194,9 +197,9 @@ def test_run_without_a_result_is_made_again(tmp_path):
 def test_directory_of_another_configuration_is_refused_and_untouched(tmp_path, capfd, flags):
     assert call(tmp_path) == 0
     run = run_in(tmp_path)
-    with open(run.file(runs.CONFIG)) as file:
+    with open(run.file(run_directory.CONFIG)) as file:
         config = json.load(file)
-    with open(run.file(runs.CONFIG), "w") as file:
+    with open(run.file(run_directory.CONFIG), "w") as file:
         json.dump({**config, "seed": 5}, file)
     before = contents(tmp_path)
     capfd.readouterr()
@@ -210,7 +213,7 @@ def test_directory_of_another_configuration_is_refused_and_untouched(tmp_path, c
 @pytest.mark.parametrize("content", ['{"test_acc', "{}", "[1]"])
 def test_damaged_result_is_named(tmp_path, capfd, content):
     assert call(tmp_path) == 0
-    with open(run_in(tmp_path).file(runs.RESULT), "w") as file:
+    with open(run_in(tmp_path).file(run_directory.RESULT), "w") as file:
         file.write(content)
     capfd.readouterr()
     assert call(tmp_path) == 1
@@ -231,7 +234,7 @@ def test_all_flags_together(tmp_path):
 def test_epochs_are_counted_and_drops_come_at_theirs(tmp_path):
     flags = ["--method=dense", "--epochs=3", "--learning_rate_drops=1,2", "--batch_size=500"]
     assert main.main(["main", f"--workdir={tmp_path}", *flags]) == 0
-    found = records.read(run_in(tmp_path).file(runs.RECORDS))
+    found = records.read(run_in(tmp_path).file(run_directory.RECORDS))
     assert [(record.step, record.epoch) for record in found] == [(3, 1.0), (6, 2.0), (9, 3.0)]
     assert [record.learning_rate for record in found] == pytest.approx([0.1, 0.01, 0.001])
 
@@ -240,7 +243,7 @@ def test_two_devices_prune_alike_and_train_almost_alike(finished, tmp_path):
     assert call(tmp_path, "--sparsity=0.95", "--devices=2") == 0
     one, two = run_in(finished), run_in(tmp_path)
     assert (one.result["replicas"], two.result["replicas"]) == (1, 2)
-    with np.load(one.file(runs.MASKS)) as expected, np.load(two.file(runs.MASKS)) as masks:
+    with np.load(one.file(run_directory.MASKS)) as expected, np.load(two.file(run_directory.MASKS)) as masks:
         for path in expected:
             np.testing.assert_array_equal(masks[path], expected[path])
     assert two.result["test_loss"] == pytest.approx(one.result["test_loss"], rel=1e-4)
@@ -304,13 +307,13 @@ def test_layerwise_pruning_in_many_iterations_reaches_its_counts(tmp_path):
 
 
 def masks_in(workdir) -> dict[str, np.ndarray]:
-    with np.load(run_in(workdir).file(runs.MASKS)) as masks:
+    with np.load(run_in(workdir).file(run_directory.MASKS)) as masks:
         return dict(masks)
 
 
-@pytest.mark.parametrize("method", [*tables.METHODS, *tables.IN_TRAINING])
+@pytest.mark.parametrize("method", [*registry.METHODS, *registry.IN_TRAINING])
 def test_layer_left_out_is_not_pruned_and_not_counted(tmp_path, method):
-    options = ["--update_every=1"] if method in tables.IN_TRAINING else []
+    options = ["--update_every=1"] if method in registry.IN_TRAINING else []
     assert call(tmp_path, f"--method={method}", "--sparsity=0.95", "--exclude=fc3", *options) == 0
     result = run_in(tmp_path).result
     assert (result["total"], result["remaining"]) == (49200, round(0.05 * 49200))
@@ -326,7 +329,7 @@ def test_model_with_a_layer_left_out_is_exported_and_evaluated(tmp_path, capfd):
     assert call(tmp_path, "--exclude=fc[12]") == 0
     run = run_in(tmp_path)
     capfd.readouterr()
-    assert evaluate.main(["evaluate", f"--saved_model={run.file(runs.SAVED_MODEL)}", "--json"]) == 0
+    assert evaluate.main(["evaluate", f"--saved_model={run.file(run_directory.SAVED_MODEL)}", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
     assert (found["accuracy"], found["total"], found["remaining"]) == (run.result["test_accuracy"], 1000, 100)
 
@@ -367,7 +370,7 @@ def test_scores_in_float64_differ_by_rounding_only(tmp_path, method):
         assert call(tmp_path / precision, f"--method={method}", f"--score_precision={precision}") == 0
     single, double = masks_in(tmp_path / "float32"), masks_in(tmp_path / "float64")
     assert sum(int((single[path] != mask).sum()) for path, mask in double.items()) < 0.01 * 5020
-    with open(run_in(tmp_path / "float64").file(runs.CONFIG)) as file:
+    with open(run_in(tmp_path / "float64").file(run_directory.CONFIG)) as file:
         assert json.load(file)["prune"]["score_precision"] == "float64"
 
 
@@ -378,7 +381,7 @@ def test_all_options_of_scoring_and_ranking_together(tmp_path):
     first, second = run.result["layers"]
     assert (first["remaining"] + second["remaining"], run.result["total"]) == (4920, 49200)
     assert first["remaining"] == pytest.approx(4920 * 364 / 764, abs=1)
-    with open(run.file(runs.CONFIG)) as file:
+    with open(run.file(run_directory.CONFIG)) as file:
         prune = json.load(file)["prune"]
     assert (prune["exclude"], prune["scope"], prune["min_remaining"]) == (["fc3"], "erk", 3)
     assert (prune["accumulate"], prune["score_batch_size"], prune["score_precision"]) == ("gradients", 20, "float64")
@@ -433,11 +436,11 @@ def test_complete_run_of_a_version_without_these_options_is_found(tmp_path, capf
     """Its configuration lacks the fields that have been added since; its address is the same, and so is the experiment."""
     assert call(tmp_path) == 0
     run = run_in(tmp_path)
-    with open(run.file(runs.CONFIG)) as file:
+    with open(run.file(run_directory.CONFIG)) as file:
         config = json.load(file)
     for name in ("min_remaining", "exclude", "score_batch_size", "accumulate", "score_precision"):
         del config["prune"][name]
-    with open(run.file(runs.CONFIG), "w") as file:
+    with open(run.file(run_directory.CONFIG), "w") as file:
         json.dump(config, file)
     capfd.readouterr()
     assert call(tmp_path) == 0, capfd.readouterr().err
@@ -454,12 +457,12 @@ def test_diverging_run_fails_on_one_line_and_is_not_complete(tmp_path, capfd, fl
 
 
 def test_interrupted_run_is_not_complete(tmp_path, capfd, monkeypatch):
-    from tf_pruneinit import training
+    from tf_pruneinit.training import loop
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.Training, "records", interrupted)
+    monkeypatch.setattr(loop.Training, "records", interrupted)
     assert call(tmp_path) == 130
     assert capfd.readouterr().err == "error: interrupted; the run is not complete\n"
     assert run_in(tmp_path).result is None
@@ -598,12 +601,12 @@ def add_dataset(monkeypatch, labels, shape=(8, 8, 1)):
     """Adds a row with these labels to the table of datasets: all that adding a dataset takes."""
 
     def load(data_dir):
-        from tf_pruneinit import datasets
+        from tf_pruneinit.datasets import dataset
 
-        split = datasets.Split(np.zeros((len(labels), *shape), np.uint8), np.array(labels, np.int32))
-        return datasets.Dataset("added", 10, split, split, datasets.Preprocessing(1, (0,) * shape[2], (1,) * shape[2]))
+        split = dataset.Split(np.zeros((len(labels), *shape), np.uint8), np.array(labels, np.int32))
+        return dataset.Dataset("added", 10, split, split, dataset.Preprocessing(1, (0,) * shape[2], (1,) * shape[2]))
 
-    monkeypatch.setitem(tables.DATASETS, "added", tables.Dataset(load, "made up", "lenet_300_100"))
+    monkeypatch.setitem(registry.DATASETS, "added", registry.Dataset(load, "made up", "lenet_300_100"))
 
 
 @pytest.mark.parametrize("labels", [[0, 10], [-1, 3]])
@@ -635,7 +638,7 @@ def test_model_without_a_prunable_layer_is_refused(tmp_path, capfd, monkeypatch,
         pixels = [keras.layers.Reshape((64, 1)), keras.layers.Cropping1D((0, 54)), keras.layers.Flatten()]
         return keras.Sequential([keras.Input(input_shape), *pixels])
 
-    monkeypatch.setitem(tables.MODELS, "pixels", tables.Model(build, "ten pixels as logits"))
+    monkeypatch.setitem(registry.MODELS, "pixels", registry.Model(build, "ten pixels as logits"))
     error = mistake(capfd, tmp_path / "runs", "--model=pixels", f"--method={method}")
     assert "no prunable layer" in error
 
@@ -650,7 +653,7 @@ def test_what_is_exported_of_any_way_of_training_is_the_network_in_memory(tmp_pa
     assert call(tmp_path, "--model=convnet", *flags) == 0
     run = run_in(tmp_path)
     capfd.readouterr()
-    assert evaluate.main(["evaluate", f"--saved_model={run.file(runs.SAVED_MODEL)}", "--json"]) == 0
+    assert evaluate.main(["evaluate", f"--saved_model={run.file(run_directory.SAVED_MODEL)}", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
     half = any("precision" in flag for flag in flags)
     assert found["accuracy"] == pytest.approx(run.result["test_accuracy"], abs=0.02 if half else 0)
@@ -666,7 +669,7 @@ def test_what_is_exported_of_any_way_of_training_is_the_network_in_memory(tmp_pa
 
 
 def test_a_complete_run_is_exported_otherwise_without_training(tmp_path, capfd, monkeypatch):
-    from tf_pruneinit import experiment
+    from tf_pruneinit.experiments import run as experiment
 
     assert call(tmp_path) == 0
     run, result = run_in(tmp_path), run_in(tmp_path).result
@@ -682,13 +685,13 @@ def test_a_complete_run_is_exported_otherwise_without_training(tmp_path, capfd, 
 
 
 def test_a_network_that_cannot_be_exported_is_a_complete_run_all_the_same(tmp_path, capfd, monkeypatch):
-    from tf_pruneinit import deployment
     from tf_pruneinit.errors import UsageError
+    from tf_pruneinit.export import converters
 
     def refuse(*_):
         raise UsageError("an operation is unknown")
 
-    monkeypatch.setitem(deployment.WRITERS, "litert", refuse)
+    monkeypatch.setitem(converters.WRITERS, "litert", refuse)
     capfd.readouterr()
     assert call(tmp_path, "--export=litert") == 1
     error = capfd.readouterr().err

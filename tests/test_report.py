@@ -8,8 +8,11 @@ import shutil
 import pytest
 from made_runs import config, write
 
-from tf_pruneinit import figures, manifests, plans, report
-from tf_pruneinit.config import Execution
+from tf_pruneinit import report
+from tf_pruneinit.config.experiment import Execution
+from tf_pruneinit.reporting import figures
+from tf_pruneinit.sweeps import manifest
+from tf_pruneinit.sweeps import plan as plans
 
 
 def run(workdir, out, *arguments):
@@ -69,7 +72,7 @@ def test_an_archive_gives_the_same_report(tmp_path, capsys):
 def test_an_archive_says_what_a_sweep_has_not_begun(tmp_path, capsys):
     workdir = str(tmp_path / "W")
     plan = plans.plan([config(seed=seed) for seed in range(3)])
-    manifests.write(plan, Execution(workdir=workdir), ["sweep"])
+    manifest.write(plan, Execution(workdir=workdir), ["sweep"])
     write(tmp_path / "W", config(seed=0), 0.85)
     assert run(tmp_path / "W", tmp_path / "A", f"--archive={tmp_path / 'runs.jsonl'}") == 0
     assert "2 not begun" in capsys.readouterr().out

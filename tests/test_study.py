@@ -8,22 +8,16 @@ import numpy as np
 import pytest
 
 import tf_pruneinit
-from tf_pruneinit import (
-    ablations,
-    archives,
-    collection,
-    curves,
-    datasets,
-    findings,
-    flags,
-    masking,
-    models,
-    neurons,
-    plans,
-    seeds,
-    sweep,
-)
-from tf_pruneinit.collection import Trial
+from tf_pruneinit import seeds, sweep
+from tf_pruneinit.config import flags
+from tf_pruneinit.datasets import dataset
+from tf_pruneinit.models import build
+from tf_pruneinit.pruning import ablations, neurons
+from tf_pruneinit.pruning import masks as masking
+from tf_pruneinit.reporting import collect, findings, run_sources
+from tf_pruneinit.reporting import series as curves
+from tf_pruneinit.reporting.collect import Trial
+from tf_pruneinit.sweeps import plan
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = {path.stem: path for path in sorted((ROOT / "flags/study").glob("*.flags"))}
@@ -31,16 +25,16 @@ ARCHIVES = {path.stem: path for path in sorted((ROOT / "results").glob("*.jsonl"
 PAGE = ROOT / "docs/study.md"
 
 
-def planned(path: pathlib.Path) -> plans.Plan:
+def planned(path: pathlib.Path) -> plan.Plan:
     """What a sweep from a file of flags would make."""
     groups = flags.experiment_groups()
     given = flags.parse(["sweep", f"--flagfile={path}"], "", {"Sweep": flags.define(sweep.Options), **groups})
     grid, also = given.pop("grid"), given.pop("also", [])
-    return plans.plan(sweep.configurations(grid, also, given))
+    return plan.plan(sweep.configurations(grid, also, given))
 
 
 def trials(name: str) -> list[Trial]:
-    return collection.read([str(ARCHIVES[name])]).trials
+    return collect.read([str(ARCHIVES[name])]).trials
 
 
 def test_all_runs_have_their_file_of_flags_and_the_page_says_which_have_not_been_run():
@@ -57,7 +51,7 @@ def test_archive_has_each_run_of_the_grid_complete(name):
 
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_archive_can_be_read_whole(name):
-    sources, damaged = archives.sources([str(ARCHIVES[name])])
+    sources, damaged = run_sources.sources([str(ARCHIVES[name])])
     assert damaged == []
     for source in sources[::20]:
         assert source.records()[-1].accuracy == source.values("result.json")["test_accuracy"]
@@ -157,7 +151,7 @@ def test_page_of_methods_has_the_accuracies_of_the_runs():
 @pytest.mark.skipif("TFDS_DATA_DIR" not in os.environ, reason="TFDS_DATA_DIR is not set")
 def test_page_says_where_masks_of_the_first_layer_are():
     """What finding F4 is explained by: blank pixels that scores avoid, and neurons that SynFlow leaves empty."""
-    mnist = datasets.load("mnist")
+    mnist = dataset.load("mnist")
     inked = (mnist.train.images.reshape(len(mnist.train), -1) > 25).mean(axis=0)
     blank = inked < 0.01
     assert said(f"{100 * blank.mean():.0f} % of the pixels")
@@ -165,7 +159,7 @@ def test_page_says_where_masks_of_the_first_layer_are():
     for method in ("snip", "grasp", "synflow"):
         examples = mnist.scoring_batches(10, 256, 0) if method != "synflow" else None
         for sparsity in (0.7902848, 0.8926258176, 0.9560195349, 0.9819856015):
-            model = models.build("lenet_300_100", mnist.input_shape, mnist.classes, seeds.derive(0, "weights"))
+            model = build.build("lenet_300_100", mnist.input_shape, mnist.classes, seeds.derive(0, "weights"))
             masks = masking.masks(tf_pruneinit.prune(model, method, sparsity, examples))
             mask = masks["fc1/kernel"]
             on_blank.setdefault(method, []).append(round(100 * mask[blank].sum() / mask.sum()))
@@ -211,5 +205,5 @@ def _empty(view: curves.View, series: curves.Series) -> float:
 
 
 def _together(*names: str) -> curves.View:
-    (view,) = curves.views(collection.read([str(ARCHIVES[name]) for name in names]).trials)
+    (view,) = curves.views(collect.read([str(ARCHIVES[name]) for name in names]).trials)
     return view

@@ -16,23 +16,15 @@ import time
 import pytest
 from waiting import has_checkpoint, has_record, wait_for
 
-from tf_pruneinit import (
-    __version__,
-    describe,
-    engine,
-    evaluate,
-    main,
-    manifests,
-    memory,
-    plans,
-    records,
-    report,
-    runs,
-    scoring,
-    sweep,
-)
+from tf_pruneinit import __version__, describe, evaluate, main, report, sweep
 from tf_pruneinit.errors import RunError
-from tf_pruneinit.launchers import local
+from tf_pruneinit.experiments import run_directory
+from tf_pruneinit.pruning import score as scoring
+from tf_pruneinit.runtime import memory
+from tf_pruneinit.sweeps import manifest as manifests
+from tf_pruneinit.sweeps import plan
+from tf_pruneinit.sweeps.launchers import local
+from tf_pruneinit.training import records, step
 
 TRAIN = ["--epochs=3", "--batch_size=64"]
 STEPS = 69
@@ -82,7 +74,7 @@ class TestWork:
     @pytest.fixture
     def counts(self, monkeypatch):
         found = collections.Counter()
-        take_steps, score = engine.Engine.run, scoring.Scorer.scores
+        take_steps, score = step.Engine.run, scoring.Scorer.scores
 
         def counted_steps(self, shares, part):
             found["steps"] += len(part)
@@ -92,7 +84,7 @@ class TestWork:
             found[self.method] += 1
             return score(self)
 
-        monkeypatch.setattr(engine.Engine, "run", counted_steps)
+        monkeypatch.setattr(step.Engine, "run", counted_steps)
         monkeypatch.setattr(scoring.Scorer, "scores", counted_scores)
         return found
 
@@ -201,8 +193,8 @@ class TestKilled:
 
     def test_a_process_is_not_ended_while_it_writes_and_has_less_time_than_the_sweep(self, tmp_path, monkeypatch):
         """It is asked to end, and a file that it writes then takes longer than all of them have."""
-        from tf_pruneinit.config import Execution
-        from tf_pruneinit.launchers import local
+        from tf_pruneinit.config.experiment import Execution
+        from tf_pruneinit.sweeps.launchers import local
 
         script = """
 import json, sys, time
@@ -256,9 +248,9 @@ def workers_of(pid):
 
 
 def runs_owner(run):
-    from tf_pruneinit import claims
+    from tf_pruneinit.runtime import locks
 
-    return claims.owner(str(run))
+    return locks.owner(str(run))
 
 
 def kill_worker(workdir):
@@ -281,7 +273,7 @@ def test_two_sweeps_over_one_directory_make_each_run_once(whole, tmp_path):
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert digests(tmp_path) == digests(whole)
     for run in digests(tmp_path):
-        assert [record.step for record in records.read(str(tmp_path / run / runs.RECORDS))] == [23, 46, 69]
+        assert [record.step for record in records.read(str(tmp_path / run / run_directory.RECORDS))] == [23, 46, 69]
 
 
 class TestFailures:
@@ -359,7 +351,7 @@ class TestFailures:
         def full(*_, **__):
             raise OSError(28, "No space left on device", "somewhere")
 
-        monkeypatch.setattr(runs.Run, "save_masks", full)
+        monkeypatch.setattr(run_directory.Run, "save_masks", full)
         with pytest.raises(RunError, match="No space left on device"):
             sweep.make_task(str(manifest), 0)
         assert not list(tmp_path.glob("*/failure.json"))
@@ -566,7 +558,7 @@ class TestSlurm:
         assert f"#SBATCH --signal=B:TERM@{seconds}\n" in script.read_text()
 
     def test_long_arrays_are_several(self):
-        from tf_pruneinit.launchers import slurm
+        from tf_pruneinit.sweeps.launchers import slurm
 
         lines = [line for line in slurm._submit_script("a.sh", [1500, 2]).splitlines() if "sbatch" in line and "=" in line]
         assert [line.partition("--array=")[2].split()[0] for line in lines if "--array" in line] == ["0-999", "0-499", "0-1"]
@@ -720,4 +712,4 @@ def test_plans_of_several_sweeps_are_one(tmp_path):
     for grid in ("seed=0:2", "seed=1:4"):
         assert here(tmp_path, f"--grid={grid}", "--emit=slurm") == 0
     assert len(manifests.everything(str(tmp_path)).jobs) == 4
-    assert isinstance(manifests.everything(str(tmp_path)), plans.Plan)
+    assert isinstance(manifests.everything(str(tmp_path)), plan.Plan)

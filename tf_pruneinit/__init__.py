@@ -6,11 +6,14 @@ Names are imported when they are first used: `import tf_pruneinit` does not impo
 """
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 import wrapt
 
-__version__ = "0.1.0"
+from tf_pruneinit.version import __version__ as __version__
+
 __all__ = [
     "balanced_sample",
     "callbacks",
@@ -29,46 +32,55 @@ __all__ = [
 ]
 
 _HOMES = {
-    "balanced_sample": "datasets",
-    "clear_cache": "memory",
-    "compact": "compaction",
-    "compress": "compressed",
-    "load": "loading",
-    "masks": "masking",
-    "prune": "pruning",
-    "register": "layers",
-    "score": "scoring",
-    "set_masks": "masking",
-    "ship": "shipping",
-    "summary": "masking",
-    "with_masks": "masking",
+    "balanced_sample": "datasets.dataset",
+    "clear_cache": "runtime.memory",
+    "compact": "compaction.compact_model",
+    "compress": "export.compressed_file",
+    "load": "export.load",
+    "masks": "pruning.masks",
+    "prune": "pruning.prune",
+    "register": "layers.masked",
+    "score": "pruning.score",
+    "set_masks": "pruning.masks",
+    "ship": "export.inference_model",
+    "summary": "pruning.masks",
+    "with_masks": "pruning.masks",
 }
 
 if TYPE_CHECKING:
-    from tf_pruneinit import callbacks
-    from tf_pruneinit.compaction import compact
-    from tf_pruneinit.compressed import compress
-    from tf_pruneinit.datasets import balanced_sample
-    from tf_pruneinit.layers import register
-    from tf_pruneinit.loading import load
-    from tf_pruneinit.masking import masks, set_masks, summary, with_masks
-    from tf_pruneinit.memory import clear_cache
-    from tf_pruneinit.pruning import prune
-    from tf_pruneinit.scoring import score
-    from tf_pruneinit.shipping import ship
+    from tf_pruneinit.compaction.compact_model import compact
+    from tf_pruneinit.datasets.dataset import balanced_sample
+    from tf_pruneinit.export.compressed_file import compress
+    from tf_pruneinit.export.inference_model import ship
+    from tf_pruneinit.export.load import load
+    from tf_pruneinit.layers.masked import register
+    from tf_pruneinit.pruning.masks import masks, set_masks, summary, with_masks
+    from tf_pruneinit.pruning.prune import prune
+    from tf_pruneinit.pruning.score import score
+    from tf_pruneinit.runtime.memory import clear_cache
 
 
 # Keras finds the classes in a .keras file only if they have been registered, which is done when their modules are imported.
 # So they are imported as soon as Keras is, and not before.
 @wrapt.when_imported("keras")
 def _register(_: Any) -> None:
-    for module in ("layers", "normalisation", "optimizers", "compact_layers"):
+    for module in ("layers.masked", "layers.batch_normalization", "training.optimizers", "layers.compacted"):
         importlib.import_module(f"{__name__}.{module}")
 
 
+class _Callbacks(types.ModuleType):
+    """`tf_pruneinit.callbacks`: what is in `tf_pruneinit.training.callbacks`, which is imported when it is first used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # Of who looks through all modules.
+            raise AttributeError(name)
+        return getattr(importlib.import_module(f"{__package__}.training.callbacks"), name)
+
+
+callbacks = sys.modules[f"{__name__}.callbacks"] = _Callbacks(f"{__name__}.callbacks")
+
+
 def __getattr__(name: str) -> Any:
-    if name == "callbacks":
-        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -11,10 +11,10 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-from tf_pruneinit import flags
-from tf_pruneinit.config import option
-from tf_pruneinit.console import exit_code, start_tensorflow
+from tf_pruneinit.config import flags
+from tf_pruneinit.config.experiment import option
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.runtime.console import exit_code, start_tensorflow
 
 PURPOSE = "Writes a trained, pruned network as a smaller dense one with the same outputs, without what has no effect."
 
@@ -34,12 +34,12 @@ class Options:
 
 
 def command(argv: Sequence[str]) -> None:
-    """Prints what `shipping.save` says."""
+    """Prints what `inference_model.save` says."""
     options = Options(**flags.parse(argv, PURPOSE, {"Flags": flags.define(Options)}))
     start_tensorflow()
-    from tf_pruneinit import shipping
+    from tf_pruneinit.export import inference_model
 
-    found = shipping.save(options.saved_model, options.out)
+    found = inference_model.save(options.saved_model, options.out)
     print(json.dumps(found) if options.json else _table(found, options.out))
 
 
@@ -56,9 +56,9 @@ class _Callable(types.ModuleType):
     """A module that is the function of its name when it is called."""
 
     def __call__(self, model: Any) -> Any:
-        from tf_pruneinit import compaction
+        from tf_pruneinit.compaction import compact_model
 
-        return compaction.compact(model)
+        return compact_model.compact(model)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

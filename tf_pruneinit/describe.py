@@ -1,7 +1,7 @@
 """What was pruned of networks from files, without data: `python -m tf_pruneinit.describe --saved_model=DIR`.
 
 Evaluation says how good a network is, and needs images; this says what it is, and needs the file alone. Nothing of a SavedModel
-is run: its variables are read, and its layers made again of `architecture.json`.
+is run: its variables are read, and its layers made again of `model_config.json`.
 """
 
 import dataclasses
@@ -10,10 +10,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tf_pruneinit import flags, sparsity
-from tf_pruneinit.config import option
-from tf_pruneinit.console import exit_code, printable, start_tensorflow
+from tf_pruneinit.config import flags
+from tf_pruneinit.config.experiment import option
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.pruning import summary as sparsity
+from tf_pruneinit.runtime.console import exit_code, printable, start_tensorflow
 
 PURPOSE = "Says what was pruned of a network: sparsity, dead channels, multiply-accumulates, parameters, bytes."
 
@@ -75,18 +76,21 @@ def describe(path: str) -> dict[str, Any]:
     smaller network where a layer cannot be made again.
 
     Raises:
-      UsageError: as `loading.load`.
+      UsageError: as `load.load`.
     """
-    from tf_pruneinit import compressed, connectivity, liveness, loading, masking, shipping
+    from tf_pruneinit.compaction import channels
+    from tf_pruneinit.export import compressed_file, inference_model, load
+    from tf_pruneinit.pruning import connectivity
+    from tf_pruneinit.pruning import masks as masking
 
-    stored = loading.network(path)
+    stored = load.network(path)
     metadata = stored.metadata
     model, note = _model(stored)
     masks = masking.masks(model) if model else dict(stored.masks)
     paths = connectivity.paths(model, masking.kernels(model)) if model else None
     known = None if paths is None or set(paths) != set(masks) else {name: one.weights for name, one in paths.items()}
     summary = sparsity.summarise(masks, masking.exempt(model) if model else (), known)
-    alive = liveness.Liveness(model) if model else None
+    alive = channels.Liveness(model) if model else None
     uses = alive.uses() if alive else {}
     kernels = masking.kernels(model) if model else {}
     places = {name: uses[id(kernel.layer)] for name, kernel in kernels.items() if id(kernel.layer) in uses}
@@ -118,9 +122,9 @@ def describe(path: str) -> dict[str, Any]:
         layers.append(row)
     parameters = sum(value.size for value in stored.values)
     removed = summary.total - summary.remaining
-    sizes = compressed.encoded(stored)[1] if stored.config is not None else None
+    sizes = compressed_file.encoded(stored)[1] if stored.config is not None else None
     try:
-        smaller = shipping.shipped_size(model) if model else None
+        smaller = inference_model.shipped_size(model) if model else None
     except UsageError as error:
         smaller, note = None, note or f"what compact would write is not known: {error}"
     work = None
@@ -157,7 +161,8 @@ def describe(path: str) -> dict[str, Any]:
 
 def _model(stored: Any) -> tuple[Any, str]:
     """The network, masked where it has no masks by which weights are not zero; or None, and why it is not to be had."""
-    from tf_pruneinit import loading, masking
+    from tf_pruneinit.export import load
+    from tf_pruneinit.pruning import masks as masking
 
     try:
         model = stored.model()
@@ -165,7 +170,7 @@ def _model(stored: Any) -> tuple[Any, str]:
         if not stored.masks:
             raise
         return None, f"paths and multiply-accumulates are not known: {error}"
-    return (model if stored.masks else masking.with_given_masks(model, loading.remaining(model))), ""
+    return (model if stored.masks else masking.with_given_masks(model, load.remaining(model))), ""
 
 
 def _text(found: dict[str, Any]) -> str:

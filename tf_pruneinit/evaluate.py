@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tf_pruneinit import confusion, flags, sparsity, tables
-from tf_pruneinit.config import option
-from tf_pruneinit.console import Console, exit_code, printable, start_tensorflow
+from tf_pruneinit.config import flags, registry
+from tf_pruneinit.config.experiment import option
 from tf_pruneinit.errors import UsageError, reason
+from tf_pruneinit.pruning import summary as sparsity
+from tf_pruneinit.reporting import confusion
+from tf_pruneinit.runtime.console import Console, exit_code, printable, start_tensorflow
 
 PURPOSE = "Evaluates networks: accuracy, top-5, loss, calibration, accuracy of each class, confusion matrix, sparsity."
 
@@ -48,7 +50,7 @@ class Options:
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be an integer >= 1; got {value}")
         if self.dataset is not None:
-            tables.require_known(self.dataset, tables.DATASETS, "dataset")
+            registry.require_known(self.dataset, registry.DATASETS, "dataset")
         if self.confusion is not None:
             confusion.require_format(self.confusion)
 
@@ -99,7 +101,7 @@ def evaluate_all(options: Options, console: Console | None = None) -> list[dict[
     Raises:
       UsageError: if there is no such network, or the dataset's images or classes do not fit it.
     """
-    from tf_pruneinit import devices
+    from tf_pruneinit.runtime import devices
 
     strategy = devices.strategy(options.devices)
     found = [_evaluate(path, options, strategy, console) for path in options.saved_model]
@@ -111,14 +113,15 @@ def evaluate_all(options: Options, console: Console | None = None) -> list[dict[
 def _evaluate(path: str, options: Options, strategy: Any, console: Console | None) -> dict[str, Any]:
     import tensorflow as tf
 
-    from tf_pruneinit import datasets, metrics
+    from tf_pruneinit.datasets import dataset as datasets
+    from tf_pruneinit.training import metrics
 
     with strategy.scope():
         opened = _opened(path)
     name = options.dataset or opened.dataset
     if name is None:
         raise UsageError(f"dataset must be given: {path} does not say what it was trained on")
-    tables.require_known(name, tables.DATASETS, "dataset")
+    registry.require_known(name, registry.DATASETS, "dataset")
     dataset = datasets.load(name, options.data_dir)
     network = opened.network(dataset)
     _require_fit(dataset, network, path)
@@ -188,13 +191,14 @@ class _Opened:
 
 
 def _opened(path: str) -> _Opened:
-    from tf_pruneinit import compressed, export, loading
+    from tf_pruneinit.export import compressed_file, load
+    from tf_pruneinit.export import saved_model as export
 
-    if loading.is_keras(path):
-        model = loading.keras_model(path)
+    if load.is_keras(path):
+        model = load.keras_model(path)
         return _Opened(None, "the dataset's", lambda dataset: _of_model(model, dataset.preprocessing))
-    if compressed.is_one(path):
-        stored = compressed.read(path)
+    if compressed_file.is_one(path):
+        stored = compressed_file.read(path)
         model, own = stored.model(), export.preprocessing(stored.metadata)
         what = "the dataset's" if own is None else "the network's"
         return _Opened(stored.metadata.get("dataset"), what, lambda dataset: _of_model(model, own or dataset.preprocessing))
@@ -215,17 +219,17 @@ def _opened(path: str) -> _Opened:
 def _of_model(model: Any, preprocessing: Callable[[Any], Any]) -> _Network:
     import tensorflow as tf
 
-    from tf_pruneinit import loading
+    from tf_pruneinit.export import load
 
     if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.output_shape) != 2:
         raise UsageError("the network must have one input, images, and one output, (batch, classes)")
-    probabilities = loading.ends_in_softmax(model)
+    probabilities = load.ends_in_softmax(model)
 
     def logits(images: Any) -> Any:
         outputs = tf.cast(model(preprocessing(images), training=False), tf.float64)
         return tf.math.log(tf.maximum(outputs, _SMALLEST)) if probabilities else outputs
 
-    summary = sparsity.summarise(loading.remaining(model))
+    summary = sparsity.summarise(load.remaining(model))
     return _Network(logits, tuple(model.input_shape[1:]), model.output_shape[-1], summary)
 
 

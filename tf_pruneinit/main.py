@@ -5,10 +5,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tf_pruneinit import flags, runs, sparsity
-from tf_pruneinit.config import Config
-from tf_pruneinit.console import Console, duration, exit_code, start_tensorflow
+from tf_pruneinit.config import flags
+from tf_pruneinit.config.experiment import Config
 from tf_pruneinit.errors import RunError
+from tf_pruneinit.experiments import run_directory
+from tf_pruneinit.pruning import summary
+from tf_pruneinit.runtime.console import Console, duration, exit_code, start_tensorflow
 
 PURPOSE = "Prunes a network at initialization, or later, trains it, evaluates it and exports it."
 
@@ -20,14 +22,14 @@ def command(argv: Sequence[str]) -> None:
     if execution.dry_run:
         console.line(_plan(config, execution.workdir))
         return
-    run = None if execution.overwrite else runs.completed(execution.workdir, config)
+    run = None if execution.overwrite else run_directory.completed(execution.workdir, config)
     there = run and all(os.path.exists(run.snapshot(step)) for step in execution.snapshot_steps)
     if run and there and not run.lacks(execution.export):
         console.line(_found(run, execution.devices))
     else:
         console.live("starting TensorFlow")
         start_tensorflow()
-        from tf_pruneinit import experiment
+        from tf_pruneinit.experiments import run as experiment
 
         run = experiment.run(config, execution, console)
         if run:
@@ -37,7 +39,7 @@ def command(argv: Sequence[str]) -> None:
 def _plan(config: Config, workdir: str) -> str:
     lines = ["would make, in this order:"]
     for one in config.lineage:
-        run = runs.existing(workdir, one)
+        run = run_directory.existing(workdir, one)
         until = "the end" if one == config or config.prune.prune_at == "end" else config.prune.prune_at  # type: ignore[union-attr]
         state = "not begun" if run is None else "begun" if run.result is None else "complete"
         pruned = f" to sparsity {one.sparsity:g}" if one.prune else ""
@@ -45,13 +47,13 @@ def _plan(config: Config, workdir: str) -> str:
     return "\n".join(lines)
 
 
-def _found(run: runs.Run, devices: int) -> str:
+def _found(run: run_directory.Run, devices: int) -> str:
     result = run.result or {}
     try:
         made = f", made on {result['replicas']} device(s)" if result["replicas"] != devices * result["workers"] else ""
         return f"This run is complete{made} (overwrite makes it again):\n\n{_summary(result, run.path)}"
     except (KeyError, TypeError) as error:
-        raise RunError(f"{run.file(runs.RESULT)} is damaged: it lacks {error}; --overwrite retrains") from error
+        raise RunError(f"{run.file(run_directory.RESULT)} is damaged: it lacks {error}; --overwrite retrains") from error
 
 
 def _summary(result: dict[str, Any], path: str) -> str:
@@ -62,7 +64,7 @@ def _summary(result: dict[str, Any], path: str) -> str:
         f"sparsity       {result['sparsity']:.2%}   ({result['remaining']:,} of {result['total']:,} weights remain)",
         f"run            {path}   ({seconds})",
     ]
-    lines += [f"dead           {sparsity.DEAD}"] if result.get("dead") else []
+    lines += [f"dead           {summary.DEAD}"] if result.get("dead") else []
     lines += [f"note           {result['dataset_note']}"] if result["dataset_note"] else []
     return "\n".join(lines)
 

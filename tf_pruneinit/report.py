@@ -13,14 +13,18 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tf_pruneinit import archives, collection, cores, curves, figures, files, findings, flags, page, references, tabulation
-from tf_pruneinit.collection import Gap
-from tf_pruneinit.config import option
-from tf_pruneinit.console import Console, counted, duration, exit_code
-from tf_pruneinit.curves import View, listed, percent
+from tf_pruneinit.config import flags
+from tf_pruneinit.config.experiment import option
 from tf_pruneinit.errors import RunError, UsageError
-from tf_pruneinit.findings import Finding
-from tf_pruneinit.references import Reference
+from tf_pruneinit.reporting import collect, figures, findings, page, run_sources, series
+from tf_pruneinit.reporting import published as references
+from tf_pruneinit.reporting import tables as tabulation
+from tf_pruneinit.reporting.collect import Gap
+from tf_pruneinit.reporting.findings import Finding
+from tf_pruneinit.reporting.published import Reference
+from tf_pruneinit.reporting.series import View, listed, percent
+from tf_pruneinit.runtime import cores, files
+from tf_pruneinit.runtime.console import Console, counted, duration, exit_code
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,9 +79,9 @@ def command(argv: Sequence[str]) -> None:
 
 
 def _keep(workdirs: Sequence[str], path: str, console: Console) -> None:
-    several: list[archives.Source] = [*archives.sources(workdirs)[0], *collection.planned(workdirs)]
+    several: list[run_sources.Source] = [*run_sources.sources(workdirs)[0], *collect.planned(workdirs)]
     try:
-        kept = archives.write(path, several, lambda done, of: console.live(f"writing {path}: {done:,} of {of:,} runs"))
+        kept = run_sources.write(path, several, lambda done, of: console.live(f"writing {path}: {done:,} of {of:,} runs"))
     except OSError as error:
         raise UsageError(f"archive must be a file that can be written; got {path!r} ({error.strerror})") from error
     console.line(f"in {path}: {counted(kept, 'run')}, {os.path.getsize(path) / 1e6:.1f} MB")
@@ -120,8 +124,8 @@ def report(options: Options, console: Console) -> Report:
     """
     published = references.read(options.references) if options.references else []
     tolerance = None if options.tolerance is None else options.tolerance / 100
-    found = collection.read(options.workdir, lambda done, of: console.live(f"reading runs: {done:,} of {of:,}"))
-    views = curves.views(found.trials, tolerance)
+    found = collect.read(options.workdir, lambda done, of: console.live(f"reading runs: {done:,} of {of:,}"))
+    views = series.views(found.trials, tolerance)
     gaps = [*found.gaps, *(gap for view in views for gap in (*view.repeated, *view.missing(), *figures.unread(view)))]
     gaps += references.of_nothing(views, published)
     console.line(page.summary(views))
@@ -197,7 +201,7 @@ def _as_json(made: Report) -> dict[str, Any]:
 
 def _make_folders(out: str) -> None:
     try:
-        for name in archives.REPORT:
+        for name in run_sources.REPORT:
             os.makedirs(os.path.join(out, name), exist_ok=True)
     except OSError as error:
         raise UsageError(f"out must be a directory that can be written; got {out!r} ({error.strerror})") from error

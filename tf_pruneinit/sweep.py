@@ -10,12 +10,20 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tf_pruneinit import attempts, board, flags, grids, manifests, memory, plans, preemption, runs, sparsity, tables
-from tf_pruneinit.config import Config, Execution, option
-from tf_pruneinit.console import Console, duration, exit_code, start_tensorflow
+from tf_pruneinit.config import flags, registry
+from tf_pruneinit.config import grid as grids
+from tf_pruneinit.config.experiment import Config, Execution, option
 from tf_pruneinit.errors import RunError, UsageError
-from tf_pruneinit.launchers import FAILED, NOTE, Event, local, ray_cluster, slurm
-from tf_pruneinit.plans import Plan
+from tf_pruneinit.experiments import run_directory
+from tf_pruneinit.pruning import summary
+from tf_pruneinit.runtime import memory, preemption
+from tf_pruneinit.runtime.console import Console, duration, exit_code, start_tensorflow
+from tf_pruneinit.sweeps import display
+from tf_pruneinit.sweeps import job as attempts
+from tf_pruneinit.sweeps import manifest as manifests
+from tf_pruneinit.sweeps import plan as plans
+from tf_pruneinit.sweeps.launchers import FAILED, NOTE, Event, local, ray_cluster, slurm
+from tf_pruneinit.sweeps.plan import Plan
 
 PURPOSE = "Makes a grid of runs: each once, those that others begin with first, from where it is."
 
@@ -58,9 +66,9 @@ class Options:
     def __post_init__(self):
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"workers must be an integer >= 1; got {self.workers}")
-        tables.require_known(self.engine, ENGINES, "engine")
+        registry.require_known(self.engine, ENGINES, "engine")
         if self.emit is not None:
-            tables.require_known(self.emit, EMITS, "emit")
+            registry.require_known(self.emit, EMITS, "emit")
         if self.engine != "local" and self.workers is not None:
             raise UsageError(f"workers is for engine=local: a cluster has what it has; got {self.workers}")
         if self.runs_per_job < 1:
@@ -105,12 +113,12 @@ def configurations(grid: Sequence[str], also: Sequence[str], base: Mapping[str, 
     """Returns the experiments of a grid.
 
     Args:
-      grid: as `grids.points` has them.
+      grid: as `grid.points` has them.
       also: likewise.
       base: flags that all of them have, name -> value.
 
     Raises:
-      UsageError: as `grids.points`, and for values that break a rule together: says at which point of the grid.
+      UsageError: as `grid.points`, and for values that break a rule together: says at which point of the grid.
     """
     groups = flags.experiment_groups()
     execution = next(title for title in groups if title.startswith("Execution"))
@@ -176,7 +184,7 @@ def _seconds(plan: Plan, states: Mapping[str, plans.State], workdir: str) -> dic
     """How long each job that is not complete will take, by all runs of the working directory that are."""
     left = [address for address, state in states.items() if state.name != plans.COMPLETE]
     estimate = plans.Estimate()
-    for config, result in runs.results(workdir) if left else ():
+    for config, result in run_directory.results(workdir) if left else ():
         estimate.learn(config, result)
     return {address: estimate.seconds(plan.jobs[address], states[address].step) for address in left}
 
@@ -203,13 +211,13 @@ def _dead(workdir: str, addresses: Iterable[str]) -> list[str]:
     found = []
     for address in addresses:
         with contextlib.suppress(UsageError, OSError):
-            if (runs.Run(os.path.join(workdir, address)).result or {}).get("dead"):
+            if (run_directory.Run(os.path.join(workdir, address)).result or {}).get("dead"):
                 found.append(address)
     return found
 
 
 def _dead_lines(dead: Sequence[str]) -> list[str]:
-    return [f"dead     {len(dead)}  ({sparsity.DEAD})", *(f"  dead: {address}" for address in dead)] if dead else []
+    return [f"dead     {len(dead)}  ({summary.DEAD})", *(f"  dead: {address}" for address in dead)] if dead else []
 
 
 def _status_lines(found: Mapping[str, Any]) -> list[str]:
@@ -237,8 +245,8 @@ def _make(plan: Plan, execution: Execution, options: Options, argv: Sequence[str
     shared = f"; {len(plan.shared)} of them shared by others" if plan.shared else ""
     console.line(f"{len(plan.jobs)} runs in {execution.workdir}{shared}: {len(complete)} complete")
     _warn_of_memory(len(machine), len(todo))
-    seen = board.Board(plan.jobs, complete, left, len(machine))
-    with preemption.deferred(), board.shown(seen, console) as tell:
+    seen = display.Board(plan.jobs, complete, left, len(machine))
+    with preemption.deferred(), display.shown(seen, console) as tell:
         for address, error in given_up.items():
             tell(Event(FAILED, address, error))
         try:

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from tf_pruneinit import datasets
+from tf_pruneinit.datasets import dataset
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return datasets.load("digits")
+    return dataset.load("digits")
 
 
 def test_has_every_image_of_scikit_learn_once_the_fifth_ones_for_testing(digits):
@@ -29,9 +29,9 @@ def test_training_images_are_normalised_to_mean_0_and_deviation_1(digits):
 
 def test_every_class_is_there_and_nothing_is_augmented(digits):
     assert set(digits.train.labels) == set(digits.test.labels) == set(range(10))
-    assert digits.augmentation == datasets.Augmentation()
+    assert digits.augmentation == dataset.Augmentation()
     assert digits.note == ""
 
 
 def test_reads_no_data_directory():
-    assert datasets.load("digits", "/no/such/folder").classes == 10
+    assert dataset.load("digits", "/no/such/folder").classes == 10

@@ -10,10 +10,12 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tf_pruneinit import datasets, engine, main
-from tf_pruneinit.config import Train
+from tf_pruneinit import main
+from tf_pruneinit.config.experiment import Train
+from tf_pruneinit.datasets import dataset as datasets
 from tf_pruneinit.datasets import imagenet
 from tf_pruneinit.errors import DataError, UsageError
+from tf_pruneinit.training import step
 
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 TESTED = 12
@@ -101,7 +103,7 @@ class TestDataset:
         assert all(label_of(images).tolist() == labels.tolist() for images, labels in batches)
         layers = [keras.Input((224, 224, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(1000)]
         model = keras.Sequential(layers)
-        pair = engine.Engine(model, dataset, Train(steps=1, batch_size=8, epochs=None), devices=2)
+        pair = step.Engine(model, dataset, Train(steps=1, batch_size=8, epochs=None), devices=2)
         steps = pair.run(next(pair.epoch(0, 0)), range(2))
         assert np.isfinite(steps.losses).all()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_pruneinit import datasets
+from tf_pruneinit.datasets import dataset as datasets
 from tf_pruneinit.errors import DataError, UsageError
 
 NAMES = [f"n{1000 + 7 * i:08}" for i in range(200)]

@@ -3,7 +3,8 @@
 Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """
 
-from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, from_tfds
+from tf_pruneinit.datasets import tfds_source
+from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing
 
 
 def cifar10(data_dir: str | None = None) -> Dataset:
@@ -21,7 +22,7 @@ def cifar100(data_dir: str | None = None) -> Dataset:
 
 
 def _cifar(name: str, classes: int, data_dir: str | None) -> Dataset:
-    train, test, note = from_tfds.read(name, data_dir, "https://www.cs.toronto.edu/~kriz/")
+    train, test, note = tfds_source.read(name, data_dir, "https://www.cs.toronto.edu/~kriz/")
     return Dataset(
         name=name,
         classes=classes,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tf_pruneinit.datasets import Dataset, Preprocessing, Split
+from tf_pruneinit.datasets.dataset import Dataset, Preprocessing, Split
 
 
 def digits(data_dir: str | None = None) -> Dataset:

@@ -7,7 +7,8 @@ import math
 
 import tensorflow as tf
 
-from tf_pruneinit.datasets import Dataset, Preprocessing, RandomResizedCrop, from_tfds
+from tf_pruneinit.datasets import tfds_source
+from tf_pruneinit.datasets.dataset import Dataset, Preprocessing, RandomResizedCrop
 
 SIDE = 224
 CLASSES = 1000
@@ -26,7 +27,7 @@ def imagenet2012(data_dir: str | None = None) -> Dataset:
     """
     shape = (SIDE, SIDE, 3)
     train, test = (
-        from_tfds.stream("imagenet2012", split, data_dir, manual=FILES, shape=shape, read=read)
+        tfds_source.stream("imagenet2012", split, data_dir, manual=FILES, shape=shape, read=read)
         for split in ("train", "validation")
     )
     return Dataset(

@@ -3,12 +3,13 @@
 LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition", Proceedings of the IEEE, 1998.
 """
 
-from tf_pruneinit.datasets import Dataset, Preprocessing, from_tfds
+from tf_pruneinit.datasets import tfds_source
+from tf_pruneinit.datasets.dataset import Dataset, Preprocessing
 
 
 def mnist(data_dir: str | None = None) -> Dataset:
     """Returns 60,000 training and 10,000 test images of 28x28 in grey, ten classes, not augmented."""
-    train, test, note = from_tfds.read("mnist", data_dir, "https://storage.googleapis.com/cvdf-datasets/mnist/")
+    train, test, note = tfds_source.read("mnist", data_dir, "https://storage.googleapis.com/cvdf-datasets/mnist/")
     return Dataset(
         name="mnist",
         classes=10,

@@ -14,7 +14,8 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tf_pruneinit.datasets import Augmentation, Dataset, Preprocessing, from_tfds
+from tf_pruneinit.datasets import tfds_source
+from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing
 from tf_pruneinit.errors import DataError
 
 FOLDER = "tiny-imagenet-200"
@@ -31,7 +32,7 @@ def tiny_imagenet(data_dir: str | None = None) -> Dataset:
     Training images are flipped, and cropped after padding by 4, as the paper has it for the modified ResNet-18; all are
     normalised by ImageNet's mean and deviation.
     """
-    train, test, _ = from_tfds.read("tiny_imagenet", data_dir, manual=FILES, test="validation")
+    train, test, _ = tfds_source.read("tiny_imagenet", data_dir, manual=FILES, test="validation")
     return Dataset(
         name="tiny_imagenet",
         classes=CLASSES,

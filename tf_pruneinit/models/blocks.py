@@ -11,7 +11,8 @@ import math
 
 import keras
 
-from tf_pruneinit import layers, normalisation, seeds
+from tf_pruneinit import seeds
+from tf_pruneinit.layers import batch_normalization, masked
 
 
 def kaiming_normal(seed: int, name: str) -> keras.Initializer:
@@ -23,7 +24,7 @@ def dense(x, units: int, *, name: str, seed: int):
     """Applies a masked dense layer; its bias is uniform(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
     bound = 1 / math.sqrt(x.shape[-1])
     bias = keras.initializers.RandomUniform(-bound, bound, seeds.derive(seed, name, "bias"))
-    return layers.MaskedDense(units, kernel_initializer=kaiming_normal(seed, name), bias_initializer=bias, name=name)(x)
+    return masked.MaskedDense(units, kernel_initializer=kaiming_normal(seed, name), bias_initializer=bias, name=name)(x)
 
 
 def convolution(x, filters: int, *, name: str, seed: int, size: int = 3, strides: int = 1):
@@ -34,14 +35,14 @@ def convolution(x, filters: int, *, name: str, seed: int, size: int = 3, strides
         x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x) if size > 1 else x
         padding = "valid"
     kernel = kaiming_normal(seed, name)
-    layer = layers.MaskedConv2D(filters, size, strides, padding, use_bias=False, kernel_initializer=kernel, name=name)
+    layer = masked.MaskedConv2D(filters, size, strides, padding, use_bias=False, kernel_initializer=kernel, name=name)
     return layer(x)
 
 
 def batch_norm(x, *, name: str, seed: int):
     """Applies batch normalisation: scale uniform(0, 1), shift 0, epsilon 1e-5, running averages 0.9 old + 0.1 new."""
     scale = keras.initializers.RandomUniform(0.0, 1.0, seeds.derive(seed, name, "gamma"))
-    return normalisation.BatchNormalization(momentum=0.9, epsilon=1e-5, gamma_initializer=scale, name=name)(x)
+    return batch_normalization.BatchNormalization(momentum=0.9, epsilon=1e-5, gamma_initializer=scale, name=name)(x)
 
 
 def relu(x, *, name: str):

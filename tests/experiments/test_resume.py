@@ -1,0 +1,436 @@
+"""Runs that are killed, asked to end or short of disk: the same command ends with the same bits as if nothing had been."""
+
+import contextlib
+import dataclasses
+import json
+import multiprocessing
+import os
+import pathlib
+import random
+import resource
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from waiting import wait_for
+
+import tf_pruneinit
+from tf_pruneinit import main, seeds
+from tf_pruneinit.config.experiment import Interval, Train
+from tf_pruneinit.datasets import dataset as datasets
+from tf_pruneinit.experiments import run_directory
+from tf_pruneinit.models import build as models
+from tf_pruneinit.runtime import files, preemption
+from tf_pruneinit.training import loop, records
+from tf_pruneinit.training import step as engine
+
+STEPS = 32
+COMMON = (f"--train_steps={STEPS}", "--batch_size=256", "--checkpoint_every=1", f"--snapshot_steps=0,3,{STEPS}")
+EXPERIMENTS = {
+    "snip": ("--sparsity=0.9",),
+    "loss scale": ("--method=magnitude", "--precision=mixed_float16"),
+    "two replicas": ("--method=random", "--model=convnet", "--devices=2"),
+    "compact": ("--method=synflow", "--sparsity=0.98", "--iterations=5", "--model=convnet", "--compact=true"),
+    "rigl": ("--method=rigl", "--model=convnet", "--update_every=3"),
+    "rounds": ("--method=magnitude", "--prune_at=end", "--rewind_to=5", "--rounds=2"),
+}
+KILLS = 8
+
+every_experiment = pytest.mark.parametrize("experiment", EXPERIMENTS)
+
+# Processes are forked from one that has imported TensorFlow, and not started it: that takes seconds each.
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload(
+    ["tf_pruneinit.main", "tf_pruneinit.experiments.run", "tf_pruneinit.datasets.digits", "sklearn.datasets"]
+)
+
+
+def argv(workdir, experiment, *more) -> list[str]:
+    return ["main", f"--workdir={workdir}", *COMMON, *EXPERIMENTS[experiment], *more]
+
+
+def work(argv, log, kill_at=None, largest_file=None) -> None:
+    """What a forked process does. It kills itself when it is about to do an operation on a file: an audit event and its end."""
+    for stream in (1, 2):
+        os.dup2(os.open(f"{log}{stream}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+
+    def audit(event, args):
+        if kill_at and event == kill_at[0] and str(args[event == "os.rename"]).endswith(kill_at[1]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(audit)
+    if largest_file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
+    sys.exit(main.main(argv))
+
+
+class Runner:
+    """The processes of one experiment in one working directory."""
+
+    def __init__(self, folder, experiment):
+        self.workdir = folder / "runs"
+        self._experiment = experiment
+        self._log = str(folder / "log")
+
+    def start(self, *more, **options):
+        arguments = (argv(self.workdir, self._experiment, *more), self._log)
+        process = forks.Process(target=work, args=arguments, kwargs=options, daemon=True)
+        process.start()
+        return process
+
+    def end(self, *more, **options) -> int:
+        """Runs a process to its end; returns its exit code."""
+        process = self.start(*more, **options)
+        process.join(120)
+        code = process.exitcode
+        process.kill()
+        return code
+
+    def kill_at(self, event, ending) -> None:
+        assert self.end(kill_at=(event, ending)) == -signal.SIGKILL, self.error
+
+    @property
+    def error(self) -> str:
+        return pathlib.Path(f"{self._log}2").read_text()
+
+    @property
+    def path(self) -> pathlib.Path:
+        return run_in(self.workdir)
+
+    def require_end(self, expected, *more) -> None:
+        """The same command goes on to the bits that are expected, and nothing else is left."""
+        assert (self.end(*more), self.error) == (0, "")
+        assert outcome(self.path) == expected
+
+
+def run_in(workdir) -> pathlib.Path:
+    """The run that was asked for, of it and those that it begins with."""
+    *_, path = sorted(workdir.iterdir(), key=lambda path: path.name.split("-")[2].startswith("iterative"))
+    return path
+
+
+def outcome(path) -> dict:
+    """All that a run has to end with, and the runs that it begins with."""
+    return {run.name: _outcome(run) for run in path.parent.iterdir()}
+
+
+def _outcome(path) -> dict:
+    """Names of its files, bits of its weights and arrays, records but for the clock."""
+    run = run_directory.Run(str(path))
+    clock = {"seconds": 0.0, "examples_per_second": 0.0}
+    shown = [file.relative_to(path) for file in pathlib.Path(path).rglob("*") if "tensorboard" not in file.parts]
+    return {
+        "files": sorted(map(str, shown)),
+        "weights": run.result["weights_sha256"],
+        "result": {name: value for name, value in run.result.items() if name != "seconds"},
+        "records": [dataclasses.replace(record, **clock) for record in records.read(run.file(run_directory.RECORDS))],
+        "arrays": {str(file): (path / file).read_bytes() for file in shown if file.suffix == ".npz"},
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> dict[str, pathlib.Path]:
+    """The directories of runs that nothing happened to, in processes of their own."""
+    workdirs = {experiment: tmp_path_factory.mktemp("whole") for experiment in EXPERIMENTS}
+    processes = [
+        subprocess.Popen([sys.executable, "-m", "tf_pruneinit.main", *argv(workdir, experiment)[1:]], stdout=subprocess.DEVNULL)
+        for experiment, workdir in workdirs.items()
+    ]
+    assert [process.wait() for process in processes] == [0] * len(processes)
+    return {experiment: run_in(workdir) for experiment, workdir in workdirs.items()}
+
+
+@pytest.fixture
+def runner(tmp_path, experiment) -> Runner:
+    return Runner(tmp_path, experiment)
+
+
+@pytest.fixture
+def expected(whole, experiment) -> dict:
+    return outcome(whole[experiment])
+
+
+@every_experiment
+def test_another_process_in_another_directory_gives_the_same_bits(runner, expected):
+    runner.require_end(expected)
+
+
+@every_experiment
+def test_killed_at_random_moments(tmp_path, expected, experiment):
+    """Again and again in the life of a run, which goes on a little further each time; then a new run is begun."""
+    moments, kills = random.Random(experiment), 0
+    while kills < KILLS:
+        folder = tmp_path / str(kills)
+        folder.mkdir()
+        runner = Runner(folder, experiment)
+        while kills < KILLS:
+            process = runner.start()
+            process.join(moments.uniform(0.05, 2))
+            process.kill()
+            process.join()
+            if process.exitcode == 0:
+                break
+            assert process.exitcode == -signal.SIGKILL, runner.error
+            kills += 1
+        runner.require_end(expected) if process.exitcode else None
+        assert outcome(runner.path) == expected
+
+
+@pytest.mark.parametrize("experiment", ["snip", "two replicas"])
+def test_killed_while_it_writes_each_of_its_files(runner, expected):
+    runner.kill_at("os.rename", "/config.json")
+    runner.kill_at("os.rename", "/masks.npz")
+    runner.kill_at("os.rename", "/records.jsonl")
+    runner.kill_at("os.rename", "/snapshots/step-0.npz")
+    runner.kill_at("os.rename", "/checkpoints/step-1.npz")
+    runner.kill_at("os.rename", "/snapshots/step-3.npz")
+    runner.kill_at("os.rename", "/checkpoints/step-12.npz")
+    assert [name for name in os.listdir(runner.path / run_directory.CHECKPOINTS) if name.startswith(".step-12.npz.")]
+    runner.kill_at("os.remove", "/checkpoints/step-12.npz")
+    runner.kill_at("os.rename", f"/checkpoints/step-{STEPS}.npz")
+    runner.kill_at("open", "/saved_model/metadata.json")
+    runner.kill_at("os.rename", "/result.json")
+    runner.kill_at("shutil.rmtree", "/checkpoints")
+    assert os.listdir(runner.path / run_directory.CHECKPOINTS)
+    runner.require_end(expected)
+
+
+@pytest.mark.parametrize("experiment", ["rounds"])
+def test_killed_at_the_end_of_each_run_that_it_begins_with(runner, expected):
+    dense, once, twice = sorted(
+        expected, key=lambda name: ["dense", "lottery", "iterative"].index(name.split("-")[2].split("_")[0])
+    )
+    for complete, name in enumerate([dense, once, twice]):
+        runner.kill_at("os.rename", f"/{name}/snapshots/step-{STEPS}.npz")
+        runner.kill_at("open", f"/{name}/saved_model/metadata.json")
+        runner.kill_at("os.rename", f"/{name}/result.json")
+        assert len(list(runner.workdir.glob("*/result.json"))) == complete
+        assert list(runner.workdir.glob(f"{name}/checkpoints/step-*.npz"))
+    runner.require_end(expected)
+
+
+@pytest.mark.parametrize("experiment", ["snip"])
+class TestCheckpointThatIsDamaged:
+    @pytest.fixture(autouse=True)
+    def killed(self, runner):
+        runner.kill_at("os.rename", "/checkpoints/step-9.npz")
+
+    def test_gives_way_to_the_one_before(self, runner, expected):
+        os.truncate(runner.path / "checkpoints" / "step-8.npz", 5000)
+        assert runner.end() == 0
+        assert runner.error.startswith("warning: ") and runner.error.count("\n") == 1
+        assert "checkpoints/step-8.npz is damaged and left out" in runner.error
+        assert outcome(runner.path) == expected
+
+    @pytest.mark.parametrize("damaged, lines", [("checkpoints/*.npz", 3), (run_directory.MASKS, 2)])
+    def test_all_of_them_or_the_masks_are_refused_and_nothing_is_lost(self, runner, expected, damaged, lines):
+        for path in runner.path.glob(damaged):
+            os.truncate(path, 0)
+        before = {path for path in runner.path.rglob("*") if not path.name.startswith(".")}
+        for _ in range(2):
+            assert runner.end() == 1
+            assert runner.error.count("is damaged and left out") == runner.error.count("\n") - 1 == lines - 1
+            assert "--overwrite retrains" in runner.error
+            assert before <= set(runner.path.rglob("*"))
+        assert runner.end("--overwrite") == 0
+        assert outcome(runner.path) == expected
+
+    @pytest.mark.parametrize("flag, difference", [("devices=2", "devices 1"), ("jit_compile=true", "xla False")])
+    def test_another_way_to_compute_is_refused_and_nothing_changed(self, runner, flag, difference):
+        def contents():
+            # But for what a killed process left behind, which the next one removes.
+            left = (".step-", ".claim-")
+            files = (path for path in runner.path.rglob("*") if path.is_file())
+            return {path: path.read_bytes() for path in files if not any(name in path.name for name in left)}
+
+        before = contents()
+        assert runner.end(f"--{flag}") == 2
+        assert runner.error.startswith("error: ") and runner.error.count("\n") == 1
+        assert f"was begun with {difference} and goes on to the same bits only with that" in runner.error
+        assert contents() == before
+
+    def test_full_disk_is_a_line_and_leaves_the_ones_before(self, runner, expected):
+        folder = runner.path / "checkpoints"
+        before = {path.name: path.read_bytes() for path in folder.glob("step-*.npz")}
+        assert len(before) == 2
+        assert runner.end(largest_file=200_000) == 1
+        assert runner.error == f"error: File too large ({folder / 'step-9.npz'})\n"
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        runner.require_end(expected)
+
+
+class TestAskedToEnd:
+    LONGER = "--train_steps=300"
+
+    @pytest.fixture(scope="class")
+    def expected(self, tmp_path_factory):
+        runner = Runner(tmp_path_factory.mktemp("whole"), "snip")
+        assert runner.end(self.LONGER) == 0
+        return outcome(runner.path)
+
+    @contextlib.contextmanager
+    def process(self, workdir, *more):
+        arguments = ["-m", "tf_pruneinit.main", *argv(workdir, "snip", *more)[1:]]
+        process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+    def terminate(self, process) -> tuple[int, str]:
+        """Its exit code, which takes it a few seconds at most, and standard error."""
+        process.terminate()
+        _, error = process.communicate(timeout=10)
+        return process.returncode, error
+
+    @pytest.mark.parametrize("every", ["1", "never"])
+    def test_in_training_it_saves_and_the_same_command_goes_on(self, tmp_path, expected, every):
+        runner = Runner(tmp_path, "snip")
+        with self.process(runner.workdir, self.LONGER, f"--checkpoint_every={every}") as process:
+            wait_for(lambda: list(runner.workdir.glob("*/snapshots/step-3.npz")), [process])
+            code, error = self.terminate(process)
+        step = int(error.rpartition(" ")[2])
+        assert (code, error) == (143, f"error: asked to end (SIGTERM); the same command goes on from step {step}\n")
+        assert f"step-{step}.npz" in os.listdir(runner.path / run_directory.CHECKPOINTS)
+        runner.require_end(expected, self.LONGER)
+
+    def test_in_pruning_it_ends_at_once(self, tmp_path):
+        with self.process(tmp_path, "--method=synflow", "--iterations=100000") as process:
+            while "pruning by synflow" not in process.stdout.readline():
+                assert process.poll() is None
+            assert self.terminate(process) == (143, "error: asked to end (SIGTERM); the run is not complete\n")
+
+    def test_while_tensorflow_starts_it_ends_at_once(self, tmp_path):
+        with self.process(tmp_path) as process:
+            wait_for(lambda: "libtensorflow" in pathlib.Path(f"/proc/{process.pid}/maps").read_text(), [process])
+            assert self.terminate(process) == (143, "error: asked to end (SIGTERM); the run is not complete\n")
+
+
+class TestSnapshots:
+    @pytest.fixture(scope="class")
+    def run(self, whole):
+        return run_directory.Run(str(whole["snip"]))
+
+    def test_hold_the_weights_of_their_steps(self, run):
+        masks = run.masks()
+        first, middle, last = (files.load_arrays(run.snapshot(step)) for step in (0, 3, STEPS))
+        built = models.build("lenet_300_100", (8, 8, 1), 10, seeds.derive(0, "weights"))
+        exported = tf.saved_model.load(run.file(run_directory.SAVED_MODEL)).kernels
+        weights = [variable for variable in built.variables if not variable.path.endswith("/mask")]
+        assert sorted(first) == sorted(variable.path for variable in weights)
+        for variable in weights:
+            path = variable.path
+            mask = masks.get(path, 1)
+            np.testing.assert_array_equal(first[path] * mask, variable.numpy() * mask)
+            assert (middle[path] != first[path]).any()
+            if path in masks:
+                np.testing.assert_array_equal(last[path] * mask, exported[path].numpy())
+
+
+def with_dropout():
+    keras.utils.set_random_seed(0)
+    hidden = [keras.layers.Dense(16, "relu", name="hidden"), keras.layers.Dropout(0.5, seed=3)]
+    layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), *hidden, keras.layers.Dense(10, name="logits")]
+    return tf_pruneinit.prune(keras.Sequential(layers, name="own"), "random", 0.5)
+
+
+def half_precision():
+    model = models.build("convnet", (8, 8, 1), 10, 0, precision="mixed_float16")
+    return tf_pruneinit.prune(model, "random", 0.5)
+
+
+PLANS = {
+    with_dropout: Train(None, 14, batch_size=256, momentum=0.9, weight_decay=1e-3),
+    half_precision: Train(None, 14, batch_size=256, learning_rate=0.01, precision="mixed_float16"),
+}
+
+
+class TestTraining:
+    """In one process: whatever the step of the checkpoint, the same bits."""
+
+    def dataset(self, build):
+        """Digits; for half precision dark ones, with one image whose pixels are infinite: an overflow an epoch."""
+        data = datasets.load("digits", None)
+        if build is not half_precision:
+            return data
+        images = data.train.images.clip(0, 1)
+        images[7] = 255
+        scale = datasets.Preprocessing(1 / 300, (0.0,), (1.0,))
+        test = dataclasses.replace(data.test, images=data.test.images.clip(0, 1))
+        return dataclasses.replace(data, train=dataclasses.replace(data.train, images=images), test=test, preprocessing=scale)
+
+    def train(self, build, devices, *, checkpoint=None, every="1"):
+        """Returns records but for the clock, the model's variables and the checkpoints of all steps."""
+        model, saved = build(), {}
+        saving = loop.Saving(lambda step, *found: saved.update({step: found}), Interval.parse("every", every))
+        trainer = loop.Training(model, self.dataset(build), PLANS[build], seed=0, saving=saving, devices=devices)
+        if checkpoint:
+            arrays, state = checkpoint
+            assert trainer.restore(arrays, json.loads(json.dumps(state)))
+        found = [dataclasses.replace(record, seconds=0, examples_per_second=0) for record in trainer.records()]
+        return found, [variable.numpy() for variable in model.variables], saved
+
+    def require_same(self, got, expected):
+        for value, other in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(value, other, strict=True)
+
+    @pytest.mark.parametrize("devices", [1, 2])
+    @pytest.mark.parametrize("build", PLANS)
+    def test_goes_on_from_any_step(self, build, devices):
+        found, values, saved = self.train(build, devices)
+        assert sorted(saved) == [*range(1, 15)]
+        assert [record.step for record in found] == [6, 12, 14]
+        assert (found[-1].skipped_steps > 0) == (build is half_precision)
+        for step in (5, 6, 14):  # Within an epoch; at its end, before its record; at the end.
+            again, values_again, _ = self.train(build, devices, checkpoint=saved[step])
+            assert again == [record for record in found if record.step > saved[step][1]["recorded"]]
+            self.require_same(values_again, values)
+
+    @pytest.mark.parametrize("build", PLANS)
+    def test_how_many_steps_are_taken_at_a_time_changes_nothing(self, build, monkeypatch):
+        run, calls, ended = engine.Engine.run, {}, {}
+
+        def counted(engine, shares, part):
+            calls[seconds].append(len(part))
+            return run(engine, shares, part)
+
+        monkeypatch.setattr(engine.Engine, "run", counted)
+        for seconds in (1e-9, 1e9):
+            monkeypatch.setattr(engine, "_SECONDS_A_CALL", seconds)
+            calls[seconds] = []
+            ended[seconds] = self.train(build, 1, every="never")
+        assert calls[1e-9][-3:] == [1, 1, 1]
+        assert max(calls[1e9]) == 5
+        assert ended[1e-9][0] == ended[1e9][0]
+        self.require_same(ended[1e-9][1], ended[1e9][1])
+
+    def test_asked_to_end_in_an_evaluation_it_makes_that_record_when_it_goes_on(self, monkeypatch):
+        def asked(*args, **kwargs):
+            raise preemption.Preempted
+
+        found, values, _ = self.train(with_dropout, 1)
+        saved = []
+        saving = loop.Saving(lambda step, *checkpoint: saved.append(checkpoint))
+        trainer = loop.Training(
+            with_dropout(), self.dataset(with_dropout), PLANS[with_dropout], seed=0, saving=saving, devices=1
+        )
+        with monkeypatch.context() as patched, pytest.raises(preemption.Preempted):
+            patched.setattr(loop.metrics, "evaluate", asked)
+            next(trainer.records())
+        assert trainer.checkpoint() == 6
+        again, values_again, _ = self.train(with_dropout, 1, checkpoint=saved[-1])
+        assert again == found
+        self.require_same(values_again, values)
+
+    def test_checkpoint_of_another_training_changes_nothing(self):
+        _, _, saved = self.train(with_dropout, 1)
+        model = half_precision()
+        before = [variable.numpy() for variable in model.variables]
+        trainer = loop.Training(model, self.dataset(half_precision), PLANS[half_precision], seed=0)
+        assert not trainer.restore(*saved[5])
+        self.require_same([variable.numpy() for variable in model.variables], before)

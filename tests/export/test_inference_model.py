@@ -1,0 +1,242 @@
+"""Networks that are made smaller after training compute what they did, and can be evaluated as they could."""
+
+import importlib
+import json
+import os
+
+import keras
+import networks
+import numpy as np
+import pytest
+
+import tf_pruneinit
+from tf_pruneinit.compaction.channels import Liveness
+from tf_pruneinit.config import flags
+from tf_pruneinit.datasets.dataset import Preprocessing
+from tf_pruneinit.errors import RunError, UsageError
+from tf_pruneinit.export import compressed_file, inference_model, load, saved_model
+from tf_pruneinit.models import build
+from tf_pruneinit.pruning import masks as masking
+
+SHAPE = (8, 8, 1)
+
+
+def with_any_values(model):
+    """Biases and shifts that are no zeros, so that neurons that nothing reaches send something; statistics of noise."""
+    rng = np.random.default_rng(1)
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in norms:
+        layer.gamma.assign(rng.uniform(0.5, 1.5, layer.gamma.shape))
+        layer.beta.assign(rng.normal(0, 0.3, layer.beta.shape))
+        layer.momentum = 0.0
+    model(rng.normal(size=(16, *model.input_shape[1:])).astype("float32"), training=True)
+    for layer in norms:
+        layer.momentum = 0.9
+    for variable in model.trainable_variables:
+        if variable.name == "bias":
+            variable.assign(rng.normal(0, 0.3, variable.shape))
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:no weight is left")
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_outputs_are_the_same(name):
+    model = with_any_values(networks.pruned(name))
+    small = tf_pruneinit.ship(model)
+    before, after = Liveness(model).work(), Liveness(small).work()
+    assert before.remaining < after.dense <= before.compact
+    assert small.count_params() < model.count_params()
+    images = np.random.default_rng(2).normal(size=(6, *model.input_shape[1:])).astype("float32")
+    expected = model(images, training=False).numpy()
+    np.testing.assert_allclose(small(images, training=False), expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
+    assert np.ptp(expected, axis=0).max() > 0
+
+
+def pruned_by_hand(*layers, cut):
+    """A model whose named kernels have no weights into some channels."""
+    x = inputs = keras.Input((6, 6, 1))
+    for layer in layers:
+        x = layer(x)
+    model = with_any_values(masking.with_masks(keras.Model(inputs, x)))
+    masks = masking.masks(model)
+    for path, channels in cut.items():
+        masks[path][..., channels] = 0
+    masking.set_masks(model, masks)
+    return model
+
+
+class TestNeuronsThatNothingReaches:
+    """Ten channels of the first layer, of 24, have no weight: each sends its bias alone."""
+
+    def sizes(self, *following, **options):
+        first = keras.layers.Conv2D(24, 1, name="first", **options)
+        model = pruned_by_hand(first, *following, cut={"first/kernel": range(10)})
+        small = tf_pruneinit.ship(model)
+        return small, [small.get_layer("first").kernel.shape[-1], Liveness(model).kept(model.get_layer("first").output).size]
+
+    def test_go_into_the_bias_of_what_follows(self):
+        small, sizes = self.sizes(keras.layers.Conv2D(4, 3, name="second"))
+        assert sizes == [16, 24]
+        assert small.get_layer("second").bias is not None
+
+    def test_go_into_a_bias_that_there_was_not(self):
+        small, sizes = self.sizes(keras.layers.Conv2D(4, 3, use_bias=False, name="second"))
+        assert sizes == [16, 24]
+        assert small.get_layer("second").bias is not None
+
+    def test_go_into_the_moving_mean_of_the_normalisation_that_follows(self):
+        second = keras.layers.Conv2D(4, 3, use_bias=False, name="second")
+        small, sizes = self.sizes(second, keras.layers.BatchNormalization())
+        assert sizes == [16, 24]
+        assert small.get_layer("second").bias is None
+
+    def test_stay_where_a_border_shows_them(self):
+        assert self.sizes(keras.layers.Conv2D(4, 3, padding="same"))[1] == [24, 24]
+        assert self.sizes(keras.layers.ZeroPadding2D(1), keras.layers.Conv2D(4, 3))[1] == [24, 24]
+
+    def test_go_through_pooling_activation_and_flattening(self):
+        following = [keras.layers.MaxPooling2D(2), keras.layers.ReLU(), keras.layers.Flatten(), keras.layers.Dense(3)]
+        assert self.sizes(*following, activation="tanh")[1] == [16, 24]
+
+    def test_stay_where_they_are_training(self):
+        model = pruned_by_hand(
+            keras.layers.Conv2D(24, 1, name="first"), keras.layers.Conv2D(4, 3), cut={"first/kernel": range(10)}
+        )
+        assert not Liveness(model).removes
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A SavedModel as a run exports it, and its network."""
+    model = tf_pruneinit.prune(build.build("convnet", SHAPE, 10, 0), "synflow", 0.97)
+    with_any_values(model)
+    config, _ = flags.experiment({"model": "convnet", "method": "synflow", "sparsity": 0.97})
+    metadata = {"dataset": "digits", "method": "synflow", "config": config.to_json()}
+    saved_model.save(model, str(tmp_path / "saved_model"), Preprocessing(255, (0.3,), (0.4,)), metadata)
+    return tmp_path / "saved_model", model
+
+
+class TestCommand:
+    def main(self, *argv):
+        return importlib.import_module("tf_pruneinit.compact").main(["compact", *argv])
+
+    def test_writes_a_smaller_saved_model_with_the_same_outputs(self, run, capsys):
+        path, model = run
+        out = path.parent / "small"
+        assert self.main(f"--saved_model={path}", f"--out={out}", "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["parameters"][1] < 0.3 * found["parameters"][0]
+        assert found["bytes"][1] < found["bytes"][0]
+        images = np.random.default_rng(0).integers(0, 256, (5, *SHAPE)).astype("uint8")
+        logits = [
+            saved_model.load(str(each)).signatures["serving_raw"](images=images)["logits"].numpy() for each in (path, out)
+        ]
+        np.testing.assert_allclose(*logits, rtol=0, atol=1e-5 * np.abs(logits[0]).max())
+        metadata = saved_model.metadata(str(out))
+        assert metadata["compacted"]["from"] == str(path)
+        assert metadata["trained_as"]["model"] == "convnet"
+        total = sum(mask.size for mask in saved_model.masks(saved_model.load(str(out))).values())
+        assert total < 0.3 * sum(mask.size for mask in masking.masks(model).values())
+
+    def test_reads_and_writes_keras_files(self, run, tmp_path):
+        _, model = run
+        model.save(tmp_path / "model.keras")
+        assert self.main(f"--saved_model={tmp_path}/model.keras", f"--out={tmp_path}/small.keras") == 0
+        small = keras.models.load_model(tmp_path / "small.keras")
+        images = np.random.default_rng(0).normal(size=(5, *SHAPE)).astype("float32")
+        np.testing.assert_allclose(small(images), model(images), rtol=0, atol=1e-4)
+
+    @pytest.mark.parametrize(
+        "argv, message",
+        [
+            (["--out=there"], "saved_model must name"),
+            (["--saved_model=nowhere", "--out=there"], "must be the folder of a SavedModel"),
+            (["--saved_model=nowhere.keras", "--out=there"], "cannot be read"),
+            (["--saved_model=nowhere.keras", "--out=there.keras"], "cannot be read"),
+            (["--saved_model=nowhere", "--out=."], "out must not exist yet"),
+        ],
+    )
+    def test_mistakes_are_a_line(self, argv, message, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        assert self.main(*argv) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+
+    @pytest.mark.parametrize("given", ["saved_model", "model.tfpruned", "model.keras"])
+    @pytest.mark.parametrize("form", ["small", "small.tfpruned", "small.keras"])
+    def test_each_form_is_written_of_each(self, run, tmp_path, given, form):
+        path, model = run
+        model.save(tmp_path / "model.keras")
+        compressed_file.write(load.network(str(path)), str(tmp_path / "model.tfpruned"))
+        out = str(tmp_path / form)
+        if (given, form) == ("model.keras", "small"):
+            with pytest.raises(UsageError, match=r"does not say how images are preprocessed"):
+                inference_model.save(str(tmp_path / given), out)
+            return
+        found = inference_model.save(str(tmp_path / given), out)
+        images = np.random.default_rng(0).normal(size=(5, *SHAPE)).astype("float32")
+        np.testing.assert_allclose(load.load(out)(images), model(images), rtol=0, atol=1e-4)
+        one_form = given.partition(".")[2] == form.partition(".")[2]
+        assert bool(found["bytes"]) == one_form
+        assert sorted(os.listdir(tmp_path)) == sorted({"saved_model", "model.tfpruned", "model.keras", form})
+
+    def test_a_smaller_one_has_nothing_to_lose(self, run):
+        path, _ = run
+        small, again = (str(path.parent / name) for name in ("small", "again"))
+        inference_model.save(str(path), small)
+        before, after = inference_model.save(small, again)["parameters"]
+        assert before == after
+        assert saved_model.metadata(again)["trained_as"] == saved_model.metadata(small)["trained_as"]
+
+    def test_module_and_function_of_one_name_are_both_there(self):
+        importlib.import_module("tf_pruneinit.compact")
+        assert tf_pruneinit.compact(networks.pruned("convnet")).model.count_params() > 0
+
+
+def test_a_difference_is_an_error(run, monkeypatch):
+    monkeypatch.setattr(inference_model, "_TOLERANCE", -1.0)
+    with pytest.raises(RunError, match="the smaller model differs from the trained one"):
+        tf_pruneinit.ship(run[1])
+
+
+class TestWhatIsSaidOfASize:
+    """What `describe` says is what `compact` writes, and what is said of training what is trained."""
+
+    @pytest.mark.filterwarnings("ignore:no weight is left")
+    @pytest.mark.parametrize("name", ["lenet_300_100", "convnet", "resnet20", "keras:MobileNetV3Small", "branches"])
+    def test_is_the_size(self, name):
+        self.require_same(with_any_values(networks.pruned(name)))
+
+    @pytest.mark.parametrize("method", ["random", "magnitude"])
+    @pytest.mark.filterwarnings("ignore")
+    def test_is_the_size_by_other_methods(self, method):
+        for name in ("lenet_300_100", "convnet"):
+            self.require_same(tf_pruneinit.prune(build.build(name, SHAPE, 4, 0), method, 0.98))
+
+    @pytest.mark.parametrize("path", ["conv2/kernel", "stage2_block1_conv2/kernel"])
+    def test_is_the_size_where_a_layer_is_empty(self, path):
+        model = build.build("convnet" if path.startswith("conv") else "resnet20", SHAPE, 4, 0)
+        masking.set_masks(model, {path: np.zeros_like(masking.masks(model)[path])})
+        self.require_same(with_any_values(model))
+
+    def require_same(self, model):
+        shipped, trained = (
+            inference_model.size(tf_pruneinit.ship(model)),
+            inference_model.size(tf_pruneinit.compact(model).model),
+        )
+        assert inference_model.shipped_size(model) == shipped
+        assert Liveness(model).work().compact == trained.multiply_accumulates
+        assert shipped.multiply_accumulates <= trained.multiply_accumulates
+
+
+@pytest.mark.parametrize("form", [".keras", ".tfpruned"])
+def test_describe_says_what_compact_writes(form, tmp_path, capfd):
+    """Magnitude leaves neurons that nothing reaches, which are constants: they go when it is shipped alone."""
+    model = tf_pruneinit.prune(build.build("convnet", SHAPE, 10, 0), "magnitude", 0.98)
+    path, out = str(tmp_path / "given.keras"), str(tmp_path / f"small{form}")
+    model.save(path)
+    found = inference_model.save(path, out)
+    said = importlib.import_module("tf_pruneinit.describe").describe(path)
+    assert found["multiply_accumulates"] == [said["multiply_accumulates"][name] for name in ("dense", "compact")]
+    assert found["parameters"] == [said["parameters"][name] for name in ("dense", "compact")]
+    assert found["multiply_accumulates"][1] < Liveness(model).work().compact

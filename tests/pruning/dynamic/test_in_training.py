@@ -1,0 +1,252 @@
+"""Masks that change while a network is trained: exact counts, gradients of what is removed, resuming, replicas, runs."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tf_pruneinit
+from tf_pruneinit import main, report, seeds, sweep
+from tf_pruneinit.config import registry
+from tf_pruneinit.config.experiment import Config, Interval, Prune, Train
+from tf_pruneinit.datasets import dataset
+from tf_pruneinit.models import build
+from tf_pruneinit.pruning import masks as masking
+from tf_pruneinit.pruning.dynamic import schedule as dynamics
+from tf_pruneinit.reporting import collect, figures
+from tf_pruneinit.reporting import series as curves
+from tf_pruneinit.training import loop
+from tf_pruneinit.training import step as engine
+
+PLAN = Train(None, 40, batch_size=64, learning_rate=0.1, momentum=0.9, weight_decay=1e-3)
+EXCHANGING = [name for name, row in registry.IN_TRAINING.items() if not row.begins_dense]
+
+every_method = pytest.mark.parametrize("method", registry.IN_TRAINING)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return dataset.load("digits")
+
+
+def begun(digits, method, sparsity=0.9, name="convnet"):
+    row = registry.IN_TRAINING[method]
+    model = build.build(name, digits.input_shape, digits.classes, seeds.derive(0, "weights"))
+    return tf_pruneinit.prune(model, row.initial, 0.0 if row.begins_dense else sparsity, scope=row.scope, seed=0)
+
+
+def updates(digits, method, plan=PLAN, sparsity=0.9, **options):
+    options = {"update_every": 5} | options
+    steps_an_epoch = -(-len(digits.train) // plan.batch_size)
+    steps = loop.total_steps(plan, len(digits.train))
+    return dynamics.updates(Config(prune=Prune(method, sparsity, **options), train=plan), steps, steps_an_epoch)
+
+
+def train(digits, model, method, plan=PLAN, **options):
+    found = options.pop("updates", None) or updates(digits, method, plan)
+    return list(loop.Training(model, digits, plan, seed=0, updates=found, **options).records())
+
+
+def values(model):
+    return {variable.path: variable.numpy() for variable in model.variables}
+
+
+def require_same(one, two):
+    assert one.keys() == two.keys()
+    for path, value in one.items():
+        np.testing.assert_array_equal(two[path], value, err_msg=path)
+
+
+class Watched:
+    """Updates that keep what they were given and gave."""
+
+    def __init__(self, updates):
+        self._updates = updates
+        self.seen = []
+
+    def __getattr__(self, name):
+        return getattr(self._updates, name)
+
+    def masks(self, step, kernels, masks, gradients):
+        new = self._updates.masks(step, kernels, masks, gradients)
+        self.seen.append((step, kernels, masks, new))
+        return new
+
+
+@every_method
+def test_counts_are_exact_at_every_change(digits, method):
+    watched, model = Watched(updates(digits, method)), begun(digits, method)
+    train(digits, model, method, updates=watched)
+    total = sum(mask.size for mask in masking.masks(model).values())
+    counts = [sum(int(mask.sum()) for mask in new.values()) for *_, new in watched.seen]
+    steps = [step for step, *_ in watched.seen]
+    if method in EXCHANGING:
+        assert steps == [5, 10, 15, 20, 25]
+        assert counts == [round(0.1 * total)] * 5
+        for _, _, old, new in watched.seen:
+            assert [old[path].sum() for path in old] == [new[path].sum() for path in new]
+        assert all(
+            (old[path] != new[path]).any() for _, _, old, new in watched.seen for path in ("conv2/kernel", "conv3/kernel")
+        )
+    else:
+        assert steps == [5, 10, 15, 20, 25, 30]
+        assert counts == [round((1 - 0.9 * (1 - (1 - step / 30) ** 3)) * total) for step in steps]
+        assert all((new[path] <= old[path]).all() for _, _, old, new in watched.seen for path in old)
+    require_same(watched.seen[-1][-1], masking.masks(model))
+    kernels = masking.kernels(model)
+    assert all(
+        (kernel.value[mask == 0] == 0).all()
+        for kernel, mask in zip(kernels.values(), masking.masks(model).values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("method", EXCHANGING)
+def test_what_comes_back_begins_at_zero_and_is_trained(digits, method):
+    watched, model = Watched(updates(digits, method)), begun(digits, method)
+    train(digits, model, method, updates=watched)
+    grown = moved = 0
+    for (_, _, old, new), (_, after, _, _) in itertools.pairwise(watched.seen):
+        for path in new:
+            came = (new[path] == 1) & (old[path] == 0)
+            grown += came.sum()
+            moved += np.count_nonzero(after[path][came])
+    assert moved > 0.9 * grown > 50
+
+
+def test_gradients_are_of_all_weights_of_the_pruned_network(digits):
+    """Against a network whose removed weights are 0 and whose masks are ones."""
+    model = begun(digits, "rigl", name="lenet_300_100")
+    taken = engine.Engine(model, digits, PLAN)
+    shares = next(taken.epoch(0, 0))
+    found = taken.dense_gradients(shares, 3)
+    places, _ = next(engine.batches(digits, PLAN.batch_size, 0, 0))
+    images, labels = digits.preprocessing(digits.train.images[places[3]]), digits.train.labels[places[3]]
+    whole = build.build("lenet_300_100", digits.input_shape, digits.classes, seeds.derive(0, "weights"))
+    for path, kernel in masking.kernels(whole).items():
+        kernel.variable.assign(masking.kernels(model)[path].value)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, whole(images, training=True)))
+    kernels = masking.kernels(whole)
+    expected = tape.gradient(loss, [kernel.variable.value for kernel in kernels.values()])
+    assert list(found) == list(kernels)
+    for path, gradient in zip(found, expected, strict=True):
+        np.testing.assert_allclose(found[path], gradient, rtol=1e-4, atol=1e-6)
+        assert (found[path][masking.masks(model)[path] == 0] != 0).mean() > 0.3
+
+
+def test_looking_at_gradients_changes_nothing(digits):
+    model = begun(digits, "rigl")
+    taken = engine.Engine(model, digits, PLAN)
+    before = values(model)
+    taken.dense_gradients(next(taken.epoch(0, 0)), 0)
+    require_same(before, values(model))
+
+
+@every_method
+@pytest.mark.parametrize("options", [{}, {"devices": 2}, {"jit": True}], ids=str)
+def test_goes_on_from_any_checkpoint_to_the_same_bits(digits, method, options):
+    kept = {}
+    saving = loop.Saving(checkpoint=lambda step, *what: kept.update({step: what}), every=Interval(steps=3))
+    whole = begun(digits, method)
+    records = train(digits, whole, method, saving=saving, **options)
+    for step in (3, 15, 24):
+        model = begun(digits, method)
+        again = loop.Training(model, digits, PLAN, seed=0, updates=updates(digits, method), **options)
+        assert again.restore(*kept[step])
+        rest = list(again.records())
+        require_same(values(whole), values(model))
+        assert [one.remaining for one in rest] == [one.remaining for one in records][-len(rest) :]
+
+
+@every_method
+def test_is_the_same_whatever_is_taken_at_a_time(digits, method):
+    found = []
+    for snapshot_steps in ((), tuple(range(40))):
+        model = begun(digits, method)
+        train(digits, model, method, saving=loop.Saving(snapshot_steps=snapshot_steps))
+        found.append(values(model))
+    require_same(*found)
+
+
+@every_method
+def test_two_replicas_change_masks_as_one_does(digits, method):
+    """Without batch normalisation: gradients of the whole batch are those of one replica, but for rounding."""
+    found, plan = [], Train(None, 12, batch_size=64)
+    for devices in (1, 2):
+        model = begun(digits, method, name="lenet_300_100")
+        train(digits, model, method, plan, devices=devices)
+        found.append(masking.masks(model))
+    differing = sum(int((found[0][path] != found[1][path]).sum()) for path in found[0])
+    assert differing < 0.001 * sum(mask.size for mask in found[0].values())
+    assert [mask.sum() for mask in found[0].values()] == [mask.sum() for mask in found[1].values()]
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+@every_method
+def test_trains_in_half_precision(digits, method, precision):
+    row = registry.IN_TRAINING[method]
+    model = build.build("convnet", digits.input_shape, digits.classes, 0, precision=precision)
+    model = tf_pruneinit.prune(model, row.initial, 0.0 if row.begins_dense else 0.9, scope=row.scope, seed=0)
+    plan = Train(None, 40, batch_size=64, precision=precision)
+    (*_, last) = train(digits, model, method, plan, updates=updates(digits, method, plan))
+    total = sum(mask.size for mask in masking.masks(model).values())
+    assert last.remaining == round(0.1 * total)
+    assert last.accuracy > 0.3
+
+
+def call(workdir, *flags):
+    return main.main(["main", f"--workdir={workdir}", "--dataset=digits", "--model=convnet", "--epochs=3", *flags])
+
+
+def run_of(workdir, method):
+    (path,) = workdir.glob(f"*-{method}-*")
+    return path
+
+
+@every_method
+def test_run_records_what_remains_and_keeps_the_masks_of_the_end(tmp_path, method, capfd):
+    assert call(tmp_path, f"--method={method}", "--sparsity=0.9", "--update_every=10", "--snapshot_steps=12") == 0
+    path = run_of(tmp_path, method)
+    result = json.loads((path / "result.json").read_text())
+    total = result["total"]
+    assert result["remaining"] == round(0.1 * total)
+    counts = [json.loads(line)["remaining"] for line in (path / "records.jsonl").read_text().splitlines()]
+    schedule = [round((1 - 0.9 * (1 - (1 - min(step, 51) / 51) ** 3)) * total) for step in (20, 40, 51)]
+    assert counts == ([round(0.1 * total)] * 3 if method in EXCHANGING else schedule)
+    with np.load(path / "masks.npz") as masks:
+        kept = dict(masks)
+    exported = tf.saved_model.load(str(path / "saved_model")).masks
+    for name, mask in kept.items():
+        np.testing.assert_array_equal(exported[name].numpy(), mask)
+    assert sum(int(mask.sum()) for mask in kept.values()) == result["remaining"]
+    # Weights of a step that were not kept are found again, to the same bits, with the masks of the beginning.
+    kept_weights = dict(np.load(path / "snapshots" / "step-12.npz"))
+    (path / "snapshots" / "step-12.npz").unlink()
+    assert call(tmp_path, f"--method={method}", "--sparsity=0.9", "--update_every=10", "--snapshot_steps=12") == 0
+    require_same(kept_weights, dict(np.load(path / "snapshots" / "step-12.npz")))
+    capfd.readouterr()
+    assert call(tmp_path, f"--method={method}", "--sparsity=0.9", "--update_every=10", "--compact=true", "--overwrite") == 2
+    assert "compact=true needs masks that stay" in capfd.readouterr().err
+    assert (path / "result.json").exists()
+
+
+def test_sweeps_make_them_beside_others_and_reports_draw_their_course(tmp_path, capfd):
+    arguments = ["--dataset=digits", "--model=convnet", "--epochs=6", f"--workdir={tmp_path}/w"]
+    grid = ["--grid=method=rigl,set,gradual_magnitude,random,dense", "--grid=sparsity=0.5"]
+    assert sweep.main(["sweep", *arguments, *grid]) == 0
+    view = curves.View(collect.read([f"{tmp_path}/w"]).trials)
+    assert {series.label for series in view.curves} >= {"RigL", "SET", "gradual magnitude", "random"}
+    assert [series.label for series in view.before] == ["random"]
+    assert {series.label for series in view.drawn} >= {"RigL", "SET", "gradual magnitude", "random"}
+    one = next(trial for trial in view.trials if trial.method == "gradual_magnitude")
+    remaining = figures.Remaining(curves.Series(one.method), "", 0, 0.5, one.remaining, 1, False)
+    times, kept = figures.course(view, remaining, one.steps)
+    records = [
+        json.loads(line) for line in (run_of(tmp_path / "w", "gradual_magnitude") / "records.jsonl").read_text().splitlines()
+    ]
+    total = sum(total for _, total, _ in one.layers)
+    assert times == [0, *(record["step"] for record in records), one.steps]
+    assert kept == pytest.approx([100, *(100 * record["remaining"] / total for record in records), 50], abs=0.01)
+    assert report.main(["report", f"--workdir={tmp_path}/w", f"--out={tmp_path}/r"]) == 0

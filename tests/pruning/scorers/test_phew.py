@@ -1,0 +1,70 @@
+import keras
+import numpy as np
+import pytest
+
+import tf_pruneinit
+from tf_pruneinit.models import build
+
+L = keras.layers
+
+
+def dense(*kernels):
+    layers = [L.Dense(np.shape(kernel)[1], use_bias=False, name=f"fc{n}") for n, kernel in enumerate(kernels)]
+    x = inputs = keras.Input((np.shape(kernels[0])[0],))
+    for layer in layers:
+        x = layer(x)
+    model = keras.Model(inputs, x)
+    for layer, kernel in zip(layers, kernels, strict=True):
+        layer.kernel.assign(kernel)
+    return model
+
+
+def test_walks_of_a_network_with_one_way_are_known():
+    """The first walk visits the only path; what no walk reaches scores less than 1, by its size."""
+    scores = tf_pruneinit.score(dense([[2.0, 0.0]], [[-4.0], [1.0]]), "phew")
+    np.testing.assert_array_equal(scores["fc0/kernel"], [[2, 0]])
+    np.testing.assert_array_equal(scores["fc1/kernel"], [[2], [1 / 8]])
+
+
+def test_a_dead_end_is_no_path():
+    """Half of the walks from the input end where the second layer has no weight: their weight is not visited."""
+    scores = tf_pruneinit.score(dense([[1.0, 1.0]], [[1.0], [0.0]]), "phew")
+    assert scores["fc0/kernel"][0, 0] > 1
+    assert scores["fc0/kernel"][0, 1] == 0.5
+
+
+@pytest.mark.parametrize("weight", [1.0, 3.0, -9.0])
+def test_weights_are_chosen_in_proportion_to_their_size(weight):
+    """Of many networks with two paths, the share of first walks (from the input) that take the heavier one."""
+    first = [
+        tf_pruneinit.score(dense([[1.0, weight]], [[1.0], [1.0]]), "phew", seed=seed)["fc0/kernel"][0, 1] == 2
+        for seed in range(200)
+    ]
+    p = abs(weight) / (1 + abs(weight))
+    assert abs(np.mean(first) - p) < 3.5 * np.sqrt(p * (1 - p) / 200)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("lenet_300_100", (8, 8, 1)), ("convnet", (8, 8, 3)), ("resnet20", (8, 8, 3))])
+@pytest.mark.parametrize("sparsity", [0.9, 0.98])
+def test_all_but_the_last_walk_are_whole_paths(name, shape, sparsity):
+    summary = tf_pruneinit.summary(tf_pruneinit.prune(build.build(name, shape, 10, 0), "phew", sparsity))
+    assert summary.remaining == round((1 - sparsity) * summary.total)
+    # The last walk is cut; and a walk may go over a place of a kernel that reads the padding of a small image only.
+    assert summary.disconnected < max(25, 0.02 * summary.remaining)
+
+
+def test_seeds_walk_other_ways():
+    model = build.build("lenet_300_100", (8, 8, 1), 10, 0)
+    one, again, two = (tf_pruneinit.score(model, "phew", seed=seed)["fc1/kernel"] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert (one != two).mean() > 0.5
+
+
+def test_paths_run_through_groups_and_concatenated_branches():
+    inputs = keras.Input((6, 6, 4))
+    x = L.Conv2D(6, 3, groups=2, name="grouped")(inputs)
+    y = L.Conv2D(3, 3, name="plain")(inputs)
+    x = L.GlobalAveragePooling2D()(L.Concatenate()([x, L.ReLU()(y)]))
+    model = keras.Model(inputs, L.Dense(3, name="fc")(x))
+    summary = tf_pruneinit.summary(tf_pruneinit.prune(model, "phew", 0.9))
+    assert summary.disconnected <= 2

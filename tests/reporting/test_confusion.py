@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+
+from tf_pruneinit.errors import UsageError
+from tf_pruneinit.reporting import confusion
+
+
+@pytest.mark.parametrize("name", ["one.png", "one.PDF", "one.svg"])
+@pytest.mark.parametrize(("classes", "count"), [(2, 1), (10, 2), (100, 5)])
+def test_pictures_are_of_their_kind_and_pyplot_has_no_figure(tmp_path, name, classes, count):
+    import matplotlib.pyplot
+
+    matrix = np.random.default_rng(0).integers(0, 5, (classes, classes))
+    matrix[0] = 0
+    confusion.require_format(str(tmp_path / name))
+    confusion.write(str(tmp_path / name), [(f"network {n}", matrix) for n in range(count)])
+    begins = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[name.lower()[-3:]]
+    assert (tmp_path / name).read_bytes().startswith(begins)
+    assert matplotlib.pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("name", ["one", "one.jpg", "nowhere/one.png"])
+def test_other_files_are_refused(tmp_path, name):
+    with pytest.raises(UsageError, match="confusion must be a file"):
+        confusion.require_format(str(tmp_path / name))

@@ -1,0 +1,115 @@
+"""Published results from a file."""
+
+import dataclasses
+
+import pytest
+from made_runs import of_every_name, trial
+
+from tf_pruneinit.errors import UsageError
+from tf_pruneinit.reporting import figures, findings, interactive, page, published
+from tf_pruneinit.reporting import tables as tabulation
+from tf_pruneinit.reporting.series import View, name_of
+
+HEAD = ",".join(published.COLUMNS)
+ROW = 'A paper,ResNet-20,CIFAR-10,ltr,init,73.79,90.03,0.15,3,"batch 512, AMP"'
+
+
+@pytest.fixture
+def write(tmp_path):
+    def written(*rows, head=HEAD):
+        path = tmp_path / "references.csv"
+        path.write_text("\n".join([head, *rows]) + "\n")
+        return str(path)
+
+    return written
+
+
+def test_reads_a_row(write):
+    (one,) = published.read(write(ROW))
+    assert (one.method, one.sparsity, one.accuracy, one.deviation, one.seeds) == (
+        "lottery_ticket_rewinding", 0.738, pytest.approx(0.9003), pytest.approx(0.0015), 3,
+    )  # fmt: skip
+    assert one.label == "LTR [A paper; batch 512, AMP]"
+
+
+def test_deviation_seeds_and_variant_may_lack(write):
+    (one,) = published.read(write("A paper,ResNet-20,CIFAR-10,snip,,50,90,,,its own"))
+    assert (one.deviation, one.seeds, one.variant) == (None, None, "")
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        (ROW.replace("90.03", "good"), "accuracy_mean must be a number from 0 to 100; got 'good' in row 3"),
+        (ROW.replace("90.03", "9003"), "got '9003' in row 3"),
+        (ROW.replace("90.03", "nan"), "got 'nan' in row 3"),
+        (ROW.replace("73.79", ""), "got none in row 3"),
+        (ROW.replace("73.79", "100"), "below 100"),
+        (ROW.replace("A paper", ""), "must say their source; got none in row 3"),
+        ("A paper,ResNet-20", "row 3"),
+        (ROW.replace(",3,", ",0,"), "seeds"),
+        (ROW + ',"open', "row 2"),
+    ],
+)
+def test_a_bad_row_is_named(write, row, message):
+    with pytest.raises(UsageError, match=message):
+        published.read(write(ROW, row))
+
+
+def test_a_column_that_lacks_is_named(write):
+    with pytest.raises(UsageError, match="lacks recipe"):
+        published.read(write(head=HEAD.replace(",recipe", "")))
+
+
+def test_no_file_is_a_mistake(tmp_path):
+    with pytest.raises(UsageError, match="nowhere"):
+        published.read(str(tmp_path / "nowhere"))
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="binary"):
+        published.read(str(tmp_path / "binary"))
+
+
+def test_belongs_to_a_network_and_dataset_whatever_they_are_written_like(write):
+    rows = published.read(write(ROW, ROW.replace("ResNet-20", "VGG-16"), ROW.replace("CIFAR-10", "CIFAR-100")))
+    view = View([trial(0.9, dataset="cifar10", model="resnet20")])
+    assert published.of_view(view, rows) == rows[:1]
+
+
+@pytest.mark.parametrize("written, method", [("SNIP", "snip"), ("GraSP-abs", "grasp_abs"), ("LTR", "lottery_ticket_rewinding"),
+    ("unpruned", "dense"), ("Magnitude_After", "magnitude_after_training"), ("iterSNIP", "iterSNIP")])  # fmt: skip
+def test_a_method_is_known_by_its_name_here_however_it_is_written(write, written, method):
+    (one,) = published.read(write(ROW.replace("ltr", written)))
+    assert one.method == method
+
+
+def test_methods_of_every_name_and_of_none_are_shown(write):
+    configs = of_every_name()
+    # Of two sparsities, since what is pruned later to one only has no curve.
+    prunes = [one.prune for one in configs]
+    prunes += [dataclasses.replace(one, sparsity=0.36, rounds=min(2, one.rounds)) for one in prunes]
+    own = [
+        trial(0.8, one.method, one.sparsity, prune_at=one.prune_at, rewind_to=one.rewind_to, rounds=one.rounds)
+        for one in prunes
+    ]
+    names = [*(one.method for one in configs), "dense", "of_nobody", "of nobody $x^{$", "<b>bold", "_under"]
+    rows = published.read(write(*(f'"A ${n % 30} paper",convnet,digits,{name},,48.8,70,,,' for n, name in enumerate(names))))
+    view = View(own)
+    drawn = figures.published(view, rows)
+    drawn.canvas.draw()
+    labels = {line.get_label().split(" [")[0] for line in drawn.axes[0].lines}
+    curves = {series.method for series in view.drawn}
+    assert len(curves) > 45 and {name_of(method) for method in curves} <= labels
+    table = tabulation.published(view, rows)
+    assert [row[2].text for row in table.rows] == names
+    shown = interactive.every(view, rows)["Accuracy against sparsity"]["data"]
+    assert {f"published: {one.label}" for one in rows} <= {trace["name"] for trace in shown}
+    tables = tabulation.every([view], [findings.find(view)], rows)
+    assert "of nobody" in page.write([view], {view.slug: findings.find(view)}, tables, {view.slug: {}}, [], rows)
+
+
+def test_rows_of_networks_that_no_run_is_of_are_named(write):
+    rows = published.read(write(ROW, ROW, ROW.replace("ResNet-20", "VGG-16")))
+    view = View([trial(0.9, dataset="cifar10", model="resnet20")])
+    (gap,) = published.of_nothing([view], rows)
+    assert str(gap) == "left out: published results (1 row, of what was not run: VGG-16 on CIFAR-10)"
+    assert published.of_nothing([view], []) == []

@@ -1,0 +1,46 @@
+"""What the process has cached is freed when it is told to."""
+
+import ctypes
+import gc
+import weakref
+
+import keras
+import pytest
+
+import tf_pruneinit
+from tf_pruneinit.config.experiment import Train
+from tf_pruneinit.experiments import run
+from tf_pruneinit.runtime import memory
+from tf_pruneinit.training import step as engine
+
+
+def test_every_cache_is_emptied(monkeypatch):
+    monkeypatch.setattr(memory, "_caches", [])
+    emptied = []
+    for name in "ab":
+        memory.frees(lambda name=name: emptied.append(name))
+    tf_pruneinit.clear_cache()
+    assert emptied == ["a", "b"]
+
+
+def test_the_compiled_step_and_the_dataset_of_a_process_are_freed():
+    dataset = run._dataset("digits", None, "none")
+    model = keras.Sequential([keras.Input(dataset.input_shape), keras.layers.Flatten(), keras.layers.Dense(10)])
+    plan = Train(epochs=1)
+    step = engine.take(model, dataset, plan)
+    engine.keep(step, model, dataset, plan)
+    found = weakref.ref(step), weakref.ref(dataset)
+    del step, dataset
+    gc.collect()
+    assert all(kept() is not None for kept in found)
+    tf_pruneinit.clear_cache()
+    assert all(kept() is None for kept in found)
+
+
+@pytest.mark.parametrize("error", [AttributeError, OSError, TypeError])
+def test_systems_that_take_no_memory_back_are_no_error(monkeypatch, error):
+    def missing(name):
+        raise error(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    memory.give_back()

@@ -1,0 +1,128 @@
+"""Which job of a sweep is next: parents first, whatever fails, and no event looks at all jobs."""
+
+import random
+
+import pytest
+
+from tf_pruneinit.sweeps.launchers import schedule as schedules
+from tf_pruneinit.sweeps.launchers.schedule import Schedule
+from tf_pruneinit.sweeps.plan import Plan
+
+
+def plan(**parents):
+    """Jobs and, as one text, what each begins with."""
+    return Plan(dict.fromkeys(parents), frozenset(), {address: tuple(names) for address, names in parents.items()})
+
+
+def ready(schedule):
+    """All that can be made just now, in order."""
+    return list(iter(schedule.next, None))
+
+
+def test_each_comes_once_and_after_what_it_begins_with():
+    schedule = Schedule(plan(a="", b="a", c="ab", d=""), "abcd", ())
+    assert ready(schedule) == ["a", "d"]
+    assert ready(schedule) == []
+    schedule.complete("a")
+    assert ready(schedule) == ["b"]
+    schedule.complete("b")
+    assert ready(schedule) == ["c"]
+    schedule.complete("d")
+    assert schedule.is_open
+    schedule.complete("c")
+    assert not schedule.is_open
+
+
+def test_what_is_complete_before_is_waited_for_by_nobody():
+    assert ready(Schedule(plan(a="", b="a", c="b"), "bc", ())) == ["b"]
+
+
+def test_what_begins_with_a_lost_one_is_lost_in_order():
+    schedule = Schedule(plan(a="", b="a", c="", d="b", e="ac", f="c"), "abcdef", ())
+    assert ready(schedule) == ["a", "c"]
+    assert list(schedule.lose("a")) == [("b", "a"), ("d", "b"), ("e", "a")]
+    schedule.complete("c")
+    assert ready(schedule) == ["f"]
+    schedule.complete("f")
+    assert not schedule.is_open
+
+
+def test_what_begins_with_one_that_was_given_up_before_is_lost_at_once():
+    schedule = Schedule(plan(a="", b="a", c="b", d=""), "bcd", ["a"])
+    assert list(schedule.blocked()) == [("b", "a"), ("c", "b")]
+    assert ready(schedule) == ["d"]
+
+
+def test_one_whose_process_ended_comes_before_all_others():
+    schedule = Schedule(plan(a="", b="", c=""), "abc", ())
+    assert schedule.next() == "a"
+    schedule.again("a")
+    assert ready(schedule) == ["a", "b", "c"]
+
+
+def test_one_that_another_sweep_makes_is_looked_at_again_later(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(schedules.time, "monotonic", lambda: now[0])
+    schedule = Schedule(plan(a="", b=""), "ab", ())
+    assert schedule.next() == "a"
+    schedule.later("a")
+    assert ready(schedule) == ["b"]
+    now[0] += 4
+    assert ready(schedule) == ["a"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_all_come_to_an_end_whatever_fails(seed):
+    chance = random.Random(seed)
+    names = [f"job-{n}" for n in range(60)]
+    parents = {name: tuple(chance.sample(names[:n], min(n, chance.randrange(3)))) for n, name in enumerate(names)}
+    whole = Plan(dict.fromkeys(names), frozenset(), parents)
+    before = set(chance.sample(names, 5))
+    schedule = Schedule(whole, [name for name in names if name not in before], before)
+    lost = before | {name for name, _ in schedule.blocked()}
+    complete, failed = set(), set()
+    while schedule.is_open:
+        several = ready(schedule)
+        chance.shuffle(several)
+        for name in several:
+            assert complete.issuperset(parents[name])
+            if chance.random() < 0.1:
+                failed.add(name)
+                lost |= {address for address, _ in schedule.lose(name)}
+            else:
+                schedule.complete(name)
+                complete.add(name)
+    assert lost | failed | complete == set(names)
+    assert not (lost | failed) & complete
+    assert all((lost | failed).intersection(parents[name]) for name in lost - before)
+
+
+class Counted(dict):
+    """Counts how often it is looked into."""
+
+    looks = 0
+
+    def __getitem__(self, key):
+        Counted.looks += 1
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize("event", ["next", "complete", "lose", "again", "later"])
+def test_an_event_looks_at_as_much_whatever_the_number_of_jobs(event, monkeypatch):
+    """Runs of which each seed has a few that wait for a dense one."""
+    looks = []
+    for seeds in (10, 1000):
+        parents = {}
+        for seed in range(seeds):
+            parents |= {f"dense-{seed}": ()} | {f"pruned-{seed}-{n}": (f"dense-{seed}",) for n in range(3)}
+        schedule = Schedule(Plan(dict.fromkeys(parents), frozenset(), parents), list(parents), ())
+        for name in ("_parents", "_rank", "_needs"):
+            monkeypatch.setattr(schedule, name, Counted(getattr(schedule, name)))
+        first = schedule.next()
+        Counted.looks = 0
+        if event != "next":
+            list(getattr(schedule, event)(first) or ())
+        for _ in range(4):
+            schedule.next()
+        looks.append(Counted.looks)
+    assert looks[0] == looks[1] < 20

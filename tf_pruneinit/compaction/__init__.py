@@ -1,0 +1,1 @@
+"""Smaller networks without dead channels."""

@@ -1,0 +1,174 @@
+"""Channels of a trained network that are constant in inference, whatever it is given, and what their consumers add for them."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_pruneinit.compaction.channels import Liveness
+from tf_pruneinit.layers.masked import MASKED, mask_name, raw_kernel
+
+_KERAS = keras.layers
+_TRANSPOSED = (_KERAS.Conv1DTranspose, _KERAS.Conv2DTranspose, _KERAS.Conv3DTranspose)
+_DEPTHWISE = (_KERAS.DepthwiseConv1D, _KERAS.DepthwiseConv2D)
+_SEPARABLE = (_KERAS.SeparableConv1D, _KERAS.SeparableConv2D)
+_MIXING = (_KERAS.Dense, _KERAS.Conv1D, _KERAS.Conv2D, _KERAS.Conv3D, *_TRANSPOSED, *_SEPARABLE)
+_PASSING = (
+    *(_KERAS.MaxPooling1D, _KERAS.MaxPooling2D, _KERAS.MaxPooling3D),
+    *(_KERAS.AveragePooling1D, _KERAS.AveragePooling2D, _KERAS.AveragePooling3D),
+    *(_KERAS.GlobalMaxPooling1D, _KERAS.GlobalMaxPooling2D, _KERAS.GlobalMaxPooling3D),
+    *(_KERAS.GlobalAveragePooling1D, _KERAS.GlobalAveragePooling2D, _KERAS.GlobalAveragePooling3D),
+    *(_KERAS.Cropping1D, _KERAS.Cropping2D, _KERAS.Cropping3D),
+    *(_KERAS.UpSampling1D, _KERAS.UpSampling2D, _KERAS.UpSampling3D),
+    *(_KERAS.Dropout, _KERAS.SpatialDropout1D, _KERAS.SpatialDropout2D, _KERAS.SpatialDropout3D),
+    *(_KERAS.GaussianDropout, _KERAS.GaussianNoise, _KERAS.Reshape, _KERAS.Identity),
+)
+_PADDING = (_KERAS.ZeroPadding1D, _KERAS.ZeroPadding2D, _KERAS.ZeroPadding3D)
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """Channels of a tensor: which are the same number at every place for every input, and that number (0 of the others)."""
+
+    is_constant: np.ndarray
+    value: np.ndarray
+
+
+class Constants:
+    """What is constant in a model, and what follows for its layers.
+
+    Args:
+      alive: of the model in inference.
+
+    Attributes:
+      absorbed: by the identity of a dense or convolution layer, which of its inputs can be left out, booleans (inputs,).
+      added: likewise, what is to be added to its outputs for that, before its activation: (outputs,).
+    """
+
+    def __init__(self, alive: Liveness):
+        self.absorbed: dict[int, np.ndarray] = {}
+        self.added: dict[int, np.ndarray] = {}
+        self._of: dict[int, Constant] = {}
+        for node in alive.nodes:
+            for tensor in node.outputs:
+                found = self._through(node, tensor) if alive.known(node.operation) else None
+                self._of[id(tensor)] = found or _varying(tensor)
+
+    def _given(self, tensor: Any) -> Constant:
+        return self._of.get(id(tensor)) or _varying(tensor)
+
+    def _through(self, node: Any, output: Any) -> Constant | None:
+        layer = node.operation
+        given = [self._given(tensor) for tensor in node.input_tensors]
+        if isinstance(layer, _MIXING):
+            return self._mixed(layer, given[0])
+        if isinstance(layer, _DEPTHWISE):
+            return _depthwise(layer, given[0])
+        if isinstance(layer, _PADDING):
+            return Constant(given[0].is_constant & (given[0].value == 0), np.zeros(len(given[0].value)))
+        if isinstance(layer, _PASSING):
+            return given[0]
+        if isinstance(layer, _KERAS.Flatten):
+            times = output.shape[-1] // len(given[0].value)
+            return Constant(np.tile(given[0].is_constant, times), np.tile(given[0].value, times))
+        if isinstance(layer, _KERAS.Concatenate):
+            if output.shape[-1] != sum(len(each.value) for each in given):
+                return None
+            return Constant(*(np.concatenate(parts) for parts in zip(*((c.is_constant, c.value) for c in given), strict=True)))
+        if isinstance(layer, _KERAS.BatchNormalization):
+            return Constant(given[0].is_constant, _normalised(layer, given[0].value) * given[0].is_constant)
+        return _each_channel(node, output, given)
+
+    def _mixed(self, layer: Any, given: Constant) -> Constant:
+        weights, total = _weights(layer)
+        absorbed = given.is_constant & ((given.value == 0) | (not _has_border(layer)))
+        self.absorbed[id(layer)] = absorbed
+        self.added[id(layer)] = (given.value * absorbed) @ total
+        is_constant = ~weights[~absorbed].any(axis=0)
+        bias = 0 if getattr(layer, "bias", None) is None else layer.bias.numpy().astype(np.float64)
+        return _activated(layer, is_constant, self.added[id(layer)] + bias)
+
+
+def _varying(tensor: Any) -> Constant:
+    size = tensor.shape[-1] if len(tensor.shape) > 1 and tensor.shape[-1] else 1
+    return Constant(np.zeros(size, bool), np.zeros(size))
+
+
+def effective(layer: Any) -> dict[str, np.ndarray]:
+    """Returns the kernels of a layer as they work, kernel * mask, by name; float64."""
+    names = getattr(layer, "kernel_names", ()) or getattr(MASKED.get(type(layer)), "kernel_names", ())
+    found = {}
+    for name in names:
+        mask = vars(layer).get(mask_name(name))
+        found[name] = raw_kernel(layer, name).numpy().astype(np.float64) * (1 if mask is None else mask.numpy())
+    return found
+
+
+def _weights(layer: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Which outputs depend on an input, and how much all its places together add to each: both (inputs, outputs)."""
+    kernels = effective(layer)
+    if "kernel" in kernels:
+        kernel = kernels["kernel"].swapaxes(-1, -2) if isinstance(layer, _TRANSPOSED) else kernels["kernel"]
+        kernel = kernel.reshape(-1, *kernel.shape[-2:])
+        return (kernel != 0).any(axis=0), kernel.sum(axis=0)
+    depthwise = kernels["depthwise_kernel"]
+    depthwise = depthwise.reshape(-1, *depthwise.shape[-2:])
+    pointwise = kernels["pointwise_kernel"].reshape(*depthwise.shape[-2:], -1)
+    there = ((depthwise != 0).any(axis=0)[:, :, None] & (pointwise != 0)).any(axis=1)
+    return there, np.einsum("kim,imo->io", depthwise, pointwise)
+
+
+def _has_border(layer: Any) -> bool:
+    """Whether a constant that is given comes out as another number at the border, where a padding of zeros is seen."""
+    if isinstance(layer, _KERAS.Dense):
+        return False
+    one = all(size == 1 for size in layer.kernel_size)
+    if isinstance(layer, _TRANSPOSED):
+        return not one or any(stride > 1 for stride in layer.strides)
+    return layer.padding != "valid" and not one
+
+
+def _depthwise(layer: Any, given: Constant) -> Constant:
+    kernel = effective(layer)["kernel"]
+    kernel = kernel.reshape(-1, *kernel.shape[-2:])
+    plain = given.is_constant & ((given.value == 0) | (not _has_border(layer)))
+    is_constant = (plain[:, None] | ~(kernel != 0).any(axis=0)).ravel()
+    bias = 0 if layer.bias is None else layer.bias.numpy().astype(np.float64)
+    return _activated(layer, is_constant, (given.value[:, None] * kernel.sum(axis=0)).ravel() + bias)
+
+
+def _activated(layer: Any, is_constant: np.ndarray, value: np.ndarray) -> Constant:
+    value = np.where(is_constant, value, 0)
+    if layer.activation is not None:
+        value = keras.ops.convert_to_numpy(layer.activation(keras.ops.convert_to_tensor(value))).astype(np.float64)
+    return Constant(is_constant, np.where(is_constant, value, 0))
+
+
+def _normalised(layer: Any, value: np.ndarray) -> np.ndarray:
+    mean, variance = (moving.numpy().astype(np.float64) for moving in (layer.moving_mean, layer.moving_variance))
+    scale = 1 if layer.gamma is None else layer.gamma.numpy().astype(np.float64)
+    shift = 0 if layer.beta is None else layer.beta.numpy().astype(np.float64)
+    return (value - mean) / np.sqrt(variance + layer.epsilon) * scale + shift
+
+
+def _each_channel(node: Any, output: Any, given: list[Constant]) -> Constant | None:
+    """What the operation itself makes of the constants, as an image of one place."""
+    is_constant = functools.reduce(np.logical_and, [each.is_constant for each in given])
+    if isinstance(node.operation, _KERAS.Multiply):
+        zero = functools.reduce(np.logical_or, [each.is_constant & (each.value == 0) for each in given])
+        is_constant = is_constant | zero
+    if len(is_constant) != output.shape[-1] or not is_constant.any():
+        return None
+    places: Mapping[int, Any] = {
+        id(tensor): keras.ops.convert_to_tensor(each.value.reshape((1,) * (len(tensor.shape) - 1) + (-1,)), tensor.dtype)
+        for tensor, each in zip(node.input_tensors, given, strict=True)
+    }
+    args, kwargs = node.arguments.fill_in(places)
+    value = keras.ops.convert_to_numpy(node.operation(*args, **kwargs)).astype(np.float64)
+    if value.size != len(is_constant):
+        return None
+    is_constant = is_constant & np.isfinite(value.ravel())
+    return Constant(is_constant, np.where(is_constant, value.ravel(), 0))

@@ -1,0 +1,234 @@
+"""absl flags generated from the dataclasses of options; the only reader of flags.
+
+A flag's default is "not given": what it then means (a recipe's value, a method's own) is decided where the dataclasses
+are made, so that `--flagfile` and sweeps can tell a value that was asked for from one that was not.
+"""
+
+import dataclasses
+import os
+import shutil
+import textwrap
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from tf_pruneinit.config import registry
+from tf_pruneinit.config.defaults import recipe
+from tf_pruneinit.config.experiment import MOST_ROUNDS, Config, Execution, Prune, Train, sparsity_after
+from tf_pruneinit.errors import HelpRequested, UsageError
+from tf_pruneinit.version import __version__
+
+DENSE = "dense"
+
+# Two flags for one thing: the one on the command line is meant, and not the one in a flag file.
+_EITHER = ("epochs", "train_steps")
+
+
+def define(options: type, *, skip: Iterable[str] = ()) -> flags.FlagValues:
+    """Returns the flags of one dataclass of options: a flag a field, without a value until it is given."""
+    values = flags.FlagValues()
+    types_of = typing.get_type_hints(options)
+    for field in dataclasses.fields(options):
+        if "help" not in field.metadata or field.name in skip:
+            continue
+        name = field.metadata.get("flag", field.name)
+        text = field.metadata["help"]
+        default = field.metadata.get("shown", _shown(field.default))
+        text += f" (default: {default})" if default and "default" not in text else ""
+        kind = types_of[field.name]
+        if typing.get_origin(kind) is types.UnionType:
+            kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
+        if kind is bool:
+            flags.DEFINE_boolean(name, None, text, flag_values=values)
+        elif kind is int:
+            flags.DEFINE_integer(name, None, text, flag_values=values)
+        elif kind is float:
+            flags.DEFINE_float(name, None, text, flag_values=values)
+        elif field.metadata.get("multi"):
+            flags.DEFINE_multi_string(name, None, text, flag_values=values)
+        elif typing.get_origin(kind) is tuple:
+            flags.DEFINE_list(name, None, text, flag_values=values)
+        else:
+            flags.DEFINE_string(name, None, _with_choices(text, field.metadata.get("choices", ())), flag_values=values)
+    return values
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, bool) or default is None:
+        return "true" if default else ""
+    if not isinstance(default, tuple):
+        return str(default)
+    return ",".join(item if isinstance(item, str) else f"{item:g}" for item in default)
+
+
+def _with_choices(text: str, choices: Sequence[str]) -> str:
+    return f"{text}: {', '.join(choices)}" if choices else text
+
+
+def parse(argv: Sequence[str], purpose: str, groups: Mapping[str, flags.FlagValues]) -> dict[str, Any]:
+    """Returns the flags that the command line, or a flag file named on it, gives: name -> value.
+
+    Args:
+      argv: the command line, the program's name first.
+      purpose: what the program does, in one line, for `--help`.
+      groups: title -> flags, in the order in which `--help` shows them.
+
+    Raises:
+      HelpRequested: for --help and --version.
+      UsageError: for an unknown flag, a value of the wrong type, an argument that is no flag, an unreadable flag file.
+    """
+    values = flags.FlagValues()
+    for group in groups.values():
+        values.append_flag_values(group)
+    flags.DEFINE_boolean("help", False, "print this help", short_name="h", flag_values=values)
+    flags.DEFINE_boolean("version", False, "print the version", flag_values=values)
+    # absl looks these two up by name; without a definition here an unknown-flag error would not know them.
+    flags.DEFINE_string("flagfile", "", "read flags, one a line, from this file", flag_values=values)
+    try:
+        extra = values(list(argv))[1:]
+    except (flags.Error, OSError, UnicodeError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+    if values["help"].value:
+        raise HelpRequested(_help(argv[0], purpose, groups))
+    if values["version"].value:
+        raise HelpRequested(f"tf_pruneinit {__version__}")
+    if extra:
+        raise UsageError(f"flags are written --name=value; got the argument {extra[0]!r}")
+    names = [name for group in groups.values() for name in group]
+    given = {name: values[name].value for name in names if values[name].present}
+    typed = [name for name in _EITHER if any(part.lstrip("-").split("=")[0] == name for part in argv)]
+    return given if len(typed) != 1 else {name: value for name, value in given.items() if name not in _EITHER or name in typed}
+
+
+def _help(program: str, purpose: str, groups: Mapping[str, flags.FlagValues]) -> str:
+    module = os.path.splitext(os.path.basename(program))[0]
+    command = f"python -m tf_pruneinit.{module}" if program.endswith(".py") else module
+    lines = [purpose, "", f"usage: {command} [--flag=value ...] [--flagfile=FILE]"]
+    for title, group in groups.items():
+        lines += ["", *textwrap.wrap(f"{title}:", 80)]
+        for name in group:
+            lines += _entry(f"--{name}", group[name].help or "")
+    lines += ["", "Other:"]
+    lines += _entry("--flagfile", "read flags, one a line, from this file; later flags win")
+    lines += _entry("--version", "print the version") + _entry("--help", "print this help")
+    return "\n".join(lines)
+
+
+def _entry(name: str, text: str) -> list[str]:
+    indent = 26
+    width = min(120, max(80, shutil.get_terminal_size().columns))
+    first, *rest = text.split("\n")
+    wrapped = textwrap.wrap(first, width - indent) or [""]
+    for line in rest:
+        wrapped += textwrap.wrap(line, width - indent, subsequent_indent="  ")
+    return [f"  {name:<{indent - 2}}{wrapped[0]}", *(" " * indent + line for line in wrapped[1:])]
+
+
+def experiment_groups() -> dict[str, flags.FlagValues]:
+    """Returns the flags of one experiment, in the groups that `--help` shows."""
+    training = "Training (by default the recipe of the dataset and model; in brackets what holds where there is none)"
+    groups = {
+        "Experiment": define(Config),
+        "Pruning": define(Prune),
+        training: define(Train),
+        "Execution (recorded, but no part of what the experiment is)": define(Execution),
+    }
+    _list_rows(groups["Experiment"], "dataset", registry.DATASETS)
+    _list_rows(groups["Experiment"], "model", registry.MODELS)
+    wider = "ROWxN: a ResNet or VGG with N times the channels, as resnet20x2"
+    others = f"{registry.KERAS}NAME: NAME of keras.applications, as {registry.KERAS}ResNet50"
+    groups["Experiment"]["model"].help += f"\n{wider}\n{others}"
+    _list_rows(groups["Pruning"], "method", {**registry.METHODS, **registry.IN_TRAINING})
+    return groups
+
+
+def varied(groups: Mapping[str, flags.FlagValues], base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns flags, some of which a grid gives in place of those that were given.
+
+    Dense training, which prunes nothing, takes no flag of pruning: in a grid with other methods it is what it is with each.
+    """
+    others = [name for name in _EITHER if values.keys() & _EITHER and name not in values]
+    merged = {name: value for name, value in {**base, **values}.items() if name not in others}
+    if merged.get("method") == DENSE:
+        merged = {name: value for name, value in merged.items() if name == "method" or name not in groups["Pruning"]}
+    return merged
+
+
+def read(groups: Mapping[str, flags.FlagValues], name: str, text: str) -> Any:
+    """Returns the value of a flag as a grid has it: as on the command line, but for lists, whose entries `+` separates.
+
+    Raises:
+      ValueError: if the flag does not take it.
+    """
+    flag = next(group[name] for group in groups.values() if name in group)
+    return text.split("+") if isinstance(flag.parser, flags.ListParser) else flag.parser.parse(text)
+
+
+def _list_rows(group: flags.FlagValues, name: str, table: Mapping[str, Any]) -> None:
+    rows = "".join(f"\n{key}: {row.summary}" for key, row in table.items())
+    group[name].help = f"{group[name].help}{rows}"
+
+
+def experiment(given: Mapping[str, Any]) -> tuple[Config, Execution]:
+    """Returns the experiment that flags describe: what is not given is the dataset's, recipe's or method's default.
+
+    Raises:
+      UsageError: for values that break a rule of `config`, or that contradict each other.
+    """
+    dataset = given.get("dataset", Config.dataset)
+    model = given.get("model", registry.lookup(registry.DATASETS, dataset, "dataset").default_model)
+    changed = _given(Train, given)
+    if "steps" in changed and "epochs" not in changed:
+        changed["epochs"] = None
+    train = dataclasses.replace(recipe(dataset, model), **changed)
+    config = Config(**(_given(Config, given) | {"dataset": dataset, "model": model}), prune=_prune(given), train=train)
+    if config.initializer != "normal" and "initializer_deviation" in given:
+        raise UsageError(f"initializer_deviation needs initializer=normal; got initializer={config.initializer}")
+    return config, execution(given)
+
+
+def execution(given: Mapping[str, Any]) -> Execution:
+    """Returns how runs are made, by the same flags; those that say what they are may have no meaning alone.
+
+    Raises:
+      UsageError: as `experiment`.
+    """
+    return Execution(**_given(Execution, given))
+
+
+def _prune(given: Mapping[str, Any]) -> Prune | None:
+    method = given.get("method", Prune.method)
+    options = _given(Prune, given)
+    if method != DENSE:
+        registry.require_known(method, (*registry.METHODS, *registry.IN_TRAINING, DENSE), "method")
+        if 1 < options.get("rounds", 1) <= MOST_ROUNDS and "sparsity" not in options:
+            options["sparsity"] = sparsity_after(options["rounds"])
+        return Prune(**options)
+    del options["method"]
+    for name, value in options.items():
+        if name == "sparsity" or value != getattr(Prune, name):
+            raise UsageError(f"method=dense prunes nothing and takes no {name}; got {name}={value}")
+    return None
+
+
+def _given(options: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a dataclass of options that were given, by their own names."""
+    values = {}
+    for field in dataclasses.fields(options):
+        flag = field.metadata.get("flag", field.name)
+        if flag in given and "help" in field.metadata:
+            value = given[flag]
+            if isinstance(value, list):
+                value = tuple(value) if typing.get_type_hints(options)[field.name] == tuple[str, ...] else _numbers(flag, value)
+            values[field.name] = value
+    return values
+
+
+def _numbers(flag: str, items: list[str]) -> tuple[float, ...]:
+    try:
+        return tuple(float(item) for item in items)
+    except ValueError as error:
+        raise UsageError(f"{flag} must be numbers separated by commas; got {','.join(items)!r}") from error

@@ -1,0 +1,289 @@
+"""The tables of methods, models and datasets: name -> function, one line for each.
+
+Adding one is a function in a file of its own, a line here and a test. `--help`, the checks of flags and the choices of
+sweeps read these tables, and must not wait for TensorFlow: so a row names its function, and imports it when it is called.
+"""
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from tf_pruneinit.errors import UsageError, shown
+
+Row = TypeVar("Row")
+
+
+@dataclasses.dataclass(frozen=True)
+class Lazy:
+    """A function named `"module:function"` below this package, imported when it is first called."""
+
+    path: str
+
+    def resolve(self) -> Callable[..., Any]:
+        """Returns the function itself."""
+        module, function = self.path.split(":")
+        return getattr(importlib.import_module(f"tf_pruneinit.{module}"), function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.resolve()(*args, **kwargs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A pruning method.
+
+    Attributes:
+      score: the scorer, `(network, batch, *, <options>) -> scores`; see `tf_pruneinit.pruning.scorers`.
+      summary: what is removed first, in one line.
+      iterations: how often it scores and removes, by default.
+      needs_data: whether it is given labelled images.
+      options: the options, of those that flags and `prune` have, that it takes.
+      dtype: the floating-point type one score is computed in; iterative scores always are in float64.
+      second_order: whether it differentiates twice.
+      absolute: whether it is given the network with every parameter replaced by its absolute value.
+      warms_up: whether it runs the network so that it can be given moving statistics (`batch_norm_warmup`).
+      by_path: whether it draws random numbers by the paths of kernels, so that scores depend on the names of layers.
+      revives: whether, from one iteration to the next, removed weights may come back; it then scores them, too.
+      revision: of its scores of networks of keras.applications, counted up when these change: addresses of runs depend on it.
+    """
+
+    score: Callable[..., Any]
+    summary: str
+    iterations: int = 1
+    needs_data: bool = False
+    options: tuple[str, ...] = ()
+    dtype: str = "float32"
+    second_order: bool = False
+    absolute: bool = False
+    warms_up: bool = False
+    by_path: bool = False
+    revives: bool = False
+    revision: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Dynamic:
+    """A method that changes masks in training: `change(now) -> masks`; see `tf_pruneinit.pruning.dynamic.schedule`.
+
+    Attributes:
+      summary: what it does, in one line.
+      initial: the row of `METHODS` by which the network is pruned before training.
+      begins_dense: whether it begins with all weights, and ends with the sparsity that is asked for.
+      scope: as a rule that of its masks.
+      options: those of changing masks that it takes, besides when.
+    """
+
+    change: Callable[..., Any]
+    summary: str
+    initial: str
+    begins_dense: bool = False
+    scope: str = "global"
+    options: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A network: `build(input_shape, classes, seed) -> keras.Model` that returns logits.
+
+    Attributes:
+      wider: whether `build` takes `width`, a factor of the channels.
+    """
+
+    build: Callable[..., Any]
+    summary: str
+    wider: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A labelled image dataset: `load(data_dir) -> datasets.Dataset`, and the model it is used with by default."""
+
+    load: Callable[..., Any]
+    summary: str
+    default_model: str
+
+
+METHODS = {
+    "random": Method(Lazy("pruning.scorers.random:random"), "uniform random scores", options=("seed",), by_path=True),
+    "magnitude": Method(Lazy("pruning.scorers.magnitude:magnitude"), "smallest |w|"),
+    "snip": Method(
+        Lazy("pruning.scorers.snip:snip"), "smallest |w * dL/dw| (Lee et al., 2019)", needs_data=True, warms_up=True
+    ),
+    "grasp": Method(
+        Lazy("pruning.scorers.grasp:grasp"),
+        "smallest w * Hg, the weights that slow the flow of gradient (Wang et al., 2020)",
+        needs_data=True,
+        warms_up=True,
+        options=("temperature",),
+        second_order=True,
+    ),
+    "grasp_abs": Method(
+        Lazy("pruning.scorers.grasp:grasp_abs"),
+        "smallest |w * Hg| (Frankle et al., 2021)",
+        needs_data=True,
+        warms_up=True,
+        options=("temperature",),
+        second_order=True,
+    ),
+    "synflow": Method(
+        Lazy("pruning.scorers.synflow:synflow"),
+        "smallest |w * dR/dw|, R the flow of an input of ones (Tanaka et al., 2020)",
+        iterations=100,
+        dtype="float64",
+        absolute=True,
+        warms_up=True,
+        revision=1,  # Ones enter behind preprocessing, and activations have no bounds.
+    ),
+    "iterative_snip": Method(
+        Lazy("pruning.scorers.iterative_snip:iterative_snip"),
+        "SNIP again and again, each time of what is left (de Jorge et al., 2021)",
+        iterations=300,
+        needs_data=True,
+        warms_up=True,
+    ),
+    "force": Method(
+        Lazy("pruning.scorers.force:force"),
+        "smallest |w * dL/dw| of the pruned network, in which removed weights come back (de Jorge et al., 2021)",
+        iterations=300,
+        needs_data=True,
+        warms_up=True,
+        revives=True,
+    ),
+    "prospr": Method(
+        Lazy("pruning.scorers.prospr:prospr"),
+        "smallest |w * dL/dw after a few steps of training| (Alizadeh et al., 2022; first order)",
+        needs_data=True,
+        options=("inner_steps", "inner_rate"),
+        warms_up=True,
+    ),
+    "ntk_sap": Method(
+        Lazy("pruning.scorers.ntk_sap:ntk_sap"),
+        "least effect on what random weights make of random inputs when they change (Wang et al., 2023)",
+        iterations=100,
+        options=("seed",),
+        by_path=True,
+        revision=1,  # Inputs enter behind preprocessing.
+    ),
+    "phew": Method(
+        Lazy("pruning.scorers.phew:phew"),
+        "last visited by random walks that prefer large |w| (Patil and Dovrolis, 2021)",
+        options=("seed",),
+    ),
+    "lamp": Method(
+        Lazy("pruning.scorers.lamp:lamp"),
+        "smallest w^2 / sum of v^2 over the layer's weights v with |v| >= |w| (Lee et al., 2021)",
+    ),
+}
+
+# Methods whose masks change in training. They are for runs: there is nothing to score of a network alone.
+IN_TRAINING = {
+    "gradual_magnitude": Dynamic(
+        Lazy("pruning.dynamic.gradual_magnitude:gradual_magnitude"),
+        "smallest |w|, more and more in the course of training (Zhu and Gupta, 2018)",
+        initial="magnitude",
+        begins_dense=True,
+    ),
+    "set": Dynamic(
+        Lazy("pruning.dynamic.drop_and_grow:at_random"),
+        "random; in training the smallest |w| are exchanged for random others (Mocanu et al., 2018)",
+        initial="random",
+        scope="erk",
+        options=("drop_fraction",),
+    ),
+    "rigl": Dynamic(
+        Lazy("pruning.dynamic.drop_and_grow:by_gradient"),
+        "random; in training the smallest |w| are exchanged for the largest |dL/dw| (Evci et al., 2020)",
+        initial="random",
+        scope="erk",
+        options=("drop_fraction",),
+    ),
+}
+
+MODELS = {
+    "lenet_300_100": Model(Lazy("models.lenet:lenet_300_100"), "two hidden dense layers"),
+    "convnet": Model(Lazy("models.convnet:convnet"), "three convolutions with batch norm"),
+    "resnet20": Model(Lazy("models.resnet:resnet20"), "residual network of 20 layers for small images", wider=True),
+    "resnet18": Model(Lazy("models.resnet:resnet18"), "residual network of 18 layers with four times the channels", wider=True),
+    "resnet18_modified": Model(
+        Lazy("models.resnet:resnet18_modified"), "the same for small images: 3x3 stem, no max-pool after it", wider=True
+    ),
+    "resnet50": Model(Lazy("models.resnet:resnet50"), "residual network of 50 layers, of bottleneck blocks", wider=True),
+    "vgg11": Model(Lazy("models.vgg:vgg11"), "eight convolutions with batch norm, one dense layer", wider=True),
+    "vgg16": Model(Lazy("models.vgg:vgg16"), "thirteen convolutions with batch norm, one dense layer", wider=True),
+    "vgg19": Model(Lazy("models.vgg:vgg19"), "sixteen convolutions with batch norm, one dense layer", wider=True),
+}
+
+# `keras:NAME` is the network NAME of keras.applications, without weights.
+KERAS = "keras:"
+
+DATASETS = {
+    "digits": Dataset(Lazy("datasets.digits:digits"), "scikit-learn's 8x8 handwritten digits (embedded)", "lenet_300_100"),
+    "mnist": Dataset(Lazy("datasets.mnist:mnist"), "28x28 handwritten digits (TFDS)", "lenet_300_100"),
+    "cifar10": Dataset(Lazy("datasets.cifar:cifar10"), "32x32 colour images of ten classes (TFDS)", "resnet20"),
+    "cifar100": Dataset(Lazy("datasets.cifar:cifar100"), "32x32 colour images of a hundred classes (TFDS)", "resnet20"),
+    "tiny_imagenet": Dataset(
+        Lazy("datasets.tiny_imagenet:tiny_imagenet"), "64x64 colour images of 200 classes (yours)", "resnet18_modified"
+    ),
+    "imagenet2012": Dataset(
+        Lazy("datasets.imagenet:imagenet2012"), "ImageNet, 224x224, a thousand classes (yours)", "resnet50"
+    ),
+}
+
+
+def builder(model: Any) -> Callable[..., Any]:
+    """Returns `build(input_shape, classes, seed)` of a network.
+
+    Args:
+      model: a row of `MODELS`; one that can be wider and xN, as `resnet20x2`, for N times the channels; or `keras:NAME`, which
+        is looked for when it is built.
+
+    Raises:
+      UsageError: if there is no such row; lists those that there are.
+    """
+    if isinstance(model, str) and model.startswith(KERAS) and model.removeprefix(KERAS).isidentifier():
+        return functools.partial(Lazy("models.keras_applications:application"), model.removeprefix(KERAS))
+    name, width = family(model)
+    require_known(name, (*MODELS, "ROWxN (a ResNet or VGG, N >= 2)", f"{KERAS}NAME"), "model")
+    return functools.partial(MODELS[name].build, width=width) if width > 1 else MODELS[name].build
+
+
+def family(model: Any) -> tuple[Any, int]:
+    """Returns the row that a wider network is of and its N, or the name as it is and 1."""
+    found = re.fullmatch(r"(\w+?)x([2-9]|[1-9]\d+)", model) if isinstance(model, str) else None
+    if found and found[1] in MODELS and MODELS[found[1]].wider:
+        return found[1], int(found[2])
+    return model, 1
+
+
+def method(name: str) -> Method:
+    """Returns the row of a method that scores a network.
+
+    Raises:
+      UsageError: if there is none, or if it changes masks in training.
+    """
+    if isinstance(name, str) and name in IN_TRAINING:
+        raise UsageError(f"{name} changes masks in training, which tf_pruneinit.main does; a network alone it does not score")
+    return lookup(METHODS, name, "method")
+
+
+def lookup(table: Mapping[str, Row], name: str, kind: str) -> Row:
+    """Returns `table[name]`.
+
+    Raises:
+      UsageError: if there is no such row; lists those that there are.
+    """
+    require_known(name, table, kind)
+    return table[name]
+
+
+def require_known(name: Any, known: Iterable[str], kind: str) -> None:
+    """Raises `UsageError` unless `name` is among `known`, which it lists."""
+    names = list(known)
+    if not isinstance(name, str) or name not in names:
+        close = difflib.get_close_matches(str(name), names, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise UsageError(f"{kind} must be one of {', '.join(names)}; got {shown(name)}{hint}")

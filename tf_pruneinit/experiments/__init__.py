@@ -1,0 +1,1 @@
+"""One run: recipe, run directory, result."""

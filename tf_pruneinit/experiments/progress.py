@@ -1,0 +1,60 @@
+"""How far pruning and training are, for whoever waits, and how long each stage took."""
+
+import time
+from collections.abc import Callable
+
+from tf_pruneinit.runtime.console import Console, duration
+from tf_pruneinit.training.loop import Progress
+from tf_pruneinit.training.records import Record
+
+
+def pruning_progress(console: Console) -> Callable[[int, int], None]:
+    started = time.perf_counter()
+
+    def show(n: int, iterations: int) -> None:
+        left = (time.perf_counter() - started) / n * (iterations - n)
+        console.live(f"pruning: iteration {n}/{iterations}, {duration(left)} left")
+
+    return show
+
+
+class TrainingProgress:
+    """Shows each call of the compiled function on the live line, and about ten evaluations, or one a minute, as lines."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._shown: Record | None = None
+        self._now = Progress(0, 0, 0.0, 0.0, None)
+
+    def __call__(self, progress: Progress) -> None:
+        self._now = progress
+        self._console.live(
+            f"step {progress.step:,}/{progress.steps:,}  train loss {progress.loss:.4f}  "
+            f"accuracy {progress.accuracy:.2%}{self._left()}"
+        )
+
+    def evaluated(self, record: Record) -> None:
+        steps, shown = self._now.steps, self._shown
+        waited = shown is None or record.step - shown.step >= steps / 10 or record.seconds - shown.seconds > 60
+        if waited or record.step == steps:
+            self._shown = record
+            self._console.line(
+                f"step {record.step:,}/{steps:,}  epoch {record.epoch:.4g}  train loss {record.train_loss:.4f}  "
+                f"test loss {record.loss:.4f}  test accuracy {record.accuracy:.2%}{self._left()}"
+            )
+
+    def _left(self) -> str:
+        return "" if self._now.seconds_left is None else f"  {duration(self._now.seconds_left)} left"
+
+
+class Clock:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.laps[stage] = round(now - self._last, 3)
+        self._last = now

@@ -1,0 +1,104 @@
+"""What result.json and a SavedModel's metadata say of a run: what it is, what came of it, how it was made."""
+
+import hashlib
+import platform
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_pruneinit.config.experiment import Config
+from tf_pruneinit.datasets.dataset import Dataset
+from tf_pruneinit.pruning import masks
+from tf_pruneinit.runtime import devices
+from tf_pruneinit.training.records import Record
+from tf_pruneinit.version import __version__
+
+
+def identity(config: Config, pruned_at: int | None, rewound_to: int | None) -> dict[str, Any]:
+    """Returns what the experiment is, under the name that it is reported by; the last two are steps of dense training."""
+    prune = config.prune
+    return {
+        "method": config.method,
+        "scores": prune.method if prune else None,
+        "sparsity_asked": config.sparsity,
+        "ablation": prune.ablation if prune else None,
+        "pruned_at": pruned_at,
+        "rewound_to": rewound_to,
+        "rounds": prune.rounds if prune else None,
+        "parent": config.parent.address if config.parent else None,
+        "dataset": config.dataset,
+        "model": config.model,
+        "seed": config.seed,
+    }
+
+
+def outcome(dataset: Dataset, model: keras.Model, record: Record) -> dict[str, Any]:
+    """Returns what came of it, by the last record and the network that it is of."""
+    summary = masks.summary(model)
+    return {
+        "test_accuracy": record.accuracy,
+        "test_loss": record.loss,
+        "dataset_note": dataset.note,
+        "steps": record.step,
+        "epochs": record.epoch,
+        "skipped_steps": record.skipped_steps,
+        "sparsity": summary.sparsity,
+        "effective_sparsity": summary.effective_sparsity,
+        "dead": summary.dead,
+        "remaining": summary.remaining,
+        "total": summary.total,
+        "layers": [
+            {
+                "name": layer.name,
+                "shape": list(layer.shape),
+                "total": layer.total,
+                "remaining": layer.remaining,
+                "connected": layer.connected,
+            }
+            for layer in summary.layers
+        ],
+        "exempt": list(summary.exempt),
+        "weights_sha256": digest(model),
+    }
+
+
+def digest(model: keras.Model) -> str:
+    """Returns a hash of all that a network's variables hold, masks too."""
+    found = hashlib.sha256()
+    for variable in model.variables:
+        found.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    return found.hexdigest()
+
+
+def circumstances(config: Config, way: dict[str, Any]) -> dict[str, Any]:
+    """Returns what can change the bits: `way` has devices, workers, xla, sync_batch_norm, compact and dataset_sha256."""
+    device, *_ = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")
+    return {
+        "replicas": way["devices"] * way["workers"],
+        "workers": way["workers"],
+        "xla": way["xla"],
+        "sync_batch_norm": way["sync_batch_norm"],
+        "compact": way["compact"],
+        "dataset_sha256": way["dataset_sha256"],
+        "precision": config.train.precision,
+        "device": tf.config.experimental.get_device_details(device).get("device_name", device.device_type),
+        "threads": tf.config.threading.get_intra_op_parallelism_threads() or devices.cores(),
+        "versions": {
+            "tf_pruneinit": __version__,
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def way_of(result: dict[str, Any]) -> dict[str, Any]:
+    """Returns the `way` that `circumstances` was given."""
+    workers = result["workers"]
+    way = {name: result[name] for name in ("workers", "xla", "sync_batch_norm")}
+    # What earlier versions did not write.
+    way |= {name: result[name] for name in ("compact", "dataset_sha256") if name in result}
+    return {"devices": result["replicas"] // workers, **way}

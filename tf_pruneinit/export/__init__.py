@@ -1,0 +1,1 @@
+"""Networks as files, and for inference only."""

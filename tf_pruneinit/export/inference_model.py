@@ -1,0 +1,217 @@
+"""A trained network without all that does not matter any more: for inference, in which what is constant is known."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_pruneinit.compaction import compact_model, constant_channels
+from tf_pruneinit.compaction.channels import Liveness
+from tf_pruneinit.errors import RunError, UsageError
+from tf_pruneinit.export import compressed_file, load, saved_model
+from tf_pruneinit.layers.masked import mask_name, raw_kernel
+from tf_pruneinit.pruning import masks as masking
+from tf_pruneinit.runtime import files
+from tf_pruneinit.version import __version__
+
+_TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
+_TOLERANCE = 1e-5
+_TOLERANCE_IN_HALF_PRECISION = 3e-2
+Layers = dict[int, tuple[keras.Layer, keras.Layer]]
+
+
+def ship(model: keras.Model) -> keras.Model:
+    """Returns a smaller network that computes what a masked one does in inference. It is not to be trained further.
+
+    Besides channels from which no weight leads to an output, those go that are constant, whatever the network is given: of
+    neurons that nothing reaches. What follows is given their constants, in its bias or its moving mean. A constant that is
+    seen beside the zeros of a padding is none at the border: there the neuron stays, and where others are added to it, too.
+
+    Args:
+      model: a built functional or sequential model with masks.
+
+    Raises:
+      UsageError: if the model is neither, has not been built, or has a layer that cannot be made from its configuration.
+      RunError: if the smaller one does not compute the same.
+    """
+    small = _smaller(model)
+    _require_same(model, small)
+    return small
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """What a network takes.
+
+    Attributes:
+      parameters: numbers that its variables hold, but for masks.
+      multiply_accumulates: of its convolutions and dense layers, for one example, with all weights; None if that is not known.
+    """
+
+    parameters: int
+    multiply_accumulates: int | None
+
+
+def size(model: keras.Model) -> Size:
+    """Returns the size of a network."""
+    masks = {id(kernel.mask) for kernel in masking.kernels(model).values()}
+    parameters = sum(int(np.prod(variable.shape)) for variable in model.variables if id(variable) not in masks)
+    work = Liveness(model).work()
+    return Size(parameters, work.dense if work else None)
+
+
+def shipped_size(model: keras.Model) -> Size:
+    """Returns the size of what `ship` gives, which is not compared with the model.
+
+    Raises:
+      UsageError: as `ship`.
+    """
+    return size(_smaller(model))
+
+
+def _smaller(model: keras.Model) -> keras.Model:
+    masking.require_model(model)
+    found = constant_channels.Constants(Liveness(model, {}))
+    alive = Liveness(model, found.absorbed)
+    norms = _norms(model, alive)
+    outs = {id(layer): alive.kept(gives) for layer, _, gives in alive.operations()}
+    added = {key: value[outs[key]] for key, value in found.added.items()}
+    changes = {
+        id(layer): {"use_bias": True}
+        for layer, *_ in alive.operations()
+        if id(layer) in added and added[id(layer)].any() and layer.bias is None and id(layer) not in norms
+    }
+    layers: Layers = {}
+    small = compact_model.smaller(model, alive, layers, changes=changes, trains=False)
+    cuts = compact_model.cuts_of(alive)
+    for source, target in layers.values():
+        if id(source) in added:
+            _fill(source, target, found.absorbed[id(source)], cuts)
+            if target.bias is not None:
+                own = 0 if source.bias is None else source.bias.numpy()[outs[id(source)]]
+                target.bias.assign(own + added[id(source)])
+        else:
+            for old, new in zip(source.variables, target.variables, strict=True):
+                new.assign(compact_model.taken(old.numpy(), cuts.get(id(old), ())))
+    for key, norm in norms.items():
+        moving = layers[id(norm)][1].moving_mean
+        if key in added and layers[key][0].bias is None:
+            moving.assign(moving.numpy() - added[key])
+    return small
+
+
+def _norms(model: keras.Model, alive: Liveness) -> dict[int, Any]:
+    """The batch normalisation that alone is given what a layer gives, by the identity of the layer."""
+    consumers: dict[int, list[Any]] = {}
+    for node in alive.nodes:
+        for tensor in node.input_tensors:
+            consumers.setdefault(id(tensor), []).append(node.operation)
+    ends = {id(tensor) for tensor in getattr(model, "_functional", model).outputs}
+    found = {}
+    for layer, _, gives in alive.operations():
+        following = consumers.get(id(gives), [])
+        linear = getattr(layer, "activation", None) in (None, keras.activations.linear)
+        if linear and len(following) == 1 and id(gives) not in ends:
+            (norm,) = following
+            if isinstance(norm, keras.layers.BatchNormalization) and alive.known(norm):
+                found[id(layer)] = norm
+    return found
+
+
+def _fill(source: Any, target: Any, absorbed: np.ndarray, cuts: dict[int, Any]) -> None:
+    """Gives a layer the kernels of another one; weights of inputs that are left out are no more, wherever those still are."""
+    for name in getattr(source, "kernel_names", ()) or compact_model.stock_names(source):
+        left = np.ones(raw_kernel(source, name).shape, np.float32)
+        if name == "kernel":
+            (left.swapaxes(-1, -2) if isinstance(source, _TRANSPOSED) else left)[..., absorbed, :] = 0
+        elif name == "depthwise_kernel":
+            left[..., absorbed, :] = 0
+        pairs = [(raw_kernel(source, name), raw_kernel(target, name))]
+        if mask_name(name) in vars(source):
+            pairs.append((vars(source)[mask_name(name)], vars(target)[mask_name(name)]))
+        for old, new in pairs:
+            new.assign(compact_model.taken(old.numpy() * left, cuts[id(old)]))
+
+
+def _require_same(model: keras.Model, small: keras.Model) -> None:
+    """Compares the two on noise."""
+    given = masking.noise(model)
+    try:
+        both = [keras.tree.flatten(each(given, training=False)) for each in (model, small)]
+    except tf.errors.InvalidArgumentError:
+        if all(keras.backend.is_float_dtype(tensor.dtype) for tensor in model.inputs):
+            raise
+        return  # Only its author knows which numbers or words it takes.
+    half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in model._flatten_layers())
+    for expected, got in zip(*both, strict=True):
+        expected, got = (keras.ops.convert_to_numpy(keras.ops.cast(array, "float64")) for array in (expected, got))
+        tolerance = (_TOLERANCE_IN_HALF_PRECISION if half else _TOLERANCE) * max(1.0, np.abs(expected).max())
+        if not np.abs(got - expected).max() <= tolerance:
+            raise RunError(f"the smaller model differs from the trained one by {np.abs(got - expected).max():g}")
+
+
+def save(path: str, out: str) -> dict[str, Any]:
+    """Writes the smaller network of any file that `loading` reads; returns what it is.
+
+    Args:
+      path: a SavedModel, a compressed file or a `.keras` file.
+      out: what is written, by how its name ends: `.keras`, `.tfpruned` (compressed), or the folder of a SavedModel.
+
+    Returns:
+      parameters before and after, multiply-accumulates before and after (None if not known), bytes before and after of files
+      of one form (None: of two).
+
+    Raises:
+      UsageError: if the one cannot be read, or the other is there already, or is a SavedModel and the one does not say how
+        images are preprocessed.
+      RunError: if they do not compute the same.
+    """
+    if os.path.lexists(out):
+        raise UsageError(f"out must not exist yet; got {out!r}")
+    stored = None if load.form(path) == load.KERAS else load.network(path)
+    model = stored.model() if stored else load.load(path)
+    metadata: Mapping[str, Any] = stored.metadata if stored else {}
+    preprocessing = saved_model.preprocessing(metadata)
+    form = load.form_named(out)
+    if preprocessing is None and form == load.FOLDER:
+        rule = f"out must be a {load.KERAS} or a {load.COMPRESSED} file"
+        raise UsageError(f"{rule}, since {path} does not say how images are preprocessed; got {out!r}")
+    small = ship(model)
+    sizes = size(model), size(small)
+    work = [one.multiply_accumulates for one in sizes]
+    found: dict[str, Any] = {
+        "parameters": [one.parameters for one in sizes],
+        "multiply_accumulates": None if None in work else work,
+    }
+    # Its kernels have other shapes than those of the configuration.
+    kept = {key: value for key, value in metadata.items() if key not in ("config", "weights_sha256")}
+    kept.setdefault("trained_as", metadata.get("config"))
+    of = {"from": os.path.abspath(path), "weights_sha256": metadata.get("weights_sha256")}
+    kept["compacted"] = {"tf_pruneinit": __version__, **of, **found}
+    if form == load.KERAS:
+        _save_keras(small, out)
+    elif form == load.COMPRESSED:
+        compressed_file.compress(small, out, kept)
+    elif preprocessing:
+        saved_model.save(small, out, preprocessing, kept)
+    return found | {"bytes": [_bytes(path), _bytes(out)] if load.form(path) == form else None}
+
+
+def _save_keras(model: keras.Model, path: str) -> None:
+    with files.atomically(path) as temporary:
+        named = f"{temporary}{load.KERAS}"  # By which Keras knows what to write.
+        try:
+            model.save(named)
+            os.replace(named, temporary)
+        finally:
+            files.remove(named)
+
+
+def _bytes(path: str) -> int:
+    if os.path.isfile(path):
+        return os.path.getsize(path)
+    return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)

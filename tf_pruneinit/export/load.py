@@ -1,0 +1,118 @@
+"""Networks read from files, of any kind that this package knows: SavedModels, compressed files, Keras' own.
+
+No code in them is run: Keras models are made of configurations that name known classes, and their weights are numbers.
+"""
+
+import os
+import zipfile
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_pruneinit.errors import UsageError, reason
+from tf_pruneinit.export import compressed_file, model_config, network_state, saved_model
+from tf_pruneinit.export.network_state import Stored
+from tf_pruneinit.pruning import masks
+from tf_pruneinit.runtime import files, memory
+
+# How a network is stored, and how the names of files end that are.
+KERAS, COMPRESSED, FOLDER = ".keras", ".tfpruned", ""
+_CONFIG = "config.json"
+_MOST_CONFIG = 64 << 20
+# A file that unpacks to more than this many times its size is not one that Keras wrote.
+_MOST_RATIO = 100
+_KINDS = "the folder of a SavedModel (it has a saved_model.pb), a .keras file or a compressed file"
+
+
+def load(path: str | os.PathLike[str]) -> keras.Model:
+    """Returns the Keras model that a file or folder holds, with its masks.
+
+    Args:
+      path: of a SavedModel that this package exported, of a file that `compress` or `--export=compressed` wrote, or of a
+        `.keras` file.
+
+    Raises:
+      UsageError: if it is none of them, damaged, of a newer version, or names classes that are neither Keras' nor registered.
+    """
+    path = files.path_of(path)
+    return keras_model(path) if is_keras(path) else network(path).model()
+
+
+def network(path: str) -> Stored:
+    """Returns what a file or folder holds of a network; as `load`, but no model is made of what a SavedModel holds."""
+    if is_keras(path):
+        return network_state.of(keras_model(path))
+    if compressed_file.is_one(path):
+        return compressed_file.read(path)
+    if not saved_model.is_one(path):
+        raise UsageError(f"saved_model must be {_KINDS}; got {path!r}")
+    return saved_model.read(path)
+
+
+def form(path: str) -> str:
+    """Returns how the network at a path is stored: `KERAS`, `COMPRESSED` or `FOLDER`, of a SavedModel."""
+    return KERAS if is_keras(path) else COMPRESSED if compressed_file.is_one(path) else FOLDER
+
+
+def form_named(path: str) -> str:
+    """Returns how a network is to be stored at a path where nothing is, by how its name ends."""
+    return next((suffix for suffix in (KERAS, COMPRESSED) if path.endswith(suffix)), FOLDER)
+
+
+def is_keras(path: str) -> bool:
+    """Returns whether a path is that of a file of Keras."""
+    return path.endswith(KERAS) and not os.path.isdir(path)
+
+
+def keras_model(path: str) -> keras.Model:
+    """Returns the model of a `.keras` file, not compiled.
+
+    Raises:
+      UsageError: if it cannot be read, is damaged, or names classes that are neither Keras' nor registered.
+    """
+    try:
+        config = _config(path)
+        model_config.require_possible(config)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # zipfile, h5py and Keras raise almost anything for a damaged file.
+        raise UsageError(f"{path} is no Keras model, or damaged: {reason(error)}") from error
+    masks.require_model(model)
+    return model
+
+
+def _config(path: str) -> Any:
+    """The configuration in a `.keras` file whose parts are whole, and not larger than they say."""
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        unpacked, there = sum(part.file_size for part in parts), memory.available()
+        if unpacked > _MOST_RATIO * os.path.getsize(path) or (there is not None and unpacked > there):
+            raise UsageError(f"it unpacks to {unpacked:,} bytes")
+        for part in parts:
+            if os.path.isabs(part.filename) or ".." in part.filename.split("/"):
+                raise UsageError(f"it has a part outside of itself, {part.filename!r:.100}")
+        if (damaged := archive.testzip()) is not None:
+            raise UsageError(f"the checksum of {damaged:.100} differs")
+        if archive.getinfo(_CONFIG).file_size > _MOST_CONFIG:
+            raise UsageError(f"its {_CONFIG} must have at most {_MOST_CONFIG:,} bytes")
+        config = files.parse_json(archive.read(_CONFIG), _CONFIG)
+    # The model is not compiled.
+    return {key: value for key, value in config.items() if key != "compile_config"} if isinstance(config, dict) else config
+
+
+def ends_in_softmax(model: keras.Model) -> bool:
+    """Returns whether the one output of a model is of a softmax: probabilities, not logits."""
+    operation = model.outputs[0]._keras_history.operation
+    while isinstance(operation, keras.Model):
+        operation = operation.outputs[0]._keras_history.operation
+    activation = getattr(operation, "activation", None)
+    return type(operation).__name__ == "Softmax" or activation is keras.activations.softmax
+
+
+def remaining(model: keras.Model) -> dict[str, np.ndarray]:
+    """Returns the masks of a model; of kernels without a mask, in a model that has none, which weights are not zero."""
+    if masks.kernels(model):
+        return masks.masks(model)
+    return {path: (kernel.value != 0).astype(np.uint8) for path, kernel in masks.prunable(model).items()}

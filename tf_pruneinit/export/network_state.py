@@ -1,0 +1,86 @@
+"""A network as files keep it, with nothing of TensorFlow's: its architecture, the values of its variables, its masks."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_pruneinit.errors import UsageError
+from tf_pruneinit.export import model_config
+from tf_pruneinit.layers import state
+from tf_pruneinit.pruning import masks as masking
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A pruned network.
+
+    Attributes:
+      config: of the network of stock layers, as `model_config.described` has it; None if it cannot be said.
+      names: of its variables, in its order, for people.
+      values: of the variables; removed weights are zeros.
+      kernels: path of a kernel that has a mask -> its place among the variables.
+      masks: the same paths -> uint8 array of 0 and 1 of the kernel's shape, in model order.
+      metadata: JSON values: of the run, if it was one.
+      reason: why there is no `config`.
+    """
+
+    config: dict[str, Any] | None
+    names: Sequence[str]
+    values: Sequence[np.ndarray]
+    kernels: Mapping[str, int]
+    masks: Mapping[str, np.ndarray]
+    metadata: Mapping[str, Any]
+    reason: str = ""
+
+    def __post_init__(self):
+        for name, value in zip(self.names, self.values, strict=True):
+            if value.dtype.hasobject:
+                raise UsageError(f"variables must be numbers; got {name!r:.80} of text")
+        for path, mask in self.masks.items():
+            shape = self.values[self.kernels[path]].shape
+            if mask.shape != shape:
+                raise UsageError(f"the mask of {path:.80} must have its kernel's shape {shape}; got {mask.shape}")
+            if not np.isin(mask, (0, 1)).all():
+                raise UsageError(f"the mask of {path:.80} must hold 0 and 1")
+
+    def model(self) -> keras.Model:
+        """Returns the network as a Keras model with masks; a layer that had no mask has none.
+
+        Raises:
+          UsageError: if no model can be made of the architecture, or its variables or kernels are not those that are stored.
+        """
+        if self.config is None:
+            raise UsageError("the network has layers of its author's own, of which no Keras model can be made")
+        model = model_config.built(self.config, [value.shape for value in self.values])
+        for variable, value in zip(model.variables, self.values, strict=True):
+            variable.assign(value)
+        for layer in model._flatten_layers():
+            state.give(layer, layer)  # What was made of the variables' initial values is made of these.
+        return masking.with_given_masks(model, self.masks)
+
+
+def of(model: keras.Model, metadata: Mapping[str, Any] | None = None) -> Stored:
+    """Returns a functional or sequential model, with masks or without, as it is stored.
+
+    Raises:
+      UsageError: if it is of another kind.
+    """
+    plain, kernels = masking.without_masks(model)
+    config, reason = None, ""
+    try:
+        config = model_config.described(plain)
+    except UsageError as error:
+        reason = str(error)
+    places = {id(variable): place for place, variable in enumerate(plain.variables)}
+    return Stored(
+        config,
+        [variable.path for variable in plain.variables],
+        [variable.numpy() for variable in plain.variables],
+        {path: places[id(kernel.variable)] for path, kernel in kernels.items()},
+        masking.masks(model),
+        metadata or {},
+        reason,
+    )

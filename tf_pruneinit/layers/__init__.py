@@ -1,0 +1,1 @@
+"""Keras layer classes of this package."""

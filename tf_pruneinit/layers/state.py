@@ -1,0 +1,248 @@
+"""Reads what a layer computes with besides its configuration and its variables, and gives it to a copy of the layer.
+
+Of Keras' layers these are vocabularies, and statistics that are kept as constants (`keras.layers.Normalization`). A user's
+layer may have state that it saves as Keras asks it to (`save_own_variables`, `save_assets`, `get_build_config`), or attributes
+that were set after it was made. Written for Keras 3.12 to 3.15.
+"""
+
+import copy
+import functools
+import os
+import pickle
+import tempfile
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_pruneinit.errors import UsageError
+from tf_pruneinit.layers.masked import masks_hidden
+
+_LOOKUPS = (keras.layers.StringLookup, keras.layers.IntegerLookup, keras.layers.TextVectorization)
+_NUMBERS = (bool, int, float, complex, str, bytes, type(None), np.generic)
+_ARRAYS = (np.ndarray, tf.Tensor, tf.Variable)
+# What Keras keeps of a layer itself, or in its configuration, or tracks; none of it is looked into.
+_TRACKED = (keras.Layer, keras.Variable, keras.KerasTensor, keras.random.SeedGenerator, keras.Optimizer, keras.Metric)
+_TABLES = (tf.lookup.StaticHashTable, tf.lookup.experimental.MutableHashTable)
+_NOTHING = object()
+_DEEPEST = 8
+
+
+def of(layer: Any) -> dict[str, Any]:
+    """Returns what a layer computes with besides its configuration and its variables: kinds of state -> names -> values."""
+    found: dict[str, Any] = {"vocabulary": vocabulary(layer)}
+    if getattr(layer, "stateful", False):  # Recurrent layers do not track these variables.
+        found["states"] = [np.array(value) for value in keras.tree.flatten(getattr(layer, "states", None)) if value is not None]
+    if is_own(layer, "load_own_variables"):
+        store: dict[str, Any] = {}
+        with masks_hidden(layer):
+            _method(layer, "save_own_variables")(layer, store)
+        found["variables"] = {name: np.array(value) for name, value in store.items()}
+    if is_own(layer, "save_assets") and is_own(layer, "load_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            layer.save_assets(folder)
+            found["assets"] = dict(_files(folder))
+    found["attributes"] = dict(_attributes(layer))
+    return found
+
+
+def give(source: Any, target: Any) -> None:
+    """Makes a layer compute with the state that another one has besides its variables, which it has the values of already.
+
+    Raises:
+      UsageError: if there is something that it cannot be given; says what its author can do.
+    """
+    kept = of(source)
+    for value, variable in zip(kept.get("states", ()), keras.tree.flatten(getattr(target, "states", None)), strict=False):
+        variable.assign(value)
+    try:
+        if "variables" in kept:
+            with masks_hidden(target):
+                _method(target, "load_own_variables")(target, kept["variables"])
+        if "assets" in kept:
+            with tempfile.TemporaryDirectory() as folder:
+                _write(folder, kept["assets"])
+                target.load_assets(folder)
+    except Exception as error:  # A user's layer may raise anything.
+        raise _refusal(source, f"does not load what it saves itself ({' '.join(str(error).split())[:200]})") from error
+    give_attributes(source, target)
+
+
+def give_attributes(source: Any, target: Any) -> None:
+    """Gives a user's layer the attributes of another one that were set after it was made; as `give`."""
+    types_of_numbers = (source.compute_dtype, source.variable_dtype)
+    for name, value in _attributes(source):
+        mine = vars(target).get(name, _NOTHING)
+        if isinstance(mine, _TRACKED) or _same(value, mine) or (isinstance(value, str) and value in types_of_numbers):
+            continue
+        try:
+            setattr(target, name, _copied(value, source, target))
+        except Exception as error:  # What cannot be copied raises anything.
+            raise _refusal(source, f"keeps {name} ({type(value).__name__}), which was changed after it was made") from error
+
+
+def differs(one: Any, other: Any) -> bool:
+    """Returns whether two layers of one configuration, with variables of the same values, have other state besides."""
+    return not _same(of(one), of(other))
+
+
+def key(layer: Any) -> bytes | None:
+    """Returns bytes that are the same for layers of the same state; None if it cannot be said."""
+    try:
+        return pickle.dumps(_plain(of(layer)))
+    except Exception:  # A user's layer may keep anything.
+        return None
+
+
+def vocabulary(layer: Any) -> dict[str, Any]:
+    """Returns the arguments of the constructor that give a lookup layer its vocabulary; none for others, and for an empty one.
+
+    Keras keeps an adapted vocabulary in a text file, where a token that has a line break in it is two.
+    """
+    if not isinstance(layer, _LOOKUPS):
+        return {}
+    lookup: Any = getattr(layer, "_lookup_layer", layer)
+    if lookup.lookup_table.size() == 0:
+        return {}
+    tokens = [token.item() if isinstance(token, np.generic) else token for token in lookup.get_vocabulary()]
+    found: dict[str, Any] = {"vocabulary": tokens}
+    if lookup.output_mode == "tf_idf":
+        found["idf_weights"] = lookup.idf_weights_const.numpy()[: len(tokens)].tolist()
+    return found
+
+
+def build(source: Any, target: Any) -> None:
+    """Builds a user's layer as Keras builds one that it loads, if its class says how."""
+    own = is_own(source, "get_build_config") or is_own(source, "build_from_config")
+    if own and source.built and not target.built and (config := source.get_build_config()):
+        target.build_from_config(config)
+        target.built = True
+
+
+def users_class(layer: Any) -> type | None:
+    """Returns the class of a layer, without masks, if it is not one of Keras' or of this package."""
+    cls = next(cls for cls in type(layer).__mro__ if not _is_of(cls, "tf_pruneinit"))
+    return None if _is_of(cls, "keras") else cls
+
+
+def is_own(layer: Any, method: str) -> bool:
+    """Returns whether a method of a layer is of a user's class, or of `Normalization`, whose others are as any layer's."""
+    cls = _definer(layer, method)
+    return cls is keras.layers.Normalization or not (cls is None or _is_of(cls, "keras"))
+
+
+def _is_of(cls: type, package: str) -> bool:
+    return cls.__module__.split(".")[0] == package
+
+
+def _definer(layer: Any, method: str) -> type | None:
+    """The class that has a method of a layer, masks left aside."""
+    return next((cls for cls in type(layer).__mro__ if method in vars(cls) and not _is_of(cls, "tf_pruneinit")), None)
+
+
+def _method(layer: Any, name: str) -> Callable:
+    return vars(_definer(layer, name))[name]
+
+
+def _files(folder: str) -> Iterator[tuple[str, bytes]]:
+    for place, _, names in sorted(os.walk(folder)):
+        for name in sorted(names):
+            with open(os.path.join(place, name), "rb") as file:
+                yield os.path.relpath(os.path.join(place, name), folder), file.read()
+
+
+def _write(folder: str, contents: Mapping[str, bytes]) -> None:
+    for name, content in contents.items():
+        os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(content)
+
+
+def _attributes(layer: Any) -> Iterator[tuple[str, Any]]:
+    """Of a user's layer, but for what Keras keeps in them. A functional model has none, its copy is another graph."""
+    if users_class(layer) and not isinstance(layer, keras.Sequential) and not hasattr(layer, "_nodes_by_depth"):
+        for name, value in list(vars(layer).items()):
+            if name not in _of_every_layer() and not isinstance(value, _TRACKED):
+                yield name, value
+
+
+@functools.cache
+def _of_every_layer() -> frozenset[str]:
+    class Bare(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    model = Bare(name="bare")
+    model.compile("sgd", "mse")
+    model(keras.KerasTensor((1, 1)))
+    return frozenset(vars(model))
+
+
+def _is_function(value: Any) -> bool:
+    return isinstance(value, (types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial, type))
+
+
+def _same(one: Any, other: Any, depth: int = 0) -> bool:
+    """Whether two values are the same; what cannot be looked into is, if it is of one class."""
+    if one is other or depth > _DEEPEST or tf.is_symbolic_tensor(one) or isinstance(one, _TRACKED):
+        return True
+    if isinstance(one, _ARRAYS) and isinstance(other, _ARRAYS):
+        return not tf.is_symbolic_tensor(other) and _plain(one) == _plain(other)
+    if isinstance(one, _NUMBERS) or isinstance(other, _NUMBERS):
+        return type(one) is type(other) and bool(one == other or one != one)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_same(one[name], other[name], depth + 1) for name in one)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(_same(a, b, depth + 1) for a, b in zip(one, other, strict=True))
+    if isinstance(one, (set, frozenset)) and isinstance(other, (set, frozenset)):
+        return one == other
+    if _is_function(one) and _is_function(other):
+        return one == other or getattr(one, "__qualname__", 0) == getattr(other, "__qualname__", 1)
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, _TABLES):
+        return _entries(one) == _entries(other)
+    if _is_of(type(one), "keras") or _is_of(type(one), "tensorflow") or not hasattr(one, "__dict__"):
+        return True
+    return _same(vars(one), vars(other), depth + 1)
+
+
+def _entries(table: Any) -> Any:
+    """Of a table of TensorFlow's, which gives them in any order; one that holds none has not been initialised."""
+    return sorted(zip(*(np.asarray(part).tolist() for part in table.export()), strict=True)) if table.size() else []
+
+
+def _copied(value: Any, source: Any, target: Any) -> Any:
+    """A value for a copy of the layer that it is of; floating-point tensors are in the type that the copy computes in."""
+    if _is_function(value) or isinstance(value, tf.lookup.StaticHashTable):  # Neither changes.
+        return value
+    if isinstance(value, _TRACKED):
+        raise TypeError("layers and variables are Keras' own to track")
+    if isinstance(value, tf.Tensor) and value.dtype.name == source.compute_dtype:
+        return tf.cast(value, target.compute_dtype)
+    # Keras' own kinds of lists and dictionaries hold the layer that they are of.
+    if isinstance(value, (list, set)):
+        return (list if isinstance(value, list) else set)(_copied(each, source, target) for each in value)
+    if isinstance(value, dict):
+        return {name: _copied(each, source, target) for name, each in value.items()}
+    return copy.deepcopy(value, {id(source): target})
+
+
+def _plain(value: Any) -> Any:
+    """What can be pickled of it, to the same bytes."""
+    if isinstance(value, _ARRAYS):
+        value = np.asarray(value)
+        return value.dtype.str, value.shape, value.tolist() if value.dtype.hasobject else value.tobytes()
+    if isinstance(value, Mapping):
+        return [(name, _plain(each)) for name, each in sorted(value.items())]
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return None if _is_of(type(value), "keras") else value
+
+
+def _refusal(layer: Any, what: str) -> UsageError:
+    can = "return it from get_config(), or save and load it in save_own_variables() and load_own_variables()"
+    return UsageError(f"layer {layer.name} ({type(layer).__name__}) cannot be copied: it {what}; its class can {can}")

@@ -1,0 +1,57 @@
+"""Networks of keras.applications, with masks."""
+
+import collections
+import inspect
+import random
+import re
+from typing import Any
+
+import keras
+
+from tf_pruneinit.config import registry
+from tf_pruneinit.pruning import masks
+
+
+def application(name: str, input_shape: tuple[int, ...], classes: int, seed: int) -> keras.Model:
+    """Returns a network of keras.applications, without weights of its own: images -> logits, masks of ones.
+
+    Initialised as Keras does it, from the seed. A layer in it that would scale images from bytes is left out where Keras has
+    an option for that; images are preprocessed by the dataset.
+
+    Raises:
+      UsageError: if keras.applications has no such network; lists those that it has.
+    """
+    known = {key: value for key, value in vars(keras.applications).items() if inspect.isfunction(value)}
+    build = registry.lookup(known, name, "the model of keras.applications")
+    options: dict[str, Any] = {"weights": None, "input_shape": input_shape, "classes": classes, "classifier_activation": None}
+    if "include_preprocessing" in inspect.signature(build).parameters:
+        options["include_preprocessing"] = False
+    # Keras draws the seeds of initialisers that have none from Python's generator.
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        model = build(**options)
+    finally:
+        random.setstate(before)
+    logits = keras.layers.Activation("linear", dtype=keras.config.dtype_policy().variable_dtype, name="outputs")
+    model = keras.Model(model.input, logits(model.output), name=model.name)
+    names = _numbered_from_the_first(model)
+
+    def renamed(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
+        # Operations that are no layers keep their names.
+        return type(layer), layer.get_config() | ({"name": names[id(layer)]} if id(layer) in names else {})
+
+    return masks.with_masks(masks.copy_with(model, renamed))
+
+
+def _numbered_from_the_first(model: keras.Model) -> dict[int, str]:
+    """Names of layers; those that Keras made up count on from what was built before in the process, and here begin anew."""
+    names = {}
+    counts: collections.Counter[str] = collections.Counter()
+    for layer in model._flatten_layers():
+        stem = re.sub(r"_\d+$", "", layer.name)
+        names[id(layer)] = layer.name
+        if stem.replace("_", "") == type(layer).__name__.lower():
+            names[id(layer)] = f"{stem}_{counts[stem]}" if counts[stem] else stem
+            counts[stem] += 1
+    return names

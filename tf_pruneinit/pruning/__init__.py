@@ -1,0 +1,1 @@
+"""Masks, scores, the selection of weights, connectivity and ablations."""

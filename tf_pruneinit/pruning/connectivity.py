@@ -1,0 +1,327 @@
+"""Which weights of a masked network lie on a path from its input to its output.
+
+Vysogorets, Kempe, "Connectivity Matters: Neural Network Pruning Through the Lens of Effective Sparsity", JMLR 2023.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_pruneinit.layers.batch_normalization import BatchNormalization
+from tf_pruneinit.layers.masked import MASKED, mask_name, raw_kernel, stock_class
+
+_KERAS = keras.layers
+_LINEAR = (
+    *(_KERAS.Dense, _KERAS.EinsumDense, _KERAS.Conv1D, _KERAS.Conv2D, _KERAS.Conv3D),
+    *(_KERAS.Conv1DTranspose, _KERAS.Conv2DTranspose, _KERAS.Conv3DTranspose),
+    *(_KERAS.DepthwiseConv1D, _KERAS.DepthwiseConv2D, _KERAS.SeparableConv1D, _KERAS.SeparableConv2D),
+)
+# Each output depends on the input at its own place. (Of a softmax the others only scale it.)
+_ELEMENTWISE = (
+    *(_KERAS.Activation, _KERAS.ReLU, _KERAS.LeakyReLU, _KERAS.PReLU, _KERAS.ELU, _KERAS.Softmax, _KERAS.Identity),
+    *(_KERAS.Dropout, _KERAS.SpatialDropout1D, _KERAS.SpatialDropout2D, _KERAS.SpatialDropout3D, _KERAS.AlphaDropout),
+    *(_KERAS.GaussianDropout, _KERAS.GaussianNoise, _KERAS.ActivityRegularization, _KERAS.Rescaling, _KERAS.Normalization),
+    *(_KERAS.BatchNormalization, _KERAS.LayerNormalization, _KERAS.GroupNormalization, _KERAS.RMSNormalization),
+    *(_KERAS.UnitNormalization,),
+)
+# Keras' operations on tensors, and classes private to keras.applications, by their names.
+_ELEMENTWISE_NAMES = {
+    *("LayerScale", "StochasticDepth", "Relu", "Relu6", "Sigmoid", "HardSigmoid", "Silu", "HardSilu", "Gelu", "Tanh", "Elu"),
+    *("Selu", "Softplus", "Softsign", "LeakyRelu", "Softmax", "LogSoftmax", "Exp", "Log", "Sqrt", "Rsqrt", "Square", "Abs"),
+    *("Absolute", "Negative", "Cast", "Clip", "Identity"),
+}
+_COMBINING = (_KERAS.Add, _KERAS.Subtract, _KERAS.Multiply, _KERAS.Average, _KERAS.Maximum, _KERAS.Minimum)
+_COMBINING_NAMES = {"Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Power"}
+_AS_THEY_ARE = (
+    *(_KERAS.Flatten, _KERAS.Reshape, _KERAS.Permute, _KERAS.RepeatVector, _KERAS.Concatenate),
+    *(_KERAS.ZeroPadding1D, _KERAS.ZeroPadding2D, _KERAS.ZeroPadding3D),
+    *(_KERAS.Cropping1D, _KERAS.Cropping2D, _KERAS.Cropping3D, _KERAS.UpSampling1D, _KERAS.UpSampling2D, _KERAS.UpSampling3D),
+    *(_KERAS.AveragePooling1D, _KERAS.AveragePooling2D, _KERAS.AveragePooling3D),
+    *(_KERAS.GlobalAveragePooling1D, _KERAS.GlobalAveragePooling2D, _KERAS.GlobalAveragePooling3D),
+)
+_AS_THEY_ARE_NAMES = {"Reshape", "Transpose", "Concatenate", "Squeeze", "ExpandDims", "GetItem", "Mean", "Sum", "Pad"}
+_POOLING = {
+    _KERAS.MaxPooling1D: _KERAS.AveragePooling1D,
+    _KERAS.MaxPooling2D: _KERAS.AveragePooling2D,
+    _KERAS.MaxPooling3D: _KERAS.AveragePooling3D,
+    _KERAS.GlobalMaxPooling1D: _KERAS.GlobalAveragePooling1D,
+    _KERAS.GlobalMaxPooling2D: _KERAS.GlobalAveragePooling2D,
+    _KERAS.GlobalMaxPooling3D: _KERAS.GlobalAveragePooling3D,
+}
+_RECURRENT = (_KERAS.LSTM, _KERAS.GRU, _KERAS.SimpleRNN, _KERAS.RNN)
+_CELLS = (_KERAS.LSTMCell, _KERAS.GRUCell, _KERAS.SimpleRNNCell)
+_KNOWN = (*_LINEAR, *_RECURRENT, _KERAS.Bidirectional, _KERAS.MultiHeadAttention, _KERAS.TimeDistributed)
+_STOCK = {masked: cls for cls, masked in MASKED.items() if cls in _KNOWN}
+# Functions of each number alone, and those that only scale it by the others.
+_FUNCTIONS = {
+    *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "hard_silu", "sigmoid", "hard_sigmoid"),
+    *(
+        "log_sigmoid",
+        "sparse_sigmoid",
+        "tanh",
+        "hard_tanh",
+        "tanh_shrink",
+        "hard_shrink",
+        "soft_shrink",
+        "softplus",
+        "softsign",
+    ),
+    *("exponential", "mish", "squareplus", "sparse_plus", "softmax", "log_softmax", "sparsemax"),
+}
+_KNOWN_FUNCTIONS = {
+    *(
+        getattr(module, name)
+        for module in (keras.activations, keras.ops, tf.nn)
+        for name in _FUNCTIONS
+        if hasattr(module, name)
+    ),
+    *(keras.ops.swish, tf.nn.swish, tf.sigmoid, tf.tanh, tf.exp),
+}
+
+
+class _UnknownError(Exception):
+    """A layer has masks, and what depends on what in it is not known here."""
+
+
+def connected(model: keras.Model, kernels: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+    """Returns which of the weights that are left lie on a path from the model's inputs to its outputs.
+
+    A path runs through weights that their masks keep, through the places of images that a convolution really reads, and
+    through whatever lies between: an activation, a normalisation or a pooling passes on what it is given, and a gate or an
+    attention passes on all that it is computed from. Values do not matter, nor do biases. A layer that is not known here and
+    has no mask connects everything with everything.
+
+    One image of ones is sent through the network with masks for kernels, every activation cut to 0 or 1, and so is its
+    derivative backwards: a mask's entry has a derivative exactly if it lies on a path.
+
+    Classes match exactly: a subclass, or an activation function, that is not known here may mix what it is given, and connects
+    everything too.
+
+    Args:
+      model: a built functional or sequential model with masked layers.
+      kernels: path -> `masks.Kernel`, of the model.
+
+    Returns:
+      kernel path -> boolean array of the kernel's shape; None if the model is of another kind, an input has no fixed shape,
+      or a layer with masks is of a class that is not known here (one that a user has registered).
+    """
+    found = paths(model, kernels)
+    return None if found is None else {path: one.weights for path, one in found.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Paths:
+    """What of a kernel, and of the layer that it is of, lies on paths.
+
+    Attributes:
+      weights: on a path from input to output, booleans of the kernel's shape.
+      reached: channels of the layer's output, its neurons, that something of the input arrives at, booleans (channels,).
+      reaching: channels that reach an output.
+    """
+
+    weights: np.ndarray
+    reached: np.ndarray
+    reaching: np.ndarray
+
+
+def paths(model: keras.Model, kernels: Mapping[str, Any]) -> dict[str, Paths] | None:
+    """Returns what of each kernel lies on paths, by its path; arguments, and when it is None, as `connected`."""
+    graph = getattr(model, "_functional", model)
+    if getattr(graph, "outputs", None) is None or any(None in tensor.shape[1:] for tensor in graph.inputs):
+        return None
+    kept = {path: tf.constant(kernel.mask.numpy(), tf.float32) for path, kernel in kernels.items()}
+    values = _Values({id(kernel.variable): kept[path] for path, kernel in kernels.items()})
+    try:
+        with tf.GradientTape() as tape:
+            tape.watch(list(kept.values()))
+            values.tape = tape
+            ones = [tf.ones((1, *tensor.shape[1:])) for tensor in graph.inputs]
+            outputs = graph._run_through_graph(ones, operation_fn=lambda operation: _flow(operation, values))
+            reached = tf.add_n([tf.reduce_sum(output) for output in keras.tree.flatten(outputs)])
+    except _UnknownError:
+        return None
+    layers = {path: id(kernel.layer) for path, kernel in kernels.items()}
+    sources = [*kept.values(), *(added for calls in values.added.values() for added in calls)]
+    derivatives = iter(tape.gradient(reached, sources, unconnected_gradients="zero"))
+    on_path = {path: (next(derivatives) * mask).numpy() > 0 for path, mask in kept.items()}
+    reaching = {layer: np.any([next(derivatives).numpy() > 0 for _ in calls], axis=0) for layer, calls in values.added.items()}
+    arrived = {layer: np.any(calls, axis=0) for layer, calls in values.arrived.items()}
+    return {path: Paths(on_path[path], arrived[layer], reaching[layer]) for path, layer in layers.items() if layer in arrived}
+
+
+class _Values(dict):
+    """Identity of a variable -> its mask; and of each layer with kernels, call by call, what arrives at its channels, and zeros
+    that are added to these: their derivative says which reach an output.
+    """
+
+    tape: Any = None
+
+    def __init__(self, values: Mapping[int, tf.Tensor]):
+        super().__init__(values)
+        self.added: dict[int, list[tf.Tensor]] = {}
+        self.arrived: dict[int, list[np.ndarray]] = {}
+
+    def watched(self, layer: Any, outputs: tf.Tensor) -> tf.Tensor:
+        zeros = tf.zeros(outputs.shape[-1:])
+        self.tape.watch(zeros)
+        self.added.setdefault(id(layer), []).append(zeros)
+        arrived = tf.reduce_any(outputs > 0, list(range(len(outputs.shape) - 1)))
+        self.arrived.setdefault(id(layer), []).append(arrived.numpy())
+        return outputs + zeros
+
+
+@tf.custom_gradient
+def _cut(x: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    """1 where something arrives, forwards and backwards."""
+    return tf.sign(x), tf.sign
+
+
+def _flow(operation: Any, values: _Values) -> Callable:
+    """What stands for an operation of the network: it passes on ones and zeros, all of them >= 0."""
+
+    def run(*args, **kwargs):
+        return keras.tree.map_structure(_cut, _rule(operation, values)(*args, **kwargs))
+
+    return run
+
+
+def _rule(operation: Any, values: _Values) -> Callable:
+    cls = _STOCK.get(type(operation), type(operation))
+    name = cls.__name__ if cls.__module__.startswith("keras.src") else ""
+    if cls in _LINEAR:
+        return lambda x, *_, **__: _activated(operation, _linear(operation, x, values))
+    if isinstance(operation, keras.Model):
+        graph = getattr(operation, "_functional", operation)
+        if getattr(graph, "outputs", None) is None:
+            return _dense(operation)
+        return lambda x, *_, **__: graph._run_through_graph(x, operation_fn=lambda inner: _flow(inner, values))
+    if cls is _KERAS.MultiHeadAttention:
+        return lambda *args, **kwargs: _attention(operation, values, *args, **kwargs)
+    if cls is _KERAS.TimeDistributed:
+        return lambda x, *_, **__: _each_time(_flow(operation.layer, values), x)
+    if cls in _RECURRENT and stock_class(type(operation.cell)) in _CELLS:
+        return lambda x, *_, **options: _recurrent(operation, values, x, options)
+    if cls is _KERAS.Bidirectional and not operation.return_state:
+        return lambda x, *_, **options: _both_ways(operation, values, x, options)
+    if cls is _KERAS.Embedding:
+        return lambda x: tf.repeat(x[..., None], operation.output_dim, axis=-1)
+    if cls in (*_ELEMENTWISE, BatchNormalization) or name in _ELEMENTWISE_NAMES:
+        return lambda x, *_, **__: _activated(operation, x)
+    if cls in _COMBINING or name in _COMBINING_NAMES:
+        return lambda *args, **_: _total(args)
+    if cls in _POOLING:
+        return lambda x: _POOLING[cls].from_config(operation.get_config() | {"dtype": "float32"})(x)
+    if cls in _AS_THEY_ARE:
+        return lambda x, *_, **__: operation.call(x)
+    if name in _AS_THEY_ARE_NAMES and not isinstance(operation, keras.Layer):
+        return operation
+    return _dense(operation)
+
+
+def _activated(layer: Any, x: tf.Tensor) -> tf.Tensor:
+    """What arrives behind the activation of a layer, if it has one."""
+    function = vars(layer).get("activation")
+    if function is None or type(function) in _ELEMENTWISE or any(function is known for known in _KNOWN_FUNCTIONS):
+        return x
+    try:
+        shape = function(x).shape
+    except Exception as error:  # A user's function may raise anything.
+        raise _UnknownError from error
+    return tf.ones(shape) * tf.reduce_sum(x)
+
+
+def _total(args: Any) -> tf.Tensor:
+    """The sum of the tensors among arguments, broadcast; constants bring nothing from the input."""
+    tensors = [x for x in keras.tree.flatten(args) if tf.is_tensor(x)]
+    total = tensors[0]
+    for tensor in tensors[1:]:
+        total = total + tensor
+    return total
+
+
+def _linear(layer: Any, x: tf.Tensor, values: _Values) -> tf.Tensor:
+    """The layer with its mask, or ones, for its kernel, and without bias and activation."""
+    # The layer itself is left alone: this object shares all of it but the activation.
+    linear = object.__new__(type(layer))
+    vars(linear).update(vars(layer), activation=None)
+    mapping = []
+    for variable in layer._trainable_variables:
+        is_kernel = any(variable is raw_kernel(layer, name) for name in ("kernel", "depthwise_kernel", "pointwise_kernel"))
+        value = values.get(id(variable), (tf.ones if is_kernel else tf.zeros)(variable.shape))
+        mapping.append((variable, value))
+    with keras.StatelessScope(state_mapping=mapping):
+        # Which gives the values the dtype of the variables.
+        outputs = linear.call(tf.cast(x, layer.variable_dtype))
+    return values.watched(layer, tf.cast(outputs, tf.float32))
+
+
+def _attention(layer: Any, values: _Values, query, value, key=None, **_) -> tf.Tensor:
+    """Each place attends to every one, so that what it gets depends on all keys and values, and on its own query."""
+    if len(query.shape) != 3 or len(value.shape) != 3:
+        raise _UnknownError
+    queries = _flow(layer._query_dense, values)(query)
+    keys = _flow(layer._key_dense, values)(value if key is None else key)
+    attended = tf.reduce_sum(_flow(layer._value_dense, values)(value), 1, keepdims=True)
+    attended += tf.reduce_sum(queries, -1, keepdims=True) + tf.reduce_sum(keys, (1, 3), keepdims=True)
+    if getattr(layer, "_gate_dense", None) is not None:
+        attended += _flow(layer._gate_dense, values)(query)
+    return _flow(layer._output_dense, values)(_cut(attended))
+
+
+def _recurrent(layer: Any, values: _Values, x: tf.Tensor, options: Mapping[str, Any]) -> Any:
+    """What arrives at a unit once counts as arriving at all times; each of its gates passes on all that it is computed from."""
+    if options.get("initial_state") is not None or len(x.shape) != 3:
+        raise _UnknownError
+    cell, steps = layer.cell, x.shape[1]
+
+    def between(name: str) -> tf.Tensor:
+        """(inputs, units): a kernel has the gates of all units side by side."""
+        kernel = raw_kernel(cell, name)
+        mask = values.get(id(kernel), tf.ones(kernel.shape))
+        return tf.reduce_sum(tf.reshape(mask, (kernel.shape[0], -1, cell.units)), axis=1)
+
+    given = _cut(tf.reduce_sum(x, axis=1)) @ between("kernel")
+    recurrent = between("recurrent_kernel")
+    state = _cut(given)
+    # As many steps as the longest path to any unit, and from it.
+    for _ in range(min(steps - 1, 2 * cell.units)):
+        state = _cut(given + state @ recurrent)
+    state = values.watched(cell, state)
+    outputs = tf.repeat(state[:, None], steps, axis=1) if layer.return_sequences else state
+    return [outputs] + [state] * len(layer.state_size) if layer.return_state else outputs
+
+
+def _both_ways(layer: Any, values: _Values, x: tf.Tensor, options: Mapping[str, Any]) -> Any:
+    if options.get("initial_state") is not None:
+        raise _UnknownError
+    outputs = [_flow(one, values)(x) for one in (layer.forward_layer, layer.backward_layer)]
+    if layer.merge_mode is None:
+        return outputs
+    return tf.concat(outputs, axis=-1) if layer.merge_mode == "concat" else tf.add_n(outputs)
+
+
+def _each_time(run: Callable, x: tf.Tensor) -> tf.Tensor:
+    outputs = run(tf.reshape(x, (-1, *x.shape[2:])))
+    return tf.reshape(outputs, (x.shape[0], x.shape[1], *outputs.shape[1:]))
+
+
+def _dense(operation: Any) -> Callable:
+    """Every output depends on every input."""
+    parts = operation._flatten_layers() if isinstance(operation, keras.Layer) else []
+    if any(mask_name(name) in vars(part) for part in parts for name in getattr(part, "kernel_names", ())):
+        raise _UnknownError
+
+    def run(*args, **kwargs):
+        inputs = [x for x in keras.tree.flatten((args, kwargs)) if tf.is_tensor(x) and x.dtype.is_floating]
+        arrived = tf.add_n([tf.reduce_sum(x) for x in inputs])
+        try:
+            spec = operation.compute_output_spec(*args, **kwargs)
+        except Exception as error:  # A user's layer may raise anything.
+            raise _UnknownError from error
+        return keras.tree.map_structure(lambda tensor: tf.ones([size or 1 for size in tensor.shape]) * arrived, spec)
+
+    return run

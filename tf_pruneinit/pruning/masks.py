@@ -1,0 +1,767 @@
+"""Copies of a model with masks, and the masks of a model: the paths of its kernels, reading them, setting them."""
+
+import collections
+import contextlib
+import dataclasses
+import difflib
+import fnmatch
+import functools
+import itertools
+import json
+import random
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_pruneinit.errors import UsageError, reason, shown
+from tf_pruneinit.layers import state
+from tf_pruneinit.layers.batch_normalization import BatchNormalization
+from tf_pruneinit.layers.masked import MASKED, mask_name, raw_kernel, stock_class
+from tf_pruneinit.pruning import connectivity
+from tf_pruneinit.pruning import summary as sparsity
+
+_REPLACEMENTS: dict[type, type] = {keras.layers.BatchNormalization: BatchNormalization}
+# Weights of rank two and more that are no kernels: nothing is said when they have no mask.
+_NO_KERNELS = (keras.layers.Embedding, keras.layers.PReLU, keras.layers.LayerNormalization)
+_PROBES = 8
+Replace = Callable[[keras.Layer], tuple[type, dict[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A prunable kernel: an attribute, by default `kernel`, of a layer."""
+
+    layer: keras.Layer
+    name: str
+
+    @property
+    def variable(self) -> keras.Variable:
+        """The raw kernel, which is trained."""
+        return raw_kernel(self.layer, self.name)
+
+    @property
+    def mask(self) -> keras.Variable | None:
+        """The mask; None in a stock layer."""
+        return vars(self.layer).get(mask_name(self.name))
+
+    @property
+    def value(self) -> np.ndarray:
+        """The kernel in effect: kernel * mask."""
+        kernel = self.variable.numpy()
+        return kernel if self.mask is None else kernel * self.mask.numpy()
+
+
+def with_masks(model: keras.Model, exclude: Sequence[str] = ()) -> keras.Model:
+    """Returns a copy of a model, same weights, whose layers of the table `masked.MASKED` have masks of ones.
+
+    Batch normalisation becomes ours (see `batch_normalization.BatchNormalization`). Masks that layers have already are kept.
+    The given model is untouched and shares no variable with the copy. A compiled model's copy is compiled alike, its optimizer
+    fresh. Kernels that get no mask, because the class of their layer is not in the table, are named in a warning.
+
+    Args:
+      model: a built functional or sequential model; models nested in it are copied likewise.
+      exclude: shell-style patterns of layers that get no mask, as `("conv1", "head/*")`: each is matched with the names of
+        layers, and with their paths (of a kernel `head/fc/kernel`: `head/fc`). Masks that such layers have are dropped.
+
+    Raises:
+      UsageError: if the model is neither, has not been built, has no layer that can be masked, or a pattern matches none.
+    """
+    require_model(model)
+    left_out = excluded(model, exclude)
+
+    def replace(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
+        if id(layer) in left_out:
+            return stock(layer)
+        table = MASKED | _REPLACEMENTS
+        return table.get(type(layer), type(layer)), layer.get_config()
+
+    copy = copy_with(model, replace)
+    if not kernels(copy):
+        raise UsageError(f"the model has no prunable layer (no dense, convolution or recurrent layer); got {model.name}")
+    _warn_of_unmasked(copy, [layer.name for layer in model._flatten_layers() if id(layer) in left_out])
+    if model.compiled:
+        compile_alike(copy, model)
+    return copy
+
+
+def with_given_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Model:
+    """Returns a copy of a model of stock layers, same weights, with these masks and no others. It is not compiled.
+
+    Args:
+      model: as for `with_masks`.
+      masks: as for `set_masks`; none gives a plain copy.
+
+    Raises:
+      UsageError: as `with_masks` and `set_masks`; or if a layer has several kernels, and masks are not for all of them.
+    """
+    known = prunable(model) if masks else {}
+    chosen = {id(kernel.layer) for path, kernel in known.items() if path in masks}
+    table = MASKED | _REPLACEMENTS
+
+    def replace(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
+        # A model is made of operations, too.
+        parts = layer._flatten_layers() if isinstance(layer, keras.Layer) else ()
+        among = any(id(part) in chosen for part in parts) or type(layer) in _REPLACEMENTS
+        return table.get(type(layer), type(layer)) if among else type(layer), layer.get_config()
+
+    copy = copy_with(model, replace)
+    if without := [path for path in kernels(copy) if path not in masks]:
+        raise UsageError(f"masks must be for all kernels of a layer; got none for {', '.join(without)}")
+    assign_masks(copy, masks)
+    return copy
+
+
+def stock(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
+    """Returns the class and configuration of the layer without masks, of Keras or the user, that stands for a masked one.
+
+    Classes are matched exactly: a user's subclass may compute something else. So are those of layers that a configuration
+    holds, as that of `TimeDistributed` does.
+    """
+    replaced: dict[type, type] = {ours: cls for cls, ours in _REPLACEMENTS.items()}
+    cls, config = replaced.get(type(layer), stock_class(type(layer))), layer.get_config()
+    return cls, config if cls is type(layer) else _of_stock(config)
+
+
+def _of_stock(config: Any) -> Any:
+    """A configuration whose inner layers are of the classes without masks."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(map(_of_stock, config)) if type(config) in (list, tuple) else config
+    if not isinstance(config, dict):
+        return config
+    config = {name: _of_stock(value) for name, value in config.items()}
+    name = config.get("registered_name")
+    masked = keras.saving.get_registered_object(name) if isinstance(name, str) else None
+    if isinstance(masked, type) and (cls := stock_class(masked)) is not masked:
+        public = getattr(keras.layers, cls.__name__, None) is cls
+        registered = None if public else keras.saving.get_registered_name(cls)
+        module = "keras.layers" if public else cls.__module__
+        config |= {"module": module, "class_name": cls.__name__, "registered_name": registered}
+    return config
+
+
+def without_masks(model: keras.Model) -> tuple[keras.Model, dict[str, Kernel]]:
+    """Returns a copy of a model with masks that has none, of stock layers, removed weights being zeros; and the kernels that
+    masks are of: path in the given model -> kernel of the copy.
+    """
+    plain = copy_with(model, stock)
+    layers = {id(masked): layer for masked, layer in zip(model._flatten_layers(), plain._flatten_layers(), strict=True)}
+    found = {}
+    for path, kernel in kernels(model).items():
+        found[path] = Kernel(layers[id(kernel.layer)], kernel.name)
+        # Not the product, which makes negative zeros.
+        found[path].variable.assign(np.where(kernel.mask.numpy() != 0, kernel.variable.numpy(), 0))  # type: ignore[union-attr]
+    return plain, found
+
+
+def copy_with(model: keras.Model, replace: Replace, *, dtype: str | None = None) -> keras.Model:
+    """Returns a copy of a model, same weights, each layer made anew from what `replace` gives. It is not compiled.
+
+    Args:
+      model: a built functional or sequential model; models nested in it are copied likewise.
+      replace: layer -> (class, configuration). Variables that only the new layer has keep their initial values.
+      dtype: floating-point type of the inputs, also of nested models; None keeps theirs. (Layers have the dtype of their
+        configuration.)
+
+    Raises:
+      UsageError: if the model cannot be copied.
+    """
+    return built_twice(model, functools.partial(_copy, model, replace, dtype))
+
+
+def built_twice(model: keras.Model, build: Callable[[bool], keras.Model]) -> keras.Model:
+    """Returns what `build` makes of a model, given first False, and if that fails and layers are the user's, True.
+
+    That says whether attributes that a user's layer was given after it was made are given to its copy before this is built:
+    some layers need that, and some build nothing once they have been told that they are built.
+    """
+    _require_keras(model)
+    # Layers without a seed draw one as they are made; it is replaced, and nobody else's numbers change.
+    before = random.getstate()
+    try:
+        return build(False)
+    except Exception:
+        if not any(state.users_class(layer) for layer in model._flatten_layers()):
+            raise
+        with contextlib.suppress(Exception):  # The first one says it better.
+            return build(True)
+        raise
+    finally:
+        random.setstate(before)
+
+
+def _copy(model: keras.Model, replace: Replace, dtype: str | None, early: bool) -> keras.Model:
+    clones: dict[int, Any] = {}
+    initialisers: list[tuple[keras.Layer, str, Any]] = []
+    try:
+        copy = _clone(model, replace, dtype, clones, initialisers, early)
+    finally:
+        for layer, name, initialiser in initialisers:
+            vars(layer)[name] = initialiser
+    sources, targets = list(model._flatten_layers()), list(copy._flatten_layers())
+    if len(sources) != len(targets):
+        raise UsageError(
+            "the model has a layer inside several others, as an activation that is one layer for all of them, which copies of "
+            f"these do not share; got {model.name}: give each of them a layer of its own, or activation='relu' by its name"
+        )
+    for source, target in zip(sources, targets, strict=True):
+        if id(source) not in clones:  # Another layer has made it in its `build`, and Keras its name.
+            target.name = source.name
+        copy_state(source, target)
+    return copy
+
+
+def operations(model: keras.Model) -> list[Any]:
+    """Returns all layers of a model, with it and those inside others, then the operations of functional models in it."""
+    layers = list(model._flatten_layers())
+    found = [operation for layer in layers for operation in getattr(layer, "operations", ())]
+    return layers + [operation for operation in found if not isinstance(operation, keras.Layer)]
+
+
+def architecture(model: keras.Model, named: bool = True) -> Any:
+    """Returns what two models have in common that are alike but for the values of their variables, to compare and to hash.
+
+    None if it cannot be said: a layer that runs any function may run another one by the same name. Not `named`, models are
+    alike that differ in names of the model, and of layers and operations (a user's class: names that Keras made up), too.
+    """
+    layers = list(model._flatten_layers())
+    if any(isinstance(layer, keras.layers.Lambda) for layer in layers):
+        return None
+    try:
+        config = _without_initializers(model.get_config())
+        config = json.dumps(config if named else _without_names(_like_serialized(model, config)), sort_keys=True)
+    except Exception:  # A user's layer may keep anything in its configuration, or have none.
+        return None
+    # What is no variable, as a vocabulary or an adapted mean, is a constant of what is compiled.
+    keys = [state.key(layer) for layer in layers]
+    if None in keys:
+        return None
+    # Configurations name functions, and a name may stand for another one by now.
+    own = [(type(layer), layer.trainable, vars(layer).get("activation"), key) for layer, key in zip(layers, keys, strict=True)]
+    # Nor do they say which of the layers inside several layers are one.
+    places = {id(layer): place for place, layer in enumerate(layers)}
+    inside = [tuple(places[id(part)] for part in layer._flatten_layers(False, False)) for layer in layers]
+    return config, tuple(zip(own, inside, strict=True))
+
+
+def _like_serialized(model: keras.Model, config: dict[str, Any]) -> dict[str, Any]:
+    """A model's configuration as it stands in that of a model which it is nested in."""
+    return {"module": type(model).__module__, "class_name": type(model).__name__, "config": config}
+
+
+def _without_names(config: Any) -> Any:
+    """The configuration of a model without the names of layers and operations: wiring is told by their places.
+
+    What a user's class has in its configuration stays as it is, but for a name that Keras made up: it may go by names.
+    """
+    if isinstance(config, (list, tuple)):
+        return [_without_names(part) for part in config]
+    if not isinstance(config, dict):
+        return config
+    kept = dict(config)
+    if isinstance(own := config.get("config"), dict) and "class_name" in config:
+        module = str(config.get("module"))
+        known = module.startswith(("keras.", "tf_pruneinit.")) or module == "keras"
+        # Initializers, losses and types, whose names are what they are, have no `trainable`.
+        layer = "trainable" in own or module.startswith("keras.src.ops") or config["class_name"] == "InputLayer"
+        made_up = str(own.get("name")).replace("_", "").rstrip("0123456789") == _letters(config["class_name"])
+        own = {key: value for key, value in own.items() if not (key == "name" and layer and (known or made_up))}
+        if known and layer:
+            kept |= {"config": _without_names(_wired_by_places(own))}
+        else:
+            return kept | {"config": own}
+    return {key: value if key == "config" else _without_names(value) for key, value in kept.items()}
+
+
+def _letters(class_name: str) -> str:
+    return class_name.lower().replace("_", "").rstrip("0123456789")
+
+
+def _wired_by_places(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a functional model in which places of layers stand for their names."""
+    if not {"layers", "input_layers", "output_layers"} <= set(config):
+        return config
+    places = {layer["name"]: place for place, layer in enumerate(config["layers"])}
+
+    def history(part: Any) -> Any:
+        """[name, node, tensor], wherever it is in a structure."""
+        if isinstance(part, (list, tuple)):
+            if len(part) == 3 and isinstance(part[0], str) and all(isinstance(number, int) for number in part[1:]):
+                return [places[part[0]], *part[1:]]
+            return [history(inner) for inner in part]
+        return {key: history(inner) for key, inner in part.items()} if isinstance(part, dict) else part
+
+    def argument(part: Any) -> Any:
+        if isinstance(part, dict) and part.get("class_name") == "__keras_tensor__":
+            own = part["config"]
+            return part | {"config": own | {"keras_history": history(list(own["keras_history"]))}}
+        if isinstance(part, dict):
+            return {key: argument(inner) for key, inner in part.items()}
+        return [argument(inner) for inner in part] if isinstance(part, (list, tuple)) else part
+
+    layers = [
+        {key: value for key, value in layer.items() if key != "name"} | {"inbound_nodes": argument(layer["inbound_nodes"])}
+        for layer in config["layers"]
+    ]
+    return config | {"layers": layers} | {key: history(config[key]) for key in ("input_layers", "output_layers")}
+
+
+def _without_initializers(config: Any, ours: bool = False) -> Any:
+    """Without what only draws initial values, in layers that are known to keep these in variables."""
+    if isinstance(config, dict):
+        ours = str(config["module"]).startswith(("keras.", "tf_pruneinit.")) if "module" in config else ours
+        kept = {key: value for key, value in config.items() if not (ours and str(key).endswith("_initializer"))}
+        return {key: _without_initializers(value, ours) for key, value in kept.items()}
+    return [_without_initializers(value, ours) for value in config] if isinstance(config, (list, tuple)) else config
+
+
+def copy_state(source: keras.Layer, target: keras.Layer, skipped: Collection[int] = ()) -> None:
+    """Makes a layer compute what another one computes, of which it is a copy, but for the layers inside it.
+
+    It is given the values of variables (weights, seeds, and masks that both have) and all other state that Keras would save, or
+    that a user's layer keeps in attributes. The values of variables whose identities are among those skipped may be any.
+
+    Raises:
+      UsageError: if the layer has other variables than its copy, or state that cannot be copied.
+    """
+    masks, new_masks = _masks_of(source), _masks_of(target)
+    old, new = _variables_without(masks, source), _variables_without(new_masks, target)
+    if [variable.shape for variable in old] != [variable.shape for variable in new]:
+        raise other_variables(source)
+    pairs = [*zip(old, new, strict=True), *((masks[name], new_masks[name]) for name in masks if name in new_masks)]
+    for old_variable, new_variable in pairs:
+        if id(new_variable) not in skipped:
+            # Keras' own assign takes thrice the time.
+            new_variable.value.assign(tf.cast(old_variable.value, new_variable.dtype), read_value=False)
+    state.give(source, target)
+
+
+def other_variables(layer: Any) -> UsageError:
+    """Returns the error that a layer cannot be copied since its configuration does not say which variables it has."""
+    return UsageError(
+        f"{layer.name} ({type(layer).__name__}) cannot be copied: made from its configuration it has other variables"
+    )
+
+
+def _masks_of(layer: Any) -> dict[str, keras.Variable]:
+    return {name: vars(layer)[mask_name(name)] for name in getattr(layer, "kernel_names", ()) if mask_name(name) in vars(layer)}
+
+
+def _variables_without(masks: Mapping[str, keras.Variable], layer: Any) -> list[keras.Variable]:
+    excepted = {id(mask) for mask in masks.values()}
+    seeds = [generator.state for generator in layer._seed_generators]
+    variables = layer._trainable_variables + layer._non_trainable_variables + seeds
+    return [variable for variable in variables if id(variable) not in excepted]
+
+
+def _clone(
+    model: keras.Model,
+    replace: Replace,
+    dtype: str | None,
+    clones: dict[int, Any],
+    initialisers: list[tuple[Any, str, Any]],
+    early: bool,
+) -> Any:
+    """A copy with weights of zeros; `clones` has the layers copied so far, which nested models may share.
+
+    Weights are copied later, and it takes a while to draw millions: the layers' own initialisers are put aside.
+    """
+    require_model(model)
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        if id(layer) not in clones:
+            if isinstance(layer, keras.Model) and type(layer) not in MASKED and type(layer) not in MASKED.values():
+                clones[id(layer)] = _clone(layer, replace, dtype, clones, initialisers, early)
+            else:
+                clones[id(layer)] = new = made(layer, *replace(layer), early=early)
+                own = [(name, value) for name, value in vars(new).items() if isinstance(value, keras.Initializer)]
+                for name, value in own:
+                    initialisers.append((new, name, value))
+                    vars(new)[name] = keras.initializers.Zeros()
+        return clones[id(layer)]
+
+    tensors = model.inputs if isinstance(model, keras.Sequential) else model.input
+    inputs = keras.tree.map_structure(functools.partial(new_input, dtype=dtype), tensors)
+    with _not_compiled(model):
+        return keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
+
+
+class FreeNames:
+    """Names that are none of those that are taken, nor of those that have been given.
+
+    Args:
+      taken: names.
+    """
+
+    def __init__(self, taken: Iterable[str]):
+        self._taken = set(taken)
+
+    def name(self, wanted: str) -> str:
+        """Returns a name, the wanted one if it is free, or it with a number behind it; from then on it is taken."""
+        numbered = itertools.chain([wanted], (f"{wanted}_{i}" for i in itertools.count(1)))
+        name = next(name for name in numbered if name not in self._taken)
+        self._taken.add(name)
+        return name
+
+
+def names(model: keras.Model) -> set[str]:
+    """Returns the names of the operations and inputs of a model, of those of nested models only that of the model."""
+    graph: Any = getattr(model, "_functional", model)
+    return {operation.name for operation in graph.operations} | {tensor.name for tensor in graph.inputs}
+
+
+def new_input(tensor: Any, dtype: str | None = None) -> Any:
+    """Returns another input of a model like one that it has; one of floating-point numbers in another type, if one is given."""
+    layer = tensor._keras_history.operation
+    config = layer.get_config() if isinstance(layer, keras.layers.InputLayer) else {}
+    config |= {"batch_shape": tensor.shape, "dtype": tensor.dtype, "name": tensor.name}
+    if dtype and keras.backend.is_float_dtype(tensor.dtype):
+        config["dtype"] = dtype
+    return keras.Input(**config)
+
+
+def made(layer: keras.Layer, cls: Any, config: dict[str, Any], *, early: bool = False) -> keras.Layer:
+    """Returns a new layer of a class, from a configuration of the layer that it stands for, which it may differ from.
+
+    Args:
+      layer: stands for it; a vocabulary that it has learned is part of the configuration.
+      cls: the class.
+      config: as `get_config` of the layer gives it.
+      early: see `built_twice`.
+
+    Raises:
+      UsageError: if the class cannot be made from it.
+    """
+    if "call" in vars(layer):
+        raise UsageError(
+            f"layer {layer.name} ({type(layer).__name__}) cannot be copied: its call was replaced; make it a class"
+        )
+    config = config | state.vocabulary(layer)
+    if isinstance(layer, keras.layers.Lambda):
+        # Keras refuses to make one from a configuration that holds Python code.
+        options = {name: config[name] for name in ("name", "trainable", "dtype")}
+        return keras.layers.Lambda(layer.function, layer._output_shape, layer.mask, layer.arguments, **options)
+    # Nor does it make a function that has no name.
+    nameless = getattr(vars(layer).get("activation"), "__name__", None) == "<lambda>"
+    try:
+        new = cls.from_config(config | {"activation": "linear"} if nameless else config)
+        if nameless:
+            new.activation = layer.activation
+        new.name = config.get("name", layer.name)
+        if state.users_class(layer):
+            state.build(layer, new)
+            if early:
+                state.give_attributes(layer, new)
+        return new
+    except UsageError:
+        raise
+    except Exception as error:  # A user's constructor may raise anything.
+        raise UsageError(
+            f"layer {layer.name} ({cls.__name__}) cannot be made from its get_config(): {reason(error)}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _not_compiled(model: keras.Model) -> Iterator[None]:
+    """Keeps Keras from compiling the clone from a serialised configuration, which fails for a loss of the user's own."""
+    compiled = model.compiled
+    model.compiled = False
+    try:
+        yield
+    finally:
+        model.compiled = compiled
+
+
+def compile_alike(copy: keras.Model, model: keras.Model) -> None:
+    """Compiles a copy as its model, which is compiled, with an optimizer and metrics of its own that have no state yet."""
+
+    def fresh(value: Any) -> Any:
+        stateful = isinstance(value, (keras.optimizers.Optimizer, keras.Metric))
+        return type(value).from_config(value.get_config()) if stateful else value
+
+    arguments = model._compile_config.config
+    copy.compile(**{name: keras.tree.map_structure(fresh, value) for name, value in arguments.items()})
+
+
+def require_model(model: Any) -> None:
+    """Raises `UsageError` unless the model is functional or sequential, and built."""
+    _require_keras(model)
+    graph = isinstance(model, keras.Sequential) or getattr(model, "outputs", None) is not None
+    if not graph or state.is_own(model, "call"):
+        name = type(model).__name__
+        what = "which has a call() of its own" if graph else "a subclassed model"
+        raise UsageError(
+            f"only functional and sequential models can be copied with masks; got {name} {model.name}, {what}: it is pruned "
+            f"inside a functional one, after tf_pruneinit.register({name}): keras.Model(inputs, model(inputs))"
+        )
+    _require_built(model)
+
+
+def _require_built(model: keras.Model) -> None:
+    if not model.built:
+        raise UsageError(f"the model has not been built: call it once, or give it an Input; got {model.name}")
+
+
+def _require_keras(model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        hint = f": keras.Sequential([inputs, {model.name}]) is one" if isinstance(model, keras.Layer) else ""
+        raise UsageError(f"a Keras model is needed; got {type(model).__name__}{hint}")
+
+
+def _walk(layer: Any, scope: tuple, seen: set[int]) -> Iterator[tuple[keras.Layer, tuple]]:
+    """Each layer below a layer once (layers can be shared), with the (name, is shown in paths) of those that hold it."""
+    children = layer.layers if isinstance(layer, keras.Model) else layer._flatten_layers(include_self=False, recursive=False)
+    for child in children:
+        if id(child) not in seen:
+            seen.add(id(child))
+            yield child, scope
+            functional = isinstance(child, keras.Model) and not isinstance(child, keras.Sequential)
+            yield from _walk(child, (*scope, (child.name, not functional)), seen)
+
+
+def _paths(model: keras.Model) -> list[tuple[str, keras.Layer]]:
+    """All layers below a model, in model order, each with its path.
+
+    The paths are those that Keras gives a model just built: layer, below the names of the sequential models and composite
+    layers that hold it. (Keras' own paths change when a model is saved and loaded; these do not.) Where two layers of
+    nested models have one path, the names of functional models are put before it too; where they still have one, since a
+    layer of the user's has two of a name in it, they are numbered.
+    """
+    found = list(_walk(model, ((model.name, isinstance(model, keras.Sequential)),), {id(model)}))
+    short = ["/".join([name for name, shown in scope if shown] + [layer.name]) for layer, scope in found]
+    full = ["/".join([name for name, _ in scope] + [layer.name]) for layer, scope in found]
+    counts = collections.Counter(short)
+    paths = [long if counts[path] > 1 else path for path, long in zip(short, full, strict=True)]
+    free = FreeNames(())
+    return [(free.name(path), layer) for path, (layer, _) in zip(paths, found, strict=True)]
+
+
+def kernels(model: keras.Model) -> dict[str, Kernel]:
+    """Returns the masked kernels of a model by their path (that of the layer, and `/kernel`), in model order."""
+    return {
+        f"{path}/{name}": Kernel(layer, name)
+        for path, layer in _paths(model)
+        for name in getattr(layer, "kernel_names", ())
+        if mask_name(name) in vars(layer)
+    }
+
+
+def prunable(model: keras.Model, exclude: Sequence[str] = ()) -> dict[str, Kernel]:
+    """Returns the kernels that `with_masks(model, exclude)` has masks for, of the model itself; stock layers have no mask.
+
+    Raises:
+      UsageError: as `with_masks`.
+    """
+    require_model(model)
+    left_out = excluded(model, exclude)
+    inside = {id(layer) for layer in _inner_layers(model)}
+    found: dict[str, Kernel] = {}
+    for path, layer in _paths(model):
+        if id(layer) not in left_out and (id(layer) not in inside or hasattr(layer, "kernel_names")):
+            names = MASKED.get(type(layer), type(layer)).__dict__.get("kernel_names", ())
+            found |= {f"{path}/{name}": Kernel(layer, name) for name in names}
+    if not found:
+        why = f"exclude={','.join(exclude)} leaves none" if exclude else "no dense, convolution or recurrent layer"
+        raise UsageError(f"the model has no prunable layer ({why}); got {model.name}")
+    return found
+
+
+def kernel_paths(model: keras.Model) -> list[str]:
+    """Returns the paths of the layers of a model that can have masks."""
+    return [path for path, layer in _paths(model) if type(layer) in (*MASKED, *MASKED.values())]
+
+
+def noise(model: keras.Model) -> Any:
+    """Returns what a model may be given: normal noise; zeros and ones where it takes integers or text. Always the same."""
+    generator = np.random.default_rng(0)
+
+    def of(tensor: Any) -> Any:
+        shape = (tensor.shape[0] or _PROBES, *(side or 32 for side in tensor.shape[1:]))
+        if keras.backend.is_float_dtype(tensor.dtype):
+            return generator.normal(size=shape).astype(tensor.dtype)
+        bits = tf.constant(generator.integers(0, 2, shape))
+        return tf.strings.as_string(bits) if tensor.dtype == "string" else tf.cast(bits, tensor.dtype)
+
+    given = [of(tensor) for tensor in model.inputs]
+    return given if len(given) > 1 else given[0]
+
+
+def compute_alike(one: keras.Model, other: keras.Model) -> bool:
+    """Returns whether two models give the same bits for noise; False if one cannot be computed on it."""
+    given = noise(one)
+    try:
+        both = [keras.tree.flatten(model(given, training=False)) for model in (one, other)]
+    except Exception:  # Only its author knows what it takes.
+        return False
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*both, strict=True))
+
+
+def _inner_layers(model: keras.Model) -> Iterator[keras.Layer]:
+    """Layers inside layers that are not in the table: their stock layers are made by code that knows of no masks."""
+    known = (*MASKED, *MASKED.values())
+    for _, layer in _paths(model):
+        if not isinstance(layer, keras.Model) and type(layer) not in known:
+            yield from layer._flatten_layers(include_self=False)
+
+
+def excluded(model: keras.Model, patterns: Sequence[str]) -> set[int]:
+    """Returns the identities of the layers that match a pattern, with all that is inside them.
+
+    Raises:
+      UsageError: if a pattern matches no layer that could be pruned.
+    """
+    if isinstance(patterns, str):
+        raise UsageError(f"exclude must be a sequence of patterns; got the string {patterns!r}: ({patterns!r},) is one")
+    several = isinstance(patterns, Collection) and getattr(patterns, "shape", None) != ()
+    if not several or not all(isinstance(pattern, str) for pattern in patterns):
+        raise UsageError(f"exclude must be a sequence of patterns, which are strings; got {shown(patterns)}")
+    paths = _paths(model)
+    known = (*MASKED, *MASKED.values())
+    left_out: set[int] = set()
+    for pattern in patterns:
+        chosen = [layer for path, layer in paths if any(fnmatch.fnmatchcase(name, pattern) for name in (path, layer.name))]
+        inside = [part for layer in chosen for part in layer._flatten_layers()]
+        if not any(type(part) in known for part in inside):
+            names = ", ".join(path for path, layer in paths if type(layer) in known)
+            raise UsageError(f"exclude must be patterns of the names of prunable layers ({names}); got {pattern!r}")
+        left_out |= {id(part) for part in inside}
+    return left_out
+
+
+def exempt(model: keras.Model) -> tuple[str, ...]:
+    """Returns the paths of the weights of rank two and more that have no mask (embeddings, ...)."""
+    return tuple(weight.path for _, weight in _unmasked(model))
+
+
+def _unmasked(model: keras.Model) -> list[tuple[keras.Layer, keras.Variable]]:
+    masked = {id(kernel.variable) for kernel in kernels(model).values()}
+    found = []
+    for layer in model._flatten_layers():
+        names = getattr(MASKED.get(type(layer), type(layer)), "kernel_names", None)
+        # Of classes in the table, the kernels: their biases may have a rank of two as well.
+        weights = layer._trainable_variables if names is None else [raw_kernel(layer, name) for name in names]
+        found += [(layer, weight) for weight in weights if len(weight.shape) >= 2 and id(weight) not in masked]
+    return found
+
+
+def _warn_of_unmasked(model: keras.Model, silent: Collection[str]) -> None:
+    found = [
+        f"{weight.path} ({type(layer).__name__})"
+        for layer, weight in _unmasked(model)
+        if not isinstance(layer, _NO_KERNELS) and layer.name not in silent
+    ]
+    if found:
+        rule = 'tf_pruneinit.register(CLASS, "kernel") gives a layer class masks, exclude=NAMES leaves layers out'
+        warnings.warn(f"not pruned, no masked class is known: {', '.join(found)}; {rule}", stacklevel=3)
+
+
+def masks(model: keras.Model) -> dict[str, np.ndarray]:
+    """Returns the masks of a model: kernel path -> uint8 array of 0 and 1 of the kernel's shape, in model order.
+
+    Raises:
+      UsageError: if it is no Keras model.
+    """
+    _require_keras(model)
+    return {path: kernel.mask.numpy().astype(np.uint8) for path, kernel in kernels(model).items()}  # type: ignore[union-attr]
+
+
+def set_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
+    """Sets masks of a model, in place. What they remove is 0 from then on, and what an optimizer has gathered of it.
+
+    A weight that a later mask brings back starts at 0.
+
+    Args:
+      model: a model with masked layers.
+      masks: kernel path -> array of 0 and 1 of the kernel's shape. Layers that are not named keep their mask.
+
+    Raises:
+      UsageError: if a path is not one of the model's kernels, or a mask has another shape or other values; then no mask
+        of the model has been changed.
+    """
+    assign_masks(model, masks)
+    set_removed_to_zero(model)
+
+
+def set_removed_to_zero(model: keras.Model) -> None:
+    """Sets the weights that masks of a model remove to 0, and what its optimizer has gathered of them, such as velocities."""
+    for kernel in kernels(model).values():
+        mask = kernel.mask.numpy()  # type: ignore[union-attr]
+        for variable in (kernel.variable, *_gathered(getattr(model, "optimizer", None), kernel.variable)):
+            value = variable.numpy()
+            if value[mask == 0].any():
+                # Not the product, which makes negative zeros.
+                variable.assign(np.where(mask != 0, value, np.zeros_like(value)))
+
+
+def _gathered(optimizer: Any, weight: keras.Variable) -> Iterator[keras.Variable]:
+    """What a Keras optimizer has gathered of each entry of a weight, if it has begun. (Keras 3.12 to 3.15.)"""
+    for inner in (*getattr(optimizer, "optimizers", ()), getattr(optimizer, "inner_optimizer", None)):
+        if inner is not None:
+            yield from _gathered(inner, weight)
+    places = [i for i, one in enumerate(getattr(optimizer, "_trainable_variables", None) or ()) if one is weight]
+    for name, values in vars(optimizer).items() if places else ():
+        # Sums of squares that begin at another number than 0 divide.
+        sums = name == "_accumulators" and hasattr(optimizer, "initial_accumulator_value")
+        if name == "_trainable_variables" or sums or not isinstance(values, (list, tuple)) or len(values) <= places[0]:
+            continue
+        value = values[places[0]]
+        if isinstance(value, keras.Variable) and value.shape == weight.shape:
+            yield value
+
+
+def copy_kernels(source: keras.Model, target: keras.Model) -> None:
+    """Gives the masked kernels of a model all weights that another one of its layers has, also those that masks remove."""
+    weights = prunable(source)
+    for path, kernel in kernels(target).items():
+        kernel.variable.assign(weights[path].variable)
+
+
+def assign_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
+    """Sets masks as `set_masks`, and leaves the weights that they remove what they are: a run keeps those for its digest."""
+    _require_keras(model)
+    known = kernels(model)
+    if not isinstance(masks, Mapping):
+        raise UsageError(f"masks must be a dict, kernel path -> array, as masks(model) gives; got {type(masks).__name__}")
+    if masks and not known:
+        raise UsageError(f"a mask must be for a masked kernel; got {model.name} without masks: with_masks(model) gives it some")
+    arrays = {}
+    for path, mask in masks.items():
+        if path not in known:
+            close = difflib.get_close_matches(str(path), known, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise UsageError(f"a mask must be for one of the kernels {', '.join(known)}; got {shown(path)}{hint}")
+        arrays[path] = _mask(mask, f"the mask of {path}", tuple(known[path].variable.shape))
+    for path, array in arrays.items():
+        known[path].mask.assign(array)  # type: ignore[union-attr]
+
+
+def _mask(mask: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A mask as an array of 0 and 1; raises `UsageError` if it is none."""
+    try:
+        array = np.asarray(mask)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(array.dtype)
+    except (TypeError, ValueError, tf.errors.OpError) as error:
+        raise UsageError(f"{name} must be an array in the shape {shape}; got {shown(mask)}") from error
+    rule = f"{name} must hold 0 and 1 in the shape {shape}"
+    if array.shape != shape:
+        raise UsageError(f"{rule}; got the shape {array.shape}")
+    wrong = array[(array != 0) & (array != 1)]
+    if wrong.size:
+        remedy = "mask > threshold is one" if array.dtype.kind == "f" else "mask != 0 is one"
+        raise UsageError(f"{rule}; got {wrong[0]} and others, {wrong.size} of {array.size} values: {remedy}")
+    return array.astype("float32")
+
+
+def summary(model: keras.Model) -> sparsity.Summary:
+    """Returns what is left of each prunable kernel of a model, and of that what lies on a path; print it for a table.
+
+    Raises:
+      UsageError: if the model has no masked layer.
+    """
+    found = masks(model)
+    _require_built(model)
+    return sparsity.summarise(found, exempt(model), connectivity.connected(model, kernels(model)))

@@ -1,0 +1,587 @@
+"""Scores of a model's weights: a copy of it made for scoring, and a method compiled for the copy."""
+
+import contextlib
+import itertools
+import math
+import numbers
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_pruneinit import seeds
+from tf_pruneinit.config import registry
+from tf_pruneinit.errors import UsageError, reason, shown
+from tf_pruneinit.layers.twice_differentiable import EXACT, PassOn, not_vouched_for
+from tf_pruneinit.pruning import masks as masking
+from tf_pruneinit.pruning import selection, summary
+from tf_pruneinit.pruning.scorers import flow
+from tf_pruneinit.pruning.scorers.network import Batch, Network
+from tf_pruneinit.pruning.scoring_data import Examples, Pair
+from tf_pruneinit.runtime import memory
+
+_ALIGNMENT = 64
+# How errors begin that Keras raises as a network is traced; others are of the user's own code.
+_OF_KERAS = "Exception encountered when calling"
+ACCUMULATE = ("scores", "gradients")
+PRECISIONS = ("float32", "float64")
+# Activations of one chunk, in bytes, beyond which a batch is computed in chunks, and how many times over a method keeps
+# them at most (ConvNeXt-Tiny; ResNet-50 a third of it), so that 16 GiB hold a batch of any size.
+_CHUNK_BYTES = 10 * 2**30
+_KEPT = {"gradients": 2, "hessian": 6}
+
+
+def score(
+    model: keras.Model,
+    method: str,
+    data: Pair | Iterable[Pair] | None = None,
+    *,
+    temperature: float = 200.0,
+    inner_steps: int = 3,
+    inner_rate: float = 0.1,
+    seed: int = 0,
+    precision: str = "float32",
+    batch_size: int | None = None,
+    accumulate: str = "scores",
+    batch_norm_warmup: bool = False,
+    exclude: Sequence[str] = (),
+) -> dict[str, np.ndarray]:
+    """Returns how much each weight is worth keeping; the model and all its variables stay as they are.
+
+    Weights that a mask of the model removes score as the zeros that they act as. Computed without XLA, in float32 (SynFlow in
+    float64) or better whatever the model's precision. A softmax at the end of the model is left out: scores need logits.
+
+    Args:
+      model: a built functional or sequential Keras model with one input, which gives (batch, classes). Its layers may be
+        Keras' own.
+      method: a row of `registry.METHODS`: random, magnitude, snip, grasp, grasp_abs, synflow and others.
+      data: (images, labels), or an iterable of such pairs, each one batch, that ends: what does not say how many it holds, as
+        a generator, may hold 10,000. Images are floating-point, of the model's input shape, preprocessed; labels are integers
+        in [0, classes), or one-hot. For methods without data it is not read.
+      temperature: divides the logits in GraSP's loss, > 0.
+      inner_steps: steps of training after which ProsPr takes the gradient, >= 0.
+      inner_rate: their learning rate, > 0.
+      seed: of whatever a method draws, and of dropout.
+      precision: "float64" computes every score in float64.
+      batch_size: splits (images, labels) into batches of at most so many examples, each with the same number of every class
+        where it holds them all; None means one batch.
+      accumulate: "scores" averages the scores of batches, which count alike. "gradients" averages gradients instead, which
+        gives the score of all batches as one (but for batch normalisation, which has the statistics of each).
+      batch_norm_warmup: whether moving statistics of batch normalisation are first set to those of the data, the mean over
+        its batches, and scores computed with them in place of each batch's own. The model keeps its statistics. Methods
+        that do not run the network, and NTK-SAP, which runs it on other weights, do not read it.
+      exclude: patterns of layers that are left out, as for `with_masks`.
+
+    Returns:
+      kernel path -> array of the kernel's shape, in model order. Larger is more worth keeping (for GraSP that is w * Hg).
+
+    Raises:
+      UsageError: for an unknown method, a model without prunable layers, data that is missing or does not fit the model,
+        or scores that are not finite, or all zero (then it names the likely cause).
+      DataError: for a `tf.data.Dataset` that TensorFlow cannot read.
+    """
+    options = {"temperature": temperature, "inner_steps": inner_steps, "inner_rate": inner_rate, "seed": seed}
+    with Scorer(model, method, data, precision, options, batch_size, accumulate, exclude, warmup=batch_norm_warmup) as scorer:
+        return {path: np.array(values) for path, values in scorer.scores().items()}
+
+
+def require_any(model: keras.Model, method: str, scores: Mapping[str, np.ndarray]) -> None:
+    """Raises `UsageError`, with the likely cause, if the scores of a whole network are all zero.
+
+    Masks of the model itself that leave no path from its input to its output are only warned of.
+    """
+    if any(z.any() for z in scores.values()):
+        return
+    row = registry.method(method)
+    masked = masking.kernels(model)
+    kernels = [kernel for path, kernel in masking.prunable(model).items() if path in scores]
+    if masked and masking.summary(model).dead:
+        warnings.warn(f"all scores are zero: by the masks of the model {summary.DEAD}", stacklevel=3)
+        return
+    if not any(kernel.value.any() for kernel in kernels):
+        cause = "every weight of the model is zero: initialize it, or load its weights, first"
+    elif row.needs_data:
+        cause = (
+            "for these examples the loss has no gradient. Either activations saturate or are zero for all of them (are images "
+            "preprocessed as the model expects?), or the loss is 0 in float32 (a trained model: precision=float64)"
+        )
+    else:
+        cause = (
+            "its outputs do not depend on its weights, as the method runs it. An activation or a layer of a class that is not "
+            "known here saturates or shifts below zero: score the model without it, or by another method"
+        )
+    if any(kernel.mask is not None and not kernel.mask.numpy().all() for kernel in masked.values()):
+        cause += "; or its masks cut it in two: prune it anew"
+    raise UsageError(f"{method} scores must not all be zero, and leave nothing to rank: {cause}")
+
+
+class Scorer:
+    """A method on a model and its data: call `scores` again after `remove` or `keep`, and nothing is traced again.
+
+    What has been compiled is cached for the next model of the same architecture, whatever its layers are called. Use it in a
+    `with` statement.
+
+    Attributes:
+      method: the name of its row.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        method: str,
+        data: Pair | Iterable[Pair] | None,
+        precision: str,
+        options: dict[str, Any],
+        batch_size: int | None = None,
+        accumulate: str = "scores",
+        exclude: Sequence[str] = (),
+        repeats: bool = False,
+        warmup: bool = False,
+    ):
+        row = registry.method(method)
+        for name in ("temperature", "inner_rate"):
+            number = options[name]
+            if not isinstance(number, numbers.Real) or not 0 < float(number) < np.finfo(np.float32).max:
+                raise UsageError(f"{name} must be a finite number > 0; got {shown(number)}")
+        if not _is_integer(options["inner_steps"]) or options["inner_steps"] < 0:
+            raise UsageError(f"inner_steps must be an integer >= 0; got {shown(options['inner_steps'])}")
+        registry.require_known(precision, PRECISIONS, "precision")
+        registry.require_known(accumulate, ACCUMULATE, "accumulate")
+        if batch_size is not None and (not _is_integer(batch_size) or batch_size < 1):
+            raise UsageError(f"batch_size must be an integer >= 1, or None; got {shown(batch_size)}")
+        if not _is_integer(options["seed"]):
+            raise UsageError(f"seed must be an integer; got {shown(options['seed'])}")
+        options = options | {"seed": int(options["seed"])}
+        _require_one_in_one_out(model)
+        self._row = row
+        self.method = method
+        self._model = model
+        self._kernels = masking.prunable(model, exclude)
+        self._accumulate = accumulate
+        self._dtype = "float64" if precision == "float64" else row.dtype
+        self._options = {name: options[name] for name in row.options}
+        self._seed = options["seed"]
+        self._warmup = bool(warmup) and row.warms_up
+        self._examples: Examples | None = None
+        if row.needs_data or self._warmup:
+            if data is None:
+                what = f"{method} scores" if row.needs_data else "batch_norm_warmup takes statistics"
+                raise UsageError(f"{what} on labelled images: data=(images, labels) is needed; got None")
+            again = repeats or accumulate == "gradients" or self._warmup
+            self._examples = Examples(data, model, self._dtype, batch_size, again)
+
+    def __enter__(self) -> "Scorer":
+        architecture = masking.architecture(self._model, named=False)
+        layers = {id(layer): place for place, layer in enumerate(self._model._flatten_layers())}
+        # Names count only where they are drawn by.
+        kernels = [path if self._row.by_path else (layers[id(k.layer)], k.name) for path, k in self._kernels.items()]
+        parts = (architecture, self.method, self._dtype, tuple(self._options.items()), tuple(kernels), self._warmup)
+        self._key = architecture and parts
+        self._compiled = _take(self._key) or _Compiled(
+            self._model, self._kernels, self._row, self._dtype, self._options, not self._warmup
+        )
+        self._load()
+        if self._row.second_order and (unvouched := self._compiled.unvouched):
+            text = "differentiates twice, and no test vouches for the second derivatives of"
+            warnings.warn(f"{self.method} {text} {', '.join(unvouched)}", stacklevel=3)
+        return self
+
+    def _load(self) -> None:
+        self._fresh = True
+        self._compiled.load(self._model, self._kernels, self._seed)
+        if self._warmup and self._examples is not None:
+            self._compiled.warm_up(images for images, _ in self._examples)
+        if self._row.absolute:
+            self._compiled.take_absolute_values()
+
+    def __exit__(self, *error: Any) -> None:
+        compiled = self._compiled
+        del self._compiled
+        if error[0] is None:
+            size, freed = compiled.measure(), _keep(self._key, compiled)
+            del compiled
+            # Scores of a large model leave much that is free, but still the process's.
+            if max(size, freed) >= _WORTH_GIVING_BACK:
+                memory.give_back(collect=freed >= _WORTH_GIVING_BACK)
+
+    def remove(self, places: Iterable[np.ndarray]) -> None:
+        """Removes weights: of each kernel those at these places, counted in C order."""
+        self._fresh = False
+        for kernel, mask, removed in zip(self._compiled.kernels, self._compiled.masks, places, strict=True):
+            kernel.ravel()[removed] = 0
+            mask.ravel()[removed] = 0
+
+    def keep(self, masks: Iterable[np.ndarray]) -> None:
+        """Removes all weights but those that masks keep, which come back where they had been removed.
+
+        Only for methods that have it in their row (`revives`).
+        """
+        self._fresh = False
+        compiled = self._compiled
+        for kernel, mask, unpruned, kept in zip(compiled.kernels, compiled.masks, compiled.unpruned, masks, strict=True):
+            mask[...] = kept
+            np.multiply(unpruned, kept, out=kernel)
+
+    def restart(self) -> None:
+        """Brings back all that has been removed."""
+        if not self._fresh:
+            self._load()
+
+    def scores(self) -> dict[str, np.ndarray]:
+        """Returns the scores, of all batches, of the network with what is left of it: arrays to read.
+
+        Raises:
+          UsageError: if a score is not finite; names the layer. If those of the whole network, before anything is removed,
+            are all zero; see `require_any`.
+        """
+        try:
+            scores, total = self._scores()
+        except tf.errors.ResourceExhaustedError:
+            raise
+        except tf.errors.OpError as error:
+            raise UsageError(f"the model cannot be computed on these examples: {reason(error)}") from error
+        # Views: numpy() would copy.
+        arrays = {path: np.asarray(memoryview(z)) for path, z in zip(self._kernels, scores, strict=True)}
+        # A sum is quicker than a look at each score, and finite only if they all are.
+        if total is None or not np.isfinite(total):
+            selection.require_finite(arrays)
+        if self._fresh:
+            require_any(self._model, self.method, arrays)
+        return arrays
+
+    def _scores(self) -> tuple[list[tf.Tensor], Any]:
+        if self._examples is None or not self._row.needs_data:
+            with self._traced():
+                return self._compiled.score()
+        if self._accumulate == "scores":
+            return self._mean_over_batches()
+        if self._examples.single:
+            return self._of_batch([chunk for batch in self._examples for chunk in self._chunks(*batch)])
+        return self._of_batch(_Flat(self._examples, self._chunks))
+
+    def _mean_over_batches(self) -> tuple[list[tf.Tensor], Any]:
+        sums: list[tf.Tensor] = []
+        count = 0
+        total = None
+        for batch in self._examples or ():
+            scores, total = self._of_batch(self._chunks(*batch))
+            sums = [a + b for a, b in zip(sums, scores, strict=True)] if sums else scores
+            count += 1
+        if not count:
+            raise UsageError(f"{self.method} scores on labelled images; got data without a batch")
+        return (sums, total) if count == 1 else ([z / count for z in sums], None)
+
+    def _of_batch(self, chunks: Any) -> tuple[list[tf.Tensor], Any]:
+        """The scores of one batch, and if it is at hand their sum."""
+        with self._traced():
+            if isinstance(chunks, list) and len(chunks) == 1:
+                return self._compiled.score(*chunks[0])
+            return self._compiled.score_in_chunks(chunks), None
+
+    @contextlib.contextmanager
+    def _traced(self) -> Iterator[None]:
+        """Says in one line why TensorFlow or Keras cannot trace the network."""
+        try:
+            yield
+        except LookupError as error:
+            if type(error) is not LookupError:  # TensorFlow raises this one where a derivative has none itself.
+                raise
+            raise UsageError(f"{self.method} differentiates twice, which this model cannot be: {reason(error)}") from error
+        except (TypeError, ValueError) as error:
+            if not str(error).startswith(_OF_KERAS):
+                raise
+            raise UsageError(f"the model cannot be computed on these examples: {reason(error)}") from error
+
+    def _chunks(self, images: tf.Tensor, labels: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        """A batch as it is, or in equal parts if its activations would not fit into memory."""
+        kept = _KEPT["hessian" if self._row.second_order else "gradients"]
+        each = kept * self._compiled.activations * tf.as_dtype(self._dtype).size
+        count = len(labels)
+        parts = math.ceil(count * each / _CHUNK_BYTES)
+        if parts <= 1:
+            return [(images, labels)]
+        parts = min(parts, count)
+        if self._compiled.batch_normalised:
+            size = math.ceil(count / parts)
+            text = f"memory does not hold a batch of {count}: computed in chunks of {size}, whose statistics batch norm takes"
+            warnings.warn(f"{text} (batch_size= splits it into batches)", stacklevel=2)
+        bounds = np.linspace(0, count, parts + 1).astype(int)
+        return [(images[a:b], labels[a:b]) for a, b in itertools.pairwise(bounds)]
+
+
+class _Flat:
+    """The chunks of all batches as those of one, readable again and again."""
+
+    def __init__(self, examples: "Examples", split: Any):
+        self._examples = examples
+        self._split = split
+
+    def __iter__(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        for batch in self._examples:
+            yield from self._split(*batch)
+
+
+class _Compiled:
+    """A copy of a model for scoring, and a method compiled for it.
+
+    Attributes:
+      kernels: arrays, the kernels in effect (kernel * mask); weights are removed in place.
+      masks: arrays of 0 and 1, uint8.
+      unpruned: arrays, the kernels as they are loaded; none unless the method's weights come back.
+      activations: numbers that the layers give for one example; a size that is not known counts as 1.
+      batch_normalised: whether batch normalisation is among them.
+      size: bytes, when they were last measured.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        kernels: dict[str, masking.Kernel],
+        row: Any,
+        dtype: str,
+        options: dict[str, Any],
+        batch_statistics: bool = True,
+    ):
+        self._copy = copy = _scoring_copy(model, dtype)
+        twins = {id(layer): twin for layer, twin in zip(model._flatten_layers(), copy._flatten_layers(), strict=True)}
+        variables = {path: masking.Kernel(twins[id(kernel.layer)], kernel.name).variable for path, kernel in kernels.items()}
+        self._variables = variables
+        self._traced: list[Any] = []
+        self.kernels = [_aligned(kernel.shape, dtype) for kernel in variables.values()]
+        self.masks = [_aligned(kernel.shape, "uint8") for kernel in variables.values()]
+        self.unpruned = [_aligned(kernel.shape, dtype) for kernel in variables.values()] if row.revives else []
+        # Tensors and arrays share their memory: what is removed from the arrays is removed from the network.
+        self._tensors = [[_tensor(array) for array in arrays] for arrays in (self.kernels, self.masks, self.unpruned)]
+        # Nor does the copy have the memory of kernels twice.
+        for kernel, tensor in zip(variables.values(), self._tensors[0], strict=True):
+            kernel.value.assign(tensor)
+        self.batch_normalised = any(isinstance(layer, keras.layers.BatchNormalization) for layer in copy._flatten_layers())
+        # The copy itself has a layer for each of the model's.
+        self._logits = logits = _logits(copy)
+        if row.absolute:
+            flow.take_bounds_off(copy)
+        outputs = [node.outputs for layer in copy._flatten_layers() for node in getattr(layer, "_inbound_nodes", ())]
+        self.activations = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in keras.tree.flatten(outputs))
+
+        def compiled(function: Callable) -> Callable:
+            # Without autograph, as Keras runs layers: errors raised while tracing come out as they are.
+            # A shape that is left open would be computed in another order, and give other bits.
+            traced = tf.function(function, autograph=False, reduce_retracing=False)
+            self._traced.append(traced)
+            return lambda *arguments: traced(*self._tensors, *arguments)
+
+        def network_of(*tensors):
+            return Network(logits, variables, *tensors, batch_statistics=batch_statistics)
+
+        def step(kernels, masks, unpruned, *pair):
+            network = network_of(kernels, masks, unpruned)
+            batch = Batch([pair], network.gradients, network.hessian_product) if pair else None
+            scores = row.score(network, batch, **options)
+            return scores, tf.add_n([tf.reduce_sum(z) for z in scores])
+
+        def gradients(kernels, masks, unpruned, *arguments):
+            return network_of(kernels, masks, unpruned).gradients(*arguments)
+
+        def hessian_product(kernels, masks, unpruned, *arguments):
+            return network_of(kernels, masks, unpruned).hessian_product(*arguments)
+
+        self.score = compiled(step)
+        derivatives = compiled(gradients), compiled(hessian_product)
+        network = network_of(*self._tensors)
+        self.score_in_chunks = lambda chunks: row.score(network, Batch(chunks, *derivatives), **options)
+
+    @property
+    def unvouched(self) -> list[str]:
+        """Layers whose second derivatives no test vouches for, with their classes."""
+        return not_vouched_for(self._logits)
+
+    def measure(self) -> int:
+        """Returns about how many bytes it takes, those of its values and a number for each traced operation; sets `size`."""
+        arrays = sum(array.nbytes for array in (*self.kernels, *self.masks, *self.unpruned))
+        kernels = {id(variable) for variable in self._variables.values()}
+        others = [variable for variable in self._copy.variables if id(variable) not in kernels]
+        values = sum(math.prod(variable.shape) * tf.as_dtype(variable.dtype).size for variable in others)
+        graphs = [concrete.graph for traced in self._traced for concrete in traced._list_all_concrete_functions()]
+        self.size = arrays + values + _OPERATION_BYTES * sum(len(graph.get_operations()) for graph in graphs)
+        return self.size
+
+    def load(self, model: keras.Model, kernels: dict[str, masking.Kernel], seed: int) -> None:
+        """Takes over the weights, masks and names of a model, and gives dropout seeds."""
+        for source, target in zip(masking.operations(model), masking.operations(self._copy), strict=True):
+            target.name = source.name
+        skipped = {id(variable) for variable in self._variables.values()}
+        for source, target in zip(model._flatten_layers(), self._copy._flatten_layers(), strict=True):
+            masking.copy_state(source, target, skipped)
+            for n, generator in enumerate(target._seed_generators):
+                generator.state.assign([seeds.derive(seed, "dropout", target.name, n), 0])
+        for kernel, value, mask in zip(kernels.values(), self.kernels, self.masks, strict=True):
+            value[...] = np.asarray(memoryview(tf.cast(tf.convert_to_tensor(kernel.variable.value), value.dtype)))
+            mask[...] = 1 if kernel.mask is None else kernel.mask.numpy()
+            value *= mask
+        for value, unpruned in zip(self.kernels, self.unpruned, strict=False):
+            unpruned[...] = value
+
+    def warm_up(self, batches: Iterable[tf.Tensor]) -> None:
+        """Sets moving statistics of batch normalisation to those of images, the mean over their batches."""
+        layers = [layer for layer in self._copy._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+        moving = [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
+        momenta = [layer.momentum for layer in layers]
+        for count, images in enumerate(batches):
+            for layer in layers:
+                layer.momentum = count / (count + 1)
+            mapping = list(zip(self._variables.values(), self._tensors[0], strict=True))
+            with keras.StatelessScope(state_mapping=mapping) as scope:
+                self._logits(images, training=True)
+            for variable in moving:
+                if (value := scope.get_current_value(variable)) is not None:
+                    variable.assign(value)
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+
+    def take_absolute_values(self) -> None:
+        """Replaces every parameter by its absolute value."""
+        skipped = {id(variable) for variable in self._variables.values()}
+        for layer in self._copy._flatten_layers():
+            for variable in layer._trainable_variables:
+                if id(variable) not in skipped:
+                    variable.assign(tf.abs(variable.value))
+        for value in self.kernels:
+            np.abs(value, out=value)
+
+
+def _aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """An array of zeros whose memory a tensor can share, which it must be aligned for."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def _tensor(array: np.ndarray) -> tf.Tensor:
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+# What was compiled last, by architecture; an entry is taken out while it is in use.
+_compiled: OrderedDict[Any, _Compiled] = OrderedDict()
+_lock = threading.Lock()
+# All of it together takes so many bytes at most: what is used least recently goes first.
+_MOST_BYTES = 256 << 20
+# Of an operation of a traced graph, as Python, TensorFlow's runtime and its optimizer keep it.
+_OPERATION_BYTES = 12 << 10
+# So much is given back to the system as soon as it is not cached any more; of less, nobody takes the time.
+_WORTH_GIVING_BACK = 16 << 20
+
+
+def _take(key: Any) -> _Compiled | None:
+    with _lock:
+        return _compiled.pop(key, None) if key else None
+
+
+def _keep(key: Any, compiled: _Compiled) -> int:
+    """Caches what has been compiled, as far as there are bytes for it; returns how many bytes nothing needs any more."""
+    if not key:
+        return compiled.size
+    with _lock:
+        other = _compiled.pop(key, None)  # Of another thread.
+        _compiled[key] = compiled
+        sizes = [entry.size for entry in _compiled.values()]
+        oldest = 0
+        while sum(sizes[oldest:]) > _MOST_BYTES:
+            _compiled.popitem(last=False)
+            oldest += 1
+    return sum(sizes[:oldest]) + (other.size if other else 0)
+
+
+@memory.frees
+def _forget() -> None:
+    with _lock:
+        _compiled.clear()
+
+
+def _scoring_copy(model: keras.Model, dtype: str) -> keras.Model:
+    """A copy of a model that computes in `dtype`, without masks, of layers with exact derivatives, and without a softmax in
+    the last layer if nothing else uses it.
+    """
+    last = _last_layer(model)
+
+    def replace(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
+        cls, config = masking.stock(layer)
+        config = _in_precision(config, dtype)
+        if layer is last and config.get("activation") == "softmax":
+            config["activation"] = "linear"
+        elif layer is last and cls is keras.layers.Softmax:
+            cls, config = PassOn, {"name": layer.name, "dtype": dtype}
+        return cls, config
+
+    # Layers that a layer of the user's makes for itself follow the policy in force.
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        copy = masking.copy_with(model, replace, dtype=dtype)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    for layer in copy._flatten_layers():
+        layer.__class__ = EXACT.get(type(layer), type(layer))
+        if hasattr(layer, "use_cudnn"):  # It has no second derivatives.
+            layer.use_cudnn = False
+    return copy
+
+
+def _in_precision(config: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """The configuration of a layer, and of layers inside it, in another precision."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, (list, tuple)) and any(isinstance(part, dict) for part in value):
+            return [changed(part) for part in value]
+        if isinstance(value, dict) and isinstance(value.get("config"), dict) and "dtype" in value["config"]:
+            return value | {"config": _in_precision(value["config"], dtype)}
+        return value
+
+    return {key: dtype if key == "dtype" and _is_floating(value) else changed(value) for key, value in config.items()}
+
+
+def _is_floating(policy: Any) -> bool:
+    """Whether a layer computes in floating-point numbers, by the type or policy in its configuration."""
+    name = policy["config"].get("name") if isinstance(policy, dict) else policy
+    return name is None or keras.backend.is_float_dtype(keras.dtype_policies.get(name).compute_dtype)
+
+
+def _last_layer(model: keras.Model) -> Any:
+    """The layer that computes the outputs, looked for inside nested models; None if it is used elsewhere, too."""
+    history = model.outputs[0]._keras_history
+    graph = getattr(model, "_functional", model)
+    operation = history.operation
+    if sum(node.operation is operation for nodes in graph._nodes_by_depth.values() for node in nodes) > 1:
+        return None
+    nested = isinstance(operation, keras.Model) and getattr(operation, "outputs", None) is not None
+    return _last_layer(operation) if nested else operation
+
+
+def _logits(model: keras.Model) -> keras.Model:
+    """The model from one tensor to one tensor, without a softmax at its end that is an operation of its own, or of a layer
+    that is used elsewhere, too.
+    """
+    outputs = model.outputs[0]
+    history = outputs._keras_history
+    operation = history.operation
+    softmax = type(operation).__name__ == "Softmax"
+    if isinstance(operation, keras.layers.Activation):
+        softmax = operation.activation is keras.activations.softmax
+    if softmax:
+        outputs = operation._inbound_nodes[history.node_index].input_tensors[0]
+    return keras.Model(model.inputs[0], outputs, name=model.name)
+
+
+def _require_one_in_one_out(model: keras.Model) -> None:
+    masking.require_model(model)
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise UsageError(f"the model must have one input and one output; got {len(model.inputs)} and {len(model.outputs)}")

@@ -1,0 +1,146 @@
+"""A Keras model as a function of its weights, which is what scorers differentiate, and batches to differentiate a loss on."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_pruneinit.errors import UsageError
+from tf_pruneinit.layers.batch_normalization import exact_normalisation
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A model as a function of its kernels; nothing that is computed with it changes it.
+
+    Attributes:
+      model: of layers without masks; its own kernels are never read.
+      variables: the kernels among its variables by their paths, in model order.
+      kernels: tensors, the kernels in effect (kernel * mask).
+      masks: tensors of 0 and 1, uint8.
+      unpruned: the kernels as they were before this pruning removed anything; only for methods whose weights come back.
+      batch_statistics: whether the loss normalises with the batch's statistics, or with the moving ones.
+    """
+
+    model: keras.Model
+    variables: Mapping[str, keras.Variable]
+    kernels: Sequence[tf.Tensor]
+    masks: Sequence[tf.Tensor]
+    unpruned: Sequence[tf.Tensor] = ()
+    batch_statistics: bool = True
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of the kernels."""
+        return list(self.variables)
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Of one example, without the batch."""
+        return tuple(self.model.inputs[0].shape[1:])
+
+    @property
+    def input_type(self) -> str:
+        """Of an example."""
+        return self.model.inputs[0].dtype
+
+    def logits(
+        self, kernels: Sequence[tf.Tensor], examples: tf.Tensor, *, training: bool = False, run: Callable | None = None
+    ) -> tf.Tensor:
+        """Returns the model's outputs, (batch, classes), computed with these kernels.
+
+        Args:
+          kernels: tensors that stand for the kernels, in order.
+          examples: (batch, *input_shape).
+          training: whether normalisation uses the batch's statistics. Updates of running statistics are discarded.
+          run: `(model, examples) -> outputs`, for inference in another way than the model's own.
+        """
+        mapping = list(zip(self.variables.values(), kernels, strict=True))
+        with exact_normalisation(), keras.StatelessScope(state_mapping=mapping):
+            return run(self.model, examples) if run else self.model(examples, training=training)
+
+    def gradients(
+        self, images: tf.Tensor, labels: tf.Tensor, temperature: float = 1.0, at: Sequence[tf.Tensor] | None = None
+    ) -> list[tf.Tensor]:
+        """Returns dL/dw of each kernel, L the mean cross-entropy of logits / temperature, normalised in training mode.
+
+        It is taken at the kernels in effect, or at those that are given.
+        """
+        kernels = list(self.kernels if at is None else at)
+        with tf.GradientTape() as tape:
+            tape.watch(kernels)
+            loss = self._loss(kernels, images, labels, temperature)
+        return tape.gradient(loss, kernels, unconnected_gradients="zero")
+
+    def hessian_product(
+        self, images: tf.Tensor, labels: tf.Tensor, temperature: float = 1.0, vectors: list[tf.Tensor] | None = None
+    ) -> list[tf.Tensor]:
+        """Returns Hv of each kernel, H the Hessian of L over the weights that are left: the derivative of g'v, v constant.
+
+        Args:
+          images: (batch, *input_shape).
+          labels: integers, (batch,).
+          temperature: of L, which is as for `gradients`.
+          vectors: v, a tensor a kernel; None means g = dL/dw itself.
+        """
+        kernels = list(self.kernels)
+        with tf.GradientTape() as outer:
+            outer.watch(kernels)
+            with tf.GradientTape() as inner:
+                inner.watch(kernels)
+                loss = self._loss(kernels, images, labels, temperature)
+            gradients = inner.gradient(loss, kernels, unconnected_gradients="zero")
+            masks = [tf.cast(mask, g.dtype) for mask, g in zip(self.masks, gradients, strict=True)]
+            vectors = [tf.stop_gradient(v) * mask for v, mask in zip(vectors or gradients, masks, strict=True)]
+            product = tf.add_n([tf.reduce_sum(v * g) for v, g in zip(vectors, gradients, strict=True)])
+        return outer.gradient(product, kernels, unconnected_gradients="zero")
+
+    def _loss(self, kernels: Sequence[tf.Tensor], images: tf.Tensor, labels: tf.Tensor, temperature: float) -> tf.Tensor:
+        logits = self.logits(kernels, images, training=self.batch_statistics)
+        return cross_entropy(logits if temperature == 1 else logits / temperature, labels)
+
+
+class Batch:
+    """Labelled examples whose mean loss is differentiated, all at once or, if memory is short, in chunks.
+
+    Derivatives are means over all the examples. Chunks change nothing but for batch normalisation, which takes the
+    statistics of each chunk.
+    """
+
+    def __init__(self, chunks: Iterable[Any], gradients: Callable, hessian_product: Callable):
+        """Takes (images, labels) pairs, readable again and again, and `Network`'s two functions of a pair."""
+        self._chunks = chunks
+        self._gradients = gradients
+        self._hessian_product = hessian_product
+        self._single = isinstance(chunks, Sequence) and len(chunks) == 1
+
+    def gradients(self, temperature: float = 1.0, at: Sequence[tf.Tensor] | None = None) -> list[tf.Tensor]:
+        """Returns g = dL/dw of each kernel; see `Network.gradients`."""
+        return self._mean(self._gradients, *((temperature,) if at is None else (temperature, at)))
+
+    def hessian_gradients(self, temperature: float = 1.0) -> list[tf.Tensor]:
+        """Returns Hg of each kernel; see `Network.hessian_product`."""
+        # Of one chunk both come from one pass.
+        vectors = None if self._single else self.gradients(temperature)
+        return self._mean(self._hessian_product, temperature, vectors)
+
+    def _mean(self, function: Callable, *arguments: Any) -> list[tf.Tensor]:
+        if self._single:
+            return function(*next(iter(self._chunks)), *arguments)
+        total: list[tf.Tensor] = []
+        count = 0
+        for images, labels in self._chunks:
+            size = len(labels)
+            values = [size * value for value in function(images, labels, *arguments)]
+            total = [a + b for a, b in zip(total, values, strict=True)] if total else values
+            count += size
+        if not count:
+            raise UsageError("scores are of labelled images; got data without a batch")
+        return [value / count for value in total]
+
+
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Returns the mean softmax cross-entropy of logits (batch, classes) and integer labels (batch,), a scalar."""
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))

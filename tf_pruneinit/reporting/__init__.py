@@ -1,0 +1,1 @@
+"""From runs to statistics, findings, figures, tables and one page. No TensorFlow."""

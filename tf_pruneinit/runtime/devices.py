@@ -1,0 +1,63 @@
+"""What a run can use of the machine: replicas, cores, XLA."""
+
+import contextlib
+import functools
+
+import tensorflow as tf
+
+from tf_pruneinit.errors import UsageError
+from tf_pruneinit.runtime import preemption
+from tf_pruneinit.runtime.cores import available
+from tf_pruneinit.runtime.workers import place
+
+
+@functools.cache
+def strategy(count: int) -> tf.distribute.Strategy:
+    """Returns how to run on `count` devices of this machine; where TF_CONFIG names several workers, of each of their machines.
+
+    Devices are GPUs, or where there are none logical CPU devices. Those, and workers, have to be made before TensorFlow
+    starts. There is one strategy for the same devices: a second one would number its collective operations as the first did.
+
+    Raises:
+      UsageError: if there are fewer devices, or TF_CONFIG is not understood.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if place()[1] > 1:
+        _require(count <= max(1, len(gpus)), f"{len(gpus)} GPUs of each worker, or its CPU as one device", count)
+        tf.config.set_visible_devices(gpus[:count], "GPU")
+        # It waits for the others, and takes SIGTERM for itself.
+        with preemption.left_to_the_system():
+            return tf.distribute.MultiWorkerMirroredStrategy()
+    if not gpus:
+        _require(count <= cores(), f"{cores()} CPU cores", count)
+        _make_logical_devices(count)
+    devices = [device.name for device in tf.config.list_logical_devices("GPU" if gpus else "CPU")]
+    kind = "GPUs" if gpus else "logical CPU devices, with which TensorFlow has started"
+    _require(count <= len(devices), f"{len(devices)} {kind}", count)
+    return tf.distribute.MirroredStrategy(devices[:count]) if count > 1 else tf.distribute.get_strategy()
+
+
+def _require(enough: bool, there: str, count: int) -> None:
+    if not enough:
+        raise UsageError(f"devices must be at most what there is, {there}; got {count}")
+
+
+def _make_logical_devices(count: int) -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if count > 1 and not tf.config.get_logical_device_configuration(cpu):
+        with contextlib.suppress(RuntimeError):  # TensorFlow has started, with one.
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+
+
+def cores() -> int:
+    """Returns how many CPU cores this process may use."""
+    return len(available())
+
+
+def uses_xla(jit_compile: str, *, sync_batch_norm: bool = False) -> bool:
+    """Returns whether the step is compiled by XLA.
+
+    `auto` means on GPUs (on CPUs convolutions become 1.7x slower), unless sums over devices stand within the network.
+    """
+    automatic = bool(tf.config.list_physical_devices("GPU")) and not sync_batch_norm
+    return jit_compile == "true" or (jit_compile == "auto" and automatic)

@@ -1,0 +1,472 @@
+"""The compiled training step: variables and images on each replica, and a function that takes many steps.
+
+Images that fit in memory live on the device; a call of the compiled function gathers, augments and trains on many batches, so
+that small networks are not bound by Python. Others are streamed, and a call is given the images of its batches. Forward and
+backward pass of a replica are one function, compiled by XLA where that pays; the sum over replicas and the optimizer are
+outside it.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_pruneinit import seeds
+from tf_pruneinit.config.experiment import Train
+from tf_pruneinit.datasets.dataset import Dataset
+from tf_pruneinit.datasets.tfds_stream import Stream
+from tf_pruneinit.errors import UsageError
+from tf_pruneinit.layers import batch_normalization, masked
+from tf_pruneinit.pruning import masks as masking
+from tf_pruneinit.runtime import devices as machine
+from tf_pruneinit.runtime import memory
+from tf_pruneinit.runtime.workers import Workers
+from tf_pruneinit.training import optimizers
+
+_SECONDS_A_CALL = 0.5
+_MOST_STEPS_A_CALL = 1000
+_STREAMED_BYTES_A_CALL = 16 << 20
+
+
+def batches(dataset: Dataset, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the batches of one epoch of images in memory: first all full ones, then the last, smaller one.
+
+    As places of training images, (batches, images), and the draws of their augmentation, (batches, images, 3).
+    """
+    generator = np.random.default_rng(seeds.derive(seed, "data", "epoch", epoch))
+    count = len(dataset.train)
+    order = generator.permutation(count).astype(np.int32)
+    draws = dataset.augmentation.draws(generator, count)
+    end = count // batch_size * batch_size
+    if end:
+        yield order[:end].reshape(-1, batch_size), draws[:end].reshape(-1, batch_size, draws.shape[1])
+    if end < count:
+        yield order[None, end:], draws[None, end:]
+
+
+def schedule(plan: Train, examples: int) -> optimizers.StepSchedule:
+    """Returns the learning rate of each step."""
+    steps_an_epoch = math.ceil(examples / plan.batch_size)
+    end = plan.steps or (plan.epochs or 0) * steps_an_epoch
+    drops = [round(epoch * steps_an_epoch) for epoch in plan.learning_rate_drops if epoch * steps_an_epoch < end]
+    return optimizers.StepSchedule(plan.learning_rate, drops, round(plan.warmup_epochs * steps_an_epoch))
+
+
+# The engine that was used last, by what it was made for: a sweep compiles a step once, and so does a run that prunes another.
+_kept: dict[Any, "Engine"] = {}
+memory.frees(_kept.clear)
+
+
+def take(model: keras.Model, dataset: Dataset, plan: Train, **options: Any) -> "Engine":
+    """Returns an engine that trains a model: the one that was kept, if that is for models of this architecture, or a new one.
+
+    It may train other models, which were trained before, in place: once kept, their values are no longer theirs.
+    """
+    engine = _kept.pop(_purpose(model, dataset, plan, options), None)
+    _kept.clear()
+    if engine is None:
+        return Engine(model, dataset, plan, **options)
+    engine.take_over(model)
+    return engine
+
+
+def keep(engine: "Engine", model: keras.Model, dataset: Dataset, plan: Train, **options: Any) -> None:
+    """Keeps what `take` gave for the next one that is asked for the same."""
+    _kept.clear()
+    if (purpose := _purpose(model, dataset, plan, options)) is not None:
+        _kept[purpose] = engine
+
+
+def _purpose(model: keras.Model, dataset: Dataset, plan: Train, options: Mapping[str, Any]) -> Any:
+    architecture = masking.architecture(model)
+    images = (id(dataset.train), dataset.preprocessing, dataset.augmentation)  # Which the engine that is kept keeps.
+    return architecture and (architecture, images, plan, tuple(sorted(options.items())))
+
+
+@dataclasses.dataclass(frozen=True)
+class Shares:
+    """Batches of an epoch on the replicas: the number of the first, how many, of how many images in all, and their values."""
+
+    first: int
+    batches: int
+    images: int
+    values: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """Steps taken: the mean loss of each, how many images it had right, and of how many.
+
+    `traced` says whether a function was traced and compiled in their time.
+    """
+
+    losses: np.ndarray
+    right: np.ndarray
+    images: int
+    seconds: float
+    traced: bool
+
+
+class Engine:
+    """Takes training steps on one replica or more.
+
+    Args:
+      model: images -> logits. One replica trains it itself, more train copies. `take_over` trains another one of the same
+        architecture.
+      dataset: what to train on.
+      plan: hyper-parameters.
+      devices: of this machine, a replica on each; see `devices.strategy`. Each takes its share of every batch; gradients are of
+        the mean loss over the whole batch.
+      jit: whether XLA compiles forward and backward pass.
+      sync_batch_norm: whether replicas normalise with the statistics of the whole batch, and not each with its own.
+
+    Raises:
+      UsageError: if there are fewer devices, or what is asked for does not go together.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        dataset: Dataset,
+        plan: Train,
+        *,
+        devices: int = 1,
+        jit: bool = False,
+        sync_batch_norm: bool = False,
+    ):
+        self._strategy = machine.strategy(devices)
+        self._workers = Workers(self._strategy)
+        self._replicas = self._strategy.num_replicas_in_sync
+        self._sync = sync_batch_norm and self._replicas > 1
+        if self._sync and jit:
+            raise UsageError("sync_batch_norm needs jit=False: XLA does not compile sums over devices within the network")
+        self._dataset = dataset
+        self._batch_size = plan.batch_size
+        self._given = self._plain = model
+        self._traced: set[tuple[int, int]] = set()
+        self.steps_a_call = 2
+        with self._strategy.scope():
+            alone = self._replicas == 1
+            self._model = model if alone else masking.copy_with(model, functools.partial(_replicated, sync=self._sync))
+            self._kernels = masking.kernels(self._model)
+            for kernel in self._kernels.values():
+                masked.release(kernel.variable)
+            self._masks = {id(kernel.mask) for kernel in self._kernels.values()}
+            self._places = self._places_of_kernels()
+            rates = schedule(plan, len(dataset.train))
+            optimizer: Any = optimizers.SGD(rates, plan.momentum, plan.weight_decay)
+            if plan.precision == "mixed_float16":
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**15)
+            optimizer.build(self._model.trainable_variables)
+            self._optimizer = optimizer
+            self._scalars = [variable.numpy() for variable in optimizer.variables if variable.ndim == 0]
+        resident = () if isinstance(dataset.train, Stream) else (dataset.train.images, dataset.train.labels)
+        self._data = self._on_replicas(lambda replica: resident)
+        self._changed: list[int] = []
+        self._forward_backward = tf.function(self._loss_and_gradients, jit_compile=True) if jit else self._loss_and_gradients
+        self._steps = tf.function(self._take_steps)
+        self._gradients = tf.function(self._dense_gradients)
+        # Whether masks are part of what is trained, and of checkpoints.
+        self.changes_masks = False
+        self.logits = tf.function(
+            lambda images: self._plain(dataset.preprocessing(images), training=False), reduce_retracing=True
+        )
+
+    def take_over(self, model: keras.Model) -> None:
+        """Trains another model of the same architecture from here on, from its values and with an optimizer that is new."""
+        self._given = model
+        values = {id(mine): theirs for mine, theirs in zip(self._model.variables, model.variables, strict=True)}
+        for variable in self._model.variables:
+            self._assign(variable, values[id(variable)].numpy())
+        scalars = iter(self._scalars)
+        for variable in self._optimizer.variables:
+            self._assign(variable, np.zeros(variable.shape, variable.dtype) if variable.ndim else next(scalars))
+
+    def _assign(self, variable: keras.Variable, value: np.ndarray) -> None:
+        for copy in self._copies(variable):
+            copy.assign(value)
+
+    def epoch(self, seed: int, epoch: int, first: int = 0) -> Iterator[Shares]:
+        """Yields the batches of an epoch on the replicas, in order, those before batch `first` left out or not."""
+        if isinstance(self._dataset.train, Stream):
+            yield from self._stream(self._dataset.train, seed, epoch, first)
+            return
+        begin = 0
+        for places, draws in batches(self._dataset, self._batch_size, seed, epoch):
+            if begin + len(places) > first:
+                low, high = self._of_worker(places.shape[1])
+                yield self._shares(begin, places.shape[1], places[:, low:high], draws[:, low:high])
+            begin += len(places)
+
+    def _stream(self, stream: Stream, seed: int, epoch: int, first: int) -> Iterator[Shares]:
+        """A few batches at a time; of each this worker reads what its replicas are given."""
+        size = self._batch_size
+        generator = np.random.default_rng(seeds.derive(seed, "data", "draws", epoch))
+        draws = self._dataset.augmentation.draws(generator, len(stream))
+        found = stream.shuffled(size, seed, epoch, first=first, part=self._of_worker)
+        full, rest = divmod(len(stream), size)
+        at_a_time = max(1, _STREAMED_BYTES_A_CALL // (size * math.prod(stream.shape)))
+        for begin, end, images in ((first, full, size), (max(first, full), full + (rest > 0), rest)):
+            low, high = self._of_worker(images)
+            for start in range(begin, end, at_a_time):
+                numbers = range(start, min(start + at_a_time, end))
+                read = zip(*[next(found) for _ in numbers], strict=True)
+                drawn = [draws[number * size + low : number * size + high] for number in numbers]
+                yield self._shares(start, images, *map(np.stack, read), np.stack(drawn))
+
+    def _of_replica(self, replica: int, images: Any) -> tuple[Any, Any]:
+        """The places in a batch of so many images (a number or a tensor) that a replica is given: from, to."""
+        return -(-replica * images // self._replicas), -(-(replica + 1) * images // self._replicas)
+
+    def _of_worker(self, images: Any) -> tuple[Any, Any]:
+        """Likewise those of all replicas of this worker."""
+        local = self._replicas // self._workers.count
+        first = self._workers.number * local
+        return self._of_replica(first, images)[0], self._of_replica(first + local - 1, images)[1]
+
+    def _shares(self, first: int, images: int, *values: np.ndarray) -> Shares:
+        """Cuts this worker's part of batches, (batches, images, ...), into a share for each replica.
+
+        A replica without an image gets one that counts for nothing: its place, or label, is -1.
+        """
+        offset, _ = self._of_worker(images)
+
+        def share(replica: int) -> list[np.ndarray]:
+            low, high = (place - offset for place in self._of_replica(replica, images))
+            if low < high:
+                return [value[:, low:high] for value in values]
+            return [np.full((len(value), 1, *value.shape[2:]), -1 if value.ndim == 2 else 0, value.dtype) for value in values]
+
+        return Shares(first, len(values[0]), images, self._on_replicas(share))
+
+    def _on_replicas(self, values: Callable[[int], Iterable[np.ndarray]]) -> Any:
+        """Puts arrays, a function of the replica, on its device."""
+        return self._strategy.experimental_distribute_values_from_function(
+            lambda context: tuple(tf.constant(value) for value in values(context.replica_id_in_sync_group))
+        )
+
+    def run(self, shares: Shares, part: range) -> Steps:
+        """Takes a step for each batch in a part of those that the replicas have. `steps_a_call` of them take half a second."""
+        begin = time.perf_counter()
+        first, last, images = tf.constant(part.start), tf.constant(part.stop), tf.constant(shares.images, tf.float32)
+        losses, right = self._steps(self._data, shares.values, first, last, images)
+        shape = (shares.batches, shares.images)
+        traced = shape not in self._traced
+        self._traced.add(shape)
+        steps = Steps(losses.numpy(), right.numpy(), shares.images, time.perf_counter() - begin, traced)
+        if not traced:
+            pace = steps.seconds / len(part)
+            steps_a_call = min(max(1, _SECONDS_A_CALL / pace), 4 * self.steps_a_call, _MOST_STEPS_A_CALL)
+            self.steps_a_call = self.most(int(steps_a_call))
+        return steps
+
+    def kernels(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Returns the value of each kernel that has a mask, and its mask, by their paths."""
+        values = {path: self._of_one(kernel.variable) for path, kernel in self._kernels.items()}
+        return values, {path: self._of_one(kernel.mask) for path, kernel in self._kernels.items()}  # type: ignore[arg-type]
+
+    def dense_gradients(self, shares: Shares, batch: int) -> dict[str, np.ndarray]:
+        """Returns the gradient of the mean loss over one of the batches that the replicas have by all weights of each kernel,
+        those that its mask removes too, which are taken as 0.
+        """
+        first, images = tf.constant(batch), tf.constant(shares.images, tf.float32)
+        found = self._gradients(self._data, shares.values, first, images)
+        return {path: gradient.numpy() for path, gradient in zip(self._kernels, found, strict=True)}
+
+    def set_masks(self, masks: Mapping[str, np.ndarray]) -> None:
+        """Changes all masks, by the paths of kernels, in order. What is removed or comes back is 0, and so is its velocity."""
+        velocities = getattr(self._optimizer, "inner_optimizer", self._optimizer).velocities
+        for (kernel, place), mask in zip(self._places, masks.values(), strict=True):
+            changed = self._model.non_trainable_variables[place]
+            stays = mask * self._of_one(changed).astype(mask.dtype)
+            for variables in filter(None, (self._model.trainable_variables, velocities)):
+                self._assign(variables[kernel], self._of_one(variables[kernel]) * stays)
+            self._assign(changed, mask)
+
+    @property
+    def workers(self) -> int:
+        """How many processes train together."""
+        return self._workers.count
+
+    def most(self, value: int) -> int:
+        """Returns the largest of all workers' values, so that all of them do the same."""
+        return self._workers.most(value)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns all that steps change, exactly: weights, optimizer, loss scale, dropout seeds, each replica's statistics."""
+        return {name: self._of_all(variable) if each else self._of_one(variable) for name, variable, each in self._state()}
+
+    def load(self, arrays: Mapping[str, np.ndarray]) -> bool:
+        """Takes over what `arrays` gave; returns whether it fits. If it does not, nothing is changed."""
+        state = list(self._state())
+        for name, variable, each in state:
+            shape = (self._replicas, *variable.shape) if each else tuple(variable.shape)
+            if name not in arrays or arrays[name].shape != shape:
+                return False
+        for name, variable, each in state:
+            copies = self._copies(variable)
+            first = self._workers.number * len(copies)
+            for i, copy in enumerate(copies):
+                copy.assign(arrays[name][first + i] if each else arrays[name])
+        return True
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Returns the network's weights and moving statistics, by their paths; the latter averaged over replicas."""
+        values = zip(self._model.variables, self.values(), strict=True)
+        return {variable.path: value for variable, value in values if id(variable) not in self._masks}
+
+    def values(self) -> list[np.ndarray]:
+        """Returns the value of each variable of the model, in its order; moving statistics averaged over replicas."""
+        return list(self._averaged())
+
+    def copy_weights(self) -> None:
+        """Writes the trained weights into the model that was given, and what `logits` computes with; moving statistics are
+        averaged over replicas.
+        """
+        others = [model for model in {self._given, self._plain} if model is not self._model]
+        values = self.values() if others else []
+        for model in others:
+            for variable, value in zip(model.variables, values, strict=True):
+                variable.assign(value)
+
+    def skipped_steps(self, step: int) -> int:
+        """Returns how many of the steps so far the loss scale has skipped."""
+        if not isinstance(self._optimizer, keras.optimizers.LossScaleOptimizer):
+            return 0
+        return step - int(self._of_one(self._optimizer.inner_optimizer.iterations))
+
+    def _places_of_kernels(self) -> list[tuple[int, int]]:
+        """Of each kernel that has a mask, its place among the trainable variables and that of the mask among the others."""
+        trained = [id(variable) for variable in self._model.trainable_variables]
+        others = [id(variable) for variable in self._model.non_trainable_variables]
+        return [(trained.index(id(kernel.variable)), others.index(id(kernel.mask))) for kernel in self._kernels.values()]
+
+    def _state(self) -> Iterator[tuple[str, keras.Variable, bool]]:
+        """Names and variables of what steps change, and whether each replica has a value of its own."""
+        for i, variable in enumerate(self._model.trainable_variables):
+            yield f"weight-{i}", variable, False
+        for i, variable in enumerate(self._optimizer.variables):
+            yield f"optimizer-{i}", variable, False
+        for i, variable in enumerate(self._model.non_trainable_variables):
+            if id(variable) not in self._masks:
+                yield f"statistic-{i}", variable, self._replicas > 1
+            elif self.changes_masks:
+                yield f"mask-{i}", variable, False
+
+    def _copies(self, variable: keras.Variable) -> Any:
+        return self._strategy.experimental_local_results(variable.value)
+
+    def _of_one(self, variable: keras.Variable) -> np.ndarray:
+        return self._copies(variable)[0].numpy()
+
+    def _of_all(self, variable: keras.Variable) -> np.ndarray:
+        """A replica's value each, (replicas, ...)."""
+        return self._workers.gather(np.stack([copy.numpy() for copy in self._copies(variable)]))
+
+    def _averaged(self) -> Iterator[np.ndarray]:
+        """The value of each variable of the model; of floating-point ones that differ between replicas the mean."""
+        for variable in self._model.variables:
+            value = self._of_one(variable)
+            alike = variable.trainable or id(variable) in self._masks
+            if not alike and np.issubdtype(value.dtype, np.floating):
+                value = self._of_all(variable).mean(axis=0, dtype=np.float64).astype(value.dtype)
+            yield value
+
+    def _take_steps(self, data, shares, first, last, count):
+        """Takes steps; returns the loss of each, and how many images it had right."""
+        losses = tf.TensorArray(tf.float32, last - first)
+        right = tf.TensorArray(tf.float32, last - first)
+        for i in tf.range(first, last):
+            loss, hits = self._strategy.run(self._replica_step, (data, shares, i, count))
+            losses = losses.write(i - first, self._strategy.reduce("SUM", loss, axis=None))
+            right = right.write(i - first, self._strategy.reduce("SUM", hits, axis=None))
+        return losses.stack(), right.stack()
+
+    def _read(self, data, share):
+        """Images as the network is given them, labels, and 1 for each that counts, else 0."""
+        *given, draws = share
+        if not data:
+            images, labels = given
+        else:
+            (places,) = given
+            images, labels = (tf.gather(array, tf.maximum(places, 0)) for array in data)
+            labels = tf.where(places < 0, -1, labels)
+        images = self._dataset.preprocessing(self._dataset.augmentation(images, draws))
+        return images, tf.maximum(labels, 0), tf.cast(labels >= 0, tf.float32)
+
+    def _values(self):
+        return [
+            [tf.convert_to_tensor(variable.value) for variable in variables]
+            for variables in (self._model.trainable_variables, self._model.non_trainable_variables)
+        ]
+
+    def _replica_step(self, data, shares, i, count):
+        """One step of one replica: its share of the mean loss over the whole batch, and how many it had right."""
+        with tf.name_scope("input"):
+            images, labels, counts = self._read(data, [share[i] for share in shares])
+        trainable, state = self._values()
+        scale = self._optimizer.scale_loss(tf.constant(1.0))
+        weights = counts / count
+        loss, right, gradients, changes = self._forward_backward(trainable, state, images, labels, weights, scale)
+        if self._replicas > 1 and isinstance(self._optimizer, keras.optimizers.LossScaleOptimizer):
+            # It looks for an overflow on the first replica only, before gradients are added up: so every replica has to know.
+            overflow = tf.add_n([tf.reduce_sum(gradient * 0) for gradient in gradients])
+            overflow = tf.distribute.get_replica_context().all_reduce("SUM", overflow)
+            gradients = [gradient + tf.cast(overflow, gradient.dtype) for gradient in gradients]
+        with tf.name_scope("optimizer"):
+            self._optimizer.apply(gradients, self._model.trainable_variables)
+        for place, value in zip(self._changed, changes, strict=True):
+            variable = self._model.non_trainable_variables[place]
+            # An overflow in half precision must not stay in a moving average for ever, nor an image that counts for nothing.
+            if value.dtype.is_floating:
+                counted = self._sync or tf.reduce_any(counts > 0)
+                value = tf.where(tf.math.is_finite(value) & counted, value, state[place])
+            variable.assign(value)
+        return loss, right
+
+    def _dense_gradients(self, data, shares, i, count):
+        found = self._strategy.run(self._replica_gradients, (data, shares, i, count))
+        return [self._strategy.reduce("SUM", gradient, axis=None) for gradient in found]
+
+    def _replica_gradients(self, data, shares, i, count):
+        """As in a step, of the network without masks whose removed weights are 0."""
+        images, labels, counts = self._read(data, [share[i] for share in shares])
+        trainable, state = self._values()
+        for kernel, mask in self._places:
+            trainable[kernel] *= tf.cast(state[mask], trainable[kernel].dtype)
+            state[mask] = tf.ones_like(state[mask])
+        _, _, gradients, _ = self._forward_backward(trainable, state, images, labels, counts / count, tf.constant(1.0))
+        return [gradients[kernel] for kernel, _ in self._places]
+
+    def _loss_and_gradients(self, trainable, state, images, labels, weights, scale):
+        """A pure function of its arguments, which XLA can compile.
+
+        One owner of the division by the size of the batch: `weights` are 1 / (images in the whole batch), and what replicas
+        return is added up.
+        """
+        counting = batch_normalization.counting(weights > 0) if self._sync else contextlib.nullcontext()
+        with tf.GradientTape() as tape, counting:
+            tape.watch(trainable)
+            logits, new_state = self._model.stateless_call(trainable, state, images, training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            loss = tf.reduce_sum(losses * tf.cast(weights, losses.dtype))
+            scaled = loss * tf.cast(scale, loss.dtype)
+        gradients = tape.gradient(scaled, trainable, unconnected_gradients="zero")
+        self._changed = [i for i, (old, new) in enumerate(zip(state, new_state, strict=True)) if new is not old]
+        hits = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), labels)
+        right = tf.reduce_sum(tf.cast(hits & (weights > 0), tf.float32))
+        return tf.cast(loss, tf.float32), right, gradients, [new_state[i] for i in self._changed]
+
+
+def _replicated(layer: keras.Layer, *, sync: bool) -> tuple[type, dict[str, Any]]:
+    config = layer.get_config()
+    if sync and isinstance(layer, keras.layers.BatchNormalization):
+        config["synchronized"] = True
+    return type(layer), config
