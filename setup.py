@@ -22,7 +22,7 @@ setup(
         # Hints for Python 3.10, where an older pip otherwise tries versions for a quarter of an hour: etils, protobuf.
         "etils<1.14; python_version < '3.11'",
         "importlib_resources>=6.0",  # tensorflow-datasets 4.9.10 needs it and does not say so.
-        "keras>=3.12",
+        "keras>=3.12,<3.16",  # Whose private attributes tf_pruneinit/layers/keras_internals.py reads.
         "matplotlib>=3.9",
         "numpy>=2.0",
         "plotly>=6.0",
@@ -31,7 +31,7 @@ setup(
         "scikit-learn>=1.5",
         "scipy>=1.13",
         "tensorboard>=2.20",
-        "tensorflow>=2.20",
+        "tensorflow>=2.20,<2.22",
         "tensorflow-datasets>=4.9.10",
         "wrapt>=1.15",
     ],

@@ -170,3 +170,23 @@ def test_public_names_are_found_when_they_are_used():
     assert set(tf_pruneinit.__all__) <= set(dir(tf_pruneinit))
     with pytest.raises(AttributeError, match="tf_pruneinit"):
         _ = tf_pruneinit.nonsense
+
+
+# Of Keras' objects, as they were found in this package; `_kernel` is where a layer keeps what its property `kernel` is made of.
+PRIVATE = {
+    *("_flatten_layers", "_functional", "_nodes_by_depth", "_run_through_graph", "_keras_history", "_inbound_nodes", "_layers"),
+    *("_inputs_struct", "_outputs_struct", "_compile_config", "_tracker", "_trainable_variables", "_non_trainable_variables"),
+    *("_seed_generators", "_losses", "_metrics", "_call_context_args", "_lookup_layer", "_output_shape", "_query_dense"),
+}
+ADAPTER = ROOT / "layers" / "keras_internals.py"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path != ADAPTER], ids=lambda path: str(path.relative_to(ROOT)))
+def test_private_attributes_of_keras_are_read_in_one_module(path):
+    tree = ast.parse(path.read_text())
+    read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    read |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert not read & PRIVATE
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not [name for name in names if name.startswith(("keras.src", "tensorflow.python"))]

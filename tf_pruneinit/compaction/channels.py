@@ -18,6 +18,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers.batch_normalization import BatchNormalization
 from tf_pruneinit.layers.masked import MASKED, mask_name, own_function, raw_kernel
 
@@ -98,7 +99,7 @@ class Liveness:
 
     def __init__(self, model: keras.Model, absorbed: Mapping[int, np.ndarray] | None = None):
         self._absorbed = absorbed
-        self._graph = getattr(model, "_functional", model)
+        self._graph = keras_internals.graph_of(model)
         self._nodes = list(_nodes(self._graph))
         counts: dict[int, int] = {}
         for node in self._nodes:
@@ -317,8 +318,7 @@ class _Rule:
 
 def _nodes(graph: Any) -> Iterator[Any]:
     """The calls of operations that make up a model, each after those whose outputs it is given."""
-    for _, nodes in sorted(graph._nodes_by_depth.items(), reverse=True):
-        yield from (node for node in nodes if node.operation and not node.is_input)
+    return (node for node in keras_internals.nodes_of(graph) if node.operation and not node.is_input)
 
 
 def _size(tensor: Any) -> int:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from tf_pruneinit.compaction.channels import Liveness
-from tf_pruneinit.layers import state
+from tf_pruneinit.layers import keras_internals, state
 from tf_pruneinit.layers.compacted import Removed, Selected
 from tf_pruneinit.layers.masked import MASKED, mask_name, raw_kernel
 from tf_pruneinit.pruning import masks
@@ -84,7 +84,7 @@ class Compact:
             if _is_cut(cut) and id(variable) not in self._masks:
                 self._removed[i] = value[_left_out(value.shape, cut)]
         # A dict of losses, metrics or labels goes by them, and the last operation is now `Removed`.
-        self.model.output_names = getattr(full, "_functional", full).output_names
+        self.model.output_names = keras_internals.graph_of(full).output_names
         if full.compiled:
             masks.compile_alike(self.model, full)
 
@@ -155,7 +155,7 @@ def smaller(
             shapes = [_left(old.shape, cuts.get(id(old))) for old in source.variables]
             if id(source) not in (changes or {}) and shapes != [tuple(new.shape) for new in target.variables]:
                 raise masks.other_variables(source)
-            for part, copied in zip(source._flatten_layers(), target._flatten_layers(), strict=True):
+            for part, copied in zip(keras_internals.layers_of(source), keras_internals.layers_of(target), strict=True):
                 state.give(part, copied)
         return small
 
@@ -170,7 +170,7 @@ def _built(
     trains: bool,
     early: bool,
 ) -> keras.Model:
-    graph: Any = getattr(model, "_functional", model)
+    graph: Any = keras_internals.graph_of(model)
     sizes = {id(layer): len(alive.kept(gives)) for layer, _, gives in alive.operations() if alive.known(layer)}
     free = masks.FreeNames(masks.names(model))
 
@@ -190,8 +190,8 @@ def _built(
         name = free.name(f"{layer.name}_inputs")
         return lambda x, *args, **kwargs: made(Selected(places.tolist(), name=name, dtype=x.dtype)(x), *args, **kwargs)
 
-    inputs = keras.tree.map_structure(masks.new_input, graph._inputs_struct)
-    outputs = graph._run_through_graph(keras.tree.flatten(inputs), operation_fn=operation)
+    inputs = keras.tree.map_structure(masks.new_input, keras_internals.inputs_of(graph))
+    outputs = keras_internals.run_graph(graph, keras.tree.flatten(inputs), operation)
     if not trains:
         return keras.Model(inputs, outputs, name=model.name)
     first, *others = keras.tree.flatten(outputs)

@@ -13,6 +13,7 @@ from tf_pruneinit.compaction import compact_model, constant_channels
 from tf_pruneinit.compaction.channels import Liveness
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.export import compressed_file, load, saved_model
+from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers.masked import mask_name, raw_kernel
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.runtime import files
@@ -110,7 +111,7 @@ def _norms(model: keras.Model, alive: Liveness) -> dict[int, Any]:
     for node in alive.nodes:
         for tensor in node.input_tensors:
             consumers.setdefault(id(tensor), []).append(node.operation)
-    ends = {id(tensor) for tensor in getattr(model, "_functional", model).outputs}
+    ends = {id(tensor) for tensor in keras_internals.graph_of(model).outputs}
     found = {}
     for layer, _, gives in alive.operations():
         following = consumers.get(id(gives), [])
@@ -146,7 +147,7 @@ def _require_same(model: keras.Model, small: keras.Model) -> None:
         if all(keras.backend.is_float_dtype(tensor.dtype) for tensor in model.inputs):
             raise
         return  # Only its author knows which numbers or words it takes.
-    half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in model._flatten_layers())
+    half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in keras_internals.layers_of(model))
     for expected, got in zip(*both, strict=True):
         expected, got = (keras.ops.convert_to_numpy(keras.ops.cast(array, "float64")) for array in (expected, got))
         tolerance = (_TOLERANCE_IN_HALF_PRECISION if half else _TOLERANCE) * max(1.0, np.abs(expected).max())

@@ -13,6 +13,7 @@ import numpy as np
 from tf_pruneinit.errors import UsageError, reason
 from tf_pruneinit.export import compressed_file, model_config, network_state, saved_model
 from tf_pruneinit.export.network_state import Stored
+from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.pruning import masks
 from tf_pruneinit.runtime import files, memory
 
@@ -104,9 +105,9 @@ def _config(path: str) -> Any:
 
 def ends_in_softmax(model: keras.Model) -> bool:
     """Returns whether the one output of a model is of a softmax: probabilities, not logits."""
-    operation = model.outputs[0]._keras_history.operation
+    operation = keras_internals.operation_of(model.outputs[0])
     while isinstance(operation, keras.Model):
-        operation = operation.outputs[0]._keras_history.operation
+        operation = keras_internals.operation_of(operation.outputs[0])
     activation = getattr(operation, "activation", None)
     return type(operation).__name__ == "Softmax" or activation is keras.activations.softmax
 

@@ -13,15 +13,13 @@ from typing import Any
 
 import keras
 
-# Keras' own bookkeeping of variables that have been made without a value; there is no public name (Keras 3.12 to 3.15).
-from keras.src.backend.common import global_state
-
 from tf_pruneinit.errors import UsageError, reason
-from tf_pruneinit.layers import state
+
+# Keras' own bookkeeping of variables that have been made without a value; there is no public name (Keras 3.12 to 3.15).
+from tf_pruneinit.layers import keras_internals, state
 from tf_pruneinit.pruning import masks
 from tf_pruneinit.runtime import memory
 
-_UNINITIALISED = "uninitialized_variables"
 # They hold Python code, another program's graph, or the path of a file.
 _FORBIDDEN = {
     *("Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper", "__lambda__", "__typespec__"),
@@ -57,7 +55,7 @@ def _require_same(model: keras.Model, again: keras.Model) -> None:
         raise UsageError(f"the configuration of {model.name} does not say which variables it has, or the names of its layers")
     for mine, theirs in zip(again.variables, model.variables, strict=True):
         mine.assign(theirs)
-    pairs = list(zip(again._flatten_layers(), model._flatten_layers(), strict=True))
+    pairs = list(zip(keras_internals.layers_of(again), keras_internals.layers_of(model), strict=True))
     for layer, _ in pairs:
         state.give(layer, layer)
     # An attribute may be a counter, with which nothing is computed.
@@ -119,15 +117,9 @@ def require_possible(config: Any) -> list[tuple[int, ...]]:
       UsageError: if the configuration names what it may not, no model can be made of it, or the memory does not hold it.
     """
     require_harmless(config)
-    before = global_state.get_global_attribute(_UNINITIALISED)
-    # Keras appends to the list that is there, and gives all in it a value when any stateless scope ends.
-    global_state.set_global_attribute(_UNINITIALISED, [])
-    try:
-        # Variables made in here have a shape and no value.
-        with keras.StatelessScope(initialize_variables=False):
-            found = _shapes(_named(_make, config))
-    finally:
-        global_state.set_global_attribute(_UNINITIALISED, before)
+    # Variables made in here have a shape and no value.
+    with keras_internals.no_variables_to_initialize(), keras.StatelessScope(initialize_variables=False):
+        found = _shapes(_named(_make, config))
     needed, there = _ITEM * sum(math.prod(shape) for shape in found), memory.available()
     if there is not None and needed > there:
         raise UsageError(f"the network needs {needed / 2**30:,.1f} GiB of memory, and {there / 2**30:,.1f} are free")

@@ -9,7 +9,7 @@ import numpy as np
 
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.export import model_config
-from tf_pruneinit.layers import state
+from tf_pruneinit.layers import keras_internals, state
 from tf_pruneinit.pruning import masks as masking
 
 
@@ -57,7 +57,7 @@ class Stored:
         model = model_config.built(self.config, [value.shape for value in self.values])
         for variable, value in zip(model.variables, self.values, strict=True):
             variable.assign(value)
-        for layer in model._flatten_layers():
+        for layer in keras_internals.layers_of(model):
             state.give(layer, layer)  # What was made of the variables' initial values is made of these.
         return masking.with_given_masks(model, self.masks)
 

@@ -16,6 +16,7 @@ from tf_pruneinit.datasets.dataset import Preprocessing
 from tf_pruneinit.errors import RunError, UsageError, reason
 from tf_pruneinit.export import model_config
 from tf_pruneinit.export.network_state import Stored
+from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers.masked import mask_name
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.runtime import files
@@ -66,7 +67,7 @@ def save(model: keras.Model, path: str, preprocessing: Preprocessing, metadata: 
     # A list of variables, not the model: what Keras tracks of a model names each of them twice.
     module.network = [variable.value for variable in plain.variables]
     lookups = (keras.layers.StringLookup, keras.layers.IntegerLookup)
-    module.tables = [layer.lookup_table for layer in plain._flatten_layers() if isinstance(layer, lookups)]
+    module.tables = [layer.lookup_table for layer in keras_internals.layers_of(plain) if isinstance(layer, lookups)]
     tf.saved_model.save(module, path, signatures={"serving_default": serve, "serving_raw": serve_raw})
     described = {
         **metadata,

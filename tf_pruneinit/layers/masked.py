@@ -5,15 +5,15 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
-# Keras exports its layers, and not their cell (Keras 3.12 to 3.15).
-from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
-
 from tf_pruneinit.errors import UsageError, shown
+
+# Keras exports its layers, and not their cell (Keras 3.12 to 3.15).
+from tf_pruneinit.layers import keras_internals
 
 PACKAGE = "tf_pruneinit"
 MASKED: dict[type, Any] = {}
@@ -185,7 +185,9 @@ class _Masked:
                 # A mask of another type than float32 would be cast by the layer's precision policy to the same product.
                 mask = self.add_weight(name=mask_name(name), shape=kernel.shape, initializer="ones", trainable=False)
                 setattr(self, mask_name(name), mask)
-            elif not any(mask is variable for variable in self._non_trainable_variables) or mask.shape != kernel.shape:
+            elif (
+                not any(mask is variable for variable in keras_internals.own_non_trainable(self)) or mask.shape != kernel.shape
+            ):
                 raise UsageError(
                     f"{type(self).__name__} has an attribute {mask_name(name)!r}, as the mask of {name!r} is named"
                 )
@@ -196,7 +198,7 @@ class _Masked:
         self._mask_inner_layers()
 
     def _mask_inner_layers(self: Any) -> None:
-        for layer in self._flatten_layers(include_self=False, recursive=False):
+        for layer in keras_internals.children_of(self):
             mask_in_place(layer)
 
     def build_from_config(self, config):
@@ -215,7 +217,7 @@ class _Masked:
             for name in self.kernel_names:
                 store[_STORED + mask_name(name)] = vars(self)[mask_name(name)].numpy()
             return
-        for i, variable in enumerate(self._trainable_variables + self._non_trainable_variables):
+        for i, variable in enumerate(keras_internals.own_variables(self)):
             store[str(i)] = variable.numpy()
 
     def load_own_variables(self, store):
@@ -227,7 +229,7 @@ class _Masked:
             for name in self.kernel_names:
                 vars(self)[mask_name(name)].assign(store[_STORED + mask_name(name)])
             return
-        variables = self._trainable_variables + self._non_trainable_variables
+        variables = keras_internals.own_variables(self)
         if len(store) != len(variables):
             raise ValueError(f"{self.name} has {len(variables)} variables, with its masks; the file has {len(store)}")
         for i, variable in enumerate(variables):
@@ -241,16 +243,10 @@ class _Masked:
         raise NotImplementedError("LoRA trains beside the kernel, where no mask would hold; it is not available here")
 
 
-@contextlib.contextmanager
-def masks_hidden(layer: Any) -> Iterator[None]:
+def masks_hidden(layer: Any) -> contextlib.AbstractContextManager[None]:
     """Keeps masks from methods of a class that does not know of them, and counts its variables."""
     masks = {id(vars(layer).get(mask_name(name))) for name in getattr(layer, "kernel_names", ())}
-    variables = layer._non_trainable_variables
-    vars(layer)["_non_trainable_variables"] = [variable for variable in variables if id(variable) not in masks]
-    try:
-        yield
-    finally:
-        vars(layer)["_non_trainable_variables"] = variables
+    return keras_internals.without_variables(layer, masks)
 
 
 def mask_in_place(layer: keras.Layer) -> None:
@@ -274,11 +270,8 @@ def mask_in_place(layer: keras.Layer) -> None:
 
 def _unlocked(layer: Any) -> None:
     """Adds masks to a layer that is built, which Keras has locked."""
-    locked = layer._tracker.locked
-    layer._tracker.unlock()
-    layer._add_masks()
-    if locked:
-        layer._tracker.lock()
+    with keras_internals.unlocked(layer):
+        layer._add_masks()
 
 
 MaskedDense = register(keras.layers.Dense, "kernel")
@@ -296,7 +289,7 @@ MaskedSeparableConv2D = register(keras.layers.SeparableConv2D, "depthwise_kernel
 MaskedMultiHeadAttention = register(keras.layers.MultiHeadAttention)
 MaskedGroupQueryAttention = register(keras.layers.GroupQueryAttention)
 MaskedTimeDistributed = register(keras.layers.TimeDistributed)
-for _cell in (keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.SimpleRNNCell, ConvLSTMCell):
+for _cell in (keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.SimpleRNNCell, keras_internals.ConvLSTMCell):
     register(_cell, "kernel", "recurrent_kernel")
 for _layer in (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN, keras.layers.Bidirectional):
     register(_layer)

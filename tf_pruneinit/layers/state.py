@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers.masked import masks_hidden
 
 _LOOKUPS = (keras.layers.StringLookup, keras.layers.IntegerLookup, keras.layers.TextVectorization)
@@ -104,7 +105,7 @@ def vocabulary(layer: Any) -> dict[str, Any]:
     """
     if not isinstance(layer, _LOOKUPS):
         return {}
-    lookup: Any = getattr(layer, "_lookup_layer", layer)
+    lookup: Any = keras_internals.lookup_of(layer)
     if lookup.lookup_table.size() == 0:
         return {}
     tokens = [token.item() if isinstance(token, np.generic) else token for token in lookup.get_vocabulary()]
@@ -163,7 +164,7 @@ def _write(folder: str, contents: Mapping[str, bytes]) -> None:
 
 def _attributes(layer: Any) -> Iterator[tuple[str, Any]]:
     """Of a user's layer, but for what Keras keeps in them. A functional model has none, its copy is another graph."""
-    if users_class(layer) and not isinstance(layer, keras.Sequential) and not hasattr(layer, "_nodes_by_depth"):
+    if users_class(layer) and not isinstance(layer, keras.Sequential) and not keras_internals.is_graph(layer):
         for name, value in list(vars(layer).items()):
             if name not in _of_every_layer() and not isinstance(value, _TRACKED):
                 yield name, value

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers.batch_normalization import BatchNormalization, standardise
 
 
@@ -137,8 +138,8 @@ _WRONG_OPERATIONS = ("Moments", "LayerNorm", "BatchNorm", "MaxPool", "Resize")
 
 def not_vouched_for(model: keras.Model) -> list[str]:
     """Returns the names, with their classes, of what in a model has a second derivative that no test vouches for."""
-    graphs = [layer for layer in model._flatten_layers() if getattr(layer, "outputs", None) is not None]
-    layers = [layer for layer in model._flatten_layers() if not any(layer is graph for graph in graphs)]
+    graphs = [layer for layer in keras_internals.layers_of(model) if getattr(layer, "outputs", None) is not None]
+    layers = [layer for layer in keras_internals.layers_of(model) if not any(layer is graph for graph in graphs)]
     found = [layer for layer in layers if not _is_twice_differentiable(layer)]
     operations = [operation for graph in graphs for operation in getattr(graph, "operations", ())]
     found += [part for part in operations if type(part).__name__ in _WRONG_OPERATIONS and not isinstance(part, keras.Layer)]

@@ -7,6 +7,7 @@ import keras
 from tf_pruneinit import seeds
 from tf_pruneinit.config import registry
 from tf_pruneinit.errors import UsageError, reason
+from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.pruning import masks
 
 
@@ -58,7 +59,11 @@ def _initialise(model: Any, seed: int, kernel_deviation: float | None, batch_nor
     for path, kernel in masks.kernels(model).items() if kernel_deviation else ():
         draw = keras.initializers.RandomNormal(0.0, kernel_deviation, seeds.derive(seed, path, "normal"))
         kernel.variable.assign(draw(kernel.variable.shape))
-    norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization) and layer.scale]
+    norms = [
+        layer
+        for layer in keras_internals.layers_of(model)
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.scale
+    ]
     for n, layer in enumerate(norms if batch_norm_scale != "default" else ()):
         uniform = keras.initializers.RandomUniform(0.0, 1.0, seeds.derive(seed, "scale", n))
         draw = uniform if batch_norm_scale == "uniform" else keras.initializers.Ones()

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from tf_pruneinit.config import registry
+from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.pruning import masks
 
 
@@ -48,7 +49,7 @@ def _numbered_from_the_first(model: keras.Model) -> dict[int, str]:
     """Names of layers; those that Keras made up count on from what was built before in the process, and here begin anew."""
     names = {}
     counts: collections.Counter[str] = collections.Counter()
-    for layer in model._flatten_layers():
+    for layer in keras_internals.layers_of(model):
         stem = re.sub(r"_\d+$", "", layer.name)
         names[id(layer)] = layer.name
         if stem.replace("_", "") == type(layer).__name__.lower():

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers.batch_normalization import BatchNormalization
 from tf_pruneinit.layers.masked import MASKED, mask_name, raw_kernel, stock_class
 
@@ -130,7 +131,7 @@ class Paths:
 
 def paths(model: keras.Model, kernels: Mapping[str, Any]) -> dict[str, Paths] | None:
     """Returns what of each kernel lies on paths, by its path; arguments, and when it is None, as `connected`."""
-    graph = getattr(model, "_functional", model)
+    graph = keras_internals.graph_of(model)
     if getattr(graph, "outputs", None) is None or any(None in tensor.shape[1:] for tensor in graph.inputs):
         return None
     kept = {path: tf.constant(kernel.mask.numpy(), tf.float32) for path, kernel in kernels.items()}
@@ -140,7 +141,7 @@ def paths(model: keras.Model, kernels: Mapping[str, Any]) -> dict[str, Paths] | 
             tape.watch(list(kept.values()))
             values.tape = tape
             ones = [tf.ones((1, *tensor.shape[1:])) for tensor in graph.inputs]
-            outputs = graph._run_through_graph(ones, operation_fn=lambda operation: _flow(operation, values))
+            outputs = keras_internals.run_graph(graph, ones, lambda operation: _flow(operation, values))
             reached = tf.add_n([tf.reduce_sum(output) for output in keras.tree.flatten(outputs)])
     except _UnknownError:
         return None
@@ -195,10 +196,10 @@ def _rule(operation: Any, values: _Values) -> Callable:
     if cls in _LINEAR:
         return lambda x, *_, **__: _activated(operation, _linear(operation, x, values))
     if isinstance(operation, keras.Model):
-        graph = getattr(operation, "_functional", operation)
+        graph = keras_internals.graph_of(operation)
         if getattr(graph, "outputs", None) is None:
             return _dense(operation)
-        return lambda x, *_, **__: graph._run_through_graph(x, operation_fn=lambda inner: _flow(inner, values))
+        return lambda x, *_, **__: keras_internals.run_graph(graph, x, lambda inner: _flow(inner, values))
     if cls is _KERAS.MultiHeadAttention:
         return lambda *args, **kwargs: _attention(operation, values, *args, **kwargs)
     if cls is _KERAS.TimeDistributed:
@@ -249,7 +250,7 @@ def _linear(layer: Any, x: tf.Tensor, values: _Values) -> tf.Tensor:
     linear = object.__new__(type(layer))
     vars(linear).update(vars(layer), activation=None)
     mapping = []
-    for variable in layer._trainable_variables:
+    for variable in keras_internals.own_trainable(layer):
         is_kernel = any(variable is raw_kernel(layer, name) for name in ("kernel", "depthwise_kernel", "pointwise_kernel"))
         value = values.get(id(variable), (tf.ones if is_kernel else tf.zeros)(variable.shape))
         mapping.append((variable, value))
@@ -263,13 +264,14 @@ def _attention(layer: Any, values: _Values, query, value, key=None, **_) -> tf.T
     """Each place attends to every one, so that what it gets depends on all keys and values, and on its own query."""
     if len(query.shape) != 3 or len(value.shape) != 3:
         raise _UnknownError
-    queries = _flow(layer._query_dense, values)(query)
-    keys = _flow(layer._key_dense, values)(value if key is None else key)
-    attended = tf.reduce_sum(_flow(layer._value_dense, values)(value), 1, keepdims=True)
+    parts = keras_internals.attention_of(layer)
+    queries = _flow(parts["query"], values)(query)
+    keys = _flow(parts["key"], values)(value if key is None else key)
+    attended = tf.reduce_sum(_flow(parts["value"], values)(value), 1, keepdims=True)
     attended += tf.reduce_sum(queries, -1, keepdims=True) + tf.reduce_sum(keys, (1, 3), keepdims=True)
-    if getattr(layer, "_gate_dense", None) is not None:
-        attended += _flow(layer._gate_dense, values)(query)
-    return _flow(layer._output_dense, values)(_cut(attended))
+    if parts["gate"] is not None:
+        attended += _flow(parts["gate"], values)(query)
+    return _flow(parts["output"], values)(_cut(attended))
 
 
 def _recurrent(layer: Any, values: _Values, x: tf.Tensor, options: Mapping[str, Any]) -> Any:
@@ -311,7 +313,7 @@ def _each_time(run: Callable, x: tf.Tensor) -> tf.Tensor:
 
 def _dense(operation: Any) -> Callable:
     """Every output depends on every input."""
-    parts = operation._flatten_layers() if isinstance(operation, keras.Layer) else []
+    parts = keras_internals.layers_of(operation) if isinstance(operation, keras.Layer) else []
     if any(mask_name(name) in vars(part) for part in parts for name in getattr(part, "kernel_names", ())):
         raise _UnknownError
 

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pruneinit.errors import UsageError, reason, shown
-from tf_pruneinit.layers import state
+from tf_pruneinit.layers import keras_internals, state
 from tf_pruneinit.layers.batch_normalization import BatchNormalization
 from tf_pruneinit.layers.masked import MASKED, mask_name, raw_kernel, stock_class
 from tf_pruneinit.pruning import connectivity
@@ -82,7 +82,7 @@ def with_masks(model: keras.Model, exclude: Sequence[str] = ()) -> keras.Model:
     copy = copy_with(model, replace)
     if not kernels(copy):
         raise UsageError(f"the model has no prunable layer (no dense, convolution or recurrent layer); got {model.name}")
-    _warn_of_unmasked(copy, [layer.name for layer in model._flatten_layers() if id(layer) in left_out])
+    _warn_of_unmasked(copy, [layer.name for layer in keras_internals.layers_of(model) if id(layer) in left_out])
     if model.compiled:
         compile_alike(copy, model)
     return copy
@@ -104,7 +104,7 @@ def with_given_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> ker
 
     def replace(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
         # A model is made of operations, too.
-        parts = layer._flatten_layers() if isinstance(layer, keras.Layer) else ()
+        parts = keras_internals.layers_of(layer) if isinstance(layer, keras.Layer) else ()
         among = any(id(part) in chosen for part in parts) or type(layer) in _REPLACEMENTS
         return table.get(type(layer), type(layer)) if among else type(layer), layer.get_config()
 
@@ -148,7 +148,10 @@ def without_masks(model: keras.Model) -> tuple[keras.Model, dict[str, Kernel]]:
     masks are of: path in the given model -> kernel of the copy.
     """
     plain = copy_with(model, stock)
-    layers = {id(masked): layer for masked, layer in zip(model._flatten_layers(), plain._flatten_layers(), strict=True)}
+    layers = {
+        id(masked): layer
+        for masked, layer in zip(keras_internals.layers_of(model), keras_internals.layers_of(plain), strict=True)
+    }
     found = {}
     for path, kernel in kernels(model).items():
         found[path] = Kernel(layers[id(kernel.layer)], kernel.name)
@@ -184,7 +187,7 @@ def built_twice(model: keras.Model, build: Callable[[bool], keras.Model]) -> ker
     try:
         return build(False)
     except Exception:
-        if not any(state.users_class(layer) for layer in model._flatten_layers()):
+        if not any(state.users_class(layer) for layer in keras_internals.layers_of(model)):
             raise
         with contextlib.suppress(Exception):  # The first one says it better.
             return build(True)
@@ -201,7 +204,7 @@ def _copy(model: keras.Model, replace: Replace, dtype: str | None, early: bool) 
     finally:
         for layer, name, initialiser in initialisers:
             vars(layer)[name] = initialiser
-    sources, targets = list(model._flatten_layers()), list(copy._flatten_layers())
+    sources, targets = keras_internals.layers_of(model), keras_internals.layers_of(copy)
     if len(sources) != len(targets):
         raise UsageError(
             "the model has a layer inside several others, as an activation that is one layer for all of them, which copies of "
@@ -216,7 +219,7 @@ def _copy(model: keras.Model, replace: Replace, dtype: str | None, early: bool) 
 
 def operations(model: keras.Model) -> list[Any]:
     """Returns all layers of a model, with it and those inside others, then the operations of functional models in it."""
-    layers = list(model._flatten_layers())
+    layers = keras_internals.layers_of(model)
     found = [operation for layer in layers for operation in getattr(layer, "operations", ())]
     return layers + [operation for operation in found if not isinstance(operation, keras.Layer)]
 
@@ -227,7 +230,7 @@ def architecture(model: keras.Model, named: bool = True) -> Any:
     None if it cannot be said: a layer that runs any function may run another one by the same name. Not `named`, models are
     alike that differ in names of the model, and of layers and operations (a user's class: names that Keras made up), too.
     """
-    layers = list(model._flatten_layers())
+    layers = keras_internals.layers_of(model)
     if any(isinstance(layer, keras.layers.Lambda) for layer in layers):
         return None
     try:
@@ -243,7 +246,7 @@ def architecture(model: keras.Model, named: bool = True) -> Any:
     own = [(type(layer), layer.trainable, vars(layer).get("activation"), key) for layer, key in zip(layers, keys, strict=True)]
     # Nor do they say which of the layers inside several layers are one.
     places = {id(layer): place for place, layer in enumerate(layers)}
-    inside = [tuple(places[id(part)] for part in layer._flatten_layers(False, False)) for layer in layers]
+    inside = [tuple(places[id(part)] for part in keras_internals.children_of(layer)) for layer in layers]
     return config, tuple(zip(own, inside, strict=True))
 
 
@@ -352,8 +355,7 @@ def _masks_of(layer: Any) -> dict[str, keras.Variable]:
 
 def _variables_without(masks: Mapping[str, keras.Variable], layer: Any) -> list[keras.Variable]:
     excepted = {id(mask) for mask in masks.values()}
-    seeds = [generator.state for generator in layer._seed_generators]
-    variables = layer._trainable_variables + layer._non_trainable_variables + seeds
+    variables = [*keras_internals.own_variables(layer), *keras_internals.seeds_of(layer)]
     return [variable for variable in variables if id(variable) not in excepted]
 
 
@@ -409,13 +411,13 @@ class FreeNames:
 
 def names(model: keras.Model) -> set[str]:
     """Returns the names of the operations and inputs of a model, of those of nested models only that of the model."""
-    graph: Any = getattr(model, "_functional", model)
+    graph: Any = keras_internals.graph_of(model)
     return {operation.name for operation in graph.operations} | {tensor.name for tensor in graph.inputs}
 
 
 def new_input(tensor: Any, dtype: str | None = None) -> Any:
     """Returns another input of a model like one that it has; one of floating-point numbers in another type, if one is given."""
-    layer = tensor._keras_history.operation
+    layer = keras_internals.operation_of(tensor)
     config = layer.get_config() if isinstance(layer, keras.layers.InputLayer) else {}
     config |= {"batch_shape": tensor.shape, "dtype": tensor.dtype, "name": tensor.name}
     if dtype and keras.backend.is_float_dtype(tensor.dtype):
@@ -443,7 +445,9 @@ def made(layer: keras.Layer, cls: Any, config: dict[str, Any], *, early: bool = 
     if isinstance(layer, keras.layers.Lambda):
         # Keras refuses to make one from a configuration that holds Python code.
         options = {name: config[name] for name in ("name", "trainable", "dtype")}
-        return keras.layers.Lambda(layer.function, layer._output_shape, layer.mask, layer.arguments, **options)
+        return keras.layers.Lambda(
+            layer.function, keras_internals.output_shape_of(layer), layer.mask, layer.arguments, **options
+        )
     # Nor does it make a function that has no name.
     nameless = getattr(vars(layer).get("activation"), "__name__", None) == "<lambda>"
     try:
@@ -482,7 +486,7 @@ def compile_alike(copy: keras.Model, model: keras.Model) -> None:
         stateful = isinstance(value, (keras.optimizers.Optimizer, keras.Metric))
         return type(value).from_config(value.get_config()) if stateful else value
 
-    arguments = model._compile_config.config
+    arguments = keras_internals.compile_arguments(model)
     copy.compile(**{name: keras.tree.map_structure(fresh, value) for name, value in arguments.items()})
 
 
@@ -513,7 +517,7 @@ def _require_keras(model: Any) -> None:
 
 def _walk(layer: Any, scope: tuple, seen: set[int]) -> Iterator[tuple[keras.Layer, tuple]]:
     """Each layer below a layer once (layers can be shared), with the (name, is shown in paths) of those that hold it."""
-    children = layer.layers if isinstance(layer, keras.Model) else layer._flatten_layers(include_self=False, recursive=False)
+    children = layer.layers if isinstance(layer, keras.Model) else keras_internals.children_of(layer)
     for child in children:
         if id(child) not in seen:
             seen.add(id(child))
@@ -604,7 +608,7 @@ def _inner_layers(model: keras.Model) -> Iterator[keras.Layer]:
     known = (*MASKED, *MASKED.values())
     for _, layer in _paths(model):
         if not isinstance(layer, keras.Model) and type(layer) not in known:
-            yield from layer._flatten_layers(include_self=False)
+            yield from keras_internals.layers_inside(layer)
 
 
 def excluded(model: keras.Model, patterns: Sequence[str]) -> set[int]:
@@ -623,7 +627,7 @@ def excluded(model: keras.Model, patterns: Sequence[str]) -> set[int]:
     left_out: set[int] = set()
     for pattern in patterns:
         chosen = [layer for path, layer in paths if any(fnmatch.fnmatchcase(name, pattern) for name in (path, layer.name))]
-        inside = [part for layer in chosen for part in layer._flatten_layers()]
+        inside = [part for layer in chosen for part in keras_internals.layers_of(layer)]
         if not any(type(part) in known for part in inside):
             names = ", ".join(path for path, layer in paths if type(layer) in known)
             raise UsageError(f"exclude must be patterns of the names of prunable layers ({names}); got {pattern!r}")
@@ -639,10 +643,10 @@ def exempt(model: keras.Model) -> tuple[str, ...]:
 def _unmasked(model: keras.Model) -> list[tuple[keras.Layer, keras.Variable]]:
     masked = {id(kernel.variable) for kernel in kernels(model).values()}
     found = []
-    for layer in model._flatten_layers():
+    for layer in keras_internals.layers_of(model):
         names = getattr(MASKED.get(type(layer), type(layer)), "kernel_names", None)
         # Of classes in the table, the kernels: their biases may have a rank of two as well.
-        weights = layer._trainable_variables if names is None else [raw_kernel(layer, name) for name in names]
+        weights = keras_internals.own_trainable(layer) if names is None else [raw_kernel(layer, name) for name in names]
         found += [(layer, weight) for weight in weights if len(weight.shape) >= 2 and id(weight) not in masked]
     return found
 
@@ -689,27 +693,11 @@ def set_removed_to_zero(model: keras.Model) -> None:
     """Sets the weights that masks of a model remove to 0, and what its optimizer has gathered of them, such as velocities."""
     for kernel in kernels(model).values():
         mask = kernel.mask.numpy()  # type: ignore[union-attr]
-        for variable in (kernel.variable, *_gathered(getattr(model, "optimizer", None), kernel.variable)):
+        for variable in (kernel.variable, *keras_internals.gathered_of(getattr(model, "optimizer", None), kernel.variable)):
             value = variable.numpy()
             if value[mask == 0].any():
                 # Not the product, which makes negative zeros.
                 variable.assign(np.where(mask != 0, value, np.zeros_like(value)))
-
-
-def _gathered(optimizer: Any, weight: keras.Variable) -> Iterator[keras.Variable]:
-    """What a Keras optimizer has gathered of each entry of a weight, if it has begun. (Keras 3.12 to 3.15.)"""
-    for inner in (*getattr(optimizer, "optimizers", ()), getattr(optimizer, "inner_optimizer", None)):
-        if inner is not None:
-            yield from _gathered(inner, weight)
-    places = [i for i, one in enumerate(getattr(optimizer, "_trainable_variables", None) or ()) if one is weight]
-    for name, values in vars(optimizer).items() if places else ():
-        # Sums of squares that begin at another number than 0 divide.
-        sums = name == "_accumulators" and hasattr(optimizer, "initial_accumulator_value")
-        if name == "_trainable_variables" or sums or not isinstance(values, (list, tuple)) or len(values) <= places[0]:
-            continue
-        value = values[places[0]]
-        if isinstance(value, keras.Variable) and value.shape == weight.shape:
-            yield value
 
 
 def copy_kernels(source: keras.Model, target: keras.Model) -> None:

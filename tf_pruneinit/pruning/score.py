@@ -17,6 +17,7 @@ import tensorflow as tf
 from tf_pruneinit import seeds
 from tf_pruneinit.config import registry
 from tf_pruneinit.errors import UsageError, reason, shown
+from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers.twice_differentiable import EXACT, PassOn, not_vouched_for
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import selection, summary
@@ -177,7 +178,7 @@ class Scorer:
 
     def __enter__(self) -> "Scorer":
         architecture = masking.architecture(self._model, named=False)
-        layers = {id(layer): place for place, layer in enumerate(self._model._flatten_layers())}
+        layers = {id(layer): place for place, layer in enumerate(keras_internals.layers_of(self._model))}
         # Names count only where they are drawn by.
         kernels = [path if self._row.by_path else (layers[id(k.layer)], k.name) for path, k in self._kernels.items()]
         parts = (architecture, self.method, self._dtype, tuple(self._options.items()), tuple(kernels), self._warmup)
@@ -348,7 +349,10 @@ class _Compiled:
         batch_statistics: bool = True,
     ):
         self._copy = copy = _scoring_copy(model, dtype)
-        twins = {id(layer): twin for layer, twin in zip(model._flatten_layers(), copy._flatten_layers(), strict=True)}
+        twins = {
+            id(layer): twin
+            for layer, twin in zip(keras_internals.layers_of(model), keras_internals.layers_of(copy), strict=True)
+        }
         variables = {path: masking.Kernel(twins[id(kernel.layer)], kernel.name).variable for path, kernel in kernels.items()}
         self._variables = variables
         self._traced: list[Any] = []
@@ -360,12 +364,14 @@ class _Compiled:
         # Nor does the copy have the memory of kernels twice.
         for kernel, tensor in zip(variables.values(), self._tensors[0], strict=True):
             kernel.value.assign(tensor)
-        self.batch_normalised = any(isinstance(layer, keras.layers.BatchNormalization) for layer in copy._flatten_layers())
+        self.batch_normalised = any(
+            isinstance(layer, keras.layers.BatchNormalization) for layer in keras_internals.layers_of(copy)
+        )
         # The copy itself has a layer for each of the model's.
         self._logits = logits = _logits(copy)
         if row.absolute:
             flow.take_bounds_off(copy)
-        outputs = [node.outputs for layer in copy._flatten_layers() for node in getattr(layer, "_inbound_nodes", ())]
+        outputs = [node.outputs for layer in keras_internals.layers_of(copy) for node in keras_internals.calls_of(layer)]
         self.activations = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in keras.tree.flatten(outputs))
 
         def compiled(function: Callable) -> Callable:
@@ -415,10 +421,10 @@ class _Compiled:
         for source, target in zip(masking.operations(model), masking.operations(self._copy), strict=True):
             target.name = source.name
         skipped = {id(variable) for variable in self._variables.values()}
-        for source, target in zip(model._flatten_layers(), self._copy._flatten_layers(), strict=True):
+        for source, target in zip(keras_internals.layers_of(model), keras_internals.layers_of(self._copy), strict=True):
             masking.copy_state(source, target, skipped)
-            for n, generator in enumerate(target._seed_generators):
-                generator.state.assign([seeds.derive(seed, "dropout", target.name, n), 0])
+            for n, state in enumerate(keras_internals.seeds_of(target)):
+                state.assign([seeds.derive(seed, "dropout", target.name, n), 0])
         for kernel, value, mask in zip(kernels.values(), self.kernels, self.masks, strict=True):
             value[...] = np.asarray(memoryview(tf.cast(tf.convert_to_tensor(kernel.variable.value), value.dtype)))
             mask[...] = 1 if kernel.mask is None else kernel.mask.numpy()
@@ -428,7 +434,9 @@ class _Compiled:
 
     def warm_up(self, batches: Iterable[tf.Tensor]) -> None:
         """Sets moving statistics of batch normalisation to those of images, the mean over their batches."""
-        layers = [layer for layer in self._copy._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+        layers = [
+            layer for layer in keras_internals.layers_of(self._copy) if isinstance(layer, keras.layers.BatchNormalization)
+        ]
         moving = [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
         momenta = [layer.momentum for layer in layers]
         for count, images in enumerate(batches):
@@ -446,8 +454,8 @@ class _Compiled:
     def take_absolute_values(self) -> None:
         """Replaces every parameter by its absolute value."""
         skipped = {id(variable) for variable in self._variables.values()}
-        for layer in self._copy._flatten_layers():
-            for variable in layer._trainable_variables:
+        for layer in keras_internals.layers_of(self._copy):
+            for variable in keras_internals.own_trainable(layer):
                 if id(variable) not in skipped:
                     variable.assign(tf.abs(variable.value))
         for value in self.kernels:
@@ -529,7 +537,7 @@ def _scoring_copy(model: keras.Model, dtype: str) -> keras.Model:
         copy = masking.copy_with(model, replace, dtype=dtype)
     finally:
         keras.config.set_dtype_policy(policy)
-    for layer in copy._flatten_layers():
+    for layer in keras_internals.layers_of(copy):
         layer.__class__ = EXACT.get(type(layer), type(layer))
         if hasattr(layer, "use_cudnn"):  # It has no second derivatives.
             layer.use_cudnn = False
@@ -557,10 +565,8 @@ def _is_floating(policy: Any) -> bool:
 
 def _last_layer(model: keras.Model) -> Any:
     """The layer that computes the outputs, looked for inside nested models; None if it is used elsewhere, too."""
-    history = model.outputs[0]._keras_history
-    graph = getattr(model, "_functional", model)
-    operation = history.operation
-    if sum(node.operation is operation for nodes in graph._nodes_by_depth.values() for node in nodes) > 1:
+    operation = keras_internals.operation_of(model.outputs[0])
+    if sum(node.operation is operation for node in keras_internals.nodes_of(keras_internals.graph_of(model))) > 1:
         return None
     nested = isinstance(operation, keras.Model) and getattr(operation, "outputs", None) is not None
     return _last_layer(operation) if nested else operation
@@ -571,13 +577,12 @@ def _logits(model: keras.Model) -> keras.Model:
     that is used elsewhere, too.
     """
     outputs = model.outputs[0]
-    history = outputs._keras_history
-    operation = history.operation
+    operation = keras_internals.operation_of(outputs)
     softmax = type(operation).__name__ == "Softmax"
     if isinstance(operation, keras.layers.Activation):
         softmax = operation.activation is keras.activations.softmax
     if softmax:
-        outputs = operation._inbound_nodes[history.node_index].input_tensors[0]
+        outputs = keras_internals.call_of(outputs).input_tensors[0]
     return keras.Model(model.inputs[0], outputs, name=model.name)
 
 

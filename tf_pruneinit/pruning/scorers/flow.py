@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_pruneinit.layers import keras_internals
+
 _KERAS, _ACTIVATIONS, _OPS = keras.layers, keras.activations, keras.ops
 # A gate whose argument is no larger has the slope that it has there: x * slope stays finite.
 _SMALLEST = 1e-100
@@ -84,7 +86,7 @@ class _Softmax(keras.layers.Softmax):
 
 def take_bounds_off(model: keras.Model) -> None:
     """Makes activations unbounded, those of layers inside layers too. A function of the user's own stays as it is."""
-    for layer in model._flatten_layers():
+    for layer in keras_internals.layers_of(model):
         for name in ("activation", "recurrent_activation"):
             function = vars(layer).get(name)
             # Anything can be called, what cannot be hashed too.
@@ -125,10 +127,10 @@ class _Pass:
         self._bare: dict[int, Any] = {}
 
     def through(self, model: Any, inputs: Any, bare: bool = False) -> Any:
-        graph = getattr(model, "_functional", model)
+        graph = keras_internals.graph_of(model)
         for tensor in keras.tree.flatten(inputs) if bare else ():
             self._note(tensor, True)
-        return graph._run_through_graph(inputs, operation_fn=lambda operation: lambda *a, **k: self._step(operation, a, k))
+        return keras_internals.run_graph(graph, inputs, lambda operation: lambda *a, **k: self._step(operation, a, k))
 
     def _note(self, tensor: Any, bare: bool) -> None:
         self._flowing[id(tensor)] = tensor
@@ -136,13 +138,13 @@ class _Pass:
             self._bare[id(tensor)] = tensor
 
     def _step(self, operation: Any, args: Any, kwargs: Any) -> Any:
-        graph = getattr(operation, "_functional", operation)
+        graph = keras_internals.graph_of(operation)
         if isinstance(operation, keras.Model) and getattr(graph, "outputs", None) is not None:
             return self.through(operation, args[0] if args else next(iter(kwargs.values())))
         given = [x for x in keras.tree.flatten((args, kwargs)) if id(x) in self._flowing]
         normalises = isinstance(operation, _NORMALISING)
         bare = all(id(x) in self._bare for x in given) and (normalises or not getattr(operation, "trainable_variables", ()))
-        if "training" in getattr(operation, "_call_context_args", ()):
+        if keras_internals.takes_training(operation):
             kwargs = {**kwargs, "training": self._training}
         outputs = _passed(operation, args, kwargs, given) if bare else self._rule(operation, given)(*args, **kwargs)
         for tensor in keras.tree.flatten(outputs):

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_pruneinit import seeds
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers.masked import raw_kernel
 from tf_pruneinit.pruning.scorers.network import Network
 
@@ -169,19 +170,18 @@ class _Graph:
         return ways
 
     def _add_model(self, model: Any, where: tuple[int, ...]) -> None:
-        graph = getattr(model, "_functional", model)
+        graph = keras_internals.graph_of(model)
         self._tensors += [(where, id(tensor)) for tensor in graph.inputs]
-        for depth in sorted(graph._nodes_by_depth, reverse=True):
-            for node in graph._nodes_by_depth[depth]:
-                if not node.is_input:
-                    self._add(node, where)
+        for node in keras_internals.nodes_of(graph):
+            if not node.is_input:
+                self._add(node, where)
 
     def _add(self, node: Any, where: tuple[int, ...]) -> None:
         layer, inputs, outputs = node.operation, node.input_tensors, node.outputs
         sources, targets = ([(where, id(tensor)) for tensor in tensors] for tensors in (inputs, outputs))
-        if isinstance(layer, keras.Model) and getattr(getattr(layer, "_functional", layer), "outputs", None) is not None:
+        if isinstance(layer, keras.Model) and getattr(keras_internals.graph_of(layer), "outputs", None) is not None:
             inside = (*where, id(node))
-            inner: Any = getattr(layer, "_functional", layer)
+            inner: Any = keras_internals.graph_of(layer)
             self._add_model(layer, inside)
             self._ways += [_Way(a, (inside, id(b))) for a, b in zip(sources, inner.inputs, strict=True)]
             self._ways += [_Way((inside, id(a)), b) for a, b in zip(inner.outputs, targets, strict=True)]

@@ -1,0 +1,183 @@
+"""What this package needs of Keras that Keras does not make public; no other module reads a private attribute of it.
+
+Each function says which attribute it reads. `setup.py` bounds the versions of Keras that have them; `tests/layers/
+test_keras_internals.py` runs with the oldest of these as with the newest.
+"""
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+import keras
+from keras.src.backend.common import global_state
+from keras.src.layers.rnn.conv_lstm import ConvLSTMCell as ConvLSTMCell
+
+# Of a StatelessScope that makes no values: variables that will be given one when it ends.
+_UNINITIALIZED = "uninitialized_variables"
+
+
+def layers_of(layer: Any) -> list[keras.Layer]:
+    """Returns a layer or model, and all layers inside it at any depth, each once, in Keras' order (`_flatten_layers`)."""
+    return list(layer._flatten_layers())
+
+
+def layers_inside(layer: Any) -> list[keras.Layer]:
+    """Returns `layers_of` without the layer itself."""
+    return list(layer._flatten_layers(include_self=False))
+
+
+def children_of(layer: Any) -> list[keras.Layer]:
+    """Returns the layers that a layer holds itself, not those inside these."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def graph_of(model: Any) -> Any:
+    """Returns the functional model that a model is, or that a sequential one is made into once it is built (`_functional`).
+
+    Of anything else, that itself.
+    """
+    return getattr(model, "_functional", model)
+
+
+def is_graph(model: Any) -> bool:
+    """Returns whether a model, or what it was made into, has a graph of operations (`_nodes_by_depth`)."""
+    return hasattr(model, "_nodes_by_depth")
+
+
+def nodes_of(graph: Any) -> list[Any]:
+    """Returns the calls of operations in a graph, those of inputs too, each after those whose outputs it is given.
+
+    A node has `operation`, `is_input`, `input_tensors` and `outputs`.
+    """
+    return [node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]]
+
+
+def run_graph(graph: Any, inputs: Any, operation: Callable[[Any], Callable]) -> Any:
+    """Sends inputs through a graph, in which another function stands for each operation (`_run_through_graph`).
+
+    Args:
+      graph: as `graph_of` returns.
+      inputs: tensors, in the structure of the graph's inputs or as a flat list.
+      operation: operation of the graph -> what is called in its place.
+
+    Returns:
+      What stands for the graph's outputs, in their structure.
+    """
+    return graph._run_through_graph(inputs, operation_fn=operation)
+
+
+def inputs_of(graph: Any) -> Any:
+    """Returns the symbolic inputs of a graph in the structure that it is called with (`_inputs_struct`)."""
+    return graph._inputs_struct
+
+
+def operation_of(tensor: Any) -> Any:
+    """Returns the operation that a symbolic tensor is an output of (`_keras_history`)."""
+    return tensor._keras_history.operation
+
+
+def call_of(tensor: Any) -> Any:
+    """Returns the call, as of `nodes_of`, that a symbolic tensor is an output of (`_keras_history`, `_inbound_nodes`)."""
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index]
+
+
+def calls_of(operation: Any) -> Sequence[Any]:
+    """Returns all calls of an operation, in any graph (`_inbound_nodes`); none of what is no operation."""
+    return getattr(operation, "_inbound_nodes", ())
+
+
+def own_trainable(layer: Any) -> list[keras.Variable]:
+    """Returns the variables that a layer itself made as trainable, frozen or not, without those of layers inside it."""
+    return list(layer._trainable_variables)
+
+
+def own_non_trainable(layer: Any) -> list[keras.Variable]:
+    """Returns the variables that a layer itself made as not trainable."""
+    return list(layer._non_trainable_variables)
+
+
+def own_variables(layer: Any) -> list[keras.Variable]:
+    """Returns the variables that a layer itself made, trainable ones first, without the states of its seed generators."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
+def seeds_of(layer: Any) -> list[keras.Variable]:
+    """Returns the states of the seed generators of a layer itself (`_seed_generators`)."""
+    return [generator.state for generator in layer._seed_generators]
+
+
+def attention_of(layer: Any) -> dict[str, Any]:
+    """Returns the projections of a `MultiHeadAttention` that is built: query, key, value, output, and gate or None."""
+    return {name: getattr(layer, f"_{name}_dense", None) for name in ("query", "key", "value", "output", "gate")}
+
+
+def lookup_of(layer: Any) -> Any:
+    """Returns the layer that keeps the vocabulary of a `TextVectorization` (`_lookup_layer`); of another layer, that itself."""
+    return getattr(layer, "_lookup_layer", layer)
+
+
+def output_shape_of(layer: Any) -> Any:
+    """Returns the argument `output_shape` of a `Lambda` layer."""
+    return layer._output_shape
+
+
+def takes_training(operation: Any) -> bool:
+    """Returns whether an operation may be called with `training`, as layers may (`_call_context_args`)."""
+    return "training" in getattr(operation, "_call_context_args", ())
+
+
+@contextlib.contextmanager
+def without_variables(layer: Any, hidden: Collection[int]) -> Iterator[None]:
+    """Within it a layer does not have those of its non-trainable variables whose identities are given."""
+    variables = layer._non_trainable_variables
+    vars(layer)["_non_trainable_variables"] = [variable for variable in variables if id(variable) not in hidden]
+    try:
+        yield
+    finally:
+        vars(layer)["_non_trainable_variables"] = variables
+
+
+@contextlib.contextmanager
+def unlocked(layer: Any) -> Iterator[None]:
+    """Within it a layer that is built takes new variables (`_tracker`)."""
+    locked = layer._tracker.locked
+    layer._tracker.unlock()
+    yield
+    if locked:
+        layer._tracker.lock()
+
+
+def compile_arguments(model: keras.Model) -> dict[str, Any]:
+    """Returns the arguments that a compiled model was compiled with, objects as they were given (`_compile_config`)."""
+    return model._compile_config.config
+
+
+def gathered_of(optimizer: Any, weight: keras.Variable) -> Iterator[keras.Variable]:
+    """Yields what a Keras optimizer has gathered of each entry of a weight: variables of its shape, none before it is built.
+
+    Optimizers keep them in lists, in the order of the weights that they train (`_trainable_variables`).
+    """
+    for inner in (*getattr(optimizer, "optimizers", ()), getattr(optimizer, "inner_optimizer", None)):
+        if inner is not None:
+            yield from gathered_of(inner, weight)
+    places = [i for i, one in enumerate(getattr(optimizer, "_trainable_variables", None) or ()) if one is weight]
+    for name, values in vars(optimizer).items() if places else ():
+        # Sums of squares that begin at another number than 0 divide.
+        sums = name == "_accumulators" and hasattr(optimizer, "initial_accumulator_value")
+        if name == "_trainable_variables" or sums or not isinstance(values, (list, tuple)) or len(values) <= places[0]:
+            continue
+        value = values[places[0]]
+        if isinstance(value, keras.Variable) and value.shape == weight.shape:
+            yield value
+
+
+@contextlib.contextmanager
+def no_variables_to_initialize() -> Iterator[None]:
+    """Within it Keras forgets variables without a value, which it would give one when any stateless scope ends."""
+    before = global_state.get_global_attribute(_UNINITIALIZED)
+    global_state.set_global_attribute(_UNINITIALIZED, [])
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(_UNINITIALIZED, before)
