@@ -18,43 +18,10 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from tf_pruneinit.layers import keras_internals
-from tf_pruneinit.layers.batch_normalization import BatchNormalization
+from tf_pruneinit.layers import keras_internals, keras_layers
+from tf_pruneinit.layers.keras_layers import ChannelRule, is_of_each_number
 from tf_pruneinit.layers.masked import MASKED, mask_name, own_function, raw_kernel
 
-_KERAS = keras.layers
-_TRANSPOSED = (_KERAS.Conv1DTranspose, _KERAS.Conv2DTranspose, _KERAS.Conv3DTranspose)
-_CONVOLUTIONS = (_KERAS.Conv1D, _KERAS.Conv2D, _KERAS.Conv3D)
-_DEPTHWISE = (_KERAS.DepthwiseConv1D, _KERAS.DepthwiseConv2D)
-_SEPARABLE = (_KERAS.SeparableConv1D, _KERAS.SeparableConv2D)
-_MIXING = (_KERAS.Dense, *_CONVOLUTIONS, *_TRANSPOSED, *_SEPARABLE)
-# Each channel of what comes out is a function of the same channel of what goes in.
-_EACH_CHANNEL = (
-    *(_KERAS.ReLU, _KERAS.LeakyReLU, _KERAS.PReLU, _KERAS.ELU, _KERAS.Identity),
-    *(_KERAS.BatchNormalization, BatchNormalization),
-    *(_KERAS.Add, _KERAS.Subtract, _KERAS.Multiply, _KERAS.Average, _KERAS.Maximum, _KERAS.Minimum),
-    *(_KERAS.MaxPooling1D, _KERAS.MaxPooling2D, _KERAS.MaxPooling3D),
-    *(_KERAS.AveragePooling1D, _KERAS.AveragePooling2D, _KERAS.AveragePooling3D),
-    *(_KERAS.GlobalMaxPooling1D, _KERAS.GlobalMaxPooling2D, _KERAS.GlobalMaxPooling3D),
-    *(_KERAS.GlobalAveragePooling1D, _KERAS.GlobalAveragePooling2D, _KERAS.GlobalAveragePooling3D),
-    *(_KERAS.ZeroPadding1D, _KERAS.ZeroPadding2D, _KERAS.ZeroPadding3D),
-    *(_KERAS.Cropping1D, _KERAS.Cropping2D, _KERAS.Cropping3D),
-    *(_KERAS.UpSampling1D, _KERAS.UpSampling2D, _KERAS.UpSampling3D),
-)
-# Likewise, but their random numbers depend on how many channels there are.
-_RANDOM = (
-    *(_KERAS.Dropout, _KERAS.SpatialDropout1D, _KERAS.SpatialDropout2D, _KERAS.SpatialDropout3D),
-    *(_KERAS.GaussianDropout, _KERAS.GaussianNoise),
-)
-# Operations on tensors that are no layers, all of module keras.src.ops, by their names.
-_OPERATIONS = {
-    *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Negative", "Absolute", "Square", "Sqrt"),
-    *("Relu", "Relu6", "Sigmoid", "HardSigmoid", "Silu", "HardSilu", "Gelu", "Tanh", "Elu", "Selu", "Softplus", "LeakyRelu"),
-}
-_FUNCTIONS = {
-    *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "hard_silu", "sigmoid", "hard_sigmoid"),
-    *("tanh", "hard_tanh", "softplus", "softsign", "exponential", "mish", "log_sigmoid"),
-}
 # Functions of a kernel that zeros more or less do not change.
 _REGULARIZERS = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
 _CONSTRAINTS = (
@@ -146,7 +113,7 @@ class Liveness:
         That is so of what comes from the network's inputs through no weights: nothing is sent back to where it is taken from.
         """
         found = [pair for pair in zip(self._nodes, self._rules, strict=True) if pair[0].operation is layer]
-        if not isinstance(layer, _KERAS.Dense) or len(found) != 1 or found[0][1].whole:
+        if not isinstance(layer, keras.layers.Dense) or len(found) != 1 or found[0][1].whole:
             return None
         (node, rule) = found[0]
         (tensor,) = node.input_tensors
@@ -161,7 +128,7 @@ class Liveness:
     def narrowed(self, layer: Any) -> list[np.ndarray] | None:
         """Returns, of each input of an addition, which of the channels that are kept it is given; None if all of them."""
         for node in self._nodes:
-            if node.operation is layer and isinstance(layer, _KERAS.Add):
+            if node.operation is layer and isinstance(layer, keras.layers.Add):
                 kept = self._kept[id(node.outputs[0])]
                 given = [self._kept[id(tensor)] for tensor in node.input_tensors]
                 if any(len(each) == len(kept) and (each != kept).any() for each in given):
@@ -170,7 +137,7 @@ class Liveness:
 
     def _can_narrow(self, node: Any, shared: bool) -> bool:
         channels = {_size(tensor) for tensor in [*node.input_tensors, *node.outputs]}
-        return isinstance(node.operation, _KERAS.Add) and not shared and len(channels) == 1
+        return isinstance(node.operation, keras.layers.Add) and not shared and len(channels) == 1
 
     def _narrows(self, node: Any) -> bool:
         """Whether it is worth it: whatever is added has all channels of the sum, or twice as many."""
@@ -201,18 +168,19 @@ class Liveness:
         """
         dense = remaining = compact = 0
         for layer, given, gives in self.operations():
-            if not isinstance(layer, (*_MIXING, *_DEPTHWISE)):
+            rule = keras_layers.row(layer).channels
+            if rule not in (ChannelRule.MIXED, ChannelRule.DEPTHWISE):
                 continue
             chosen = self.selected(layer)
             ins = len(self.kept(given) if chosen is None else chosen)
             outs = len(self.kept(gives))
             # A transposed convolution multiplies each place of its input with its kernel.
-            places_of = given if isinstance(layer, _TRANSPOSED) else gives
+            places_of = given if keras_layers.is_transposed(layer) else gives
             if None in places_of.shape[1:]:
                 return None
             places = math.prod(places_of.shape[1:-1])
             for name, mask in _masks(layer).items():
-                of_channels = name == "depthwise_kernel" or isinstance(layer, _DEPTHWISE)
+                of_channels = name == "depthwise_kernel" or rule is ChannelRule.DEPTHWISE
                 share = ins / given.shape[-1] * (1 if of_channels else outs / gives.shape[-1])
                 dense += places * mask.size
                 remaining += places * int(mask.sum())
@@ -226,8 +194,8 @@ class Liveness:
         """
         found: dict[int, int] = {}
         for layer, given, gives in self.operations():
-            places = (given if isinstance(layer, _TRANSPOSED) else gives).shape[1:-1]
-            if isinstance(layer, (*_MIXING, *_DEPTHWISE)) and None not in places:
+            places = (given if keras_layers.is_transposed(layer) else gives).shape[1:-1]
+            if keras_layers.row(layer).channels in (ChannelRule.MIXED, ChannelRule.DEPTHWISE) and None not in places:
                 found[id(layer)] = found.get(id(layer), 0) + math.prod(places)
         return found
 
@@ -274,7 +242,7 @@ class Liveness:
                 for tensor in node.input_tensors:
                     keep[groups(tensor)[keep[groups(node.outputs[0])]]] = True
         for node in self._nodes:
-            if isinstance(node.operation, _MIXING):
+            if keras_layers.row(node.operation).channels is ChannelRule.MIXED:
                 _round_up(keep, groups(node.outputs[0]))
         # What was added to a sum by then is added to what it is of.
         for node in reversed(self._nodes):
@@ -335,36 +303,36 @@ def _rule(node: Any, shared: bool, absorbed: Mapping[int, np.ndarray] | None) ->
     trains = absorbed is None
     if not plain or len(node.outputs) != 1 or several or _is_special(operation) or (trains and _is_held_whole(operation)):
         return nothing
-    cls = _stock(type(operation))
+    channels = keras_layers.row(operation).channels
     size = _size(node.outputs[0])
     places = np.arange(size)
-    if cls in _MIXING and getattr(operation, "groups", 1) == 1 and _is_known(operation.activation):
+    if channels is ChannelRule.MIXED and getattr(operation, "groups", 1) == 1 and is_of_each_number(operation.activation):
         reached = _reached(operation)
         if absorbed is not None and id(operation) in absorbed:
             reached &= ~absorbed[id(operation)][:, None]
         needed = _any(_masks(operation)["kernel"]).any(axis=0) if trains and _is_held(operation) else False
         return _Rule(lambda live: [reached @ live[0]], needed=needed)
-    if cls in _DEPTHWISE and _is_known(operation.activation):
+    if channels is ChannelRule.DEPTHWISE and is_of_each_number(operation.activation):
         kept = _any(_masks(operation)["kernel"])
         return _Rule(
             lambda live: [(kept & live[0].reshape(kept.shape)).any(axis=1)],
             [(0, np.repeat(np.arange(len(kept)), kept.shape[1]), places)],
         )
-    if cls is _KERAS.Concatenate and operation.axis in (-1, len(node.outputs[0].shape) - 1):
+    if channels is ChannelRule.CONCATENATED and operation.axis in (-1, len(node.outputs[0].shape) - 1):
         starts = np.cumsum([0, *sizes])
         cuts = list(itertools.pairwise(starts))
         return _Rule(
             lambda live: [live[0][low:high] for low, high in cuts],
             [(i, np.arange(high - low), places[low:high]) for i, (low, high) in enumerate(cuts)],
         )
-    if cls is _KERAS.Flatten and None not in node.input_tensors[0].shape[1:]:
-        (channels,) = sizes
-        return _Rule(lambda live: [live[0].reshape(-1, channels).any(axis=0)], [(0, places % channels, places)])
-    if cls in _RANDOM or _passes_each_channel(node, cls):
+    if channels is ChannelRule.FLATTENED and None not in node.input_tensors[0].shape[1:]:
+        (given,) = sizes
+        return _Rule(lambda live: [live[0].reshape(-1, given).any(axis=0)], [(0, places % given, places)])
+    if channels is ChannelRule.RANDOM or _passes_each_channel(node, channels):
         return _Rule(
             lambda live: [live[0] if each == size else live[0].any(keepdims=True) for each in sizes],
             [(i, places, places) for i, each in enumerate(sizes) if each == size],
-            whole=(cls in _RANDOM and absorbed is None) or not set(sizes) <= {1, size},
+            whole=(channels is ChannelRule.RANDOM and absorbed is None) or not set(sizes) <= {1, size},
         )
     return nothing
 
@@ -390,37 +358,23 @@ def _is_held_whole(layer: Any) -> bool:
         for variable in layer.variables
         for function, allowed in ((variable.regularizer, _REGULARIZERS), (variable.constraint, _CONSTRAINTS))
     )
-    return not known or _stock(type(layer)) not in (_KERAS.Dense, *_CONVOLUTIONS, *_TRANSPOSED)
+    return not known or kernel is None or keras_layers.row(layer).channels is not ChannelRule.MIXED
 
 
-def _stock(cls: type) -> type:
-    """The class without masks."""
-    return next((stock for stock, masked in MASKED.items() if masked is cls), cls)
-
-
-def _is_known(activation: Any) -> bool:
-    """Whether it is a function of each number alone."""
-    name = getattr(activation, "__name__", None)
-    return activation is None or (name in _FUNCTIONS and activation is getattr(keras.activations, name, None))
-
-
-def _passes_each_channel(node: Any, cls: type) -> bool:
+def _passes_each_channel(node: Any, channels: ChannelRule) -> bool:
     operation = node.operation
-    last = len(node.outputs[0].shape) - 1
-    if cls in (_KERAS.BatchNormalization, BatchNormalization):
+    if channels is ChannelRule.RESHAPED:
+        return node.input_tensors[0].shape[-1] == node.outputs[0].shape[-1] == operation.target_shape[-1]
+    if channels is not ChannelRule.EACH:
+        return channels is ChannelRule.CONCATENATED
+    if isinstance(operation, keras.layers.BatchNormalization):
+        last = len(node.outputs[0].shape) - 1
         axis = operation.axis if isinstance(operation.axis, int) else tuple(operation.axis)
         return axis in (-1, last, (-1,), (last,))
-    if cls is _KERAS.Activation:
-        return _is_known(operation.activation)
-    if cls is _KERAS.Concatenate:
-        return True
-    if cls is _KERAS.Reshape:
-        return node.input_tensors[0].shape[-1] == node.outputs[0].shape[-1] == operation.target_shape[-1]
-    if cls in _EACH_CHANNEL:
-        return True
-    ours = cls.__module__.startswith("keras.src.ops") and cls.__name__ in _OPERATIONS
+    if isinstance(operation, keras.Layer):
+        return is_of_each_number(vars(operation).get("activation"))
     constants = [x for x in keras.tree.flatten((node.arguments.args, node.arguments.kwargs)) if not _is_tensor(x)]
-    return ours and all(x is None or np.ndim(x) == 0 for x in constants)
+    return all(x is None or np.ndim(x) == 0 for x in constants)
 
 
 def _is_tensor(value: Any) -> bool:
@@ -429,12 +383,12 @@ def _is_tensor(value: Any) -> bool:
 
 def _masks(layer: Any) -> Mapping[str, np.ndarray]:
     """Name -> which weights of each kernel are left, booleans; (..., inputs, outputs), also of a transposed convolution."""
-    names = getattr(MASKED.get(_stock(type(layer))), "kernel_names", ())
+    names = getattr(MASKED.get(keras_layers.stock(type(layer))), "kernel_names", ())
     found = {}
     for name in names:
         mask = vars(layer).get(mask_name(name))
         kept = np.ones(raw_kernel(layer, name).shape, bool) if mask is None else mask.numpy() > 0
-        found[name] = kept.swapaxes(-1, -2) if isinstance(layer, _TRANSPOSED) else kept
+        found[name] = kept.swapaxes(-1, -2) if keras_layers.is_transposed(layer) else kept
     return found
 
 

@@ -9,24 +9,9 @@ import keras
 import numpy as np
 
 from tf_pruneinit.compaction.channels import Liveness
+from tf_pruneinit.layers import keras_layers
+from tf_pruneinit.layers.keras_layers import ConstantRule
 from tf_pruneinit.layers.masked import MASKED, mask_name, raw_kernel
-
-_KERAS = keras.layers
-_TRANSPOSED = (_KERAS.Conv1DTranspose, _KERAS.Conv2DTranspose, _KERAS.Conv3DTranspose)
-_DEPTHWISE = (_KERAS.DepthwiseConv1D, _KERAS.DepthwiseConv2D)
-_SEPARABLE = (_KERAS.SeparableConv1D, _KERAS.SeparableConv2D)
-_MIXING = (_KERAS.Dense, _KERAS.Conv1D, _KERAS.Conv2D, _KERAS.Conv3D, *_TRANSPOSED, *_SEPARABLE)
-_PASSING = (
-    *(_KERAS.MaxPooling1D, _KERAS.MaxPooling2D, _KERAS.MaxPooling3D),
-    *(_KERAS.AveragePooling1D, _KERAS.AveragePooling2D, _KERAS.AveragePooling3D),
-    *(_KERAS.GlobalMaxPooling1D, _KERAS.GlobalMaxPooling2D, _KERAS.GlobalMaxPooling3D),
-    *(_KERAS.GlobalAveragePooling1D, _KERAS.GlobalAveragePooling2D, _KERAS.GlobalAveragePooling3D),
-    *(_KERAS.Cropping1D, _KERAS.Cropping2D, _KERAS.Cropping3D),
-    *(_KERAS.UpSampling1D, _KERAS.UpSampling2D, _KERAS.UpSampling3D),
-    *(_KERAS.Dropout, _KERAS.SpatialDropout1D, _KERAS.SpatialDropout2D, _KERAS.SpatialDropout3D),
-    *(_KERAS.GaussianDropout, _KERAS.GaussianNoise, _KERAS.Reshape, _KERAS.Identity),
-)
-_PADDING = (_KERAS.ZeroPadding1D, _KERAS.ZeroPadding2D, _KERAS.ZeroPadding3D)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,23 +48,26 @@ class Constants:
     def _through(self, node: Any, output: Any) -> Constant | None:
         layer = node.operation
         given = [self._given(tensor) for tensor in node.input_tensors]
-        if isinstance(layer, _MIXING):
-            return self._mixed(layer, given[0])
-        if isinstance(layer, _DEPTHWISE):
-            return _depthwise(layer, given[0])
-        if isinstance(layer, _PADDING):
-            return Constant(given[0].is_constant & (given[0].value == 0), np.zeros(len(given[0].value)))
-        if isinstance(layer, _PASSING):
-            return given[0]
-        if isinstance(layer, _KERAS.Flatten):
-            times = output.shape[-1] // len(given[0].value)
-            return Constant(np.tile(given[0].is_constant, times), np.tile(given[0].value, times))
-        if isinstance(layer, _KERAS.Concatenate):
-            if output.shape[-1] != sum(len(each.value) for each in given):
-                return None
-            return Constant(*(np.concatenate(parts) for parts in zip(*((c.is_constant, c.value) for c in given), strict=True)))
-        if isinstance(layer, _KERAS.BatchNormalization):
-            return Constant(given[0].is_constant, _normalised(layer, given[0].value) * given[0].is_constant)
+        first = given[0]
+        match keras_layers.row(layer).constants:
+            case ConstantRule.MIXED:
+                return self._mixed(layer, first)
+            case ConstantRule.DEPTHWISE:
+                return _depthwise(layer, first)
+            case ConstantRule.PADDED:
+                return Constant(first.is_constant & (first.value == 0), np.zeros(len(first.value)))
+            case ConstantRule.PASSED:
+                return first
+            case ConstantRule.FLATTENED:
+                times = output.shape[-1] // len(first.value)
+                return Constant(np.tile(first.is_constant, times), np.tile(first.value, times))
+            case ConstantRule.CONCATENATED:
+                if output.shape[-1] != sum(len(each.value) for each in given):
+                    return None
+                parts = zip(*((each.is_constant, each.value) for each in given), strict=True)
+                return Constant(*(np.concatenate(part) for part in parts))
+            case ConstantRule.NORMALIZED:
+                return Constant(first.is_constant, _normalised(layer, first.value) * first.is_constant)
         return _each_channel(node, output, given)
 
     def _mixed(self, layer: Any, given: Constant) -> Constant:
@@ -111,7 +99,7 @@ def _weights(layer: Any) -> tuple[np.ndarray, np.ndarray]:
     """Which outputs depend on an input, and how much all its places together add to each: both (inputs, outputs)."""
     kernels = effective(layer)
     if "kernel" in kernels:
-        kernel = kernels["kernel"].swapaxes(-1, -2) if isinstance(layer, _TRANSPOSED) else kernels["kernel"]
+        kernel = kernels["kernel"].swapaxes(-1, -2) if keras_layers.is_transposed(layer) else kernels["kernel"]
         kernel = kernel.reshape(-1, *kernel.shape[-2:])
         return (kernel != 0).any(axis=0), kernel.sum(axis=0)
     depthwise = kernels["depthwise_kernel"]
@@ -123,10 +111,10 @@ def _weights(layer: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _has_border(layer: Any) -> bool:
     """Whether a constant that is given comes out as another number at the border, where a padding of zeros is seen."""
-    if isinstance(layer, _KERAS.Dense):
+    if isinstance(layer, keras.layers.Dense):
         return False
     one = all(size == 1 for size in layer.kernel_size)
-    if isinstance(layer, _TRANSPOSED):
+    if keras_layers.is_transposed(layer):
         return not one or any(stride > 1 for stride in layer.strides)
     return layer.padding != "valid" and not one
 
@@ -157,7 +145,7 @@ def _normalised(layer: Any, value: np.ndarray) -> np.ndarray:
 def _each_channel(node: Any, output: Any, given: list[Constant]) -> Constant | None:
     """What the operation itself makes of the constants, as an image of one place."""
     is_constant = functools.reduce(np.logical_and, [each.is_constant for each in given])
-    if isinstance(node.operation, _KERAS.Multiply):
+    if isinstance(node.operation, keras.layers.Multiply):
         zero = functools.reduce(np.logical_or, [each.is_constant & (each.value == 0) for each in given])
         is_constant = is_constant | zero
     if len(is_constant) != output.shape[-1] or not is_constant.any():

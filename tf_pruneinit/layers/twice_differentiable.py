@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from tf_pruneinit.layers import keras_internals
+from tf_pruneinit.layers import keras_internals, keras_layers
 from tf_pruneinit.layers.batch_normalization import BatchNormalization, standardise
 
 
@@ -108,32 +108,8 @@ EXACT: dict[type, type] = {
 }
 
 
-_KERAS = keras.layers
 # Layers whose second derivatives, after that replacement, tests hold against differences of the gradient.
-TWICE_DIFFERENTIABLE = (
-    *(_KERAS.Dense, _KERAS.EinsumDense, _KERAS.Conv1D, _KERAS.Conv2D, _KERAS.Conv3D, _KERAS.Conv1DTranspose),
-    *(_KERAS.Conv2DTranspose, _KERAS.Conv3DTranspose, _KERAS.DepthwiseConv1D, _KERAS.DepthwiseConv2D),
-    *(_KERAS.SeparableConv1D, _KERAS.SeparableConv2D, _KERAS.MultiHeadAttention, _KERAS.GroupQueryAttention),
-    *(_KERAS.LSTM, _KERAS.GRU, _KERAS.SimpleRNN, _KERAS.RNN, _KERAS.Bidirectional, _KERAS.StackedRNNCells),
-    *(_KERAS.LSTMCell, _KERAS.GRUCell, _KERAS.SimpleRNNCell),
-    *(_KERAS.TimeDistributed, _KERAS.Embedding, _KERAS.InputLayer, _KERAS.Identity),
-    *(_KERAS.Activation, _KERAS.ReLU, _KERAS.LeakyReLU, _KERAS.PReLU, _KERAS.ELU, _KERAS.Softmax),
-    *(_KERAS.Dropout, _KERAS.SpatialDropout1D, _KERAS.SpatialDropout2D, _KERAS.SpatialDropout3D),
-    *(_KERAS.Flatten, _KERAS.Reshape, _KERAS.Permute, _KERAS.RepeatVector, _KERAS.Concatenate),
-    *(_KERAS.ZeroPadding1D, _KERAS.ZeroPadding2D, _KERAS.ZeroPadding3D),
-    *(_KERAS.Cropping1D, _KERAS.Cropping2D, _KERAS.Cropping3D, _KERAS.UpSampling1D, _KERAS.UpSampling2D),
-    *(_KERAS.MaxPooling1D, _KERAS.MaxPooling2D, _KERAS.MaxPooling3D),
-    *(_KERAS.AveragePooling1D, _KERAS.AveragePooling2D, _KERAS.AveragePooling3D),
-    *(_KERAS.GlobalMaxPooling1D, _KERAS.GlobalMaxPooling2D, _KERAS.GlobalMaxPooling3D),
-    *(_KERAS.GlobalAveragePooling1D, _KERAS.GlobalAveragePooling2D, _KERAS.GlobalAveragePooling3D),
-    *(_KERAS.Add, _KERAS.Subtract, _KERAS.Multiply, _KERAS.Average, _KERAS.Maximum, _KERAS.Minimum),
-    *(_KERAS.BatchNormalization, _KERAS.LayerNormalization, _KERAS.GroupNormalization, _KERAS.RMSNormalization),
-    *(_KERAS.UnitNormalization, _KERAS.Rescaling, _KERAS.Normalization),
-)
-# Of keras.applications, which keeps them to itself: a product with a vector, and the dropout of whole examples.
-_PRIVATE = ("LayerScale", "StochasticDepth")
-# Operations of keras.ops in a functional model that have a wrong second derivative.
-_WRONG_OPERATIONS = ("Moments", "LayerNorm", "BatchNorm", "MaxPool", "Resize")
+TWICE_DIFFERENTIABLE = tuple(cls for cls, row in keras_layers.LAYERS.items() if row.twice_differentiable)
 
 
 def not_vouched_for(model: keras.Model) -> list[str]:
@@ -142,13 +118,14 @@ def not_vouched_for(model: keras.Model) -> list[str]:
     layers = [layer for layer in keras_internals.layers_of(model) if not any(layer is graph for graph in graphs)]
     found = [layer for layer in layers if not _is_twice_differentiable(layer)]
     operations = [operation for graph in graphs for operation in getattr(graph, "operations", ())]
-    found += [part for part in operations if type(part).__name__ in _WRONG_OPERATIONS and not isinstance(part, keras.Layer)]
+    parts = [part for part in operations if not isinstance(part, keras.Layer)]
+    found += [part for part in parts if not keras_layers.row(part).twice_differentiable]
     return [f"{part.name} ({type(part).__name__})" for part in found]
 
 
 def _is_twice_differentiable(layer: keras.Layer) -> bool:
     cls = type(layer)
     stock = {exact: known for known, exact in EXACT.items()}.get(cls, cls)
+    row = keras_layers.LAYERS.get(stock) or keras_layers.row(layer)
     usual = getattr(layer, "interpolation", "nearest") == "nearest" and not getattr(layer, "renorm", False)
-    private = cls.__name__ in _PRIVATE and cls.__module__.startswith("keras.")
-    return (stock in (*TWICE_DIFFERENTIABLE, PassOn) and usual and not getattr(layer, "rms_scaling", False)) or private
+    return cls is PassOn or (row.twice_differentiable and usual and not getattr(layer, "rms_scaling", False))

@@ -11,41 +11,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pruneinit.layers import keras_internals
-from tf_pruneinit.layers.batch_normalization import BatchNormalization
-from tf_pruneinit.layers.masked import MASKED, mask_name, raw_kernel, stock_class
+from tf_pruneinit.layers import keras_internals, keras_layers
+from tf_pruneinit.layers.keras_layers import PathRule
+from tf_pruneinit.layers.masked import mask_name, raw_kernel, stock_class
 
 _KERAS = keras.layers
-_LINEAR = (
-    *(_KERAS.Dense, _KERAS.EinsumDense, _KERAS.Conv1D, _KERAS.Conv2D, _KERAS.Conv3D),
-    *(_KERAS.Conv1DTranspose, _KERAS.Conv2DTranspose, _KERAS.Conv3DTranspose),
-    *(_KERAS.DepthwiseConv1D, _KERAS.DepthwiseConv2D, _KERAS.SeparableConv1D, _KERAS.SeparableConv2D),
-)
-# Each output depends on the input at its own place. (Of a softmax the others only scale it.)
-_ELEMENTWISE = (
-    *(_KERAS.Activation, _KERAS.ReLU, _KERAS.LeakyReLU, _KERAS.PReLU, _KERAS.ELU, _KERAS.Softmax, _KERAS.Identity),
-    *(_KERAS.Dropout, _KERAS.SpatialDropout1D, _KERAS.SpatialDropout2D, _KERAS.SpatialDropout3D, _KERAS.AlphaDropout),
-    *(_KERAS.GaussianDropout, _KERAS.GaussianNoise, _KERAS.ActivityRegularization, _KERAS.Rescaling, _KERAS.Normalization),
-    *(_KERAS.BatchNormalization, _KERAS.LayerNormalization, _KERAS.GroupNormalization, _KERAS.RMSNormalization),
-    *(_KERAS.UnitNormalization,),
-)
-# Keras' operations on tensors, and classes private to keras.applications, by their names.
-_ELEMENTWISE_NAMES = {
-    *("LayerScale", "StochasticDepth", "Relu", "Relu6", "Sigmoid", "HardSigmoid", "Silu", "HardSilu", "Gelu", "Tanh", "Elu"),
-    *("Selu", "Softplus", "Softsign", "LeakyRelu", "Softmax", "LogSoftmax", "Exp", "Log", "Sqrt", "Rsqrt", "Square", "Abs"),
-    *("Absolute", "Negative", "Cast", "Clip", "Identity"),
-}
-_COMBINING = (_KERAS.Add, _KERAS.Subtract, _KERAS.Multiply, _KERAS.Average, _KERAS.Maximum, _KERAS.Minimum)
-_COMBINING_NAMES = {"Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Power"}
-_AS_THEY_ARE = (
-    *(_KERAS.Flatten, _KERAS.Reshape, _KERAS.Permute, _KERAS.RepeatVector, _KERAS.Concatenate),
-    *(_KERAS.ZeroPadding1D, _KERAS.ZeroPadding2D, _KERAS.ZeroPadding3D),
-    *(_KERAS.Cropping1D, _KERAS.Cropping2D, _KERAS.Cropping3D, _KERAS.UpSampling1D, _KERAS.UpSampling2D, _KERAS.UpSampling3D),
-    *(_KERAS.AveragePooling1D, _KERAS.AveragePooling2D, _KERAS.AveragePooling3D),
-    *(_KERAS.GlobalAveragePooling1D, _KERAS.GlobalAveragePooling2D, _KERAS.GlobalAveragePooling3D),
-)
-_AS_THEY_ARE_NAMES = {"Reshape", "Transpose", "Concatenate", "Squeeze", "ExpandDims", "GetItem", "Mean", "Sum", "Pad"}
-_POOLING = {
+# Keras' own layer that stands for one that takes the maximum.
+_AVERAGES = {
     _KERAS.MaxPooling1D: _KERAS.AveragePooling1D,
     _KERAS.MaxPooling2D: _KERAS.AveragePooling2D,
     _KERAS.MaxPooling3D: _KERAS.AveragePooling3D,
@@ -53,35 +25,7 @@ _POOLING = {
     _KERAS.GlobalMaxPooling2D: _KERAS.GlobalAveragePooling2D,
     _KERAS.GlobalMaxPooling3D: _KERAS.GlobalAveragePooling3D,
 }
-_RECURRENT = (_KERAS.LSTM, _KERAS.GRU, _KERAS.SimpleRNN, _KERAS.RNN)
 _CELLS = (_KERAS.LSTMCell, _KERAS.GRUCell, _KERAS.SimpleRNNCell)
-_KNOWN = (*_LINEAR, *_RECURRENT, _KERAS.Bidirectional, _KERAS.MultiHeadAttention, _KERAS.TimeDistributed)
-_STOCK = {masked: cls for cls, masked in MASKED.items() if cls in _KNOWN}
-# Functions of each number alone, and those that only scale it by the others.
-_FUNCTIONS = {
-    *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "hard_silu", "sigmoid", "hard_sigmoid"),
-    *(
-        "log_sigmoid",
-        "sparse_sigmoid",
-        "tanh",
-        "hard_tanh",
-        "tanh_shrink",
-        "hard_shrink",
-        "soft_shrink",
-        "softplus",
-        "softsign",
-    ),
-    *("exponential", "mish", "squareplus", "sparse_plus", "softmax", "log_softmax", "sparsemax"),
-}
-_KNOWN_FUNCTIONS = {
-    *(
-        getattr(module, name)
-        for module in (keras.activations, keras.ops, tf.nn)
-        for name in _FUNCTIONS
-        if hasattr(module, name)
-    ),
-    *(keras.ops.swish, tf.nn.swish, tf.sigmoid, tf.tanh, tf.exp),
-}
 
 
 class _UnknownError(Exception):
@@ -191,42 +135,41 @@ def _flow(operation: Any, values: _Values) -> Callable:
 
 
 def _rule(operation: Any, values: _Values) -> Callable:
-    cls = _STOCK.get(type(operation), type(operation))
-    name = cls.__name__ if cls.__module__.startswith("keras.src") else ""
-    if cls in _LINEAR:
-        return lambda x, *_, **__: _activated(operation, _linear(operation, x, values))
     if isinstance(operation, keras.Model):
         graph = keras_internals.graph_of(operation)
         if getattr(graph, "outputs", None) is None:
             return _dense(operation)
         return lambda x, *_, **__: keras_internals.run_graph(graph, x, lambda inner: _flow(inner, values))
-    if cls is _KERAS.MultiHeadAttention:
-        return lambda *args, **kwargs: _attention(operation, values, *args, **kwargs)
-    if cls is _KERAS.TimeDistributed:
-        return lambda x, *_, **__: _each_time(_flow(operation.layer, values), x)
-    if cls in _RECURRENT and stock_class(type(operation.cell)) in _CELLS:
-        return lambda x, *_, **options: _recurrent(operation, values, x, options)
-    if cls is _KERAS.Bidirectional and not operation.return_state:
-        return lambda x, *_, **options: _both_ways(operation, values, x, options)
-    if cls is _KERAS.Embedding:
-        return lambda x: tf.repeat(x[..., None], operation.output_dim, axis=-1)
-    if cls in (*_ELEMENTWISE, BatchNormalization) or name in _ELEMENTWISE_NAMES:
-        return lambda x, *_, **__: _activated(operation, x)
-    if cls in _COMBINING or name in _COMBINING_NAMES:
-        return lambda *args, **_: _total(args)
-    if cls in _POOLING:
-        return lambda x: _POOLING[cls].from_config(operation.get_config() | {"dtype": "float32"})(x)
-    if cls in _AS_THEY_ARE:
-        return lambda x, *_, **__: operation.call(x)
-    if name in _AS_THEY_ARE_NAMES and not isinstance(operation, keras.Layer):
-        return operation
+    match keras_layers.row(operation).paths:
+        case PathRule.LINEAR:
+            return lambda x, *_, **__: _activated(operation, _linear(operation, x, values))
+        case PathRule.ATTENTION:
+            return lambda *args, **kwargs: _attention(operation, values, *args, **kwargs)
+        case PathRule.EACH_TIME:
+            return lambda x, *_, **__: _each_time(_flow(operation.layer, values), x)
+        case PathRule.RECURRENT if stock_class(type(operation.cell)) in _CELLS:
+            return lambda x, *_, **options: _recurrent(operation, values, x, options)
+        case PathRule.BOTH_WAYS if not operation.return_state:
+            return lambda x, *_, **options: _both_ways(operation, values, x, options)
+        case PathRule.EMBEDDED:
+            return lambda x: tf.repeat(x[..., None], operation.output_dim, axis=-1)
+        case PathRule.EACH_PLACE:
+            return lambda x, *_, **__: _activated(operation, x)
+        case PathRule.SUM:
+            return lambda *args, **_: _total(args)
+        case PathRule.POOLED:
+            averages = _AVERAGES[type(operation)].from_config(operation.get_config() | {"dtype": "float32"})
+            return lambda x: averages(x)
+        case PathRule.AS_IT_IS:
+            # Called, a layer would give the numbers its own precision.
+            return (lambda x, *_, **__: operation.call(x)) if isinstance(operation, keras.Layer) else operation
     return _dense(operation)
 
 
 def _activated(layer: Any, x: tf.Tensor) -> tf.Tensor:
     """What arrives behind the activation of a layer, if it has one."""
     function = vars(layer).get("activation")
-    if function is None or type(function) in _ELEMENTWISE or any(function is known for known in _KNOWN_FUNCTIONS):
+    if keras_layers.is_of_each_place(function):
         return x
     try:
         shape = function(x).shape

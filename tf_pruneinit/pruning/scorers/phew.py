@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from tf_pruneinit import seeds
 from tf_pruneinit.errors import UsageError
-from tf_pruneinit.layers import keras_internals
+from tf_pruneinit.layers import keras_internals, keras_layers
+from tf_pruneinit.layers.keras_layers import ChannelRule
 from tf_pruneinit.layers.masked import raw_kernel
 from tf_pruneinit.pruning.scorers.network import Network
 
@@ -188,7 +189,7 @@ class _Graph:
             self._tensors += targets
             return
         kernels = [name for name in _NAMES if id(raw_kernel(layer, name)) in map(id, getattr(layer, "variables", ()))]
-        known = [id(raw_kernel(layer, name)) for name in kernels] if type(layer) in _ENDS else []
+        known = [id(raw_kernel(layer, name)) for name in kernels] if _channels(layer) in _WALKED else []
         others = [variable for variable in getattr(layer, "variables", ()) if id(variable) not in known]
         if len(outputs) != 1 or any(id(variable) in self._pruned for variable in others):
             raise UsageError(f"phew walks through dense and convolution layers; got {layer.name} ({type(layer).__name__})")
@@ -211,7 +212,7 @@ class _Graph:
             places = [len(self.kernels)]
             self.kernels.append(variable)
             self.ends.append(None)
-        ends = _depthwise if name == "depthwise_kernel" else _convolution if name == "pointwise_kernel" else _ENDS[type(layer)]
+        ends = _ends(layer, name)
         self.ends[places[0]] = ends(np.indices(variable.shape).reshape(len(variable.shape), -1), variable.shape, layer)
         return places[0]
 
@@ -219,12 +220,12 @@ class _Graph:
     def _past(layer: Any, inputs: Sequence[Any], output: Any, sources: Sequence[Any], target: Any) -> list[_Way]:
         """The ways past an operation without a kernel."""
         sizes, out = [tensor.shape[-1] for tensor in inputs], output.shape[-1]
-        if isinstance(layer, keras.layers.Concatenate) and layer.axis in (-1, len(output.shape) - 1):
+        if _channels(layer) is ChannelRule.CONCATENATED and layer.axis in (-1, len(output.shape) - 1):
             ways = []
             for source, offset in zip(sources, map(int, np.cumsum([0, *sizes])), strict=False):
                 ways.append(_Way(source, target, None, _moved(offset), _moved(-offset), offset))
             return ways
-        if isinstance(layer, (keras.layers.Flatten, keras.layers.Reshape)):
+        if _channels(layer) in (ChannelRule.FLATTENED, ChannelRule.RESHAPED):
             around, after = (int(np.prod(tensor.shape[1:-1])) for tensor in (inputs[0], output))
             return [_Way(sources[0], target, None, _reshaped(around, sizes[0], out), _reshaped(after, out, sizes[0]))]
         if (
@@ -253,9 +254,15 @@ def _spread(size: int, other: int) -> Callable[..., np.ndarray]:
     return lambda units, rng: units if size == other else rng.integers(0, other, units.size)
 
 
-def _dense(index: np.ndarray, shape: Sequence[int], layer: Any) -> tuple[np.ndarray, np.ndarray]:
-    del shape, layer
-    return index[0], index[1]
+def _channels(layer: Any) -> ChannelRule:
+    return keras_layers.row(layer).channels
+
+
+def _ends(layer: Any, name: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """The units that the weights of a kernel join, of their indices, the shape of the kernel and the layer."""
+    if name == "depthwise_kernel" or _channels(layer) is ChannelRule.DEPTHWISE:
+        return _depthwise
+    return _transposed if keras_layers.is_transposed(layer) else _convolution
 
 
 def _convolution(index: np.ndarray, shape: Sequence[int], layer: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -274,11 +281,5 @@ def _depthwise(index: np.ndarray, shape: Sequence[int], layer: Any) -> tuple[np.
 
 
 _NAMES = ("kernel", "depthwise_kernel", "pointwise_kernel")
-# Class of a layer -> the units that its weights join, of their indices, the shape of the kernel and the layer.
-_ENDS: dict[type, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
-    keras.layers.Dense: _dense,
-    **dict.fromkeys((keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D), _convolution),
-    **dict.fromkeys((keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose), _transposed),
-    **dict.fromkeys((keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D), _depthwise),
-    **dict.fromkeys((keras.layers.SeparableConv1D, keras.layers.SeparableConv2D), _depthwise),
-}
+# Layers with kernels that walks know.
+_WALKED = (ChannelRule.MIXED, ChannelRule.DEPTHWISE)

@@ -1,0 +1,77 @@
+"""The table of Keras' layers is whole, and says of each class what other tests hold true."""
+
+import keras
+import pytest
+
+import tf_pruneinit
+from tf_pruneinit.layers import keras_layers
+from tf_pruneinit.layers.batch_normalization import BatchNormalization
+from tf_pruneinit.layers.keras_layers import ChannelRule, PathRule
+from tf_pruneinit.layers.masked import MASKED
+
+L = keras.layers
+CLASSES = sorted(
+    {cls for cls in vars(L).values() if isinstance(cls, type) and issubclass(cls, L.Layer)}, key=lambda c: c.__name__
+)
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_every_class_of_keras_has_a_row(cls):
+    assert cls in keras_layers.LAYERS, f"say in the table of layers/keras_layers.py what is known of {cls.__name__}"
+
+
+def test_a_class_with_masks_has_the_row_of_its_stock_class():
+    layer = MASKED[L.Conv2D](3, 1)
+    assert keras_layers.row(layer) is keras_layers.LAYERS[L.Conv2D]
+    assert keras_layers.row(BatchNormalization()) is keras_layers.LAYERS[L.BatchNormalization]
+    assert keras_layers.is_transposed(MASKED[L.Conv2DTranspose](3, 1))
+
+
+@pytest.mark.parametrize("base", [L.Activation, L.Dense, L.ReLU, L.BatchNormalization, L.Add], ids=lambda cls: cls.__name__)
+def test_a_subclass_is_unknown(base):
+    class Mine(base):
+        pass
+
+    arguments = {L.Activation: ("relu",), L.Dense: (2,)}.get(base, ())
+    assert keras_layers.row(Mine(*arguments)) is keras_layers.UNKNOWN
+
+
+def test_a_subclass_that_mixes_units_connects_them_all():
+    class Mixing(L.Activation):
+        def call(self, x):
+            return keras.ops.flip(x, axis=-1)
+
+    inputs = keras.Input((2,))
+    x = Mixing("relu")(L.Dense(2, name="first")(inputs))
+    model = tf_pruneinit.with_masks(keras.Model(inputs, L.Dense(1, name="last")(x)))
+    tf_pruneinit.set_masks(model, {"first/kernel": [[1, 0], [0, 0]], "last/kernel": [[0], [1]]})
+    assert tf_pruneinit.summary(model).effective_sparsity == tf_pruneinit.summary(model).sparsity
+
+
+def test_operations_are_known_by_their_names_if_they_are_keras_own():
+    def operation(tensor):
+        return tensor._keras_history.operation
+
+    inputs = keras.Input((3,))
+    assert keras_layers.row(operation(inputs + 1)).paths is PathRule.SUM
+    assert keras_layers.row(operation(keras.ops.relu(inputs))).channels is ChannelRule.EACH
+    assert not keras_layers.row(operation(keras.ops.moments(inputs, 0)[0])).twice_differentiable
+    assert keras_layers.row(operation(keras.ops.cumsum(inputs, 1))).paths is PathRule.ALL
+
+    class Add(keras.Operation):
+        def call(self, x):
+            return keras.ops.flip(x, axis=-1)
+
+        def compute_output_spec(self, x):
+            return x
+
+    assert keras_layers.row(Add()) is keras_layers.UNKNOWN
+
+
+def test_functions():
+    assert keras_layers.is_of_each_number(None)
+    assert keras_layers.is_of_each_number(keras.activations.relu)
+    assert not keras_layers.is_of_each_number(keras.activations.softmax)
+    assert keras_layers.is_of_each_place(keras.activations.softmax)
+    assert keras_layers.is_of_each_place(L.ReLU())
+    assert not keras_layers.is_of_each_place(lambda x: x)
