@@ -47,10 +47,10 @@ def _compare(name):
     import numpy as np
 
     import tf_pruneinit
-    from tf_pruneinit.pruning import masks
+    from tf_pruneinit.pruning import masks, model_copy
 
     model, shape = _network(name)
-    dense = masks.copy_with(model, masks.stock)
+    dense = model_copy.copy_with(model, masks.stock)
     masked = tf_pruneinit.prune(model, _METHOD.value, _SPARSITY.value)
     images = np.random.default_rng(0).normal(size=(_BATCH.value, *shape)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:

@@ -65,13 +65,13 @@ def _synflow(name):
 
     import tf_pruneinit
     from tf_pruneinit.models import build
-    from tf_pruneinit.pruning import masks
+    from tf_pruneinit.pruning import masks, model_copy
 
     shape = (_SIZE.value, _SIZE.value, 3)
     model = build.build(name, shape, _CLASSES, seed=0)
 
     def plain(replace):
-        network = masks.copy_with(model, lambda layer: _in_float64(*replace(layer)), dtype="float64")
+        network = model_copy.copy_with(model, lambda layer: _in_float64(*replace(layer)), dtype="float64")
         for variable in network.trainable_variables:
             variable.assign(keras.ops.abs(variable))
         kernels = [variable.value for variable in network.trainable_variables if len(variable.shape) > 1]

@@ -49,7 +49,7 @@ def main(_):
     from tf_pruneinit.config.experiment import Train
     from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing, Split
     from tf_pruneinit.models import build
-    from tf_pruneinit.pruning import masks, prune
+    from tf_pruneinit.pruning import masks, model_copy, prune
     from tf_pruneinit.training import step as engine
 
     generator = np.random.default_rng(0)
@@ -65,8 +65,8 @@ def main(_):
 
     dense = build.build(_MODEL.value, shape, 10, seed=0)
     masked = prune.prune(dense, "magnitude", _SPARSITY.value)
-    unmasked = masks.copy_with(dense, _without_mask)
-    stock = masks.copy_with(dense, masks.stock)
+    unmasked = model_copy.copy_with(dense, _without_mask)
+    stock = model_copy.copy_with(dense, masks.stock)
     ready = preprocessing(images).numpy(), split.labels
 
     def step(model):

@@ -13,7 +13,7 @@ from tf_pruneinit.compaction.compact_model import compact, pays
 from tf_pruneinit.config.experiment import Interval, Train
 from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing, Split
 from tf_pruneinit.models import build
-from tf_pruneinit.pruning import masks as masking
+from tf_pruneinit.pruning import model_copy
 from tf_pruneinit.training import loop
 from tf_pruneinit.training import step as engine
 
@@ -47,7 +47,7 @@ def train(model, data, steps):
 
 
 def copied(model):
-    return masking.copy_with(model, lambda layer: (type(layer), layer.get_config()))
+    return model_copy.copy_with(model, lambda layer: (type(layer), layer.get_config()))
 
 
 # DenseNet-121 is left out: on images this small it normalises over 8 numbers, a hundred times, and amplifies rounding errors.

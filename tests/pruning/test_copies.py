@@ -16,7 +16,7 @@ from tf_pruneinit.datasets.dataset import Preprocessing
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.export import saved_model
 from tf_pruneinit.pruning import masks as masking
-from tf_pruneinit.pruning import score
+from tf_pruneinit.pruning import model_copy, model_signature, score
 
 L = keras.layers
 RNG = np.random.default_rng(0)
@@ -656,16 +656,16 @@ def test_scores_are_of_what_a_layer_has_learned_also_after_another_model_of_the_
 
 
 def test_what_is_compiled_is_kept_for_models_that_have_learned_the_same():
-    same, other = ([masking.architecture(normalized(data)[0]) for data in pair] for pair in ((X4, X4), (X4, 2 * X4)))
+    same, other = ([model_signature.signature(normalized(data)[0]) for data in pair] for pair in ((X4, X4), (X4, 2 * X4)))
     assert same[0] is not None
     assert same[0] == same[1]
     assert other[0] != other[1]
     vocabularies = [L.StringLookup(vocabulary=words, name="words") for words in (["a"], ["a"], ["b"])]
     inputs = [keras.Input((1,), dtype="string", name="text") for _ in vocabularies]
     models = [keras.Model(x, lookup(x), name="model") for x, lookup in zip(inputs, vocabularies, strict=True)]
-    first, second, third = (masking.architecture(model) for model in models)
+    first, second, third = (model_signature.signature(model) for model in models)
     assert first == second != third
-    assert masking.architecture(learned(OfATable)[0]) is None
+    assert model_signature.signature(learned(OfATable)[0]) is None
 
 
 # Names like those that we make up, of layers, inputs and variables, and such as a file system or a graph may not like.
@@ -753,7 +753,7 @@ def test_kernels_of_one_name_inside_a_layer_are_two(tmp_path):
 
 def test_free_names_are_given_once():
     inputs = keras.Input((4,), name="fc_inputs")
-    free = masking.FreeNames(masking.names(keras.Model(inputs, L.Dense(2, name="fc")(inputs))))
+    free = model_copy.FreeNames(model_copy.names(keras.Model(inputs, L.Dense(2, name="fc")(inputs))))
     assert [free.name(name) for name in ("fc_inputs", "fc", "fc_inputs", "other", "other", "fc_inputs_1")] == [
         "fc_inputs_1",
         "fc_1",

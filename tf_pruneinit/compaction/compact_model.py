@@ -10,7 +10,7 @@ from tf_pruneinit.compaction.channels import Liveness
 from tf_pruneinit.layers import keras_internals, state
 from tf_pruneinit.layers.compacted import Removed, Selected
 from tf_pruneinit.layers.masked import MASKED, mask_name, raw_kernel
-from tf_pruneinit.pruning import masks
+from tf_pruneinit.pruning import masks, model_copy
 
 # Of each axis of a variable the places that are kept; None keeps all.
 Cut = tuple[np.ndarray | None, ...]
@@ -37,7 +37,7 @@ def compact(model: keras.Model) -> "Compact":
     Raises:
       UsageError: if the model is neither, has not been built, or has a layer that cannot be made from its configuration.
     """
-    masks.require_model(model)
+    model_copy.require_model(model)
     return Compact(model, Liveness(model))
 
 
@@ -86,7 +86,7 @@ class Compact:
         # A dict of losses, metrics or labels goes by them, and the last operation is now `Removed`.
         self.model.output_names = keras_internals.graph_of(full).output_names
         if full.compiled:
-            masks.compile_alike(self.model, full)
+            model_copy.compile_alike(self.model, full)
 
     def write_back(self) -> None:
         """Gives the full model the values that the smaller one has, and what is removed the weight decay since it was made."""
@@ -154,12 +154,12 @@ def smaller(
         for source, target in layers.values():
             shapes = [_left(old.shape, cuts.get(id(old))) for old in source.variables]
             if id(source) not in (changes or {}) and shapes != [tuple(new.shape) for new in target.variables]:
-                raise masks.other_variables(source)
+                raise model_copy.other_variables(source)
             for part, copied in zip(keras_internals.layers_of(source), keras_internals.layers_of(target), strict=True):
                 state.give(part, copied)
         return small
 
-    return masks.built_twice(model, build)
+    return model_copy.built_twice(model, build)
 
 
 def _built(
@@ -172,7 +172,7 @@ def _built(
 ) -> keras.Model:
     graph: Any = keras_internals.graph_of(model)
     sizes = {id(layer): len(alive.kept(gives)) for layer, _, gives in alive.operations() if alive.known(layer)}
-    free = masks.FreeNames(masks.names(model))
+    free = model_copy.FreeNames(model_copy.names(model))
 
     def operation(layer: Any) -> Callable:
         if not isinstance(layer, keras.Layer):
@@ -190,7 +190,7 @@ def _built(
         name = free.name(f"{layer.name}_inputs")
         return lambda x, *args, **kwargs: made(Selected(places.tolist(), name=name, dtype=x.dtype)(x), *args, **kwargs)
 
-    inputs = keras.tree.map_structure(masks.new_input, keras_internals.inputs_of(graph))
+    inputs = keras.tree.map_structure(model_copy.new_input, keras_internals.inputs_of(graph))
     outputs = keras_internals.run_graph(graph, keras.tree.flatten(inputs), operation)
     if not trains:
         return keras.Model(inputs, outputs, name=model.name)
@@ -207,13 +207,13 @@ def _cut_to(x: Any, places: np.ndarray, name: str) -> Any:
 def _resized(layer: Any, channels: int | None, changes: Mapping[str, Any], early: bool) -> keras.Layer:
     """The same layer, giving so many channels; None leaves it as it is."""
     if isinstance(layer, keras.Model) and type(layer) not in (*MASKED, *MASKED.values()):
-        return masks.copy_with(layer, lambda part: (type(part), part.get_config()))
+        return model_copy.copy_with(layer, lambda part: (type(part), part.get_config()))
     config = layer.get_config()
     if channels is not None:
         config |= {name: channels for name in ("units", "filters") if name in config}
         if isinstance(layer, keras.layers.Reshape):
             config["target_shape"] = (*config["target_shape"][:-1], channels)
-    return masks.made(layer, type(layer), config | changes, early=early)
+    return model_copy.made(layer, type(layer), config | changes, early=early)
 
 
 def cuts_of(alive: Liveness) -> dict[int, Cut]:

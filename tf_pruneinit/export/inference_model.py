@@ -16,6 +16,7 @@ from tf_pruneinit.export import compressed_file, load, saved_model
 from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers.masked import mask_name, raw_kernel
 from tf_pruneinit.pruning import masks as masking
+from tf_pruneinit.pruning import model_copy
 from tf_pruneinit.runtime import files
 from tf_pruneinit.version import __version__
 
@@ -75,7 +76,7 @@ def shipped_size(model: keras.Model) -> Size:
 
 
 def _smaller(model: keras.Model) -> keras.Model:
-    masking.require_model(model)
+    model_copy.require_model(model)
     found = constant_channels.Constants(Liveness(model, {}))
     alive = Liveness(model, found.absorbed)
     norms = _norms(model, alive)

@@ -14,7 +14,7 @@ from tf_pruneinit.errors import UsageError, reason
 from tf_pruneinit.export import compressed_file, model_config, network_state, saved_model
 from tf_pruneinit.export.network_state import Stored
 from tf_pruneinit.layers import keras_internals
-from tf_pruneinit.pruning import masks
+from tf_pruneinit.pruning import masks, model_copy
 from tf_pruneinit.runtime import files, memory
 
 # How a network is stored, and how the names of files end that are.
@@ -80,7 +80,7 @@ def keras_model(path: str) -> keras.Model:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # zipfile, h5py and Keras raise almost anything for a damaged file.
         raise UsageError(f"{path} is no Keras model, or damaged: {reason(error)}") from error
-    masks.require_model(model)
+    model_copy.require_model(model)
     return model
 
 

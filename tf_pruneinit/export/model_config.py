@@ -17,7 +17,7 @@ from tf_pruneinit.errors import UsageError, reason
 
 # Keras' own bookkeeping of variables that have been made without a value; there is no public name (Keras 3.12 to 3.15).
 from tf_pruneinit.layers import keras_internals, state
-from tf_pruneinit.pruning import masks
+from tf_pruneinit.pruning import masks, model_copy
 from tf_pruneinit.runtime import memory
 
 # They hold Python code, another program's graph, or the path of a file.
@@ -33,7 +33,7 @@ def described(model: keras.Model) -> dict[str, Any]:
     """Returns the configuration of a model as JSON values, to be kept in a file.
 
     Args:
-      model: a copy, in whose configuration is what layers have learned (see `masks.made`).
+      model: a copy, in whose configuration is what layers have learned (see `model_copy.made`).
 
     Raises:
       UsageError: if no model can be made of it without code that only its author has: it has a `Lambda`, or a class of the
@@ -136,7 +136,7 @@ def _named(make: Callable[[Any], keras.Model], config: Any) -> keras.Model:
 def _make(config: Any) -> keras.Model:
     # Keras takes what it is given apart.
     model = keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=True)
-    masks.require_model(model)
+    model_copy.require_model(model)
     return model
 
 

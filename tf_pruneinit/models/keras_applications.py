@@ -10,7 +10,7 @@ import keras
 
 from tf_pruneinit.config import registry
 from tf_pruneinit.layers import keras_internals
-from tf_pruneinit.pruning import masks
+from tf_pruneinit.pruning import masks, model_copy
 
 
 def application(name: str, input_shape: tuple[int, ...], classes: int, seed: int) -> keras.Model:
@@ -42,7 +42,7 @@ def application(name: str, input_shape: tuple[int, ...], classes: int, seed: int
         # Operations that are no layers keep their names.
         return type(layer), layer.get_config() | ({"name": names[id(layer)]} if id(layer) in names else {})
 
-    return masks.with_masks(masks.copy_with(model, renamed))
+    return masks.with_masks(model_copy.copy_with(model, renamed))
 
 
 def _numbered_from_the_first(model: keras.Model) -> dict[int, str]:

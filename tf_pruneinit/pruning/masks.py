@@ -1,34 +1,36 @@
 """Copies of a model with masks, and the masks of a model: the paths of its kernels, reading them, setting them."""
 
 import collections
-import contextlib
 import dataclasses
 import difflib
 import fnmatch
-import functools
-import itertools
-import json
-import random
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pruneinit.errors import UsageError, reason, shown
-from tf_pruneinit.layers import keras_internals, state
+from tf_pruneinit.errors import UsageError, shown
+from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers.batch_normalization import BatchNormalization
 from tf_pruneinit.layers.masked import MASKED, mask_name, raw_kernel, stock_class
 from tf_pruneinit.pruning import connectivity
 from tf_pruneinit.pruning import summary as sparsity
+from tf_pruneinit.pruning.model_copy import (
+    FreeNames,
+    compile_alike,
+    copy_with,
+    require_built,
+    require_keras,
+    require_model,
+)
 
 _REPLACEMENTS: dict[type, type] = {keras.layers.BatchNormalization: BatchNormalization}
 # Weights of rank two and more that are no kernels: nothing is said when they have no mask.
 _NO_KERNELS = (keras.layers.Embedding, keras.layers.PReLU, keras.layers.LayerNormalization)
 _PROBES = 8
-Replace = Callable[[keras.Layer], tuple[type, dict[str, Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,361 +160,6 @@ def without_masks(model: keras.Model) -> tuple[keras.Model, dict[str, Kernel]]:
         # Not the product, which makes negative zeros.
         found[path].variable.assign(np.where(kernel.mask.numpy() != 0, kernel.variable.numpy(), 0))  # type: ignore[union-attr]
     return plain, found
-
-
-def copy_with(model: keras.Model, replace: Replace, *, dtype: str | None = None) -> keras.Model:
-    """Returns a copy of a model, same weights, each layer made anew from what `replace` gives. It is not compiled.
-
-    Args:
-      model: a built functional or sequential model; models nested in it are copied likewise.
-      replace: layer -> (class, configuration). Variables that only the new layer has keep their initial values.
-      dtype: floating-point type of the inputs, also of nested models; None keeps theirs. (Layers have the dtype of their
-        configuration.)
-
-    Raises:
-      UsageError: if the model cannot be copied.
-    """
-    return built_twice(model, functools.partial(_copy, model, replace, dtype))
-
-
-def built_twice(model: keras.Model, build: Callable[[bool], keras.Model]) -> keras.Model:
-    """Returns what `build` makes of a model, given first False, and if that fails and layers are the user's, True.
-
-    That says whether attributes that a user's layer was given after it was made are given to its copy before this is built:
-    some layers need that, and some build nothing once they have been told that they are built.
-    """
-    _require_keras(model)
-    # Layers without a seed draw one as they are made; it is replaced, and nobody else's numbers change.
-    before = random.getstate()
-    try:
-        return build(False)
-    except Exception:
-        if not any(state.users_class(layer) for layer in keras_internals.layers_of(model)):
-            raise
-        with contextlib.suppress(Exception):  # The first one says it better.
-            return build(True)
-        raise
-    finally:
-        random.setstate(before)
-
-
-def _copy(model: keras.Model, replace: Replace, dtype: str | None, early: bool) -> keras.Model:
-    clones: dict[int, Any] = {}
-    initialisers: list[tuple[keras.Layer, str, Any]] = []
-    try:
-        copy = _clone(model, replace, dtype, clones, initialisers, early)
-    finally:
-        for layer, name, initialiser in initialisers:
-            vars(layer)[name] = initialiser
-    sources, targets = keras_internals.layers_of(model), keras_internals.layers_of(copy)
-    if len(sources) != len(targets):
-        raise UsageError(
-            "the model has a layer inside several others, as an activation that is one layer for all of them, which copies of "
-            f"these do not share; got {model.name}: give each of them a layer of its own, or activation='relu' by its name"
-        )
-    for source, target in zip(sources, targets, strict=True):
-        if id(source) not in clones:  # Another layer has made it in its `build`, and Keras its name.
-            target.name = source.name
-        copy_state(source, target)
-    return copy
-
-
-def operations(model: keras.Model) -> list[Any]:
-    """Returns all layers of a model, with it and those inside others, then the operations of functional models in it."""
-    layers = keras_internals.layers_of(model)
-    found = [operation for layer in layers for operation in getattr(layer, "operations", ())]
-    return layers + [operation for operation in found if not isinstance(operation, keras.Layer)]
-
-
-def architecture(model: keras.Model, named: bool = True) -> Any:
-    """Returns what two models have in common that are alike but for the values of their variables, to compare and to hash.
-
-    None if it cannot be said: a layer that runs any function may run another one by the same name. Not `named`, models are
-    alike that differ in names of the model, and of layers and operations (a user's class: names that Keras made up), too.
-    """
-    layers = keras_internals.layers_of(model)
-    if any(isinstance(layer, keras.layers.Lambda) for layer in layers):
-        return None
-    try:
-        config = _without_initializers(model.get_config())
-        config = json.dumps(config if named else _without_names(_like_serialized(model, config)), sort_keys=True)
-    except Exception:  # A user's layer may keep anything in its configuration, or have none.
-        return None
-    # What is no variable, as a vocabulary or an adapted mean, is a constant of what is compiled.
-    keys = [state.key(layer) for layer in layers]
-    if None in keys:
-        return None
-    # Configurations name functions, and a name may stand for another one by now.
-    own = [(type(layer), layer.trainable, vars(layer).get("activation"), key) for layer, key in zip(layers, keys, strict=True)]
-    # Nor do they say which of the layers inside several layers are one.
-    places = {id(layer): place for place, layer in enumerate(layers)}
-    inside = [tuple(places[id(part)] for part in keras_internals.children_of(layer)) for layer in layers]
-    return config, tuple(zip(own, inside, strict=True))
-
-
-def _like_serialized(model: keras.Model, config: dict[str, Any]) -> dict[str, Any]:
-    """A model's configuration as it stands in that of a model which it is nested in."""
-    return {"module": type(model).__module__, "class_name": type(model).__name__, "config": config}
-
-
-def _without_names(config: Any) -> Any:
-    """The configuration of a model without the names of layers and operations: wiring is told by their places.
-
-    What a user's class has in its configuration stays as it is, but for a name that Keras made up: it may go by names.
-    """
-    if isinstance(config, (list, tuple)):
-        return [_without_names(part) for part in config]
-    if not isinstance(config, dict):
-        return config
-    kept = dict(config)
-    if isinstance(own := config.get("config"), dict) and "class_name" in config:
-        module = str(config.get("module"))
-        known = module.startswith(("keras.", "tf_pruneinit.")) or module == "keras"
-        # Initializers, losses and types, whose names are what they are, have no `trainable`.
-        layer = "trainable" in own or module.startswith("keras.src.ops") or config["class_name"] == "InputLayer"
-        made_up = str(own.get("name")).replace("_", "").rstrip("0123456789") == _letters(config["class_name"])
-        own = {key: value for key, value in own.items() if not (key == "name" and layer and (known or made_up))}
-        if known and layer:
-            kept |= {"config": _without_names(_wired_by_places(own))}
-        else:
-            return kept | {"config": own}
-    return {key: value if key == "config" else _without_names(value) for key, value in kept.items()}
-
-
-def _letters(class_name: str) -> str:
-    return class_name.lower().replace("_", "").rstrip("0123456789")
-
-
-def _wired_by_places(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a functional model in which places of layers stand for their names."""
-    if not {"layers", "input_layers", "output_layers"} <= set(config):
-        return config
-    places = {layer["name"]: place for place, layer in enumerate(config["layers"])}
-
-    def history(part: Any) -> Any:
-        """[name, node, tensor], wherever it is in a structure."""
-        if isinstance(part, (list, tuple)):
-            if len(part) == 3 and isinstance(part[0], str) and all(isinstance(number, int) for number in part[1:]):
-                return [places[part[0]], *part[1:]]
-            return [history(inner) for inner in part]
-        return {key: history(inner) for key, inner in part.items()} if isinstance(part, dict) else part
-
-    def argument(part: Any) -> Any:
-        if isinstance(part, dict) and part.get("class_name") == "__keras_tensor__":
-            own = part["config"]
-            return part | {"config": own | {"keras_history": history(list(own["keras_history"]))}}
-        if isinstance(part, dict):
-            return {key: argument(inner) for key, inner in part.items()}
-        return [argument(inner) for inner in part] if isinstance(part, (list, tuple)) else part
-
-    layers = [
-        {key: value for key, value in layer.items() if key != "name"} | {"inbound_nodes": argument(layer["inbound_nodes"])}
-        for layer in config["layers"]
-    ]
-    return config | {"layers": layers} | {key: history(config[key]) for key in ("input_layers", "output_layers")}
-
-
-def _without_initializers(config: Any, ours: bool = False) -> Any:
-    """Without what only draws initial values, in layers that are known to keep these in variables."""
-    if isinstance(config, dict):
-        ours = str(config["module"]).startswith(("keras.", "tf_pruneinit.")) if "module" in config else ours
-        kept = {key: value for key, value in config.items() if not (ours and str(key).endswith("_initializer"))}
-        return {key: _without_initializers(value, ours) for key, value in kept.items()}
-    return [_without_initializers(value, ours) for value in config] if isinstance(config, (list, tuple)) else config
-
-
-def copy_state(source: keras.Layer, target: keras.Layer, skipped: Collection[int] = ()) -> None:
-    """Makes a layer compute what another one computes, of which it is a copy, but for the layers inside it.
-
-    It is given the values of variables (weights, seeds, and masks that both have) and all other state that Keras would save, or
-    that a user's layer keeps in attributes. The values of variables whose identities are among those skipped may be any.
-
-    Raises:
-      UsageError: if the layer has other variables than its copy, or state that cannot be copied.
-    """
-    masks, new_masks = _masks_of(source), _masks_of(target)
-    old, new = _variables_without(masks, source), _variables_without(new_masks, target)
-    if [variable.shape for variable in old] != [variable.shape for variable in new]:
-        raise other_variables(source)
-    pairs = [*zip(old, new, strict=True), *((masks[name], new_masks[name]) for name in masks if name in new_masks)]
-    for old_variable, new_variable in pairs:
-        if id(new_variable) not in skipped:
-            # Keras' own assign takes thrice the time.
-            new_variable.value.assign(tf.cast(old_variable.value, new_variable.dtype), read_value=False)
-    state.give(source, target)
-
-
-def other_variables(layer: Any) -> UsageError:
-    """Returns the error that a layer cannot be copied since its configuration does not say which variables it has."""
-    return UsageError(
-        f"{layer.name} ({type(layer).__name__}) cannot be copied: made from its configuration it has other variables"
-    )
-
-
-def _masks_of(layer: Any) -> dict[str, keras.Variable]:
-    return {name: vars(layer)[mask_name(name)] for name in getattr(layer, "kernel_names", ()) if mask_name(name) in vars(layer)}
-
-
-def _variables_without(masks: Mapping[str, keras.Variable], layer: Any) -> list[keras.Variable]:
-    excepted = {id(mask) for mask in masks.values()}
-    variables = [*keras_internals.own_variables(layer), *keras_internals.seeds_of(layer)]
-    return [variable for variable in variables if id(variable) not in excepted]
-
-
-def _clone(
-    model: keras.Model,
-    replace: Replace,
-    dtype: str | None,
-    clones: dict[int, Any],
-    initialisers: list[tuple[Any, str, Any]],
-    early: bool,
-) -> Any:
-    """A copy with weights of zeros; `clones` has the layers copied so far, which nested models may share.
-
-    Weights are copied later, and it takes a while to draw millions: the layers' own initialisers are put aside.
-    """
-    require_model(model)
-
-    def clone(layer: keras.Layer) -> keras.Layer:
-        if id(layer) not in clones:
-            if isinstance(layer, keras.Model) and type(layer) not in MASKED and type(layer) not in MASKED.values():
-                clones[id(layer)] = _clone(layer, replace, dtype, clones, initialisers, early)
-            else:
-                clones[id(layer)] = new = made(layer, *replace(layer), early=early)
-                own = [(name, value) for name, value in vars(new).items() if isinstance(value, keras.Initializer)]
-                for name, value in own:
-                    initialisers.append((new, name, value))
-                    vars(new)[name] = keras.initializers.Zeros()
-        return clones[id(layer)]
-
-    tensors = model.inputs if isinstance(model, keras.Sequential) else model.input
-    inputs = keras.tree.map_structure(functools.partial(new_input, dtype=dtype), tensors)
-    with _not_compiled(model):
-        return keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
-
-
-class FreeNames:
-    """Names that are none of those that are taken, nor of those that have been given.
-
-    Args:
-      taken: names.
-    """
-
-    def __init__(self, taken: Iterable[str]):
-        self._taken = set(taken)
-
-    def name(self, wanted: str) -> str:
-        """Returns a name, the wanted one if it is free, or it with a number behind it; from then on it is taken."""
-        numbered = itertools.chain([wanted], (f"{wanted}_{i}" for i in itertools.count(1)))
-        name = next(name for name in numbered if name not in self._taken)
-        self._taken.add(name)
-        return name
-
-
-def names(model: keras.Model) -> set[str]:
-    """Returns the names of the operations and inputs of a model, of those of nested models only that of the model."""
-    graph: Any = keras_internals.graph_of(model)
-    return {operation.name for operation in graph.operations} | {tensor.name for tensor in graph.inputs}
-
-
-def new_input(tensor: Any, dtype: str | None = None) -> Any:
-    """Returns another input of a model like one that it has; one of floating-point numbers in another type, if one is given."""
-    layer = keras_internals.operation_of(tensor)
-    config = layer.get_config() if isinstance(layer, keras.layers.InputLayer) else {}
-    config |= {"batch_shape": tensor.shape, "dtype": tensor.dtype, "name": tensor.name}
-    if dtype and keras.backend.is_float_dtype(tensor.dtype):
-        config["dtype"] = dtype
-    return keras.Input(**config)
-
-
-def made(layer: keras.Layer, cls: Any, config: dict[str, Any], *, early: bool = False) -> keras.Layer:
-    """Returns a new layer of a class, from a configuration of the layer that it stands for, which it may differ from.
-
-    Args:
-      layer: stands for it; a vocabulary that it has learned is part of the configuration.
-      cls: the class.
-      config: as `get_config` of the layer gives it.
-      early: see `built_twice`.
-
-    Raises:
-      UsageError: if the class cannot be made from it.
-    """
-    if "call" in vars(layer):
-        raise UsageError(
-            f"layer {layer.name} ({type(layer).__name__}) cannot be copied: its call was replaced; make it a class"
-        )
-    config = config | state.vocabulary(layer)
-    if isinstance(layer, keras.layers.Lambda):
-        # Keras refuses to make one from a configuration that holds Python code.
-        options = {name: config[name] for name in ("name", "trainable", "dtype")}
-        return keras.layers.Lambda(
-            layer.function, keras_internals.output_shape_of(layer), layer.mask, layer.arguments, **options
-        )
-    # Nor does it make a function that has no name.
-    nameless = getattr(vars(layer).get("activation"), "__name__", None) == "<lambda>"
-    try:
-        new = cls.from_config(config | {"activation": "linear"} if nameless else config)
-        if nameless:
-            new.activation = layer.activation
-        new.name = config.get("name", layer.name)
-        if state.users_class(layer):
-            state.build(layer, new)
-            if early:
-                state.give_attributes(layer, new)
-        return new
-    except UsageError:
-        raise
-    except Exception as error:  # A user's constructor may raise anything.
-        raise UsageError(
-            f"layer {layer.name} ({cls.__name__}) cannot be made from its get_config(): {reason(error)}"
-        ) from error
-
-
-@contextlib.contextmanager
-def _not_compiled(model: keras.Model) -> Iterator[None]:
-    """Keeps Keras from compiling the clone from a serialised configuration, which fails for a loss of the user's own."""
-    compiled = model.compiled
-    model.compiled = False
-    try:
-        yield
-    finally:
-        model.compiled = compiled
-
-
-def compile_alike(copy: keras.Model, model: keras.Model) -> None:
-    """Compiles a copy as its model, which is compiled, with an optimizer and metrics of its own that have no state yet."""
-
-    def fresh(value: Any) -> Any:
-        stateful = isinstance(value, (keras.optimizers.Optimizer, keras.Metric))
-        return type(value).from_config(value.get_config()) if stateful else value
-
-    arguments = keras_internals.compile_arguments(model)
-    copy.compile(**{name: keras.tree.map_structure(fresh, value) for name, value in arguments.items()})
-
-
-def require_model(model: Any) -> None:
-    """Raises `UsageError` unless the model is functional or sequential, and built."""
-    _require_keras(model)
-    graph = isinstance(model, keras.Sequential) or getattr(model, "outputs", None) is not None
-    if not graph or state.is_own(model, "call"):
-        name = type(model).__name__
-        what = "which has a call() of its own" if graph else "a subclassed model"
-        raise UsageError(
-            f"only functional and sequential models can be copied with masks; got {name} {model.name}, {what}: it is pruned "
-            f"inside a functional one, after tf_pruneinit.register({name}): keras.Model(inputs, model(inputs))"
-        )
-    _require_built(model)
-
-
-def _require_built(model: keras.Model) -> None:
-    if not model.built:
-        raise UsageError(f"the model has not been built: call it once, or give it an Input; got {model.name}")
-
-
-def _require_keras(model: Any) -> None:
-    if not isinstance(model, keras.Model):
-        hint = f": keras.Sequential([inputs, {model.name}]) is one" if isinstance(model, keras.Layer) else ""
-        raise UsageError(f"a Keras model is needed; got {type(model).__name__}{hint}")
 
 
 def _walk(layer: Any, scope: tuple, seen: set[int]) -> Iterator[tuple[keras.Layer, tuple]]:
@@ -668,7 +315,7 @@ def masks(model: keras.Model) -> dict[str, np.ndarray]:
     Raises:
       UsageError: if it is no Keras model.
     """
-    _require_keras(model)
+    require_keras(model)
     return {path: kernel.mask.numpy().astype(np.uint8) for path, kernel in kernels(model).items()}  # type: ignore[union-attr]
 
 
@@ -709,7 +356,7 @@ def copy_kernels(source: keras.Model, target: keras.Model) -> None:
 
 def assign_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
     """Sets masks as `set_masks`, and leaves the weights that they remove what they are: a run keeps those for its digest."""
-    _require_keras(model)
+    require_keras(model)
     known = kernels(model)
     if not isinstance(masks, Mapping):
         raise UsageError(f"masks must be a dict, kernel path -> array, as masks(model) gives; got {type(masks).__name__}")
@@ -751,5 +398,5 @@ def summary(model: keras.Model) -> sparsity.Summary:
       UsageError: if the model has no masked layer.
     """
     found = masks(model)
-    _require_built(model)
+    require_built(model)
     return sparsity.summarise(found, exempt(model), connectivity.connected(model, kernels(model)))

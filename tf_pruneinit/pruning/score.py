@@ -20,7 +20,7 @@ from tf_pruneinit.errors import UsageError, reason, shown
 from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers.twice_differentiable import EXACT, PassOn, not_vouched_for
 from tf_pruneinit.pruning import masks as masking
-from tf_pruneinit.pruning import selection, summary
+from tf_pruneinit.pruning import model_copy, model_signature, selection, summary
 from tf_pruneinit.pruning.scorers import flow
 from tf_pruneinit.pruning.scorers.network import Batch, Network
 from tf_pruneinit.pruning.scoring_data import Examples, Pair
@@ -177,7 +177,7 @@ class Scorer:
             self._examples = Examples(data, model, self._dtype, batch_size, again)
 
     def __enter__(self) -> "Scorer":
-        architecture = masking.architecture(self._model, named=False)
+        architecture = model_signature.signature(self._model, named=False)
         layers = {id(layer): place for place, layer in enumerate(keras_internals.layers_of(self._model))}
         # Names count only where they are drawn by.
         kernels = [path if self._row.by_path else (layers[id(k.layer)], k.name) for path, k in self._kernels.items()]
@@ -418,11 +418,11 @@ class _Compiled:
 
     def load(self, model: keras.Model, kernels: dict[str, masking.Kernel], seed: int) -> None:
         """Takes over the weights, masks and names of a model, and gives dropout seeds."""
-        for source, target in zip(masking.operations(model), masking.operations(self._copy), strict=True):
+        for source, target in zip(model_copy.operations(model), model_copy.operations(self._copy), strict=True):
             target.name = source.name
         skipped = {id(variable) for variable in self._variables.values()}
         for source, target in zip(keras_internals.layers_of(model), keras_internals.layers_of(self._copy), strict=True):
-            masking.copy_state(source, target, skipped)
+            model_copy.copy_state(source, target, skipped)
             for n, state in enumerate(keras_internals.seeds_of(target)):
                 state.assign([seeds.derive(seed, "dropout", target.name, n), 0])
         for kernel, value, mask in zip(kernels.values(), self.kernels, self.masks, strict=True):
@@ -534,7 +534,7 @@ def _scoring_copy(model: keras.Model, dtype: str) -> keras.Model:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:
-        copy = masking.copy_with(model, replace, dtype=dtype)
+        copy = model_copy.copy_with(model, replace, dtype=dtype)
     finally:
         keras.config.set_dtype_policy(policy)
     for layer in keras_internals.layers_of(copy):
@@ -587,6 +587,6 @@ def _logits(model: keras.Model) -> keras.Model:
 
 
 def _require_one_in_one_out(model: keras.Model) -> None:
-    masking.require_model(model)
+    model_copy.require_model(model)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise UsageError(f"the model must have one input and one output; got {len(model.inputs)} and {len(model.outputs)}")

@@ -25,6 +25,7 @@ from tf_pruneinit.datasets.tfds_stream import Stream
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.layers import batch_normalization, masked
 from tf_pruneinit.pruning import masks as masking
+from tf_pruneinit.pruning import model_copy, model_signature
 from tf_pruneinit.runtime import devices as machine
 from tf_pruneinit.runtime import memory
 from tf_pruneinit.runtime.workers import Workers
@@ -85,7 +86,7 @@ def keep(engine: "Engine", model: keras.Model, dataset: Dataset, plan: Train, **
 
 
 def _purpose(model: keras.Model, dataset: Dataset, plan: Train, options: Mapping[str, Any]) -> Any:
-    architecture = masking.architecture(model)
+    architecture = model_signature.signature(model)
     images = (id(dataset.train), dataset.preprocessing, dataset.augmentation)  # Which the engine that is kept keeps.
     return architecture and (architecture, images, plan, tuple(sorted(options.items())))
 
@@ -154,7 +155,7 @@ class Engine:
         self.steps_a_call = 2
         with self._strategy.scope():
             alone = self._replicas == 1
-            self._model = model if alone else masking.copy_with(model, functools.partial(_replicated, sync=self._sync))
+            self._model = model if alone else model_copy.copy_with(model, functools.partial(_replicated, sync=self._sync))
             self._kernels = masking.kernels(self._model)
             for kernel in self._kernels.values():
                 masked.release(kernel.variable)

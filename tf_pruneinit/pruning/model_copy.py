@@ -1,0 +1,275 @@
+"""Copies of models: each layer is made anew from its configuration, and given all state of the other."""
+
+import contextlib
+import functools
+import itertools
+import random
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_pruneinit.errors import UsageError, reason
+from tf_pruneinit.layers import keras_internals, state
+from tf_pruneinit.layers.masked import MASKED, mask_name
+
+Replace = Callable[[keras.Layer], tuple[type, dict[str, Any]]]
+
+
+def copy_with(model: keras.Model, replace: Replace, *, dtype: str | None = None) -> keras.Model:
+    """Returns a copy of a model, same weights, each layer made anew from what `replace` gives. It is not compiled.
+
+    Args:
+      model: a built functional or sequential model; models nested in it are copied likewise.
+      replace: layer -> (class, configuration). Variables that only the new layer has keep their initial values.
+      dtype: floating-point type of the inputs, also of nested models; None keeps theirs. (Layers have the dtype of their
+        configuration.)
+
+    Raises:
+      UsageError: if the model cannot be copied.
+    """
+    return built_twice(model, functools.partial(_copy, model, replace, dtype))
+
+
+def built_twice(model: keras.Model, build: Callable[[bool], keras.Model]) -> keras.Model:
+    """Returns what `build` makes of a model, given first False, and if that fails and layers are the user's, True.
+
+    That says whether attributes that a user's layer was given after it was made are given to its copy before this is built:
+    some layers need that, and some build nothing once they have been told that they are built.
+    """
+    require_keras(model)
+    # Layers without a seed draw one as they are made; it is replaced, and nobody else's numbers change.
+    before = random.getstate()
+    try:
+        return build(False)
+    except Exception:
+        if not any(state.users_class(layer) for layer in keras_internals.layers_of(model)):
+            raise
+        with contextlib.suppress(Exception):  # The first one says it better.
+            return build(True)
+        raise
+    finally:
+        random.setstate(before)
+
+
+def _copy(model: keras.Model, replace: Replace, dtype: str | None, early: bool) -> keras.Model:
+    clones: dict[int, Any] = {}
+    initialisers: list[tuple[keras.Layer, str, Any]] = []
+    try:
+        copy = _clone(model, replace, dtype, clones, initialisers, early)
+    finally:
+        for layer, name, initialiser in initialisers:
+            vars(layer)[name] = initialiser
+    sources, targets = keras_internals.layers_of(model), keras_internals.layers_of(copy)
+    if len(sources) != len(targets):
+        raise UsageError(
+            "the model has a layer inside several others, as an activation that is one layer for all of them, which copies of "
+            f"these do not share; got {model.name}: give each of them a layer of its own, or activation='relu' by its name"
+        )
+    for source, target in zip(sources, targets, strict=True):
+        if id(source) not in clones:  # Another layer has made it in its `build`, and Keras its name.
+            target.name = source.name
+        copy_state(source, target)
+    return copy
+
+
+def operations(model: keras.Model) -> list[Any]:
+    """Returns all layers of a model, with it and those inside others, then the operations of functional models in it."""
+    layers = keras_internals.layers_of(model)
+    found = [operation for layer in layers for operation in getattr(layer, "operations", ())]
+    return layers + [operation for operation in found if not isinstance(operation, keras.Layer)]
+
+
+def copy_state(source: keras.Layer, target: keras.Layer, skipped: Collection[int] = ()) -> None:
+    """Makes a layer compute what another one computes, of which it is a copy, but for the layers inside it.
+
+    It is given the values of variables (weights, seeds, and masks that both have) and all other state that Keras would save, or
+    that a user's layer keeps in attributes. The values of variables whose identities are among those skipped may be any.
+
+    Raises:
+      UsageError: if the layer has other variables than its copy, or state that cannot be copied.
+    """
+    masks, new_masks = _masks_of(source), _masks_of(target)
+    old, new = _variables_without(masks, source), _variables_without(new_masks, target)
+    if [variable.shape for variable in old] != [variable.shape for variable in new]:
+        raise other_variables(source)
+    pairs = [*zip(old, new, strict=True), *((masks[name], new_masks[name]) for name in masks if name in new_masks)]
+    for old_variable, new_variable in pairs:
+        if id(new_variable) not in skipped:
+            # Keras' own assign takes thrice the time.
+            new_variable.value.assign(tf.cast(old_variable.value, new_variable.dtype), read_value=False)
+    state.give(source, target)
+
+
+def other_variables(layer: Any) -> UsageError:
+    """Returns the error that a layer cannot be copied since its configuration does not say which variables it has."""
+    return UsageError(
+        f"{layer.name} ({type(layer).__name__}) cannot be copied: made from its configuration it has other variables"
+    )
+
+
+def _masks_of(layer: Any) -> dict[str, keras.Variable]:
+    return {name: vars(layer)[mask_name(name)] for name in getattr(layer, "kernel_names", ()) if mask_name(name) in vars(layer)}
+
+
+def _variables_without(masks: Mapping[str, keras.Variable], layer: Any) -> list[keras.Variable]:
+    excepted = {id(mask) for mask in masks.values()}
+    variables = [*keras_internals.own_variables(layer), *keras_internals.seeds_of(layer)]
+    return [variable for variable in variables if id(variable) not in excepted]
+
+
+def _clone(
+    model: keras.Model,
+    replace: Replace,
+    dtype: str | None,
+    clones: dict[int, Any],
+    initialisers: list[tuple[Any, str, Any]],
+    early: bool,
+) -> Any:
+    """A copy with weights of zeros; `clones` has the layers copied so far, which nested models may share.
+
+    Weights are copied later, and it takes a while to draw millions: the layers' own initialisers are put aside.
+    """
+    require_model(model)
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        if id(layer) not in clones:
+            if isinstance(layer, keras.Model) and type(layer) not in MASKED and type(layer) not in MASKED.values():
+                clones[id(layer)] = _clone(layer, replace, dtype, clones, initialisers, early)
+            else:
+                clones[id(layer)] = new = made(layer, *replace(layer), early=early)
+                own = [(name, value) for name, value in vars(new).items() if isinstance(value, keras.Initializer)]
+                for name, value in own:
+                    initialisers.append((new, name, value))
+                    vars(new)[name] = keras.initializers.Zeros()
+        return clones[id(layer)]
+
+    tensors = model.inputs if isinstance(model, keras.Sequential) else model.input
+    inputs = keras.tree.map_structure(functools.partial(new_input, dtype=dtype), tensors)
+    with _not_compiled(model):
+        return keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
+
+
+class FreeNames:
+    """Names that are none of those that are taken, nor of those that have been given.
+
+    Args:
+      taken: names.
+    """
+
+    def __init__(self, taken: Iterable[str]):
+        self._taken = set(taken)
+
+    def name(self, wanted: str) -> str:
+        """Returns a name, the wanted one if it is free, or it with a number behind it; from then on it is taken."""
+        numbered = itertools.chain([wanted], (f"{wanted}_{i}" for i in itertools.count(1)))
+        name = next(name for name in numbered if name not in self._taken)
+        self._taken.add(name)
+        return name
+
+
+def names(model: keras.Model) -> set[str]:
+    """Returns the names of the operations and inputs of a model, of those of nested models only that of the model."""
+    graph: Any = keras_internals.graph_of(model)
+    return {operation.name for operation in graph.operations} | {tensor.name for tensor in graph.inputs}
+
+
+def new_input(tensor: Any, dtype: str | None = None) -> Any:
+    """Returns another input of a model like one that it has; one of floating-point numbers in another type, if one is given."""
+    layer = keras_internals.operation_of(tensor)
+    config = layer.get_config() if isinstance(layer, keras.layers.InputLayer) else {}
+    config |= {"batch_shape": tensor.shape, "dtype": tensor.dtype, "name": tensor.name}
+    if dtype and keras.backend.is_float_dtype(tensor.dtype):
+        config["dtype"] = dtype
+    return keras.Input(**config)
+
+
+def made(layer: keras.Layer, cls: Any, config: dict[str, Any], *, early: bool = False) -> keras.Layer:
+    """Returns a new layer of a class, from a configuration of the layer that it stands for, which it may differ from.
+
+    Args:
+      layer: stands for it; a vocabulary that it has learned is part of the configuration.
+      cls: the class.
+      config: as `get_config` of the layer gives it.
+      early: see `built_twice`.
+
+    Raises:
+      UsageError: if the class cannot be made from it.
+    """
+    if "call" in vars(layer):
+        raise UsageError(
+            f"layer {layer.name} ({type(layer).__name__}) cannot be copied: its call was replaced; make it a class"
+        )
+    config = config | state.vocabulary(layer)
+    if isinstance(layer, keras.layers.Lambda):
+        # Keras refuses to make one from a configuration that holds Python code.
+        options = {name: config[name] for name in ("name", "trainable", "dtype")}
+        return keras.layers.Lambda(
+            layer.function, keras_internals.output_shape_of(layer), layer.mask, layer.arguments, **options
+        )
+    # Nor does it make a function that has no name.
+    nameless = getattr(vars(layer).get("activation"), "__name__", None) == "<lambda>"
+    try:
+        new = cls.from_config(config | {"activation": "linear"} if nameless else config)
+        if nameless:
+            new.activation = layer.activation
+        new.name = config.get("name", layer.name)
+        if state.users_class(layer):
+            state.build(layer, new)
+            if early:
+                state.give_attributes(layer, new)
+        return new
+    except UsageError:
+        raise
+    except Exception as error:  # A user's constructor may raise anything.
+        raise UsageError(
+            f"layer {layer.name} ({cls.__name__}) cannot be made from its get_config(): {reason(error)}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _not_compiled(model: keras.Model) -> Iterator[None]:
+    """Keeps Keras from compiling the clone from a serialised configuration, which fails for a loss of the user's own."""
+    compiled = model.compiled
+    model.compiled = False
+    try:
+        yield
+    finally:
+        model.compiled = compiled
+
+
+def compile_alike(copy: keras.Model, model: keras.Model) -> None:
+    """Compiles a copy as its model, which is compiled, with an optimizer and metrics of its own that have no state yet."""
+
+    def fresh(value: Any) -> Any:
+        stateful = isinstance(value, (keras.optimizers.Optimizer, keras.Metric))
+        return type(value).from_config(value.get_config()) if stateful else value
+
+    arguments = keras_internals.compile_arguments(model)
+    copy.compile(**{name: keras.tree.map_structure(fresh, value) for name, value in arguments.items()})
+
+
+def require_model(model: Any) -> None:
+    """Raises `UsageError` unless the model is functional or sequential, and built."""
+    require_keras(model)
+    graph = isinstance(model, keras.Sequential) or getattr(model, "outputs", None) is not None
+    if not graph or state.is_own(model, "call"):
+        name = type(model).__name__
+        what = "which has a call() of its own" if graph else "a subclassed model"
+        raise UsageError(
+            f"only functional and sequential models can be copied with masks; got {name} {model.name}, {what}: it is pruned "
+            f"inside a functional one, after tf_pruneinit.register({name}): keras.Model(inputs, model(inputs))"
+        )
+    require_built(model)
+
+
+def require_built(model: keras.Model) -> None:
+    if not model.built:
+        raise UsageError(f"the model has not been built: call it once, or give it an Input; got {model.name}")
+
+
+def require_keras(model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        hint = f": keras.Sequential([inputs, {model.name}]) is one" if isinstance(model, keras.Layer) else ""
+        raise UsageError(f"a Keras model is needed; got {type(model).__name__}{hint}")
