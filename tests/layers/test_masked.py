@@ -7,6 +7,7 @@ import tf_pruneinit
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.layers import masked as layers
 from tf_pruneinit.pruning import masks as masking
+from tf_pruneinit.pruning import model_copy
 
 POLICIES = ("float32", "mixed_float16", "mixed_bfloat16", "float64")
 RNG = np.random.default_rng(0)
@@ -267,7 +268,8 @@ def _forget(monkeypatch):
     """What is registered in a test is forgotten after it, but for the names that Keras knows."""
     monkeypatch.setattr(layers, "MASKED", dict(layers.MASKED))
     monkeypatch.setattr(layers, "_NAMED", dict(layers._NAMED))
-    monkeypatch.setattr(masking, "MASKED", layers.MASKED)
+    for module in (masking, model_copy):
+        monkeypatch.setattr(module, "MASKED", layers.MASKED)
 
 
 @pytest.fixture

@@ -307,8 +307,9 @@ class TestWhatIsUnknown:
             def call(self, inputs):
                 return inputs * self.w
 
-        monkeypatch.setattr(masking, "MASKED", dict(masking.MASKED))
-        monkeypatch.setattr("tf_pruneinit.layers.masked.MASKED", masking.MASKED)
+        table = dict(masking.MASKED)
+        for module in ("pruning.masks", "pruning.model_copy", "layers.masked"):
+            monkeypatch.setattr(f"tf_pruneinit.{module}.MASKED", table)
         tf_pruneinit.register(Scaled, "w")
         assert connected(chain((2,), Scaled(), L.Dense(1))) is None
 
