@@ -24,7 +24,9 @@ from absl import app, flags
 
 import tf_pruneinit
 from tf_pruneinit import sweep
-from tf_pruneinit.config.experiment import Config, Execution, Moment
+from tf_pruneinit.config.execution import Execution
+from tf_pruneinit.config.experiment import Config
+from tf_pruneinit.config.training_point import TrainingPoint
 from tf_pruneinit.experiments import array_cache, run_directory
 from tf_pruneinit.runtime.console import Console, exit_code
 from tf_pruneinit.sweeps import job
@@ -49,7 +51,7 @@ def made_up_run(
         masks = {name: (rng.random(shape) >= config.sparsity).astype(np.uint8) for name, shape in LAYERS.items()}
         run.save_masks(masks)
         for text in moments:
-            run.save_snapshot(Moment.parse("moment", text).step("moment", STEPS // EPOCHS, STEPS), {"w": np.zeros(8)})
+            run.save_snapshot(TrainingPoint.parse("moment", text).step("moment", STEPS // EPOCHS, STEPS), {"w": np.zeros(8)})
         for step in (STEPS // 2, STEPS):
             run.append(records.Record(step, step * EPOCHS / STEPS, 1.0, 0.9, 1.0, 0.9, 0.1, 1.0, 9.0, method=config.method))
         if complete:

@@ -9,7 +9,7 @@ import pytest
 from made_runs import config, write
 
 from tf_pruneinit import report
-from tf_pruneinit.config.experiment import Execution
+from tf_pruneinit.config.execution import Execution
 from tf_pruneinit.reporting import figures
 from tf_pruneinit.sweeps import manifest
 from tf_pruneinit.sweeps import plan as plans

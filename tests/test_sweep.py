@@ -193,7 +193,7 @@ class TestKilled:
 
     def test_a_process_is_not_ended_while_it_writes_and_has_less_time_than_the_sweep(self, tmp_path, monkeypatch):
         """It is asked to end, and a file that it writes then takes longer than all of them have."""
-        from tf_pruneinit.config.experiment import Execution
+        from tf_pruneinit.config.execution import Execution
         from tf_pruneinit.sweeps.launchers import local
 
         script = """

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tf_pruneinit.config import flags
-from tf_pruneinit.config.experiment import option
+from tf_pruneinit.config.options import option
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.runtime.console import exit_code, start_tensorflow
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_pruneinit.config import flags
-from tf_pruneinit.config.experiment import option
+from tf_pruneinit.config.options import option
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.pruning import summary as sparsity
 from tf_pruneinit.runtime.console import exit_code, printable, start_tensorflow

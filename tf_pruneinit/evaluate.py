@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tf_pruneinit.config import flags, registry
-from tf_pruneinit.config.experiment import option
+from tf_pruneinit.config.options import option
 from tf_pruneinit.errors import UsageError, reason
 from tf_pruneinit.pruning import summary as sparsity
 from tf_pruneinit.reporting import confusion

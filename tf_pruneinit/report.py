@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tf_pruneinit.config import flags
-from tf_pruneinit.config.experiment import option
+from tf_pruneinit.config.options import option
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.reporting import collect, figures, findings, page, run_sources, series
 from tf_pruneinit.reporting import published as references

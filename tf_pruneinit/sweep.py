@@ -12,7 +12,9 @@ from typing import Any
 
 from tf_pruneinit.config import flags, registry
 from tf_pruneinit.config import grid as grids
-from tf_pruneinit.config.experiment import Config, Execution, option
+from tf_pruneinit.config.execution import Execution
+from tf_pruneinit.config.experiment import Config
+from tf_pruneinit.config.options import option
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.pruning import summary

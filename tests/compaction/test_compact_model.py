@@ -10,7 +10,8 @@ import pytest
 import tf_pruneinit
 from tf_pruneinit.compaction.channels import Liveness
 from tf_pruneinit.compaction.compact_model import compact, pays
-from tf_pruneinit.config.experiment import Interval, Train
+from tf_pruneinit.config.execution import Interval
+from tf_pruneinit.config.experiment import Train
 from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing, Split
 from tf_pruneinit.models import build
 from tf_pruneinit.pruning import model_copy

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tf_pruneinit.config import registry
+from tf_pruneinit.config.execution import Execution, Interval
 from tf_pruneinit.config.experiment import (
     ABLATIONS,
     ACCUMULATE,
@@ -19,13 +20,11 @@ from tf_pruneinit.config.experiment import (
     SCORE_PRECISIONS,
     TARGETS,
     Config,
-    Execution,
-    Interval,
-    Moment,
     Prune,
     Train,
     sparsity_after,
 )
+from tf_pruneinit.config.training_point import TrainingPoint
 from tf_pruneinit.errors import UsageError
 
 counts = st.integers(1, 10**6)
@@ -361,10 +360,10 @@ def test_moments_that_contradict_each_other_are_refused(options, rule):
 
 def test_moment_is_a_step_of_a_training():
     for text, step in [("0", 0), ("7", 7), ("10ep", 100), ("0.55ep", 6), ("end", 100), ("100", 100)]:
-        assert Moment.parse("it", text).step("it", 10, 100) == step
+        assert TrainingPoint.parse("it", text).step("it", 10, 100) == step
     for text in ("101", "10.1ep"):
         with pytest.raises(UsageError, match=f"^it must be at most 100 steps; got '{text}'$"):
-            Moment.parse("it", text).step("it", 10, 100)
+            TrainingPoint.parse("it", text).step("it", 10, 100)
 
 
 @pytest.mark.parametrize(

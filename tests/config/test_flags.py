@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 
 from tf_pruneinit import __version__, evaluate
+from tf_pruneinit.config import execution, flags, registry
 from tf_pruneinit.config import experiment as config
-from tf_pruneinit.config import flags, registry
 from tf_pruneinit.config.defaults import recipe
-from tf_pruneinit.config.experiment import Config, Execution, Prune, Train
+from tf_pruneinit.config.execution import Execution
+from tf_pruneinit.config.experiment import Config, Prune, Train
 from tf_pruneinit.errors import HelpRequested, UsageError
 
 # Of every flag a value that is not its default: as it is typed, and as it is then found in the dataclasses.
@@ -300,7 +301,7 @@ def test_help_shows_every_flag_and_every_row(flag):
     assert all(
         f" {name}: " in text for name in [*registry.METHODS, *registry.IN_TRAINING, *registry.DATASETS, *registry.MODELS]
     )
-    choices = [*config.SCOPES, *config.PRECISIONS, *config.JIT_COMPILE, *config.ACCUMULATE, *config.SCORE_PRECISIONS]
+    choices = [*config.SCOPES, *config.PRECISIONS, *execution.JIT_COMPILE, *config.ACCUMULATE, *config.SCORE_PRECISIONS]
     choices += [flags.DENSE, registry.KERAS]
     assert all(choice in text for choice in choices)
 

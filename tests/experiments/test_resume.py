@@ -20,7 +20,8 @@ from waiting import wait_for
 
 import tf_pruneinit
 from tf_pruneinit import main, seeds
-from tf_pruneinit.config.experiment import Interval, Train
+from tf_pruneinit.config.execution import Interval
+from tf_pruneinit.config.experiment import Train
 from tf_pruneinit.datasets import dataset as datasets
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.models import build as models

@@ -17,7 +17,8 @@ import pytest
 import tensorflow as tf
 
 from tf_pruneinit import errors, main
-from tf_pruneinit.config.experiment import ABLATIONS, Config, Execution, Prune, Train, sparsity_after
+from tf_pruneinit.config.execution import Execution
+from tf_pruneinit.config.experiment import ABLATIONS, Config, Prune, Train, sparsity_after
 from tf_pruneinit.datasets import dataset as datasets
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.experiments import run as experiment

@@ -7,7 +7,8 @@ import pytest
 from made_runs import config, write
 
 from tf_pruneinit import errors
-from tf_pruneinit.config.experiment import Execution, Prune
+from tf_pruneinit.config.execution import Execution
+from tf_pruneinit.config.experiment import Prune
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.reporting import collect

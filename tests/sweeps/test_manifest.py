@@ -7,7 +7,7 @@ import made_runs
 import pytest
 
 from tf_pruneinit import sweep
-from tf_pruneinit.config.experiment import Execution
+from tf_pruneinit.config.execution import Execution
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.sweeps import manifest as manifests
 from tf_pruneinit.sweeps import plan as plans

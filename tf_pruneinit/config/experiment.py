@@ -8,12 +8,12 @@ import dataclasses
 import hashlib
 import json
 import math
-import re
 from typing import Any
 
 from tf_pruneinit.config import registry
+from tf_pruneinit.config.options import is_number, normalize, option, require, require_count, require_number
+from tf_pruneinit.config.training_point import TrainingPoint
 from tf_pruneinit.errors import UsageError
-from tf_pruneinit.runtime import preemption
 
 ABLATIONS = ("none", "shuffle", "reinit", "invert")
 SCOPES = ("global", "layerwise", "erk", "uniform_plus", "ideal_gas")
@@ -24,94 +24,9 @@ AUGMENTATIONS = ("default", "none", "crop", "resized_crop")
 INITIALIZERS = ("default", "normal")
 BATCH_NORM_SCALES = ("default", "uniform", "ones")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
-JIT_COMPILE = ("auto", "true", "false")
-COMPACT = ("auto", "true", "false")
-EXPORTS = ("saved_model", "compressed", "litert", "onnx")
 MAX_SEED = 2**31 - 1
 # 20 % a round leaves two weights of ten thousand million.
 MOST_ROUNDS = 100
-# The largest float32, which is what networks compute in.
-_LARGEST = 3.4e38
-_SECONDS_A_DAY = 86400
-
-
-def option(default: Any, help: str, **metadata: Any) -> Any:
-    """A dataclass field with the text, and where it differs the name, of its flag."""
-    return dataclasses.field(default=default, metadata={"help": help, **metadata})
-
-
-def _normalise(options: Any) -> None:
-    """Makes a number a float, and zero positive: 1 and 1.0, 0.0 and -0.0 are one experiment and have one address."""
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if isinstance(field.default, float) and _is_number(value):
-            object.__setattr__(options, field.name, float(value) + 0.0)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _require(condition: bool, rule: str, received: Any) -> None:
-    if not condition:
-        raise UsageError(f"{rule}; got {received!r}")
-
-
-def _require_count(name: str, value: Any) -> None:
-    _require(isinstance(value, int) and not isinstance(value, bool) and value >= 1, f"{name} must be an integer >= 1", value)
-
-
-def _require_number(name: str, value: Any, low: float, *, above: bool = False) -> None:
-    finite = _is_number(value) and abs(value) <= _LARGEST
-    rule = f"{name} must be a finite number {'>' if above else '>='} {low:g}"
-    _require(finite and (value > low if above else value >= low), rule, value)
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Moment:
-    """A point of training. They are in order within one unit, and those of the end come after all others.
-
-    Attributes:
-      unit: of the number: 0 steps, 1 epochs, 2 the end.
-      number: how many.
-    """
-
-    unit: int
-    number: float = 0
-
-    @classmethod
-    def parse(cls, name: str, text: Any) -> "Moment":
-        """Returns what is written as `1000` (steps), `2ep` (epochs) or `end`.
-
-        Raises:
-          UsageError: for anything else; `name` is what it is of.
-        """
-        if text == "end":
-            return cls(2)
-        text = str(text) if isinstance(text, int) and not isinstance(text, bool) else text
-        rule = f"{name} must be a step, an epoch as 5ep, or end"
-        found = re.fullmatch(r"(\d+)|(\d+(?:\.\d*)?) ?(?:e|ep|epochs?)", text if isinstance(text, str) else "")
-        _require(found is not None, rule, text)
-        steps, epochs = found.groups()  # type: ignore[union-attr]
-        _require(len(steps or epochs) < 16, rule, text)
-        return cls(0, int(steps or 0)) if steps or not float(epochs) else cls(1, float(epochs))
-
-    def __str__(self) -> str:
-        return ("{}", "{:.10g}ep", "end")[self.unit].format(self.number)
-
-    def is_after(self, other: "Moment") -> bool:
-        """Returns whether this is later than another one, as far as it is known without the length of an epoch."""
-        return self > other if self.unit == other.unit or 2 in (self.unit, other.unit) else other.number == 0
-
-    def step(self, name: str, steps_an_epoch: int, steps: int) -> int:
-        """Returns the step that it is of a training of so many steps.
-
-        Raises:
-          UsageError: if that is after the end; `name` is what it is of.
-        """
-        step = (int(self.number), round(self.number * steps_an_epoch), steps)[self.unit]
-        _require(step <= steps, f"{name} must be at most {steps} steps", str(self))
-        return step
 
 
 def sparsity_after(rounds: int) -> float:
@@ -177,32 +92,32 @@ class Prune:
     )
 
     def __post_init__(self):
-        _normalise(self)
+        normalize(self)
         registry.require_known(self.method, (*registry.METHODS, *registry.IN_TRAINING), "method")
         method = registry.METHODS[self.initial]
         hint = f" (did you mean {self.sparsity / 100:g}?)" if _is_percentage(self.sparsity) else ""
-        valid = _is_number(self.sparsity) and 0 <= self.sparsity < 1
-        _require(valid, f"sparsity is the fraction of weights removed and must be in [0, 1){hint}", self.sparsity)
+        valid = is_number(self.sparsity) and 0 <= self.sparsity < 1
+        require(valid, f"sparsity is the fraction of weights removed and must be in [0, 1){hint}", self.sparsity)
         for name, value in self.own.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        _require_count("iterations", self.iterations)
+        require_count("iterations", self.iterations)
         registry.require_known(self.scope, SCOPES, "scope")
-        _require_count("examples_per_class", self.examples_per_class)
-        _require_number("temperature", self.temperature, 0, above=True)
-        _require_number("inner_rate", self.inner_rate, 0, above=True)
-        _require(isinstance(self.batch_norm_warmup, bool), "batch_norm_warmup must be true or false", self.batch_norm_warmup)
+        require_count("examples_per_class", self.examples_per_class)
+        require_number("temperature", self.temperature, 0, above=True)
+        require_number("inner_rate", self.inner_rate, 0, above=True)
+        require(isinstance(self.batch_norm_warmup, bool), "batch_norm_warmup must be true or false", self.batch_norm_warmup)
         registry.require_known(self.target, TARGETS, "target")
-        _require_count("score_batch_size", self.score_batch_size)
+        require_count("score_batch_size", self.score_batch_size)
         registry.require_known(self.accumulate, ACCUMULATE, "accumulate")
         registry.require_known(self.score_precision, SCORE_PRECISIONS, "score_precision")
         registry.require_known(self.ablation, ABLATIONS, "ablation")
         for name in ("min_remaining", "inner_steps"):
             value = getattr(self, name)
             valid = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-            _require(valid, f"{name} must be an integer >= 0", value)
+            require(valid, f"{name} must be an integer >= 0", value)
         patterns = isinstance(self.exclude, (tuple, list)) and all(isinstance(name, str) and name for name in self.exclude)
-        _require(patterns, "exclude must be names of layers", self.exclude)
+        require(patterns, "exclude must be names of layers", self.exclude)
         object.__setattr__(self, "exclude", tuple(self.exclude))
         self._check_moments()
         self._check_updates()
@@ -220,39 +135,39 @@ class Prune:
             object.__setattr__(self, name, getattr(Prune, name))
 
     def _check_moments(self) -> None:
-        pruned = Moment.parse("prune_at", self.prune_at)
+        pruned = TrainingPoint.parse("prune_at", self.prune_at)
         object.__setattr__(self, "prune_at", str(pruned))
-        _require_count("rounds", self.rounds)
-        _require(self.rounds <= MOST_ROUNDS, f"rounds must be at most {MOST_ROUNDS}", self.rounds)
+        require_count("rounds", self.rounds)
+        require(self.rounds <= MOST_ROUNDS, f"rounds must be at most {MOST_ROUNDS}", self.rounds)
         initially = self.prune_at == "0"
-        _require(
+        require(
             self.rounds == 1 or not initially, "rounds need prune_at, at which each of them prunes, after step 0", self.rounds
         )
         if self.rewind_to is not None:
-            rewound = Moment.parse("rewind_to", self.rewind_to)
+            rewound = TrainingPoint.parse("rewind_to", self.rewind_to)
             rule = f"rewind_to must not be later than prune_at ({pruned})"
-            _require(not rewound.is_after(pruned), rule, self.rewind_to)
+            require(not rewound.is_after(pruned), rule, self.rewind_to)
             # From the second round on it is not the same: a round then begins with the weights that the one before has trained.
             same = rewound == pruned and self.rounds == 1
             object.__setattr__(self, "rewind_to", None if same else str(rewound))
 
     def _check_updates(self) -> None:
-        _require_count("update_every", self.update_every)
-        begin = Moment.parse("update_from", self.update_from)
-        _require(begin.unit != 2, "update_from must be a step or an epoch as 5ep", self.update_from)
+        require_count("update_every", self.update_every)
+        begin = TrainingPoint.parse("update_from", self.update_from)
+        require(begin.unit != 2, "update_from must be a step or an epoch as 5ep", self.update_from)
         object.__setattr__(self, "update_from", str(begin))
         if self.update_until is not None:
-            end = Moment.parse("update_until", self.update_until)
-            _require(end != begin and not begin.is_after(end), f"update_until must be after update_from ({begin})", str(end))
+            end = TrainingPoint.parse("update_until", self.update_until)
+            require(end != begin and not begin.is_after(end), f"update_until must be after update_from ({begin})", str(end))
             object.__setattr__(self, "update_until", str(end))
-        _require_number("drop_fraction", self.drop_fraction, 0, above=True)
-        _require(self.drop_fraction <= 1, "drop_fraction must be in (0, 1]", self.drop_fraction)
+        require_number("drop_fraction", self.drop_fraction, 0, above=True)
+        require(self.drop_fraction <= 1, "drop_fraction must be in (0, 1]", self.drop_fraction)
         if self.changes:
             # What is pruned once, of a network that is there, is not what this is.
             only = {"prune_at": "0", "ablation": "none", "target": "nominal", "iterations": 1}
             for name, value in only.items():
                 got = getattr(self, name)
-                _require(got == value, f"{self.method} changes masks in training and takes no {name} but {value}", got)
+                require(got == value, f"{self.method} changes masks in training and takes no {name} but {value}", got)
 
     @property
     def changes(self) -> registry.Dynamic | None:
@@ -319,24 +234,24 @@ class Train:
     )
 
     def __post_init__(self):
-        _normalise(self)
+        normalize(self)
         drops = self.learning_rate_drops
-        numbers = isinstance(drops, (tuple, list)) and all(_is_number(epoch) and math.isfinite(epoch) for epoch in drops)
+        numbers = isinstance(drops, (tuple, list)) and all(is_number(epoch) and math.isfinite(epoch) for epoch in drops)
         increasing = numbers and all(0 < a < b for a, b in zip((1e-9, *drops), drops, strict=False))
-        _require(increasing, "learning_rate_drops must be epochs > 0 in increasing order", drops)
+        require(increasing, "learning_rate_drops must be epochs > 0 in increasing order", drops)
         object.__setattr__(self, "learning_rate_drops", tuple(float(epoch) for epoch in drops))
         lengths = (self.epochs, self.steps)
-        _require(lengths.count(None) == 1, "one of epochs and train_steps must be given, and not both", lengths)
+        require(lengths.count(None) == 1, "one of epochs and train_steps must be given, and not both", lengths)
         if self.steps is None:
-            _require_count("epochs", self.epochs)
+            require_count("epochs", self.epochs)
         else:
-            _require_count("train_steps", self.steps)
-        _require_count("batch_size", self.batch_size)
-        _require_number("learning_rate", self.learning_rate, 0, above=True)
-        _require_number("momentum", self.momentum, 0)
-        _require(self.momentum < 1, "momentum must be in [0, 1)", self.momentum)
-        _require_number("weight_decay", self.weight_decay, 0)
-        _require_number("warmup_epochs", self.warmup_epochs, 0)
+            require_count("train_steps", self.steps)
+        require_count("batch_size", self.batch_size)
+        require_number("learning_rate", self.learning_rate, 0, above=True)
+        require_number("momentum", self.momentum, 0)
+        require(self.momentum < 1, "momentum must be in [0, 1)", self.momentum)
+        require_number("weight_decay", self.weight_decay, 0)
+        require_number("warmup_epochs", self.warmup_epochs, 0)
         registry.require_known(self.precision, PRECISIONS, "precision")
         registry.require_known(self.augmentation, AUGMENTATIONS, "augmentation")
 
@@ -367,14 +282,14 @@ class Config:
     )
 
     def __post_init__(self):
-        _normalise(self)
+        normalize(self)
         registry.require_known(self.initializer, INITIALIZERS, "initializer")
-        _require_number("initializer_deviation", self.initializer_deviation, 0, above=True)
+        require_number("initializer_deviation", self.initializer_deviation, 0, above=True)
         registry.require_known(self.batch_norm_scale, BATCH_NORM_SCALES, "batch_norm_scale")
         registry.require_known(self.dataset, registry.DATASETS, "dataset")
         registry.builder(self.model)
         valid = isinstance(self.seed, int) and not isinstance(self.seed, bool) and 0 <= self.seed <= MAX_SEED
-        _require(valid, f"seed must be an integer in [0, {MAX_SEED}]", self.seed)
+        require(valid, f"seed must be an integer in [0, {MAX_SEED}]", self.seed)
         self._require_within_training()
         # Two ways to say one thing have one address.
         if self.initializer == "default":
@@ -385,17 +300,19 @@ class Config:
             object.__setattr__(self, "batch_norm_scale", "default")
 
     def _require_within_training(self) -> None:
-        """Raises what `Moment.step` would, as far as it is known without the length of an epoch."""
+        """Raises what `TrainingPoint.step` would, as far as it is known without the length of an epoch."""
         epochs, steps = self.train.epochs, self.train.steps
         for name in ("prune_at", "rewind_to", "update_from", "update_until") if self.prune else ():
             text = getattr(self.prune, name)
-            moment = Moment.parse(name, text or "0")
-            _require(moment.unit != 0 or not steps or moment.number <= steps, f"{name} must be at most {steps} steps", text)
-            _require(moment.unit != 1 or not epochs or moment.number <= epochs, f"{name} must be at most {epochs} epochs", text)
+            moment = TrainingPoint.parse(name, text or "0")
+            require(moment.unit != 0 or not steps or moment.number <= steps, f"{name} must be at most {steps} steps", text)
+            require(moment.unit != 1 or not epochs or moment.number <= epochs, f"{name} must be at most {epochs} epochs", text)
 
     def _ends(self) -> list[str]:
         """The moments that are the end of training, in its own unit."""
-        ends = {f"{self.train.steps}", str(Moment(1, self.train.epochs))} if self.train.epochs else {f"{self.train.steps}"}
+        ends = (
+            {f"{self.train.steps}", str(TrainingPoint(1, self.train.epochs))} if self.train.epochs else {f"{self.train.steps}"}
+        )
         return [name for name in ("prune_at", "rewind_to", "update_until") if getattr(self.prune, name) in ends]
 
     @property
@@ -491,88 +408,3 @@ def _changed(options: Any) -> dict[str, Any]:
         elif value != field.metadata.get("unnamed", field.default):
             values[field.name] = value
     return values
-
-
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """How often something is done: every so many steps, or seconds, or never."""
-
-    steps: int | None = None
-    seconds: int | None = None
-
-    @classmethod
-    def parse(cls, name: str, text: str) -> "Interval":
-        """Returns what is written as `500` (steps), `60s` (seconds) or `never`.
-
-        Raises:
-          UsageError: for anything else; `name` is what it is of.
-        """
-        if text == "never":
-            return cls()
-        number = text.removesuffix("s")
-        count = int(number) if number.isdecimal() else 0
-        _require(count >= 1, f"{name} must be a number of steps, of seconds as 60s, or never", text)
-        return cls(seconds=count) if text.endswith("s") else cls(steps=count)
-
-    def is_due(self, step: int, seconds: float) -> bool:
-        """Returns whether it is time at a step, so many seconds after the last time."""
-        return bool(self.steps and step % self.steps == 0) or bool(self.seconds and seconds >= self.seconds)
-
-
-@dataclasses.dataclass(frozen=True)
-class Execution:
-    """How a run is made; recorded with its result, and no part of what the experiment is.
-
-    Raises:
-      UsageError: for a value out of its range.
-    """
-
-    devices: int = option(1, "replicas to train on: GPUs, or where there are none shares of the CPU's cores")
-    jit_compile: str = option("auto", "compile the training step with XLA (auto: on GPUs only)", choices=JIT_COMPILE)
-    sync_batch_norm: bool = option(False, "normalise with the statistics of all devices' images, not each with its own")
-    compact: str = option(
-        "auto",
-        "train a smaller network, without what reaches no output (auto: if a twentieth of the multiply-accumulates goes, and "
-        "10^12 of forward passes in all)",
-        choices=COMPACT,
-    )
-    require_alive: bool = option(
-        False, "refuse, before training begins, a pruned network whose masks leave no path from its input to its output"
-    )
-    checkpoint_every: str = option("60s", "how often training is saved: 500 (steps), 60s (seconds) or never")
-    snapshot_steps: tuple[int, ...] = option((), "steps, comma-separated, whose weights are kept (0: before the first)")
-    export: tuple[str, ...] = option(
-        ("saved_model",),
-        "what is made of the network at the end, comma-separated: saved_model (always), compressed (one file), litert, onnx",
-    )
-    grace_seconds: float = option(
-        preemption.GRACE_SECONDS,
-        "seconds after SIGTERM in which a run may save before its process ends, whatever it does then but write a file",
-    )
-    workdir: str = option("runs", "directory that holds a directory for each experiment")
-    data_dir: str | None = option(None, "TFDS data directory (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)")
-    overwrite: bool = option(False, "make the run again, although it is complete")
-    dry_run: bool = option(False, "say what would be made, and what is there of it, and make nothing")
-
-    def __post_init__(self):
-        _require_count("devices", self.devices)
-        registry.require_known(self.jit_compile, JIT_COMPILE, "jit_compile")
-        registry.require_known(self.compact, COMPACT, "compact")
-        _require(bool(self.workdir), "workdir must not be empty", self.workdir)
-        Interval.parse("checkpoint_every", self.checkpoint_every)
-        grace = self.grace_seconds
-        _require(_is_number(grace) and 0 < grace <= _SECONDS_A_DAY, "grace_seconds must be in (0, 86400]", grace)
-        names = isinstance(self.export, (tuple, list)) and bool(self.export)
-        _require(names, f"export must be some of {', '.join(EXPORTS)}", self.export)
-        for kind in self.export:
-            registry.require_known(kind, EXPORTS, "export")
-        object.__setattr__(self, "export", tuple(kind for kind in EXPORTS if kind in self.export))
-        steps = self.snapshot_steps
-        whole = isinstance(steps, (tuple, list)) and all(
-            _is_number(step) and 0 <= step < 2**53 and step == int(step) for step in steps
-        )
-        _require(whole, "snapshot_steps must be integers >= 0", steps)
-        object.__setattr__(self, "snapshot_steps", tuple(sorted({int(step) for step in steps})))
-        if self.sync_batch_norm and self.devices > 1:
-            rule = "sync_batch_norm needs jit_compile=false: XLA does not compile sums over devices within the network"
-            _require(self.jit_compile != "true", rule, self.jit_compile)

@@ -17,7 +17,8 @@ from absl import flags
 
 from tf_pruneinit.config import registry
 from tf_pruneinit.config.defaults import recipe
-from tf_pruneinit.config.experiment import MOST_ROUNDS, Config, Execution, Prune, Train, sparsity_after
+from tf_pruneinit.config.execution import Execution
+from tf_pruneinit.config.experiment import MOST_ROUNDS, Config, Prune, Train, sparsity_after
 from tf_pruneinit.errors import HelpRequested, UsageError
 from tf_pruneinit.version import __version__
 

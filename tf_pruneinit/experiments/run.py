@@ -16,7 +16,9 @@ import tensorflow as tf
 from tf_pruneinit import seeds
 from tf_pruneinit.compaction import compact_model
 from tf_pruneinit.compaction.channels import Liveness
-from tf_pruneinit.config.experiment import Config, Execution, Interval, Moment, Prune
+from tf_pruneinit.config.execution import Execution, Interval
+from tf_pruneinit.config.experiment import Config, Prune
+from tf_pruneinit.config.training_point import TrainingPoint
 from tf_pruneinit.datasets import dataset as datasets
 from tf_pruneinit.errors import DataError, NoSpaceError, RunError, UsageError, of_tensorflow
 from tf_pruneinit.experiments import array_cache, result, run_directory
@@ -63,7 +65,7 @@ def run(
       config: what to make.
       execution: how.
       console: where progress is shown.
-      moments: of training, as `Moment.parse` reads them, whose weights are kept for runs that begin with this one.
+      moments: of training, as `TrainingPoint.parse` reads them, whose weights are kept for runs that begin with this one.
       complete: False trains no further than the last of these.
       share: whether scores are kept in the working directory, for others that begin with the same network.
 
@@ -78,7 +80,9 @@ def run(
     clock = Clock()
     with _failures(os.path.join(execution.workdir, config.address)):
         experiment = _Experiment(config, execution, console, share)
-        kept = {Moment.parse("moment", text).step("moment", experiment.steps_an_epoch, experiment.steps) for text in moments}
+        kept = {
+            TrainingPoint.parse("moment", text).step("moment", experiment.steps_an_epoch, experiment.steps) for text in moments
+        }
         until = experiment.steps if complete else max(kept)
         clock.lap("data")
         if not experiment.workers.chief:
@@ -599,10 +603,10 @@ def _steps_of(prune: Prune | None, steps_an_epoch: int, steps: int) -> tuple[int
     """
     if prune is None:
         return 0, None
-    pruned = Moment.parse("prune_at", prune.prune_at).step("prune_at", steps_an_epoch, steps)
+    pruned = TrainingPoint.parse("prune_at", prune.prune_at).step("prune_at", steps_an_epoch, steps)
     if prune.rewind_to is None:
         return pruned, None
-    rewound = Moment.parse("rewind_to", prune.rewind_to).step("rewind_to", steps_an_epoch, steps)
+    rewound = TrainingPoint.parse("rewind_to", prune.rewind_to).step("rewind_to", steps_an_epoch, steps)
     if rewound > pruned:
         raise UsageError(f"rewind_to must not be later than prune_at, step {pruned}; got step {rewound}")
     return pruned, rewound

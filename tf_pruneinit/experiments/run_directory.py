@@ -38,7 +38,7 @@ TENSORBOARD = "tensorboard"
 # What the system says of a path that cannot be a directory to write in; other errors (a full disk) are no fault of the path.
 _NO_PLACE = {errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR}
 _NO_PLACE |= {errno.EINVAL, errno.EPERM, errno.EROFS}
-# Where each of `experiment.EXPORTS` is.
+# Where each of `execution.EXPORTS` is.
 EXPORTS = {"saved_model": SAVED_MODEL, "compressed": "model.tfpruned", "litert": "model.tflite", "onnx": "model.onnx"}
 
 
@@ -118,7 +118,7 @@ class Run:
         return any(name.startswith("step-") for name in names)
 
     def lacks(self, exports: Iterable[str]) -> list[str]:
-        """Returns those of `experiment.EXPORTS` that were asked for and are not there."""
+        """Returns those of `execution.EXPORTS` that were asked for and are not there."""
         return [kind for kind in exports if not os.path.exists(self.file(EXPORTS[kind]))]
 
     def go_on_after(self, step: int) -> list[records.Record]:

@@ -6,7 +6,7 @@ import os
 import traceback
 
 from tf_pruneinit import errors
-from tf_pruneinit.config.experiment import Execution
+from tf_pruneinit.config.execution import Execution
 from tf_pruneinit.errors import BusyError, DataError, NoSpaceError, RunError, UsageError
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.runtime.console import Console

@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tf_pruneinit.config.experiment import Config, Moment
+from tf_pruneinit.config.experiment import Config
+from tf_pruneinit.config.training_point import TrainingPoint
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.runtime import locks
@@ -21,7 +22,7 @@ class Job:
 
     Attributes:
       config: what it is.
-      moments: of its training, as `Moment.parse` reads them, whose weights others begin with.
+      moments: of its training, as `TrainingPoint.parse` reads them, whose weights others begin with.
       complete: whether it is to be completed; if not, it is trained up to the last of these moments.
     """
 
@@ -82,7 +83,7 @@ class Plan:
 def plan(configs: Iterable[Config]) -> Plan:
     """Returns the plan of these runs and of those that they begin with, each made once, and those as far as they are needed."""
     asked = dict.fromkeys(configs)
-    kept: dict[Config, set[Moment]] = {}
+    kept: dict[Config, set[TrainingPoint]] = {}
     parents: dict[Config, dict[Config, None]] = {}
     todo = list(asked)
     while todo:
@@ -99,7 +100,7 @@ def plan(configs: Iterable[Config]) -> Plan:
             needed.append((config.dense, prune.rewind_to))
         for parent, moment in needed:
             begun[parent] = None
-            kept.setdefault(parent, set()).add(Moment.parse("moment", moment))
+            kept.setdefault(parent, set()).add(TrainingPoint.parse("moment", moment))
             todo.append(parent)
     jobs = {config: _job(config, kept[config], config in asked) for config in parents}
     order = sorted(_in_order(list(asked), parents), key=_alike(asked))
@@ -111,7 +112,7 @@ def plan(configs: Iterable[Config]) -> Plan:
     )
 
 
-def _job(config: Config, kept: set[Moment], asked: bool) -> Job:
+def _job(config: Config, kept: set[TrainingPoint], asked: bool) -> Job:
     # Within a unit they are in order, and which of a step and an epoch is later nobody needs to know here.
     moments = tuple(str(moment) for moment in sorted(kept))
     return Job(config, moments, asked or "end" in moments)
@@ -191,7 +192,7 @@ def _state(workdir: str, job: Job) -> State:
 def _has_moments(run: run_directory.Run, job: Job, result: Mapping[str, Any] | None) -> bool:
     """Whether the weights that others need are kept; False where it is not known which step a moment is."""
     for text in job.moments:
-        moment = Moment.parse("moment", text)
+        moment = TrainingPoint.parse("moment", text)
         if moment.unit == 0:
             step = int(moment.number)
         elif result is not None:
@@ -246,7 +247,7 @@ class Estimate:
         whole = train.steps or (epoch and epoch * (train.epochs or 0))
         if job.complete or whole is None:
             return whole
-        moments = [Moment.parse("moment", text) for text in job.moments]
+        moments = [TrainingPoint.parse("moment", text) for text in job.moments]
         if epoch is None and any(moment.unit for moment in moments):
             return whole
         return max(moment.step("moment", epoch or 1, whole) for moment in moments)

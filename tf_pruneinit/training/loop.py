@@ -15,7 +15,8 @@ import keras
 import numpy as np
 
 from tf_pruneinit.compaction import compact_model
-from tf_pruneinit.config.experiment import Interval, Train
+from tf_pruneinit.config.execution import Interval
+from tf_pruneinit.config.experiment import Train
 from tf_pruneinit.datasets.dataset import Dataset
 from tf_pruneinit.errors import DivergedError
 from tf_pruneinit.pruning import masks as masking

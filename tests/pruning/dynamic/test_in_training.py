@@ -10,7 +10,8 @@ import tensorflow as tf
 import tf_pruneinit
 from tf_pruneinit import main, report, seeds, sweep
 from tf_pruneinit.config import registry
-from tf_pruneinit.config.experiment import Config, Interval, Prune, Train
+from tf_pruneinit.config.execution import Interval
+from tf_pruneinit.config.experiment import Config, Prune, Train
 from tf_pruneinit.datasets import dataset
 from tf_pruneinit.models import build
 from tf_pruneinit.pruning import masks as masking

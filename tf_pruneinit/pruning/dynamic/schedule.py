@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tf_pruneinit.config.experiment import Config, Moment, Prune
+from tf_pruneinit.config.experiment import Config, Prune
 from tf_pruneinit.config.registry import Dynamic
+from tf_pruneinit.config.training_point import TrainingPoint
 from tf_pruneinit.errors import UsageError
 
 Arrays = Mapping[str, np.ndarray]
@@ -64,10 +65,10 @@ class Updates:
         self._prune = prune
         self._change = changes.change
         self._seed = seed
-        self._begin = Moment.parse("update_from", prune.update_from).step("update_from", steps_an_epoch, steps)
+        self._begin = TrainingPoint.parse("update_from", prune.update_from).step("update_from", steps_an_epoch, steps)
         self._end = steps * 3 // 4
         if prune.update_until is not None:
-            self._end = Moment.parse("update_until", prune.update_until).step("update_until", steps_an_epoch, steps)
+            self._end = TrainingPoint.parse("update_until", prune.update_until).step("update_until", steps_an_epoch, steps)
         self._steps = [*range(self._begin + prune.update_every, self._end, prune.update_every)]
         # An exchange at the end would be one of nothing.
         self._steps += [self._end] if changes.begins_dense and self._end > self._begin else []

@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TextIO
 
 from tf_pruneinit import errors
-from tf_pruneinit.config.experiment import Execution
+from tf_pruneinit.config.execution import Execution
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.runtime import preemption

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from tf_pruneinit import errors
-from tf_pruneinit.config.experiment import Execution
+from tf_pruneinit.config.execution import Execution
 from tf_pruneinit.errors import NoSpaceError, RunError, UsageError
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.runtime import preemption

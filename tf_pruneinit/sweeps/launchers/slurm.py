@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from tf_pruneinit.config.experiment import Execution
+from tf_pruneinit.config.execution import Execution
 from tf_pruneinit.runtime import files
 from tf_pruneinit.sweeps import manifest as manifests
 from tf_pruneinit.sweeps import plan as plans

@@ -1,0 +1,97 @@
+"""How an experiment is run: what is recorded with a result, and is no part of what the experiment is."""
+
+import dataclasses
+
+from tf_pruneinit.config import registry
+from tf_pruneinit.config.options import is_number, option, require, require_count
+from tf_pruneinit.runtime import preemption
+
+JIT_COMPILE = ("auto", "true", "false")
+COMPACT = ("auto", "true", "false")
+EXPORTS = ("saved_model", "compressed", "litert", "onnx")
+_SECONDS_A_DAY = 86400
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """How often something is done: every so many steps, or seconds, or never."""
+
+    steps: int | None = None
+    seconds: int | None = None
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> "Interval":
+        """Returns what is written as `500` (steps), `60s` (seconds) or `never`.
+
+        Raises:
+          UsageError: for anything else; `name` is what it is of.
+        """
+        if text == "never":
+            return cls()
+        number = text.removesuffix("s")
+        count = int(number) if number.isdecimal() else 0
+        require(count >= 1, f"{name} must be a number of steps, of seconds as 60s, or never", text)
+        return cls(seconds=count) if text.endswith("s") else cls(steps=count)
+
+    def is_due(self, step: int, seconds: float) -> bool:
+        """Returns whether it is time at a step, so many seconds after the last time."""
+        return bool(self.steps and step % self.steps == 0) or bool(self.seconds and seconds >= self.seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How a run is made; recorded with its result, and no part of what the experiment is.
+
+    Raises:
+      UsageError: for a value out of its range.
+    """
+
+    devices: int = option(1, "replicas to train on: GPUs, or where there are none shares of the CPU's cores")
+    jit_compile: str = option("auto", "compile the training step with XLA (auto: on GPUs only)", choices=JIT_COMPILE)
+    sync_batch_norm: bool = option(False, "normalise with the statistics of all devices' images, not each with its own")
+    compact: str = option(
+        "auto",
+        "train a smaller network, without what reaches no output (auto: if a twentieth of the multiply-accumulates goes, and "
+        "10^12 of forward passes in all)",
+        choices=COMPACT,
+    )
+    require_alive: bool = option(
+        False, "refuse, before training begins, a pruned network whose masks leave no path from its input to its output"
+    )
+    checkpoint_every: str = option("60s", "how often training is saved: 500 (steps), 60s (seconds) or never")
+    snapshot_steps: tuple[int, ...] = option((), "steps, comma-separated, whose weights are kept (0: before the first)")
+    export: tuple[str, ...] = option(
+        ("saved_model",),
+        "what is made of the network at the end, comma-separated: saved_model (always), compressed (one file), litert, onnx",
+    )
+    grace_seconds: float = option(
+        preemption.GRACE_SECONDS,
+        "seconds after SIGTERM in which a run may save before its process ends, whatever it does then but write a file",
+    )
+    workdir: str = option("runs", "directory that holds a directory for each experiment")
+    data_dir: str | None = option(None, "TFDS data directory (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)")
+    overwrite: bool = option(False, "make the run again, although it is complete")
+    dry_run: bool = option(False, "say what would be made, and what is there of it, and make nothing")
+
+    def __post_init__(self):
+        require_count("devices", self.devices)
+        registry.require_known(self.jit_compile, JIT_COMPILE, "jit_compile")
+        registry.require_known(self.compact, COMPACT, "compact")
+        require(bool(self.workdir), "workdir must not be empty", self.workdir)
+        Interval.parse("checkpoint_every", self.checkpoint_every)
+        grace = self.grace_seconds
+        require(is_number(grace) and 0 < grace <= _SECONDS_A_DAY, "grace_seconds must be in (0, 86400]", grace)
+        names = isinstance(self.export, (tuple, list)) and bool(self.export)
+        require(names, f"export must be some of {', '.join(EXPORTS)}", self.export)
+        for kind in self.export:
+            registry.require_known(kind, EXPORTS, "export")
+        object.__setattr__(self, "export", tuple(kind for kind in EXPORTS if kind in self.export))
+        steps = self.snapshot_steps
+        whole = isinstance(steps, (tuple, list)) and all(
+            is_number(step) and 0 <= step < 2**53 and step == int(step) for step in steps
+        )
+        require(whole, "snapshot_steps must be integers >= 0", steps)
+        object.__setattr__(self, "snapshot_steps", tuple(sorted({int(step) for step in steps})))
+        if self.sync_batch_norm and self.devices > 1:
+            rule = "sync_batch_norm needs jit_compile=false: XLA does not compile sums over devices within the network"
+            require(self.jit_compile != "true", rule, self.jit_compile)
