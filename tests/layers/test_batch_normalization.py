@@ -13,7 +13,7 @@ from tf_pruneinit import seeds
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.layers import batch_normalization, masked, twice_differentiable
 from tf_pruneinit.layers.batch_normalization import BatchNormalization, exact_normalisation
-from tf_pruneinit.pruning import masks, score
+from tf_pruneinit.pruning import compiled_scorer, masks
 
 RNG = np.random.default_rng(0)
 L = keras.layers
@@ -36,9 +36,9 @@ def float64():
 @pytest.fixture
 def nothing_compiled():
     """What earlier tests compiled is not used, nor what this one compiles later on."""
-    score._compiled.clear()
+    compiled_scorer._compiled.clear()
     yield
-    score._compiled.clear()
+    compiled_scorer._compiled.clear()
 
 
 def snapshot(model):

@@ -15,8 +15,8 @@ import tf_pruneinit
 from tf_pruneinit.datasets.dataset import Preprocessing
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.export import saved_model
+from tf_pruneinit.pruning import compiled_scorer, model_copy, model_signature
 from tf_pruneinit.pruning import masks as masking
-from tf_pruneinit.pruning import model_copy, model_signature, score
 
 L = keras.layers
 RNG = np.random.default_rng(0)
@@ -276,7 +276,7 @@ WAYS = {
     "ship": lambda model, masked, folder: tf_pruneinit.ship(masked),
     "compressed": lambda model, masked, folder: compressed(masked, folder),
     "saved": lambda model, masked, folder: saved(masked, folder),
-    "for scoring": lambda model, masked, folder: score._scoring_copy(masked, "float32"),
+    "for scoring": lambda model, masked, folder: compiled_scorer._scoring_copy(masked, "float32"),
 }
 
 

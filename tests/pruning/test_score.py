@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 import tf_pruneinit
 from tf_pruneinit.config import registry
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.pruning import compiled_scorer, scoring_data, selection
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import score as scoring
-from tf_pruneinit.pruning import scoring_data, selection
 from tf_pruneinit.runtime import memory
 
 L = keras.layers
@@ -36,7 +36,7 @@ DIFFERENTIABLE = [*METHODS_WITH_DATA, "synflow"]
 
 @pytest.fixture(autouse=True)
 def nothing_compiled():
-    scoring._compiled.clear()
+    compiled_scorer._compiled.clear()
 
 
 def network(activation=None, head=None, policy=None, seed=1, normalised=True, dropout=None, outputs=None):
@@ -137,7 +137,7 @@ class TestEveryMethod:
         tf.config.run_functions_eagerly(True)
         try:
             eager = score(model, method)
-            scoring._compiled.clear()
+            compiled_scorer._compiled.clear()
             fresh = score(model, method)
         finally:
             tf.config.run_functions_eagerly(False)
@@ -189,15 +189,15 @@ class TestEveryMethod:
         first = score(model, method)
         require_same_bits(score(model, method), first)
         require_same_bits(score(network(dropout=0.5), method), first)
-        scoring._compiled.clear()
+        compiled_scorer._compiled.clear()
         require_same_bits(score(model, method), first)
 
     def test_another_model_of_the_same_architecture_has_its_own_scores(self, method, model):
         other = network(seed=2)
         first = score(model, method)
         of_cached = score(other, method)
-        assert len(scoring._compiled) == 1
-        scoring._compiled.clear()
+        assert len(compiled_scorer._compiled) == 1
+        compiled_scorer._compiled.clear()
         require_same_bits(score(other, method), of_cached)
         require_same_bits(score(model, method), first)
         if method != "random":
@@ -207,7 +207,7 @@ class TestEveryMethod:
         parts = [(IMAGES[:n], LABELS[:n]) for n in (4, 12, 7, 3)]
         cached = [score(model, method, part) for part in parts]
         for part, got in zip(parts, cached, strict=True):
-            scoring._compiled.clear()
+            compiled_scorer._compiled.clear()
             fresh = score(model, method, part)
             require_same_bits(got, fresh)
 
@@ -594,7 +594,7 @@ class TestModels:
                 x = L.Activation(function, name="activation")(L.Dense(6, name="one")(inputs))
                 model = randomised(keras.Model(inputs, L.Dense(3, name="two")(x), name="net"))
                 scores.append(score(model, method, self.data))
-                scoring._compiled.clear() if len(scores) == 2 else None
+                compiled_scorer._compiled.clear() if len(scores) == 2 else None
                 again = score(model, method, self.data)
         require_same_bits(scores[1], again)
         assert relative_error(*scores) > 1e-2
@@ -627,7 +627,7 @@ class TestModels:
         before = score(model, method)
         model.get_layer("bn").trainable = False
         frozen = score(model, method)
-        scoring._compiled.clear()
+        compiled_scorer._compiled.clear()
         require_same_bits(score(model, method), frozen)
         if method == "snip":
             assert relative_error(frozen, before) > 1e-3
@@ -736,11 +736,11 @@ class TestProperties:
         before = score(model, "snip", precision="float64")
         loss = module.cross_entropy
         monkeypatch.setattr(module, "cross_entropy", lambda logits, labels: factor * loss(logits, labels))
-        scoring._compiled.clear()
+        compiled_scorer._compiled.clear()
         after = score(model, "snip", precision="float64")
         require_same_bits(selection.global_masks(after, 0.8), selection.global_masks(before, 0.8))
         assert relative_error(after, {path: factor * z for path, z in before.items()}) < 1e-12
-        scoring._compiled.clear()
+        compiled_scorer._compiled.clear()
 
     @settings(max_examples=2)
     @given(sizes=st.lists(st.integers(2, 7), min_size=2, max_size=5), seed=st.integers(0, 1000))
@@ -863,14 +863,14 @@ class TestCache:
     def made(self, monkeypatch):
         """The scorers that have been compiled."""
         made = []
-        compiled = scoring._Compiled
+        compiled = compiled_scorer.CompiledScorer
 
         def make(*arguments):
             scorer = compiled(*arguments)
             made.append(weakref.ref(scorer))
             return scorer
 
-        monkeypatch.setattr(scoring, "_Compiled", make)
+        monkeypatch.setattr(scoring, "CompiledScorer", make)
         return made
 
     @pytest.mark.filterwarnings("ignore:grasp")
@@ -884,7 +884,7 @@ class TestCache:
         first, second = (score(model, method, self.DATA) for model in models)
         assert len(made) == 1
         assert list(second) == list(masking.prunable(models[1])) != list(first)
-        scoring._compiled.clear()
+        compiled_scorer._compiled.clear()
         require_same_bits(score(models[1], method, self.DATA), second)
 
     @every_method
@@ -895,7 +895,7 @@ class TestCache:
 
         score(build("a"), method, self.DATA)
         cached = score(build("b"), method, self.DATA)
-        scoring._compiled.clear()
+        compiled_scorer._compiled.clear()
         require_same_bits(score(build("b"), method, self.DATA), cached)
 
     @pytest.mark.parametrize("kind", OTHERS)
@@ -905,7 +905,7 @@ class TestCache:
         score(first, "snip", data)
         cached = score(second, "snip", data)
         assert len(made) == 2
-        scoring._compiled.clear()
+        compiled_scorer._compiled.clear()
         require_same_bits(score(second, "snip", data), cached)
 
     def test_other_excluded_layers_are_not_mistaken(self, made):
@@ -950,19 +950,19 @@ class TestCache:
         models, sizes = [network(outputs=4 + n) for n in range(4)], []
         for model in models:
             score(model, "magnitude")
-            sizes.append(list(scoring._compiled.values())[-1].size)
-        scoring._compiled.clear()
-        monkeypatch.setattr(scoring, "_MOST_BYTES", sum(sizes[1:]))
+            sizes.append(list(compiled_scorer._compiled.values())[-1].size)
+        compiled_scorer._compiled.clear()
+        monkeypatch.setattr(compiled_scorer, "_MOST_BYTES", sum(sizes[1:]))
         for model in models:
             score(model, "magnitude")
-        assert [entry.size for entry in scoring._compiled.values()] == sizes[1:]
+        assert [entry.size for entry in compiled_scorer._compiled.values()] == sizes[1:]
 
     def test_counts_kernels_their_masks_other_variables_and_what_is_traced(self):
         model = network()
         score(model, "magnitude")
         kernels = sum(math.prod(shape) for shape in KERNELS.values())
         rest = sum(math.prod(variable.shape) for variable in model.variables) - kernels
-        (entry,) = scoring._compiled.values()
+        (entry,) = compiled_scorer._compiled.values()
         assert 5 * kernels + 4 * rest < entry.size
         first = entry.size
         score(model, "magnitude")
@@ -972,16 +972,16 @@ class TestCache:
     def test_what_is_not_cached_is_freed(self, made, monkeypatch, why):
         monkeypatch.setattr(scoring, "_WORTH_GIVING_BACK", 0)
         if why == "too large":
-            monkeypatch.setattr(scoring, "_MOST_BYTES", 100)
+            monkeypatch.setattr(compiled_scorer, "_MOST_BYTES", 100)
         layers = [L.Lambda(lambda x: x)] if why == "a layer of any function" else []
         score(randomised(keras.Sequential([keras.Input((5,)), *layers, L.Dense(3)])), "snip", self.DATA)
         if why == "dropped":
-            monkeypatch.setattr(scoring, "_MOST_BYTES", 1)
+            monkeypatch.setattr(compiled_scorer, "_MOST_BYTES", 1)
             score(network(), "magnitude")
         elif why == "cleared":
             assert made[0]() is not None
             tf_pruneinit.clear_cache()
-        assert not scoring._compiled
+        assert not compiled_scorer._compiled
         assert not any(scorer() for scorer in made)
 
 

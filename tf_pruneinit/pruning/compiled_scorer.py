@@ -1,0 +1,275 @@
+"""A scorer and a copy of the network that scores are computed with, compiled; the last ones are cached."""
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_pruneinit import seeds
+from tf_pruneinit.layers import keras_internals
+from tf_pruneinit.layers.twice_differentiable import EXACT, PassOn, not_vouched_for
+from tf_pruneinit.pruning import masks as masking
+from tf_pruneinit.pruning import model_copy
+from tf_pruneinit.pruning.scorers import flow
+from tf_pruneinit.pruning.scorers.network import Batch, Network
+from tf_pruneinit.runtime import memory
+
+_ALIGNMENT = 64
+
+
+class CompiledScorer:
+    """A copy of a model for scoring, and a method compiled for it.
+
+    Attributes:
+      kernels: arrays, the kernels in effect (kernel * mask); weights are removed in place.
+      masks: arrays of 0 and 1, uint8.
+      unpruned: arrays, the kernels as they are loaded; none unless the method's weights come back.
+      activations: numbers that the layers give for one example; a size that is not known counts as 1.
+      batch_normalised: whether batch normalisation is among them.
+      size: bytes, when they were last measured.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        kernels: dict[str, masking.Kernel],
+        row: Any,
+        dtype: str,
+        options: dict[str, Any],
+        batch_statistics: bool = True,
+    ):
+        self._copy = copy = _scoring_copy(model, dtype)
+        twins = {
+            id(layer): twin
+            for layer, twin in zip(keras_internals.layers_of(model), keras_internals.layers_of(copy), strict=True)
+        }
+        variables = {path: masking.Kernel(twins[id(kernel.layer)], kernel.name).variable for path, kernel in kernels.items()}
+        self._variables = variables
+        self._traced: list[Any] = []
+        self.kernels = [_aligned(kernel.shape, dtype) for kernel in variables.values()]
+        self.masks = [_aligned(kernel.shape, "uint8") for kernel in variables.values()]
+        self.unpruned = [_aligned(kernel.shape, dtype) for kernel in variables.values()] if row.revives else []
+        # Tensors and arrays share their memory: what is removed from the arrays is removed from the network.
+        self._tensors = [[_tensor(array) for array in arrays] for arrays in (self.kernels, self.masks, self.unpruned)]
+        # Nor does the copy have the memory of kernels twice.
+        for kernel, tensor in zip(variables.values(), self._tensors[0], strict=True):
+            kernel.value.assign(tensor)
+        self.batch_normalised = any(
+            isinstance(layer, keras.layers.BatchNormalization) for layer in keras_internals.layers_of(copy)
+        )
+        # The copy itself has a layer for each of the model's.
+        self._logits = logits = _logits(copy)
+        if row.absolute:
+            flow.take_bounds_off(copy)
+        outputs = [node.outputs for layer in keras_internals.layers_of(copy) for node in keras_internals.calls_of(layer)]
+        self.activations = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in keras.tree.flatten(outputs))
+
+        def compiled(function: Callable) -> Callable:
+            # Without autograph, as Keras runs layers: errors raised while tracing come out as they are.
+            # A shape that is left open would be computed in another order, and give other bits.
+            traced = tf.function(function, autograph=False, reduce_retracing=False)
+            self._traced.append(traced)
+            return lambda *arguments: traced(*self._tensors, *arguments)
+
+        def network_of(*tensors):
+            return Network(logits, variables, *tensors, batch_statistics=batch_statistics)
+
+        def step(kernels, masks, unpruned, *pair):
+            network = network_of(kernels, masks, unpruned)
+            batch = Batch([pair], network.gradients, network.hessian_product) if pair else None
+            scores = row.score(network, batch, **options)
+            return scores, tf.add_n([tf.reduce_sum(z) for z in scores])
+
+        def gradients(kernels, masks, unpruned, *arguments):
+            return network_of(kernels, masks, unpruned).gradients(*arguments)
+
+        def hessian_product(kernels, masks, unpruned, *arguments):
+            return network_of(kernels, masks, unpruned).hessian_product(*arguments)
+
+        self.score = compiled(step)
+        derivatives = compiled(gradients), compiled(hessian_product)
+        network = network_of(*self._tensors)
+        self.score_in_chunks = lambda chunks: row.score(network, Batch(chunks, *derivatives), **options)
+
+    @property
+    def unvouched(self) -> list[str]:
+        """Layers whose second derivatives no test vouches for, with their classes."""
+        return not_vouched_for(self._logits)
+
+    def measure(self) -> int:
+        """Returns about how many bytes it takes, those of its values and a number for each traced operation; sets `size`."""
+        arrays = sum(array.nbytes for array in (*self.kernels, *self.masks, *self.unpruned))
+        kernels = {id(variable) for variable in self._variables.values()}
+        others = [variable for variable in self._copy.variables if id(variable) not in kernels]
+        values = sum(math.prod(variable.shape) * tf.as_dtype(variable.dtype).size for variable in others)
+        graphs = [concrete.graph for traced in self._traced for concrete in traced._list_all_concrete_functions()]
+        self.size = arrays + values + _OPERATION_BYTES * sum(len(graph.get_operations()) for graph in graphs)
+        return self.size
+
+    def load(self, model: keras.Model, kernels: dict[str, masking.Kernel], seed: int) -> None:
+        """Takes over the weights, masks and names of a model, and gives dropout seeds."""
+        for source, target in zip(model_copy.operations(model), model_copy.operations(self._copy), strict=True):
+            target.name = source.name
+        skipped = {id(variable) for variable in self._variables.values()}
+        for source, target in zip(keras_internals.layers_of(model), keras_internals.layers_of(self._copy), strict=True):
+            model_copy.copy_state(source, target, skipped)
+            for n, state in enumerate(keras_internals.seeds_of(target)):
+                state.assign([seeds.derive(seed, "dropout", target.name, n), 0])
+        for kernel, value, mask in zip(kernels.values(), self.kernels, self.masks, strict=True):
+            value[...] = np.asarray(memoryview(tf.cast(tf.convert_to_tensor(kernel.variable.value), value.dtype)))
+            mask[...] = 1 if kernel.mask is None else kernel.mask.numpy()
+            value *= mask
+        for value, unpruned in zip(self.kernels, self.unpruned, strict=False):
+            unpruned[...] = value
+
+    def warm_up(self, batches: Iterable[tf.Tensor]) -> None:
+        """Sets moving statistics of batch normalisation to those of images, the mean over their batches."""
+        layers = [
+            layer for layer in keras_internals.layers_of(self._copy) if isinstance(layer, keras.layers.BatchNormalization)
+        ]
+        moving = [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
+        momenta = [layer.momentum for layer in layers]
+        for count, images in enumerate(batches):
+            for layer in layers:
+                layer.momentum = count / (count + 1)
+            mapping = list(zip(self._variables.values(), self._tensors[0], strict=True))
+            with keras.StatelessScope(state_mapping=mapping) as scope:
+                self._logits(images, training=True)
+            for variable in moving:
+                if (value := scope.get_current_value(variable)) is not None:
+                    variable.assign(value)
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+
+    def take_absolute_values(self) -> None:
+        """Replaces every parameter by its absolute value."""
+        skipped = {id(variable) for variable in self._variables.values()}
+        for layer in keras_internals.layers_of(self._copy):
+            for variable in keras_internals.own_trainable(layer):
+                if id(variable) not in skipped:
+                    variable.assign(tf.abs(variable.value))
+        for value in self.kernels:
+            np.abs(value, out=value)
+
+
+def _aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """An array of zeros whose memory a tensor can share, which it must be aligned for."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def _tensor(array: np.ndarray) -> tf.Tensor:
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
+# What was compiled last, by architecture; an entry is taken out while it is in use.
+_compiled: OrderedDict[Any, CompiledScorer] = OrderedDict()
+_lock = threading.Lock()
+# All of it together takes so many bytes at most: what is used least recently goes first.
+_MOST_BYTES = 256 << 20
+# Of an operation of a traced graph, as Python, TensorFlow's runtime and its optimizer keep it.
+_OPERATION_BYTES = 12 << 10
+
+
+def take(key: Any) -> CompiledScorer | None:
+    with _lock:
+        return _compiled.pop(key, None) if key else None
+
+
+def keep(key: Any, compiled: CompiledScorer) -> int:
+    """Caches what has been compiled, as far as there are bytes for it; returns how many bytes nothing needs any more."""
+    if not key:
+        return compiled.size
+    with _lock:
+        other = _compiled.pop(key, None)  # Of another thread.
+        _compiled[key] = compiled
+        sizes = [entry.size for entry in _compiled.values()]
+        oldest = 0
+        while sum(sizes[oldest:]) > _MOST_BYTES:
+            _compiled.popitem(last=False)
+            oldest += 1
+    return sum(sizes[:oldest]) + (other.size if other else 0)
+
+
+@memory.frees
+def _forget() -> None:
+    with _lock:
+        _compiled.clear()
+
+
+def _scoring_copy(model: keras.Model, dtype: str) -> keras.Model:
+    """A copy of a model that computes in `dtype`, without masks, of layers with exact derivatives, and without a softmax in
+    the last layer if nothing else uses it.
+    """
+    last = _last_layer(model)
+
+    def replace(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
+        cls, config = masking.stock(layer)
+        config = _in_precision(config, dtype)
+        if layer is last and config.get("activation") == "softmax":
+            config["activation"] = "linear"
+        elif layer is last and cls is keras.layers.Softmax:
+            cls, config = PassOn, {"name": layer.name, "dtype": dtype}
+        return cls, config
+
+    # Layers that a layer of the user's makes for itself follow the policy in force.
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        copy = model_copy.copy_with(model, replace, dtype=dtype)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    for layer in keras_internals.layers_of(copy):
+        layer.__class__ = EXACT.get(type(layer), type(layer))
+        if hasattr(layer, "use_cudnn"):  # It has no second derivatives.
+            layer.use_cudnn = False
+    return copy
+
+
+def _in_precision(config: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """The configuration of a layer, and of layers inside it, in another precision."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, (list, tuple)) and any(isinstance(part, dict) for part in value):
+            return [changed(part) for part in value]
+        if isinstance(value, dict) and isinstance(value.get("config"), dict) and "dtype" in value["config"]:
+            return value | {"config": _in_precision(value["config"], dtype)}
+        return value
+
+    return {key: dtype if key == "dtype" and _is_floating(value) else changed(value) for key, value in config.items()}
+
+
+def _is_floating(policy: Any) -> bool:
+    """Whether a layer computes in floating-point numbers, by the type or policy in its configuration."""
+    name = policy["config"].get("name") if isinstance(policy, dict) else policy
+    return name is None or keras.backend.is_float_dtype(keras.dtype_policies.get(name).compute_dtype)
+
+
+def _last_layer(model: keras.Model) -> Any:
+    """The layer that computes the outputs, looked for inside nested models; None if it is used elsewhere, too."""
+    operation = keras_internals.operation_of(model.outputs[0])
+    if sum(node.operation is operation for node in keras_internals.nodes_of(keras_internals.graph_of(model))) > 1:
+        return None
+    nested = isinstance(operation, keras.Model) and getattr(operation, "outputs", None) is not None
+    return _last_layer(operation) if nested else operation
+
+
+def _logits(model: keras.Model) -> keras.Model:
+    """The model from one tensor to one tensor, without a softmax at its end that is an operation of its own, or of a layer
+    that is used elsewhere, too.
+    """
+    outputs = model.outputs[0]
+    operation = keras_internals.operation_of(outputs)
+    softmax = type(operation).__name__ == "Softmax"
+    if isinstance(operation, keras.layers.Activation):
+        softmax = operation.activation is keras.activations.softmax
+    if softmax:
+        outputs = keras_internals.call_of(outputs).input_tensors[0]
+    return keras.Model(model.inputs[0], outputs, name=model.name)
