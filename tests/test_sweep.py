@@ -20,7 +20,7 @@ from tf_pruneinit import __version__, describe, evaluate, main, report, sweep
 from tf_pruneinit.errors import RunError
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.pruning import score as scoring
-from tf_pruneinit.runtime import memory
+from tf_pruneinit.runtime import machine
 from tf_pruneinit.sweeps import manifest as manifests
 from tf_pruneinit.sweeps import plan
 from tf_pruneinit.sweeps.launchers import local
@@ -463,12 +463,12 @@ class TestMistakes:
             assert "take another --workdir, or go on with that version (pip install tf-pruneinit==0.0.7)" in line
 
     def test_more_workers_than_memory_can_hold_are_warned_of(self, monkeypatch):
-        monkeypatch.setattr(memory, "available", lambda: 2_000_000_000)
+        monkeypatch.setattr(machine, "free_memory", lambda: 2_000_000_000)
         with pytest.warns(UserWarning, match=r"8 workers need 12\.9 GB at the least, and 2\.0 GB are free: fewer --workers"):
             sweep._warn_of_memory(8, 100)
 
     def test_memory_that_is_free_is_known(self):
-        assert 1 << 20 < memory.available() < 1 << 50
+        assert 1 << 20 < machine.free_memory() < 1 << 50
 
 
 class TestShares:

@@ -33,7 +33,7 @@ __all__ = [
 
 _HOMES = {
     "balanced_sample": "datasets.dataset",
-    "clear_cache": "runtime.memory",
+    "clear_cache": "runtime.machine",
     "compact": "compaction.compact_model",
     "compress": "export.compressed_file",
     "load": "export.load",
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from tf_pruneinit.pruning.masks import masks, set_masks, summary, with_masks
     from tf_pruneinit.pruning.prune import prune
     from tf_pruneinit.pruning.score import score
-    from tf_pruneinit.runtime.memory import clear_cache
+    from tf_pruneinit.runtime.machine import clear_cache
 
 
 # Keras finds the classes in a .keras file only if they have been registered, which is done when their modules are imported.

@@ -23,7 +23,7 @@ from tf_pruneinit.reporting.collect import Gap
 from tf_pruneinit.reporting.findings import Finding
 from tf_pruneinit.reporting.published import Reference
 from tf_pruneinit.reporting.series import View, listed, percent
-from tf_pruneinit.runtime import cores, files
+from tf_pruneinit.runtime import files, machine
 from tf_pruneinit.runtime.console import Console, counted, duration, exit_code
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _pictures(views: Sequence[View], published: Sequence[Reference], out: str, c
     """Draws and writes the figures of each view, several views at once on as many cores; returns slug -> name -> PNG."""
     folder = os.path.join(out, "figures")
     found: dict[str, dict[str, bytes]] = {view.slug: {} for view in views}
-    workers = min(len(views), len(cores.available()))
+    workers = min(len(views), len(machine.cores()))
     with contextlib.ExitStack() as stack:
         run: Callable[..., Iterator[dict[str, bytes]]] = map
         if workers > 1:

@@ -18,7 +18,7 @@ from tf_pruneinit.config.options import option
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.pruning import summary
-from tf_pruneinit.runtime import memory, preemption
+from tf_pruneinit.runtime import machine, preemption
 from tf_pruneinit.runtime.console import Console, duration, exit_code, start_tensorflow
 from tf_pruneinit.sweeps import display
 from tf_pruneinit.sweeps import job as attempts
@@ -282,7 +282,7 @@ def _launched(
 
 
 def _warn_of_memory(workers: int, jobs: int) -> None:
-    needed, there = min(workers, jobs) * _BYTES_A_WORKER, memory.available()
+    needed, there = min(workers, jobs) * _BYTES_A_WORKER, machine.free_memory()
     if workers > 1 and there is not None and needed > there:
         gigabytes = f"{needed / 1e9:.1f} GB at the least, and {there / 1e9:.1f} GB are free"
         warnings.warn(

@@ -11,7 +11,7 @@ from tf_pruneinit.errors import UsageError
 from tf_pruneinit.export import compressed_file, network_state
 from tf_pruneinit.models import build
 from tf_pruneinit.pruning import masks
-from tf_pruneinit.runtime import memory
+from tf_pruneinit.runtime import machine
 
 SHAPE = (8, 8, 1)
 
@@ -199,5 +199,5 @@ class TestHostile:
         refused(put_together(head, b""), tmp_path)
 
     def test_more_than_the_memory_is_refused(self, content, tmp_path, monkeypatch):
-        monkeypatch.setattr(memory, "available", lambda: 1000)
+        monkeypatch.setattr(machine, "free_memory", lambda: 1000)
         assert "GiB of memory" in refused(content, tmp_path)

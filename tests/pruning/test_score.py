@@ -20,7 +20,7 @@ from tf_pruneinit.errors import UsageError
 from tf_pruneinit.pruning import compiled_scorer, scoring_data, selection
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import score as scoring
-from tf_pruneinit.runtime import memory
+from tf_pruneinit.runtime import machine
 
 L = keras.layers
 RNG = np.random.default_rng(0)
@@ -1282,7 +1282,7 @@ class TestDataWithoutAnEnd:
 
     def test_batches_that_are_read_again_must_fit_into_memory(self, model, monkeypatch):
         size = IMAGES.size * 4
-        monkeypatch.setattr(memory, "available", lambda: 2 * 2 * size)
+        monkeypatch.setattr(machine, "free_memory", lambda: 2 * 2 * size)
         score(model, "snip", iter([DATA, DATA]), accumulate="gradients")
         with pytest.raises(
             UsageError, match=rf"half of the free memory; got {3 * size:,} bytes and more: give what can be read"
@@ -1290,7 +1290,7 @@ class TestDataWithoutAnEnd:
             score(model, "snip", endless(3), accumulate="gradients")
 
     def test_what_is_read_once_need_not_fit_into_memory(self, model, monkeypatch):
-        monkeypatch.setattr(memory, "available", lambda: 0)
+        monkeypatch.setattr(machine, "free_memory", lambda: 0)
         require_same_bits(score(model, "snip", iter([DATA, DATA])), score(model, "snip", [DATA, DATA]))
 
     @pytest.mark.parametrize("accumulate", ["scores", "gradients"])

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.pruning import selection
-from tf_pruneinit.runtime import cores
+from tf_pruneinit.runtime import machine
 
 # Few values, so that most scores are tied; and zeros of both signs, which are one score.
 TIED = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5])
@@ -460,7 +460,7 @@ def test_takes_as_many_threads_as_the_process_may_use_cores(monkeypatch):
     taken = []
     pool = concurrent.futures.ThreadPoolExecutor
     monkeypatch.setattr(concurrent.futures, "ThreadPoolExecutor", lambda count: taken.append(count) or pool(count))
-    monkeypatch.setattr(cores, "available", lambda: [1, 4, 7])
+    monkeypatch.setattr(machine, "cores", lambda: [1, 4, 7])
     monkeypatch.setattr(selection, "_WORTH_THREADS", 0)
     selection.global_masks({"a": np.arange(10.0), "b": np.arange(5.0)}, 0.5)
     assert set(taken) == {3}

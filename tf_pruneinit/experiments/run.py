@@ -31,7 +31,7 @@ from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import prune as pruning
 from tf_pruneinit.pruning import summary as sparsity
 from tf_pruneinit.pruning.dynamic import schedule
-from tf_pruneinit.runtime import devices, files, memory, preemption, tensorboard
+from tf_pruneinit.runtime import devices, files, machine, preemption, tensorboard
 from tf_pruneinit.runtime.console import Console
 from tf_pruneinit.runtime.workers import Workers, place
 from tf_pruneinit.training import loop
@@ -578,7 +578,7 @@ def _dataset(name: str, data_dir: str | None, augmentation: str) -> datasets.Dat
     return datasets.load(name, data_dir).augmented(augmentation)
 
 
-memory.frees(_dataset.cache_clear)
+machine.frees(_dataset.cache_clear)
 
 
 def _what_changes_bits(execution: Execution, workers: Workers) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import numpy as np
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.export import mask_coding, network_state
 from tf_pruneinit.export.network_state import Stored
-from tf_pruneinit.runtime import files, memory
+from tf_pruneinit.runtime import files, machine
 
 MAGIC, VERSION = b"TFPRUNE", 1
 _HEAD, _DIGEST = 16, 32
@@ -185,7 +185,7 @@ def _network(head: dict[str, Any], streams: memoryview) -> Stored:
     # The largest is there twice while it is made, in int64 where it is places of a mask.
     needed = sum(math.prod(shape) * np.dtype(entry["type"]).itemsize for shape, entry in zip(shapes, variables, strict=True))
     needed += 16 * max((math.prod(shape) for shape in shapes), default=0)
-    there = memory.available()
+    there = machine.free_memory()
     if there is not None and needed > there:
         raise UsageError(f"it needs {needed / 2**30:,.1f} GiB of memory, and {there / 2**30:,.1f} are free")
     values: list[np.ndarray] = []

@@ -15,7 +15,7 @@ from tf_pruneinit.export import compressed_file, model_config, network_state, sa
 from tf_pruneinit.export.network_state import Stored
 from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.pruning import masks, model_copy
-from tf_pruneinit.runtime import files, memory
+from tf_pruneinit.runtime import files, machine
 
 # How a network is stored, and how the names of files end that are.
 KERAS, COMPRESSED, FOLDER = ".keras", ".tfpruned", ""
@@ -88,7 +88,7 @@ def _config(path: str) -> Any:
     """The configuration in a `.keras` file whose parts are whole, and not larger than they say."""
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
-        unpacked, there = sum(part.file_size for part in parts), memory.available()
+        unpacked, there = sum(part.file_size for part in parts), machine.free_memory()
         if unpacked > _MOST_RATIO * os.path.getsize(path) or (there is not None and unpacked > there):
             raise UsageError(f"it unpacks to {unpacked:,} bytes")
         for part in parts:

@@ -18,7 +18,7 @@ from tf_pruneinit.errors import UsageError, reason
 # Keras' own bookkeeping of variables that have been made without a value; there is no public name (Keras 3.12 to 3.15).
 from tf_pruneinit.layers import keras_internals, state
 from tf_pruneinit.pruning import masks, model_copy
-from tf_pruneinit.runtime import memory
+from tf_pruneinit.runtime import machine
 
 # They hold Python code, another program's graph, or the path of a file.
 _FORBIDDEN = {
@@ -120,7 +120,7 @@ def require_possible(config: Any) -> list[tuple[int, ...]]:
     # Variables made in here have a shape and no value.
     with keras_internals.no_variables_to_initialize(), keras.StatelessScope(initialize_variables=False):
         found = _shapes(_named(_make, config))
-    needed, there = _ITEM * sum(math.prod(shape) for shape in found), memory.available()
+    needed, there = _ITEM * sum(math.prod(shape) for shape in found), machine.free_memory()
     if there is not None and needed > there:
         raise UsageError(f"the network needs {needed / 2**30:,.1f} GiB of memory, and {there / 2**30:,.1f} are free")
     return found

@@ -17,7 +17,7 @@ from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import model_copy
 from tf_pruneinit.pruning.scorers import flow
 from tf_pruneinit.pruning.scorers.network import Batch, Network
-from tf_pruneinit.runtime import memory
+from tf_pruneinit.runtime import machine
 
 _ALIGNMENT = 64
 
@@ -198,7 +198,7 @@ def keep(key: Any, compiled: CompiledScorer) -> int:
     return sum(sizes[:oldest]) + (other.size if other else 0)
 
 
-@memory.frees
+@machine.frees
 def _forget() -> None:
     with _lock:
         _compiled.clear()

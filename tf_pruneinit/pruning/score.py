@@ -19,7 +19,7 @@ from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import model_copy, model_signature, selection, summary
 from tf_pruneinit.pruning.compiled_scorer import CompiledScorer, keep, take
 from tf_pruneinit.pruning.scoring_data import Examples, Pair
-from tf_pruneinit.runtime import memory
+from tf_pruneinit.runtime import machine
 
 # How errors begin that Keras raises as a network is traced; others are of the user's own code.
 _OF_KERAS = "Exception encountered when calling"
@@ -202,7 +202,7 @@ class Scorer:
             del compiled
             # Scores of a large model leave much that is free, but still the process's.
             if max(size, freed) >= _WORTH_GIVING_BACK:
-                memory.give_back(collect=freed >= _WORTH_GIVING_BACK)
+                machine.give_back(collect=freed >= _WORTH_GIVING_BACK)
 
     def remove(self, places: Iterable[np.ndarray]) -> None:
         """Removes weights: of each kernel those at these places, counted in C order."""

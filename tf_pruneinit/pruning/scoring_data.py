@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_pruneinit.datasets import dataset, reading
 from tf_pruneinit.errors import UsageError, reason, shown
-from tf_pruneinit.runtime import memory
+from tf_pruneinit.runtime import machine
 
 Pair = tuple[Any, Any]
 # Of data that does not say how many it holds.
@@ -68,7 +68,7 @@ class Examples:
 
     def _in_memory(self, data: Any) -> list[tuple[tf.Tensor, tf.Tensor]]:
         """All batches of an iterator, which can be read once."""
-        free = memory.available()
+        free = machine.free_memory()
         batches, size = [], 0
         for images, labels in self._batches(data):
             batches.append((images, labels))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tf_pruneinit.errors import UsageError, shown
-from tf_pruneinit.runtime import cores
+from tf_pruneinit.runtime import machine
 
 Scores = Mapping[str, np.ndarray]
 Masks = dict[str, np.ndarray]
@@ -317,7 +317,7 @@ def _in_parallel(function: Callable, *layers: Sequence[np.ndarray]) -> list[Any]
     """The function of each layer's arrays, on a thread a core that this process may use, if threads are worth starting."""
     if sum(part.size for part in layers[0]) < _WORTH_THREADS:
         return list(map(function, *layers))
-    with concurrent.futures.ThreadPoolExecutor(len(cores.available())) as threads:
+    with concurrent.futures.ThreadPoolExecutor(len(machine.cores())) as threads:
         return list(threads.map(function, *layers))
 
 

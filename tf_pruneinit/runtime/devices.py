@@ -6,8 +6,7 @@ import functools
 import tensorflow as tf
 
 from tf_pruneinit.errors import UsageError
-from tf_pruneinit.runtime import preemption
-from tf_pruneinit.runtime.cores import available
+from tf_pruneinit.runtime import machine, preemption
 from tf_pruneinit.runtime.workers import place
 
 
@@ -51,7 +50,7 @@ def _make_logical_devices(count: int) -> None:
 
 def cores() -> int:
     """Returns how many CPU cores this process may use."""
-    return len(available())
+    return len(machine.cores())
 
 
 def uses_xla(jit_compile: str, *, sync_batch_norm: bool = False) -> bool:

@@ -26,8 +26,8 @@ from tf_pruneinit.errors import UsageError
 from tf_pruneinit.layers import batch_normalization, masked
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import model_copy, model_signature
-from tf_pruneinit.runtime import devices as machine
-from tf_pruneinit.runtime import memory
+from tf_pruneinit.runtime import machine
+from tf_pruneinit.runtime.devices import strategy
 from tf_pruneinit.runtime.workers import Workers
 from tf_pruneinit.training import optimizers
 
@@ -62,7 +62,7 @@ def schedule(plan: Train, examples: int) -> optimizers.StepSchedule:
 
 # The engine that was used last, by what it was made for: a sweep compiles a step once, and so does a run that prunes another.
 _kept: dict[Any, "Engine"] = {}
-memory.frees(_kept.clear)
+machine.frees(_kept.clear)
 
 
 def take(model: keras.Model, dataset: Dataset, plan: Train, **options: Any) -> "Engine":
@@ -142,7 +142,7 @@ class Engine:
         jit: bool = False,
         sync_batch_norm: bool = False,
     ):
-        self._strategy = machine.strategy(devices)
+        self._strategy = strategy(devices)
         self._workers = Workers(self._strategy)
         self._replicas = self._strategy.num_replicas_in_sync
         self._sync = sync_batch_norm and self._replicas > 1

@@ -23,9 +23,8 @@ from tf_pruneinit import errors
 from tf_pruneinit.config.execution import Execution
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.experiments import run_directory
-from tf_pruneinit.runtime import preemption
+from tf_pruneinit.runtime import machine, preemption
 from tf_pruneinit.runtime.console import Console, exit_code, start_tensorflow
-from tf_pruneinit.runtime.cores import available
 from tf_pruneinit.sweeps import job as attempts
 from tf_pruneinit.sweeps import plan as plans
 from tf_pruneinit.sweeps.launchers import BEGUN, COMPLETE, ELSEWHERE, FAILED, NOTE, PROGRESS, Event, blocked
@@ -58,7 +57,7 @@ def shares(workers: int | None, devices: int) -> list[Share]:
       UsageError: if there are not so many GPUs or cores.
     """
     gpus = _gpus()
-    cores = available()
+    cores = machine.cores()
     count = workers or max(1, len(gpus) // devices)
     kind, there = ("GPUs", len(gpus)) if gpus else ("cores", len(cores))
     if count * devices > max(there, count if not gpus and devices == 1 else 0):

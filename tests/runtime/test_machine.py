@@ -1,7 +1,8 @@
-"""What the process has cached is freed when it is told to."""
+"""The cores of a process are those that it is bound to; what it has cached is freed when it is told to."""
 
 import ctypes
 import gc
+import os
 import weakref
 
 import keras
@@ -10,15 +11,15 @@ import pytest
 import tf_pruneinit
 from tf_pruneinit.config.experiment import Train
 from tf_pruneinit.experiments import run
-from tf_pruneinit.runtime import memory
+from tf_pruneinit.runtime import machine
 from tf_pruneinit.training import step as engine
 
 
 def test_every_cache_is_emptied(monkeypatch):
-    monkeypatch.setattr(memory, "_caches", [])
+    monkeypatch.setattr(machine, "_caches", [])
     emptied = []
     for name in "ab":
-        memory.frees(lambda name=name: emptied.append(name))
+        machine.frees(lambda name=name: emptied.append(name))
     tf_pruneinit.clear_cache()
     assert emptied == ["a", "b"]
 
@@ -43,4 +44,16 @@ def test_systems_that_take_no_memory_back_are_no_error(monkeypatch, error):
         raise error(name)
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
-    memory.give_back()
+    machine.give_back()
+
+
+def test_cores_are_those_that_the_process_is_bound_to(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {5, 2}, raising=False)
+    assert machine.cores() == [2, 5]
+
+
+@pytest.mark.parametrize("count, expected", [(3, [0, 1, 2]), (None, [0])])
+def test_cores_are_all_where_no_process_is_bound(monkeypatch, count, expected):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: count)
+    assert machine.cores() == expected

@@ -1,11 +1,17 @@
-"""How much memory is free, on the machine and for this process, and how the process frees what it has cached."""
+"""Cores and memory that this process may use, and how it frees what it has cached."""
 
 import contextlib
 import ctypes
 import gc
+import os
 from collections.abc import Callable
 
 _caches: list[Callable[[], None]] = []
+
+
+def cores() -> list[int]:
+    """Returns the numbers of the cores, in order; on systems that bind no process to cores, those of all there are."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def frees(function: Callable[[], None]) -> Callable[[], None]:
@@ -35,7 +41,7 @@ def give_back(collect: bool = True) -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def available() -> int | None:
+def free_memory() -> int | None:
     """Returns the bytes that processes can still take; None where the system does not say."""
     found = []
     with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/meminfo") as file:
