@@ -28,7 +28,8 @@ from tf_pruneinit.config.execution import Execution
 from tf_pruneinit.config.experiment import Config
 from tf_pruneinit.config.training_point import TrainingPoint
 from tf_pruneinit.experiments import array_cache, run_directory
-from tf_pruneinit.runtime.console import Console, exit_code
+from tf_pruneinit.runtime.command_line import exit_code
+from tf_pruneinit.runtime.console import Console
 from tf_pruneinit.sweeps import job
 from tf_pruneinit.sweeps import manifest as manifests
 from tf_pruneinit.sweeps.launchers import local, ray_cluster

@@ -13,7 +13,7 @@ import numpy as np
 import tf_pruneinit
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.models import build
-from tf_pruneinit.runtime.console import start_tensorflow
+from tf_pruneinit.runtime.command_line import start_tensorflow
 
 MODELS = "MobileNet,MobileNetV2,MobileNetV3Small,MobileNetV3Large,EfficientNetB0,EfficientNetV2B0,ResNet50,DenseNet121"
 METHODS = "random,magnitude,snip,grasp,synflow,synflow:erk"

@@ -53,6 +53,7 @@ LIGHT = [
     "reporting.series",
     "reporting.styles",
     "reporting.tables",
+    "runtime.command_line",
     "runtime.console",
     "runtime.locks",
     "sweeps.display",

@@ -14,7 +14,7 @@ from typing import Any
 from tf_pruneinit.config import flags
 from tf_pruneinit.config.options import option
 from tf_pruneinit.errors import UsageError
-from tf_pruneinit.runtime.console import exit_code, start_tensorflow
+from tf_pruneinit.runtime.command_line import exit_code, start_tensorflow
 
 PURPOSE = "Writes a trained, pruned network as a smaller dense one with the same outputs, without what has no effect."
 

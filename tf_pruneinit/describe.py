@@ -14,7 +14,8 @@ from tf_pruneinit.config import flags
 from tf_pruneinit.config.options import option
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.pruning import summary as sparsity
-from tf_pruneinit.runtime.console import exit_code, printable, start_tensorflow
+from tf_pruneinit.runtime.command_line import exit_code, start_tensorflow
+from tf_pruneinit.runtime.console import printable
 
 PURPOSE = "Says what was pruned of a network: sparsity, dead channels, multiply-accumulates, parameters, bytes."
 

@@ -12,7 +12,8 @@ from tf_pruneinit.config.options import option
 from tf_pruneinit.errors import UsageError, reason
 from tf_pruneinit.pruning import summary as sparsity
 from tf_pruneinit.reporting import confusion
-from tf_pruneinit.runtime.console import Console, exit_code, printable, start_tensorflow
+from tf_pruneinit.runtime.command_line import exit_code, start_tensorflow
+from tf_pruneinit.runtime.console import Console, printable
 
 PURPOSE = "Evaluates networks: accuracy, top-5, loss, calibration, accuracy of each class, confusion matrix, sparsity."
 

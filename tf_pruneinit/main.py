@@ -10,7 +10,8 @@ from tf_pruneinit.config.experiment import Config
 from tf_pruneinit.errors import RunError
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.pruning import summary
-from tf_pruneinit.runtime.console import Console, duration, exit_code, start_tensorflow
+from tf_pruneinit.runtime.command_line import exit_code, start_tensorflow
+from tf_pruneinit.runtime.console import Console, duration
 
 PURPOSE = "Prunes a network at initialization, or later, trains it, evaluates it and exports it."
 

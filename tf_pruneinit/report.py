@@ -24,7 +24,8 @@ from tf_pruneinit.reporting.findings import Finding
 from tf_pruneinit.reporting.published import Reference
 from tf_pruneinit.reporting.series import View, listed, percent
 from tf_pruneinit.runtime import files, machine
-from tf_pruneinit.runtime.console import Console, counted, duration, exit_code
+from tf_pruneinit.runtime.command_line import exit_code
+from tf_pruneinit.runtime.console import Console, counted, duration
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

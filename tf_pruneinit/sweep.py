@@ -19,7 +19,8 @@ from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.pruning import summary
 from tf_pruneinit.runtime import machine, preemption
-from tf_pruneinit.runtime.console import Console, duration, exit_code, start_tensorflow
+from tf_pruneinit.runtime.command_line import exit_code, start_tensorflow
+from tf_pruneinit.runtime.console import Console, duration
 from tf_pruneinit.sweeps import display
 from tf_pruneinit.sweeps import job as attempts
 from tf_pruneinit.sweeps import manifest as manifests

@@ -26,7 +26,7 @@ from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.export import saved_model
 from tf_pruneinit.models import build as models
 from tf_pruneinit.pruning import prune as pruning
-from tf_pruneinit.runtime import console, files, preemption
+from tf_pruneinit.runtime import command_line, files, preemption
 from tf_pruneinit.runtime.console import Console
 from tf_pruneinit.training import loop, records
 from tf_pruneinit.training import step as engine
@@ -404,7 +404,7 @@ class Tiny:
         """Makes the run; returns the exit code of a command that does so."""
         options = {"checkpoint_every": "2", "snapshot_steps": (0, 3, 12), "compact": "false"} | options
         execution = Execution(workdir=str(workdir), **options)
-        return console.exit_code(lambda _: experiment.run(self.CONFIG, execution, Console(io.StringIO())), [])
+        return command_line.exit_code(lambda _: experiment.run(self.CONFIG, execution, Console(io.StringIO())), [])
 
     def end(self, workdir):
         """What the runs of a directory end with: weights, records but for the clock, arrays."""

@@ -9,7 +9,7 @@ import warnings
 import pytest
 
 from tf_pruneinit.errors import HelpRequested, RunError, UsageError
-from tf_pruneinit.runtime import console
+from tf_pruneinit.runtime import command_line, console
 
 CLEAR = "\r\x1b[K"
 
@@ -55,25 +55,25 @@ def test_duration_is_as_a_person_reads_it(seconds, text):
     ],
 )
 def test_error_is_one_line_and_an_exit_code(capsys, error, code, line):
-    assert console.exit_code(command_that(error), ["main"]) == code
+    assert command_line.exit_code(command_that(error), ["main"]) == code
     assert capsys.readouterr() == ("", line + "\n")
 
 
 def test_mistake_of_the_programs_own_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
-        console.exit_code(command_that(ZeroDivisionError()), ["main"])
+        command_line.exit_code(command_that(ZeroDivisionError()), ["main"])
 
 
 def test_help_goes_to_standard_output_and_ends_well(capsys):
-    assert console.exit_code(command_that(HelpRequested("usage: ...")), ["main"]) == 0
+    assert command_line.exit_code(command_that(HelpRequested("usage: ...")), ["main"]) == 0
     assert capsys.readouterr() == ("usage: ...\n", "")
 
 
 def test_command_is_given_the_command_line(monkeypatch):
     seen = []
     monkeypatch.setattr(sys, "argv", ["program", "--flag"])
-    assert console.exit_code(seen.append, None) == 0
-    assert console.exit_code(seen.append, ["main"]) == 0
+    assert command_line.exit_code(seen.append, None) == 0
+    assert command_line.exit_code(seen.append, ["main"]) == 0
     assert seen == [["program", "--flag"], ["main"]]
 
 
@@ -83,7 +83,7 @@ def test_warning_is_one_line_on_standard_error(capsys):
         warnings.warn("soon gone", DeprecationWarning, stacklevel=1)
 
     with warnings.catch_warnings():
-        assert console.exit_code(command, ["main"]) == 0
+        assert command_line.exit_code(command, ["main"]) == 0
     assert capsys.readouterr() == ("", "warning: no weight is left in fc1\n")
 
 
@@ -143,7 +143,7 @@ def test_error_and_warning_begin_on_a_line_of_their_own(monkeypatch, end):
         warnings.warn("diverged", stacklevel=1)
 
     with warnings.catch_warnings():
-        console.exit_code(command, ["main"])
+        command_line.exit_code(command, ["main"])
     assert screen.getvalue().startswith((f"{CLEAR}step 1{CLEAR}", f"{CLEAR}step 1\n"))
 
 

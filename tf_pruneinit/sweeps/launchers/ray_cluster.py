@@ -18,7 +18,8 @@ from tf_pruneinit.config.execution import Execution
 from tf_pruneinit.errors import NoSpaceError, RunError, UsageError
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.runtime import preemption
-from tf_pruneinit.runtime.console import Console, start_tensorflow
+from tf_pruneinit.runtime.command_line import start_tensorflow
+from tf_pruneinit.runtime.console import Console
 from tf_pruneinit.sweeps import job as attempts
 from tf_pruneinit.sweeps import plan as plans
 from tf_pruneinit.sweeps.launchers import BEGUN, BLOCKED, COMPLETE, FAILED, NOTE, PROGRESS, Event, blocked
