@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tf_pruneinit.config import flags
 from tf_pruneinit.config.options import option
 from tf_pruneinit.errors import RunError, UsageError
-from tf_pruneinit.reporting import collect, figures, findings, page, run_sources, series
+from tf_pruneinit.reporting import collect, figure_data, figures, findings, page, run_sources, series
 from tf_pruneinit.reporting import published as references
 from tf_pruneinit.reporting import tables as tabulation
 from tf_pruneinit.reporting.collect import Gap
@@ -127,7 +127,7 @@ def report(options: Options, console: Console) -> Report:
     tolerance = None if options.tolerance is None else options.tolerance / 100
     found = collect.read(options.workdir, lambda done, of: console.live(f"reading runs: {done:,} of {of:,}"))
     views = series.views(found.trials, tolerance)
-    gaps = [*found.gaps, *(gap for view in views for gap in (*view.repeated, *view.missing(), *figures.unread(view)))]
+    gaps = [*found.gaps, *(gap for view in views for gap in (*view.repeated, *view.missing(), *figure_data.unread(view)))]
     gaps += references.of_nothing(views, published)
     console.line(page.summary(views))
     _make_folders(options.out)

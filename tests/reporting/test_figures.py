@@ -8,7 +8,7 @@ import pytest
 from made_runs import config, trial, write
 from test_findings import EARLY, ablated, later, study
 
-from tf_pruneinit.reporting import collect, figures, interactive, styles
+from tf_pruneinit.reporting import collect, figure_data, figures, interactive, styles
 from tf_pruneinit.reporting.published import Reference
 from tf_pruneinit.reporting.series import Series, View
 
@@ -106,7 +106,7 @@ def test_pruning_step_shows_steps_and_rewinding(full):
 
 
 def test_within_a_point_is_each_methods_highest_sparsity():
-    found = {one.series.method: one for one in figures.within_a_point(View(study()))}
+    found = {one.series.method: one for one in figure_data.within_a_point(View(study()))}
     assert found["magnitude_after_training"].sparsity == 0.8
     assert found["magnitude_after_training"].step == 100
     assert found["snip"].sparsity == 0.5
@@ -115,7 +115,7 @@ def test_within_a_point_is_each_methods_highest_sparsity():
 
 def test_within_a_point_leaves_out_a_later_step_that_gains_nothing():
     trials = [trial(0.9, "dense", seed=seed) for seed in range(3)] + later([0.9, 0.9, 0.9, 0.9])
-    assert [one.step for one in figures.within_a_point(View(trials))] == [0]
+    assert [one.step for one in figure_data.within_a_point(View(trials))] == [0]
 
 
 def test_shuffled_files_give_the_same_figure(full):

@@ -4,7 +4,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tf_pruneinit.reporting import figures, published, styles
+from tf_pruneinit.reporting import figure_data, published, styles
 from tf_pruneinit.reporting.published import Reference
 from tf_pruneinit.reporting.seed_statistics import Sample
 from tf_pruneinit.reporting.series import DENSE, Series, View, percent, spacing
@@ -144,13 +144,13 @@ def _ablations(view: View) -> dict[str, Any]:
 
 def _cut(layout: dict[str, Any], view: View, several: Sequence[Mapping[float, Sample]]) -> None:
     """Begins with the part of the axis that the figure has; a double click shows all."""
-    if several and (low := figures.bounds(view, several)[0]) is not None:
-        layout["yaxis"]["range"] = [low, min(100.5, low + 1.12 * (figures.bounds(view, several)[1] - low))]
+    if several and (low := figure_layout.bounds(view, several)[0]) is not None:
+        layout["yaxis"]["range"] = [low, min(100.5, low + 1.12 * (figure_layout.bounds(view, several)[1] - low))]
 
 
 def _pruning_step(view: View) -> dict[str, Any]:
     data, all_steps = [], set()
-    shown = figures.steps_shown(view)[0]
+    shown = figure_data.steps_shown(view)[0]
     for series, levels in view.moments.items():
         for sparsity, steps in levels.items():
             if len(steps) > 1 and series.ablation == "none":
@@ -170,7 +170,7 @@ def _layers(view: View) -> dict[str, Any]:
     for series in view.drawn if sparsity is not None else []:
         if sparsity in view.curves[series]:
             trials = view.at(series, sparsity)
-            mean, count = figures.densities(trials)
+            mean, count = figure_data.densities(trials)
             style = styles.of(series)
             trace = {
                 "type": "scatter",
@@ -189,7 +189,7 @@ def _layers(view: View) -> dict[str, Any]:
 
 def _training(view: View) -> dict[str, Any]:
     data = []
-    for series, (epochs, accuracies) in figures.courses(view).items():
+    for series, (epochs, accuracies) in figure_data.courses(view).items():
         several = [Sample(dict(enumerate(map(float, column)))) for column in accuracies.T]
         label = "unpruned" if series.method == DENSE else series.label
         trace = _trace(label, [float(one) for one in epochs], several, styles.of(series), [f"epoch {one:g}" for one in epochs])

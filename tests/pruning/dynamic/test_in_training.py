@@ -16,7 +16,7 @@ from tf_pruneinit.datasets import dataset
 from tf_pruneinit.models import build
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning.dynamic import schedule as dynamics
-from tf_pruneinit.reporting import collect, figures
+from tf_pruneinit.reporting import collect, figure_data
 from tf_pruneinit.reporting import series as curves
 from tf_pruneinit.training import loop
 from tf_pruneinit.training import step as engine
@@ -242,8 +242,8 @@ def test_sweeps_make_them_beside_others_and_reports_draw_their_course(tmp_path, 
     assert [series.label for series in view.before] == ["random"]
     assert {series.label for series in view.drawn} >= {"RigL", "SET", "gradual magnitude", "random"}
     one = next(trial for trial in view.trials if trial.method == "gradual_magnitude")
-    remaining = figures.Remaining(curves.Series(one.method), "", 0, 0.5, one.remaining, 1, False)
-    times, kept = figures.course(view, remaining, one.steps)
+    remaining = figure_data.Remaining(curves.Series(one.method), "", 0, 0.5, one.remaining, 1, False)
+    times, kept = figure_data.course(view, remaining, one.steps)
     records = [
         json.loads(line) for line in (run_of(tmp_path / "w", "gradual_magnitude") / "records.jsonl").read_text().splitlines()
     ]
