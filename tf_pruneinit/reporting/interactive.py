@@ -4,7 +4,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tf_pruneinit.reporting import figure_data, published, styles
+from tf_pruneinit.reporting import figure_data, figure_layout, published, styles
 from tf_pruneinit.reporting.published import Reference
 from tf_pruneinit.reporting.seed_statistics import Sample
 from tf_pruneinit.reporting.series import DENSE, Series, View, percent, spacing
