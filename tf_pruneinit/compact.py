@@ -1,4 +1,4 @@
-"""What is left of a trained network, as a smaller one: `python -m tf_pruneinit.compact --saved_model=DIR --out=DIR2`.
+"""Writes a trained, pruned network as a smaller one: `python -m tf_pruneinit.compact --saved_model=DIR --out=DIR2`.
 
 The package has a function of this name as well, `tf_pruneinit.compact(model)`, and importing a module puts it where the
 function is found. So this module, called, is that function.

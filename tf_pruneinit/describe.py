@@ -1,4 +1,4 @@
-"""What was pruned of networks from files, without data: `python -m tf_pruneinit.describe --saved_model=DIR`.
+"""Describes the pruned networks in files, without data: `python -m tf_pruneinit.describe --saved_model=DIR`.
 
 Evaluation says how good a network is, and needs images; this says what it is, and needs the file alone. Nothing of a SavedModel
 is run: its variables are read, and its layers made again of `model_config.json`.

@@ -1,4 +1,4 @@
-"""The exceptions that end a command, and whose message is all that its user needs. The class says who is at fault."""
+"""Exceptions that end a command; their message is all that its user needs, their class says who is at fault."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""Networks from files on a dataset: `python -m tf_pruneinit.evaluate --saved_model=DIR`."""
+"""Evaluates networks in files on a dataset: `python -m tf_pruneinit.evaluate --saved_model=DIR`."""
 
 import dataclasses
 import json

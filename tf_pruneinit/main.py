@@ -1,4 +1,4 @@
-"""One experiment from the command line: `python -m tf_pruneinit.main --method=snip --sparsity=0.95`."""
+"""Runs one experiment from the command line: `python -m tf_pruneinit.main --method=snip --sparsity=0.95`."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Figures, tables and one page of all runs: `python -m tf_pruneinit.report --workdir=W --out=R`. No TensorFlow."""
+"""Reports on runs, as figures, tables and one page: `python -m tf_pruneinit.report --workdir=W --out=R`. No TensorFlow."""
 
 import concurrent.futures.process
 import contextlib

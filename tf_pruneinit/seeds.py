@@ -1,4 +1,4 @@
-"""Independent integer seeds, derived from one root seed and a path of names."""
+"""Derives independent integer seeds from one root seed and a path of names."""
 
 import hashlib
 import json

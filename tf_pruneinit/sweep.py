@@ -1,4 +1,4 @@
-"""A grid of runs: `python -m tf_pruneinit.sweep --grid=method=snip,grasp --grid=sparsity=paper --grid=seed=0:3`."""
+"""Runs a grid of experiments: `python -m tf_pruneinit.sweep --grid=method=snip,grasp --grid=sparsity=paper --grid=seed=0:3`."""
 
 import collections
 import contextlib

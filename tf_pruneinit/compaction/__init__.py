@@ -1,1 +1,1 @@
-"""Smaller networks without dead channels."""
+"""Builds smaller networks, without dead channels."""

@@ -1,4 +1,4 @@
-"""Which channels of a masked network reach an output, which of the others can be removed, and what that saves.
+"""Finds the dead channels of a masked network, decides which are removed, and counts the work that this saves.
 
 A channel is an index of the last axis of a tensor: of an image's channels, or of a layer's neurons. It is *live* if some output
 depends on it through weights that their masks keep, or a penalty in training (a `kernel_regularizer`) on such weights that give

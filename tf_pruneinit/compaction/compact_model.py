@@ -1,4 +1,4 @@
-"""A smaller network that trains as a masked one does: without the channels that reach no output, and back again."""
+"""Builds a smaller network that trains as a masked one does, and writes its weights back into that."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Channels of a trained network that are constant in inference, whatever it is given, and what their consumers add for them."""
+"""Finds channels of a trained network that are constant in inference, and what they add to the next layer."""
 
 import dataclasses
 import functools

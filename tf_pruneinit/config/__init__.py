@@ -1,1 +1,1 @@
-"""What an experiment is: options, their defaults, flags, and the registry of methods, models and datasets. No TensorFlow."""
+"""Defines what an experiment is: options, their defaults, flags, the registry of methods, models, datasets. No TensorFlow."""

@@ -1,4 +1,4 @@
-"""The hyper-parameters a dataset and model are trained with when no flag says otherwise.
+"""Default hyper-parameters of each dataset and model, where no flag says otherwise.
 
 Those of the paper are marked so (Frankle, Dziugaite, Roy, Carbin, "Pruning Neural Networks at Initialization: Why Are We
 Missing the Mark?", ICLR 2021, appendix); the others are chosen here to converge on two cores.

@@ -1,4 +1,4 @@
-"""How an experiment is run: what is recorded with a result, and is no part of what the experiment is."""
+"""Defines how an experiment is executed: settings that are recorded with its result and do not change what it is."""
 
 import dataclasses
 

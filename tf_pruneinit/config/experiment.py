@@ -1,4 +1,4 @@
-"""What an experiment is: frozen dataclasses that hold all that can change its result, and its address.
+"""Defines an experiment: frozen dataclasses of all that can change its result, and its address.
 
 Everything else (paths, devices, compilation) is in `Execution`: it changes how a run is made, is recorded with the
 result, and is no part of the address.

@@ -1,4 +1,4 @@
-"""absl flags generated from the dataclasses of options; the only reader of flags.
+"""Generates absl flags from the dataclasses of options, and reads them; no other module reads a flag.
 
 A flag's default is "not given": what it then means (a recipe's value, a method's own) is decided where the dataclasses
 are made, so that `--flagfile` and sweeps can tell a value that was asked for from one that was not.

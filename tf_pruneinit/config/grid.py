@@ -1,4 +1,4 @@
-"""Grids of flags, as text: `method=snip,grasp sparsity=paper seed=0:3` is every combination of these values.
+"""Parses grids of flags: `method=snip,grasp sparsity=paper seed=0:3` is every combination of these values.
 
 Axes are separated by spaces, semicolons or commas. Values of an axis are separated by commas: a value as its flag reads it, a
 range of integers `FROM:TO` or `FROM:TO:STEP` without TO itself, or `paper`, which stands for the paper's sparsities. A flag

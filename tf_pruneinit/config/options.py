@@ -1,4 +1,4 @@
-"""What all dataclasses of options share: fields that have a help, and checks of values."""
+"""Declares fields of options with their help, and checks values."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""The tables of methods, models and datasets: name -> function, one line for each.
+"""Registers methods, models and datasets: one literal table each, name -> function.
 
 Adding one is a function in a file of its own, a line here and a test. `--help`, the checks of flags and the choices of
 sweeps read these tables, and must not wait for TensorFlow: so a row names its function, and imports it when it is called.

@@ -1,4 +1,4 @@
-"""A point of training: a step, an epoch, or the end."""
+"""Parses and orders training points: a step, an epoch, or the end of training."""
 
 import dataclasses
 import re

@@ -1,1 +1,1 @@
-"""Labeled images, their augmentation, and class-balanced samples of them."""
+"""Loads labeled images, augments them, and samples each class equally."""

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100.
+"""Loads CIFAR-10 and CIFAR-100.
 
 Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """

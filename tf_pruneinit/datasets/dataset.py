@@ -1,4 +1,4 @@
-"""Labelled images as bytes, how they are preprocessed and augmented, and class-balanced samples of them."""
+"""Holds labeled images as bytes, preprocesses and augments them, and samples each class equally."""
 
 import dataclasses
 import functools

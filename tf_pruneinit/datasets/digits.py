@@ -1,4 +1,4 @@
-"""The handwritten digits that scikit-learn carries: real data that needs no download."""
+"""Loads the handwritten digits that scikit-learn carries: real data that needs no download."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""ImageNet, read from TFDS's files while it is used.
+"""Streams ImageNet from TFDS's files.
 
 Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", International Journal of Computer Vision, 2015.
 """

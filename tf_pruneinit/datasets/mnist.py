@@ -1,4 +1,4 @@
-"""MNIST.
+"""Loads MNIST.
 
 LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition", Proceedings of the IEEE, 1998.
 """

@@ -1,4 +1,4 @@
-"""Datasets that TensorFlow Datasets prepares, read whole into memory or as they are used."""
+"""Reads datasets that TensorFlow Datasets has prepared, whole into memory or as a stream."""
 
 import contextlib
 import io

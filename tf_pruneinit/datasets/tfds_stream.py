@@ -1,4 +1,4 @@
-"""Labelled images too many for memory: read from the files of TensorFlow Datasets while they are used."""
+"""Streams labeled images that do not fit in memory from the files of TensorFlow Datasets."""
 
 import dataclasses
 import functools

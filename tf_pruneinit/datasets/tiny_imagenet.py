@@ -1,4 +1,4 @@
-"""TinyImageNet, and how TFDS, which has none, prepares it from the original archive or its folder.
+"""Loads TinyImageNet, and prepares it for TFDS from the original archive or its folder.
 
 Stanford CS231n, "Tiny ImageNet Visual Recognition Challenge", 2015: 200 classes of ImageNet in images of 64x64.
 """

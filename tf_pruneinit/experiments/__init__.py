@@ -1,1 +1,1 @@
-"""One run: recipe, run directory, result."""
+"""Runs one experiment: the recipe, the run directory, the result."""

@@ -1,4 +1,4 @@
-"""What several runs of a sweep need alike, computed once: a file each, named by what it is computed from."""
+"""Content-addressed cache of arrays shared by the runs of a sweep."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""How far pruning and training are, for whoever waits, and how long each stage took."""
+"""Reports progress and time left of pruning and training, and measures how long each stage took."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What result.json and a SavedModel's metadata say of a run: what it is, what came of it, how it was made."""
+"""Builds what `result.json` and a SavedModel's metadata say of a run: identity, outcome, circumstances."""
 
 import hashlib
 import platform

@@ -1,4 +1,4 @@
-"""One experiment, from configuration to result: the recipe, in order."""
+"""Runs one experiment, from configuration to result: the recipe, in order."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""The files of one run: what is complete, atomic save and load, one writer.
+"""Reads and writes the files of one run: atomically, with one writer; decides what is complete.
 
     WORKDIR/<address>/config.json  masks.npz  records.jsonl  checkpoints/  snapshots/  tensorboard/  saved_model/  result.json
     execution.json (how it was begun, on which data) and, where they were asked for, model.tfpruned  model.tflite  model.onnx

@@ -1,1 +1,1 @@
-"""Networks as files, and for inference only."""
+"""Writes networks to files, reads them, and prepares them for inference."""

@@ -1,4 +1,4 @@
-"""One file that holds a pruned network in few bytes, exactly: masks as bits, coded, and the weights that they leave.
+"""Writes and reads a pruned network as one small file, exactly: coded masks, and the remaining weights.
 
     bytes 0 to 8     b"TFPRUNE" and the version of the format
     bytes 8 to 16    the length of the head, little-endian

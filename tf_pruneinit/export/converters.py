@@ -1,4 +1,4 @@
-"""What is made of a run's SavedModel to be shipped: a compressed file, LiteRT's, ONNX'."""
+"""Converts a run's SavedModel for deployment: to a compressed file, LiteRT, ONNX."""
 
 import contextlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""A trained network without all that does not matter any more: for inference, in which what is constant is known."""
+"""Simplifies a trained network for inference: batch normalization is folded, constants are absorbed."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""Networks read from files, of any kind that this package knows: SavedModels, compressed files, Keras' own.
+"""Loads networks from files of every kind that this package knows: SavedModels, compressed files, Keras' own.
 
 No code in them is run: Keras models are made of configurations that name known classes, and their weights are numbers.
 """

@@ -1,4 +1,4 @@
-"""Masks and the weights that they leave, as few bytes. Exact, NumPy only.
+"""Codes masks and the remaining weights in few bytes, exactly. NumPy only.
 
 A mask is the gaps between its rarer values, in a Golomb-Rice code: of a gap g, the quotient g >> r as that many zeros and a
 one, and its r lowest bits. Quotients and remainders are two streams, so that either is read at once. With r by the mask this

@@ -1,4 +1,4 @@
-"""The architecture of a network as JSON values, and the network made again from them: nothing in them is run.
+"""Writes the architecture of a network as JSON values, and rebuilds it from them without running code in them.
 
 Keras makes a model of what its configuration names. What may be named here are Keras' own classes and those that have been
 registered in this process; classes that hold code, or read files, may not. How large the network is, is known before memory is

@@ -1,4 +1,4 @@
-"""A network as files keep it, with nothing of TensorFlow's: its architecture, the values of its variables, its masks."""
+"""Holds a network as files do, without TensorFlow: architecture, values of variables, masks."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Masked SavedModels: written so that TensorFlow alone serves them, and checked against the model they came from."""
+"""Writes masked SavedModels that TensorFlow alone can serve, and checks them against the model."""
 
 import contextlib
 import hashlib

@@ -1,1 +1,1 @@
-"""Keras layer classes of this package."""
+"""Keras layer classes of this package, and all that it knows of Keras' own."""

@@ -1,4 +1,4 @@
-"""Layers that only compact networks have (see `compaction`): what is removed, and a choice of inputs."""
+"""Layers of compact networks alone (see `compaction`): removed weights as one, and a selection of channels."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What this package needs of Keras that Keras does not make public; no other module reads a private attribute of it.
+"""Adapts the private attributes of Keras that this package needs; no other module reads one.
 
 Each function says which attribute it reads. `setup.py` bounds the versions of Keras that have them; `tests/layers/
 test_keras_internals.py` runs with the oldest of these as with the newest.

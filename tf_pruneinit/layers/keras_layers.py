@@ -1,4 +1,4 @@
-"""The one table of what is known of Keras' layers, its operations on tensors, and its activation functions.
+"""Tabulates what is known of Keras' layers, of its operations on tensors, and of its activation functions.
 
 Connectivity, smaller networks, constant channels, exact second derivatives and PHEW read it. Classes match exactly: a subclass
 computes what its author wants, and is unknown unless it is registered, as what is not in the table is.

@@ -1,4 +1,4 @@
-"""Masked Keras layers: layers whose kernels are read as kernel * mask, and how any class becomes one.
+"""Masks Keras layers: their kernels are read as kernel * mask; `register` does it for any class.
 
 `MASKED` maps a class to its masked one. `register` adds a row: a class of a user's own is masked by one line.
 """

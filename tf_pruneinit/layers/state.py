@@ -1,4 +1,4 @@
-"""Reads what a layer computes with besides its configuration and its variables, and gives it to a copy of the layer.
+"""Reads the state of a layer besides configuration and variables, and gives it to a copy of the layer.
 
 Of Keras' layers these are vocabularies, and statistics that are kept as constants (`keras.layers.Normalization`). A user's
 layer may have state that it saves as Keras asks it to (`save_own_variables`, `save_assets`, `get_build_config`), or attributes

@@ -1,4 +1,4 @@
-"""Layers that stand for Keras' own in scores, where the second derivatives of these are wrong, and which can be relied on.
+"""Replaces Keras' layers in scores where their second derivatives are wrong, and says which are verified.
 
 Keras' normalisation layers take moments that stop the gradient at the mean inside the variance: first derivatives are right,
 second derivatives are not. GraSP differentiates twice; with the stock layers its scores are off by 2 to 15 % in the 2-norm.

@@ -1,1 +1,1 @@
-"""The networks."""
+"""Builds the networks."""

@@ -1,4 +1,4 @@
-"""The layers that all networks are made of, with the paper's initialisation, padding and constants.
+"""Layers that all networks are made of, with the paper's initialization, padding and constants.
 
 They differ from Keras' defaults, each time on purpose: kernels are Kaiming normal and not truncated; dense biases are
 uniform; batch-norm scales are uniform(0, 1); strided convolutions pad one pixel on each side.

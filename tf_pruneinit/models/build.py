@@ -1,4 +1,4 @@
-"""Networks, initialised as in the paper: `build(name, input_shape, classes, seed)`."""
+"""Builds networks, initialized as in the paper: `build(name, input_shape, classes, seed)`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A small convolutional network with batch normalisation, for experiments on a laptop."""
+"""A small convolutional network with batch normalization, for experiments on a laptop."""
 
 import keras
 

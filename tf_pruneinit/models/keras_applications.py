@@ -1,4 +1,4 @@
-"""Networks of keras.applications, with masks."""
+"""Builds networks of keras.applications, with masks."""
 
 import collections
 import inspect

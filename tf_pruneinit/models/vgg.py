@@ -1,4 +1,4 @@
-"""VGG networks for small images, with batch normalisation and one dense layer.
+"""VGG networks for small images, with batch normalization and one dense layer.
 
 Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015.
 """

@@ -1,1 +1,1 @@
-"""Masks, scores, the selection of weights, connectivity and ablations."""
+"""Prunes: masks, scores, selection of weights, connectivity, ablations."""

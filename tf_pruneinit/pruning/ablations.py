@@ -1,4 +1,4 @@
-"""The paper's ablations: whether it matters which weights a method removes, or only how many of each layer.
+"""The paper's ablations: do the weights matter that a method removes, or only how many of each layer?
 
 Pure functions of masks and of how they are found. (Reinitialisation is the network built with another seed.) Frankle,
 Dziugaite, Roy, Carbin, "Pruning Neural Networks at Initialization: Why Are We Missing the Mark?", ICLR 2021, section 5.

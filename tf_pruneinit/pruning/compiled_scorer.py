@@ -1,4 +1,4 @@
-"""A scorer and a copy of the network that scores are computed with, compiled; the last ones are cached."""
+"""Compiles a scorer with a copy of the network, and caches the last ones."""
 
 import math
 import threading

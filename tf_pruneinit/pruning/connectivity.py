@@ -1,4 +1,4 @@
-"""Which weights of a masked network lie on a path from its input to its output.
+"""Finds the weights of a masked network that lie on a path from its input to its output.
 
 Vysogorets, Kempe, "Connectivity Matters: Neural Network Pruning Through the Lens of Effective Sparsity", JMLR 2023.
 """

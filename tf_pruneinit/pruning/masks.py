@@ -1,4 +1,4 @@
-"""Copies of a model with masks, and the masks of a model: the paths of its kernels, reading them, setting them."""
+"""Copies a model with masks; names its kernels by paths; reads and sets masks."""
 
 import collections
 import dataclasses

@@ -1,4 +1,4 @@
-"""Copies of models: each layer is made anew from its configuration, and given all state of the other."""
+"""Copies models: makes each layer anew from its configuration, and gives it all state of the other."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""What models have in common that are alike but for the values of their variables."""
+"""Computes what two models share that are alike but for the values of their variables."""
 
 import json
 from typing import Any

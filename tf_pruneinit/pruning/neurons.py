@@ -1,4 +1,4 @@
-"""How sparse each neuron of a network is, or channel of a convolution: the last axis of its kernel. NumPy only."""
+"""Computes the sparsity of each neuron, or channel of a convolution: the last axis of a kernel. NumPy only."""
 
 from collections.abc import Mapping
 from typing import Any

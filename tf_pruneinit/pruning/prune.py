@@ -1,4 +1,4 @@
-"""Prunes a model: score, rank, repeat."""
+"""Prunes a model: scores, ranks, repeats."""
 
 import numbers
 import warnings

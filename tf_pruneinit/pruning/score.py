@@ -1,4 +1,4 @@
-"""Scores of a model's weights: a copy of it made for scoring, and a method compiled for the copy."""
+"""Scores the weights of a model, by a method and examples."""
 
 import contextlib
 import itertools

@@ -1,4 +1,4 @@
-"""The labelled examples that a model is scored on, checked against the model."""
+"""Reads the labeled examples that a model is scored on, and checks them against the model."""
 
 import math
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""From scores and a sparsity to binary masks: exact counts, one order of ties. NumPy only.
+"""Selects the weights that remain, by scores and a sparsity: exact counts, one order of ties. NumPy only.
 
 Scores and masks are dicts from kernel path to an array of the kernel's shape, in model order. Larger scores are kept.
 """

@@ -1,4 +1,4 @@
-"""What masks leave of a network, layer by layer. NumPy only."""
+"""Summarizes what masks leave of a network, layer by layer. NumPy only."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -1,1 +1,1 @@
-"""From runs to statistics, findings, figures, tables and one page. No TensorFlow."""
+"""Turns runs into statistics, findings, figures, tables and one page. No TensorFlow."""

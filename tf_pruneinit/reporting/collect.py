@@ -1,4 +1,4 @@
-"""What is in working directories and archives, as plain records: complete runs, and gaps: what is missing, and why."""
+"""Collects runs from working directories and archives, as plain records, and names what is missing."""
 
 import dataclasses
 import glob

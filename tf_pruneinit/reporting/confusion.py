@@ -1,4 +1,4 @@
-"""Pictures of confusion matrices. No TensorFlow, and none of pyplot's state."""
+"""Draws confusion matrices. No TensorFlow, and none of pyplot's state."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""What figures draw, of runs: points within a point of accuracy, courses of training, densities of layers."""
+"""Computes what figures draw: points within a point of accuracy, training curves, densities of layers."""
 
 import collections
 import dataclasses

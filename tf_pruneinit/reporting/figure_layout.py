@@ -1,4 +1,4 @@
-"""How figures are laid out: sheets of panels, axes of sparsity, lines with their spread, ticks, names at lines' ends."""
+"""Lays figures out: sheets of panels, axes of sparsity, lines with their spread, ticks, legends."""
 
 import contextlib
 import math

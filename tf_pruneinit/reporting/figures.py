@@ -1,4 +1,4 @@
-"""The pictures of the paper, each a function of one view: `FIGURES[name].draw(view)`. They fit a column of 3.3 inches.
+"""Draws the pictures of the paper, each from one view: `FIGURES[name].draw(view)`. They fit a column of 3.3 inches.
 
 A function returns None where there is nothing to show. Nothing global is changed: figures have no window and no state.
 """

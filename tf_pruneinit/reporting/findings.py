@@ -1,4 +1,4 @@
-"""The paper's findings F1 to F8, each computed from one view: it holds, it does not, or there are not enough runs to say.
+"""Tests the paper's findings F1 to F8 on one view: each holds, does not, or lacks runs.
 
 A finding is about means over seeds. It is decided by their sign or size, as its rule says; how sure each difference is stands
 beside it, as a paired test. There are enough runs if each comparison that a rule names has three seeds at the least.

@@ -1,4 +1,4 @@
-"""Interactive plots of a view, as Plotly takes them: data and layout. They answer to the pointer; `page` shows them."""
+"""Builds interactive plots of a view, as Plotly takes them: data and layout. `page` shows them."""
 
 import html
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""One HTML page that works without a network: plots that answer to the pointer, figures, tables, configurations, gaps."""
+"""Writes one HTML page that works without a network: interactive plots, figures, tables, configurations, gaps."""
 
 import base64
 import html

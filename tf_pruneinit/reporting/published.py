@@ -1,4 +1,4 @@
-"""Published results, from a CSV file, to lay under one's own: each row says where it is from and how it was made."""
+"""Reads published results from a CSV file, to draw under one's own: each row has its source and recipe."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""What is read of a run to report on it, from its directory or from an archive: many runs in one file, without weights.
+"""Reads what a report needs of a run, from its directory or from an archive: many runs in one file.
 
 An archive has a line of JSON for each run: the name of its directory, what its files hold word for word, and in place of
 masks the number of weights that each neuron keeps.

@@ -1,4 +1,4 @@
-"""Accuracies over seeds: mean, deviation, and paired comparisons. Maths only."""
+"""Computes mean, standard deviation and paired comparisons of accuracies over seeds. Maths only."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""What the trials of one network, dataset and recipe say: curves over sparsity and over the step of pruning, and ranges."""
+"""Groups the runs of one network, dataset and recipe into series over sparsity, and over the step of pruning."""
 
 import collections
 import dataclasses

@@ -1,4 +1,4 @@
-"""How a method looks in every picture: colours that colour-blind people tell apart (Okabe and Ito), and a marker each."""
+"""Gives each method one look in all pictures: a color that color-blind people tell apart (Okabe and Ito), a marker."""
 
 import dataclasses
 

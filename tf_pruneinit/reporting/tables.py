@@ -1,4 +1,4 @@
-"""Tables of a report: what is in them, and how they are written as CSV (plain numbers), Markdown and LaTeX."""
+"""Builds the tables of a report, and writes them as CSV (plain numbers), Markdown and LaTeX."""
 
 import csv
 import dataclasses

@@ -1,1 +1,1 @@
-"""Files, locks, signals, the console, devices and workers: what the rest of the package stands on."""
+"""Files, locks, signals, console, devices and workers."""

@@ -1,4 +1,4 @@
-"""What all commands share: exit codes, errors and warnings in one line, TensorFlow without its chatter."""
+"""Runs commands: exit codes, errors and warnings in one line, TensorFlow without its log."""
 
 import os
 import sys

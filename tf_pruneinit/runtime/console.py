@@ -1,4 +1,4 @@
-"""What a person sees while a command works: lines, one live line on a terminal, and one-line errors."""
+"""Prints lines, and on a terminal one line that is updated while a command works."""
 
 import shutil
 import sys

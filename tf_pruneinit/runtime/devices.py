@@ -1,4 +1,4 @@
-"""What a run can use of the machine: replicas, cores, XLA."""
+"""Chooses replicas, cores and XLA for a run."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then renamed."""
+"""Writes files that are whole or not there: beside their name, then renamed."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""Cores and memory that this process may use, and how it frees what it has cached."""
+"""Counts the cores and the free memory of this process, and empties its caches."""
 
 import contextlib
 import ctypes

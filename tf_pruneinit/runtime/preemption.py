@@ -1,4 +1,4 @@
-"""Ends the process after SIGTERM: at once where there is nothing to save, else when it is saved, and never within a write."""
+"""Ends the process after SIGTERM: at once if there is nothing to save, else when it is saved, never within a write."""
 
 import contextlib
 import os

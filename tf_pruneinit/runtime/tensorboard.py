@@ -1,4 +1,4 @@
-"""Numbers over time as TensorBoard scalars, and what they are of as its hyper-parameters."""
+"""Writes numbers over time as TensorBoard scalars, and what they are of as its hyper-parameters."""
 
 import os
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Processes on several machines that train one model together, as the environment variable TF_CONFIG names them.
+"""Connects processes on several machines that train one model together, as TF_CONFIG names them.
 
 The first of them is the chief: it alone reads and writes files of the run, and tells the others what they need of them.
 """

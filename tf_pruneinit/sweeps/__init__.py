@@ -1,1 +1,1 @@
-"""Many runs: plans, jobs and launchers."""
+"""Runs many experiments: plans, jobs and launchers."""

@@ -1,4 +1,4 @@
-"""How far a sweep is, for whoever watches: one live table on a terminal, elsewhere a line for each run that ends.
+"""Shows the progress of a sweep: one live table on a terminal, elsewhere a line for each run that ends.
 
 Where runs take long there is also a line now and then of what runs.
 """

@@ -1,4 +1,4 @@
-"""One job of a sweep, made or not made, in this process; an error of it is recorded and does not end others."""
+"""Runs one job of a sweep in this process, and records an error of it without ending others."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""Which runs were requested in a working directory: a folder for each sweep, WORKDIR/sweeps/<12 hex>/manifest.jsonl.
+"""Records which runs were requested in a working directory: WORKDIR/sweeps/<12 hex>/manifest.jsonl.
 
 Its first line says by what, every other one is a job; `--status` reads it. Beside it are, for the tasks of a cluster's array,
 `tasks.jsonl`, a line for each, all of one length: a task reads its own alone; and `complete.json`, up to where in the manifest

@@ -1,4 +1,4 @@
-"""What a sweep makes: each run once, those that others begin with first, and how far it is. No TensorFlow."""
+"""Plans a sweep: each run once, those that others begin with first, and how far it is. No TensorFlow."""
 
 import dataclasses
 import os

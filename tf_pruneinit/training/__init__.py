@@ -1,1 +1,1 @@
-"""The compiled training step, the loop around it, and what is saved of it."""
+"""Trains: the compiled step, the loop around it, and what is saved of it."""

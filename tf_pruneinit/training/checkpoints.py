@@ -1,4 +1,4 @@
-"""Checkpoints: what training needs to go on from a step, a file each, of which the newest that is whole counts."""
+"""Saves and restores checkpoints: all that training needs to resume at a step; the newest whole file counts."""
 
 import json
 import os

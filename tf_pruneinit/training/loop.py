@@ -1,4 +1,4 @@
-"""Training of a masked model from step to step: records, checkpoints, snapshots.
+"""Trains a masked model from step to step: records, checkpoints, snapshots.
 
 The clock is the step. Which images a step reads, and how they are augmented, is a function of the seed and the step alone,
 so that training goes on from a checkpoint to the same bits.

@@ -1,4 +1,4 @@
-"""Loss and accuracy of anything that turns images into logits, and what else there is to say of its predictions."""
+"""Computes loss, accuracy and other metrics of anything that turns images into logits."""
 
 import dataclasses
 import math

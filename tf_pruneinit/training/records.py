@@ -1,4 +1,4 @@
-"""Records of a run: one JSON object a line, appended; the one format that training writes and reports read."""
+"""Appends and reads the records of a run: one JSON object a line."""
 
 import dataclasses
 import json

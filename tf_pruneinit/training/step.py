@@ -1,4 +1,4 @@
-"""The compiled training step: variables and images on each replica, and a function that takes many steps.
+"""Compiles the training step: variables and images on each replica, and a function that takes many steps.
 
 Images that fit in memory live on the device; a call of the compiled function gathers, augments and trains on many batches, so
 that small networks are not bound by Python. Others are streamed, and a call is given the images of its batches. Forward and

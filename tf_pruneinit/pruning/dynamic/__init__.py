@@ -1,1 +1,1 @@
-"""Methods that change masks in training."""
+"""Methods that change masks in training; one file a rule."""

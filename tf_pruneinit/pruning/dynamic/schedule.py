@@ -1,4 +1,4 @@
-"""Methods that change masks in training. One file a rule; the table is `registry.IN_TRAINING`.
+"""Schedules methods that change masks in training; the table is `registry.IN_TRAINING`.
 
 A row names a function `change(now) -> masks`, of a `Now`: uint8 arrays of 0 and 1 by the paths of kernels, in model order,
 which keep exactly as many weights as the method has at that step. When it is called is said here, and what becomes of weights

@@ -1,4 +1,4 @@
-"""Inputs that methods without data make up enter behind preprocessing; and what flows through SynFlow's network has no bound.
+"""Sends SynFlow's ones through a network: they enter behind preprocessing, and no activation bounds them.
 
 What saturates has a derivative of zero, and a shift by a negative number ends in one: every score behind it would be 0.
 """

@@ -1,4 +1,4 @@
-"""A Keras model as a function of its weights, which is what scorers differentiate, and batches to differentiate a loss on."""
+"""Presents a Keras model as a function of its kernels, which scorers differentiate, and batches for its loss."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Who makes the jobs of a sweep: processes of this machine, a Ray cluster, an array of SLURM.
+"""Launches the jobs of a sweep: in processes of this machine, on a Ray cluster, as an array of SLURM.
 
 A launcher yields events of jobs; what it does with a job is `tf_pruneinit.sweeps.job.attempt`.
 """

@@ -1,4 +1,4 @@
-"""Processes of this machine that make jobs, one after the other: TensorFlow starts once, and compiled steps are kept.
+"""Runs jobs in processes of this machine, one after the other: TensorFlow starts once, compiled steps are cached.
 
 What they are told and what they tell are lines of JSON on their standard input and output. A process whose input ends, because
 whoever started it was killed, saves its run and ends too.

@@ -1,4 +1,4 @@
-"""A Ray cluster makes the jobs: each is a task, given after those that it begins with, and again where a node is lost.
+"""Runs jobs as tasks of a Ray cluster, each after those that it begins with, and again where a node is lost.
 
 The cluster is the one that RAY_ADDRESS names, or the one that runs on this machine, or one that is started here for the sweep.
 """

@@ -1,4 +1,4 @@
-"""Orders the jobs of a sweep, each after those that it begins with; an event of one takes no time in the number of all."""
+"""Orders jobs, each after those that it begins with; the cost of an event does not grow with their number."""
 
 import heapq
 import time

@@ -1,4 +1,4 @@
-"""An array script for SLURM: a task makes one run or several, and the arrays of runs that others begin with come first."""
+"""Writes an array script for SLURM: a task makes one run or several, parents in earlier arrays."""
 
 import math
 import os
