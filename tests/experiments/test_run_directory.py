@@ -270,11 +270,11 @@ def test_run_that_is_killed_in_a_write_can_be_made_again_and_leaves_no_trace(wor
     """The process ends as by SIGKILL, nothing cleaned up, when it is about to put its n-th file in place."""
     script = f"""
 import os, sys
-sys.path.insert(0, {os.path.dirname(__file__)!r})
-import test_runs
+sys.path[:0] = [{os.path.dirname(__file__)!r}, {os.path.dirname(os.path.dirname(__file__))!r}]
+import test_run_directory
 replace, left = os.replace, list(range({files}))
 os.replace = lambda *paths: replace(*paths) if left.pop() else os._exit(9)
-test_runs.complete({workdir!r})
+test_run_directory.complete({workdir!r})
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == 9
     assert run_directory.completed(workdir, CONFIG) is None
