@@ -46,32 +46,32 @@ class Execution:
       UsageError: for a value out of its range.
     """
 
-    devices: int = option(1, "replicas to train on: GPUs, or where there are none shares of the CPU's cores")
-    jit_compile: str = option("auto", "compile the training step with XLA (auto: on GPUs only)", choices=JIT_COMPILE)
-    sync_batch_norm: bool = option(False, "normalise with the statistics of all devices' images, not each with its own")
+    devices: int = option(1, "number of replicas, >= 1: GPUs, or without GPUs shares of the CPU cores")
+    jit_compile: str = option("auto", "compile the training step with XLA (auto: on GPUs alone)", choices=JIT_COMPILE)
+    sync_batch_norm: bool = option(False, "normalize with the statistics of all devices together, not of each device")
     compact: str = option(
         "auto",
-        "train a smaller network, without what reaches no output (auto: if a twentieth of the multiply-accumulates goes, and "
-        "10^12 of forward passes in all)",
+        "train a smaller network without dead channels (auto: if that saves a twentieth of the multiply-accumulates, and 10^12 "
+        "in all forward passes)",
         choices=COMPACT,
     )
-    require_alive: bool = option(
-        False, "refuse, before training begins, a pruned network whose masks leave no path from its input to its output"
+    require_alive: bool = option(False, "refuse to train a pruned network whose masks leave no path from input to output")
+    checkpoint_every: str = option("60s", "how often a checkpoint is saved: 500 (steps), 60s (seconds) or never")
+    snapshot_steps: tuple[int, ...] = option(
+        (), "steps after which weights are saved as snapshots, comma-separated (0: before the first step)"
     )
-    checkpoint_every: str = option("60s", "how often training is saved: 500 (steps), 60s (seconds) or never")
-    snapshot_steps: tuple[int, ...] = option((), "steps, comma-separated, whose weights are kept (0: before the first)")
     export: tuple[str, ...] = option(
         ("saved_model",),
-        "what is made of the network at the end, comma-separated: saved_model (always), compressed (one file), litert, onnx",
+        "files to write of the trained network, comma-separated: saved_model (always), compressed (one file), litert, onnx",
     )
     grace_seconds: float = option(
         preemption.GRACE_SECONDS,
-        "seconds after SIGTERM in which a run may save before its process ends, whatever it does then but write a file",
+        "seconds that a run has to save after SIGTERM, in (0, 86400]; then its process ends, but for a write under way",
     )
-    workdir: str = option("runs", "directory that holds a directory for each experiment")
+    workdir: str = option("runs", "working directory; each experiment has a directory in it")
     data_dir: str | None = option(None, "TFDS data directory (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)")
-    overwrite: bool = option(False, "make the run again, although it is complete")
-    dry_run: bool = option(False, "say what would be made, and what is there of it, and make nothing")
+    overwrite: bool = option(False, "rerun the experiment from its start, although it is complete")
+    dry_run: bool = option(False, "say which runs are requested and which of them exist, and run nothing")
 
     def __post_init__(self):
         require_count("devices", self.devices)

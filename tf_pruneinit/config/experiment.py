@@ -46,49 +46,63 @@ class Prune:
       UsageError: for a value out of its range, and for values that contradict each other.
     """
 
-    method: str = option("snip", "how weights are scored (dense: not pruned)")
-    sparsity: float = option(0.9, "fraction of the prunable weights to remove, in [0, 1)")
+    method: str = option("snip", "method that scores the weights (dense: no pruning)")
+    sparsity: float = option(0.9, "fraction of the prunable weights that is removed, in [0, 1)")
     iterations: int | None = option(
         None,
-        "times to score and remove; by default the method's own (100: synflow, ntk_sap; 300: iterative_snip, force; else 1)",
+        "iterations of scoring and removing, >= 1 (default: 100 for synflow, ntk_sap; 300 for iterative_snip, force; else 1)",
     )
     scope: str | None = option(
         None,
-        "rank all layers together, or each to the same sparsity or to its density by Erdos-Renyi-kernel, uniform+ or ideal gas "
-        "(by default erk: set, rigl; else global)",
+        "rank the weights of all layers together, or of each layer alone: to one sparsity, or to densities by ERK, uniform+, "
+        "ideal gas (default: erk for set, rigl; else global)",
         choices=SCOPES,
         unnamed="global",
     )
-    target: str = option("nominal", "what sparsity counts: weights removed, or also those left without a path", choices=TARGETS)
-    min_remaining: int = option(0, "weights that each layer keeps at least")
-    exclude: tuple[str, ...] = option((), "layers, comma-separated names or patterns, that are not pruned and not counted")
-    examples_per_class: int = option(10, "training images of each class that methods with data score on")
-    score_batch_size: int = option(256, "images in one batch of these at most; scores of batches are averaged")
-    accumulate: str = option("scores", "what is averaged over batches", choices=ACCUMULATE)
-    score_precision: str = option("float32", "arithmetic of one-shot scores (iterative: float64)", choices=SCORE_PRECISIONS)
-    temperature: float = option(200.0, "divides the logits in the loss of grasp and grasp_abs")
-    inner_steps: int = option(3, "steps of training after which prospr takes the gradient")
-    inner_rate: float = option(0.1, "learning rate of these steps")
+    target: str = option(
+        "nominal", "what sparsity counts: removed weights, or also weights on no path from input to output", choices=TARGETS
+    )
+    min_remaining: int = option(0, "least number of remaining weights in each layer, >= 0")
+    exclude: tuple[str, ...] = option(
+        (), "layers that are neither pruned nor counted: names or patterns as conv*, comma-separated"
+    )
+    examples_per_class: int = option(10, "training images of each class that methods with data score on, >= 1")
+    score_batch_size: int = option(256, "most images in one batch of scoring, >= 1; scores of batches are averaged")
+    accumulate: str = option("scores", "what is averaged over batches of scoring", choices=ACCUMULATE)
+    score_precision: str = option(
+        "float32", "precision of one-shot scores (iterative ones: always float64)", choices=SCORE_PRECISIONS
+    )
+    temperature: float = option(200.0, "temperature that divides the logits in the loss of grasp and grasp_abs, > 0")
+    inner_steps: int = option(3, "training steps before prospr takes the gradient, >= 0")
+    inner_rate: float = option(0.1, "learning rate of the inner steps of prospr, > 0")
     batch_norm_warmup: bool = option(
-        False, "score with moving statistics of batch norm, which are first set to those of the images that are scored on"
+        False, "score with the moving statistics of batch norm, after these are set to the statistics of the scoring images"
     )
     ablation: str = option(
         "none",
-        "shuffle what remains in each layer, draw new initial weights, or remove first what the method would keep first",
+        "shuffle the mask within each layer, reinitialize the weights, or invert the scores",
         choices=ABLATIONS,
     )
-    prune_at: str = option("0", "when in dense training: a step, an epoch as 5ep, or end; then the whole schedule runs again")
-    rewind_to: str | None = option(
-        None, "step or epoch whose weights what remains goes on with, instead of those it is pruned at"
+    prune_at: str = option(
+        "0", "training point of the dense run at which it is pruned: a step, an epoch as 5ep, or end; training then restarts"
     )
-    rounds: int = option(1, "times to train and prune; without sparsity each removes 20 % of what is left")
-    prune_first: bool = option(True, "whether the first layer is pruned and counted")
-    prune_last: bool = option(True, "whether the last layer is pruned and counted")
-    update_every: int = option(100, "with a method that changes masks in training: steps between two changes")
-    update_from: str = option("0", "likewise: when they begin, a step or an epoch; the first is update_every steps later")
-    update_until: str | None = option(None, "likewise: when they end (default: after three quarters of training)")
+    rewind_to: str | None = option(
+        None,
+        "training point, a step or an epoch as 5ep, to whose weights the remaining weights are rewound (default: not rewound)",
+    )
+    rounds: int = option(1, "rounds of training and pruning, >= 1; without sparsity each removes 20 % of the remaining weights")
+    prune_first: bool = option(True, "prune the first layer, and count its weights")
+    prune_last: bool = option(True, "prune the last layer, and count its weights")
+    update_every: int = option(100, "steps between two changes of masks, >= 1 (methods that change masks in training)")
+    update_from: str = option(
+        "0", "step, or epoch as 5ep, after which masks begin to change; the first change is update_every steps later"
+    )
+    update_until: str | None = option(
+        None, "step, or epoch as 5ep, of the last change of masks (default: three quarters of training)"
+    )
     drop_fraction: float = option(
-        0.3, "of what remains in a layer, the part that set and rigl exchange at first; it falls to 0 by a cosine"
+        0.3,
+        "fraction of a layer's remaining weights that set and rigl drop and regrow at first, in (0, 1]; falls to 0 by a cosine",
     )
 
     def __post_init__(self):
@@ -218,15 +232,15 @@ class Train:
       UsageError: for a value out of its range.
     """
 
-    epochs: int | None = option(40, "length of training in epochs")
-    steps: int | None = option(None, "length of training in optimizer steps, instead of epochs", flag="train_steps")
-    batch_size: int = option(128, "images in one step, over all devices")
-    learning_rate: float = option(0.1, "learning rate before any drop")
-    learning_rate_drops: tuple[float, ...] = option((), "epochs, comma-separated, at which the rate is divided by 10")
+    epochs: int | None = option(40, "length of training in epochs, >= 1")
+    steps: int | None = option(None, "length of training in optimizer steps, >= 1, instead of epochs", flag="train_steps")
+    batch_size: int = option(128, "images in one training step, on all devices together, >= 1")
+    learning_rate: float = option(0.1, "learning rate before the first drop, > 0")
+    learning_rate_drops: tuple[float, ...] = option((), "epochs at which the learning rate is divided by 10, comma-separated")
     momentum: float = option(0.9, "momentum of SGD, in [0, 1)")
-    weight_decay: float = option(1e-4, "factor of the L2 term, of every parameter")
-    warmup_epochs: float = option(0.0, "epochs over which the rate grows linearly from 0")
-    precision: str = option("float32", "arithmetic of the training step", choices=PRECISIONS)
+    weight_decay: float = option(1e-4, "factor of the L2 penalty of every parameter, >= 0")
+    warmup_epochs: float = option(0.0, "epochs over which the learning rate grows linearly from 0, >= 0")
+    precision: str = option("float32", "precision of the training step", choices=PRECISIONS)
     augmentation: str = option(
         "default",
         "of training images: the dataset's own, none, flip and crop after padding by 4, or flip and random resized crop",
@@ -264,17 +278,17 @@ class Config:
       UsageError: for an unknown dataset or model, or a seed outside [0, 2**31).
     """
 
-    dataset: str = option("digits", "images to train and test on")
-    model: str = option("lenet_300_100", "network; by default the one usual for the dataset")
-    seed: int = option(0, "root of every random choice: weights, order of data, augmentation, random scores")
+    dataset: str = option("digits", "dataset to train and test on")
+    model: str = option("lenet_300_100", "network (default: the usual one of the dataset)")
+    seed: int = option(0, "root seed of every random choice: weights, order of data, augmentation, random scores; in [0, 2^31)")
     prune: Prune | None = None
     train: Train = Train()
     initializer: str = option(
         "default",
-        "of kernels: the network's own (Kaiming normal in the paper's), or normal, of one deviation",
+        "initializer of kernels: the network's own (Kaiming normal in the paper's), or one normal distribution for all",
         choices=INITIALIZERS,
     )
-    initializer_deviation: float = option(1.0, "standard deviation of the kernels that initializer=normal draws")
+    initializer_deviation: float = option(1.0, "standard deviation of the kernels that initializer=normal draws, > 0")
     batch_norm_scale: str = option(
         "default",
         "initial scale of batch norm: the network's own (uniform in the paper's), uniform in (0, 1), or ones",

@@ -140,14 +140,14 @@ METHODS = {
     ),
     "iterative_snip": Method(
         Lazy("pruning.scorers.iterative_snip:iterative_snip"),
-        "SNIP again and again, each time of what is left (de Jorge et al., 2021)",
+        "SNIP in many iterations, each on the remaining weights (de Jorge et al., 2021)",
         iterations=300,
         needs_data=True,
         warms_up=True,
     ),
     "force": Method(
         Lazy("pruning.scorers.force:force"),
-        "smallest |w * dL/dw| of the pruned network, in which removed weights come back (de Jorge et al., 2021)",
+        "smallest |w * dL/dw| of the pruned network, in which removed weights may regrow (de Jorge et al., 2021)",
         iterations=300,
         needs_data=True,
         warms_up=True,
@@ -162,7 +162,7 @@ METHODS = {
     ),
     "ntk_sap": Method(
         Lazy("pruning.scorers.ntk_sap:ntk_sap"),
-        "least effect on what random weights make of random inputs when they change (Wang et al., 2023)",
+        "least change of the outputs for random inputs, under random weights, when a weight is perturbed (Wang et al., 2023)",
         iterations=100,
         options=("seed",),
         by_path=True,
@@ -170,7 +170,7 @@ METHODS = {
     ),
     "phew": Method(
         Lazy("pruning.scorers.phew:phew"),
-        "last visited by random walks that prefer large |w| (Patil and Dovrolis, 2021)",
+        "visited last by random walks that prefer large |w| (Patil and Dovrolis, 2021)",
         options=("seed",),
     ),
     "lamp": Method(
@@ -183,20 +183,20 @@ METHODS = {
 IN_TRAINING = {
     "gradual_magnitude": Dynamic(
         Lazy("pruning.dynamic.gradual_magnitude:gradual_magnitude"),
-        "smallest |w|, more and more in the course of training (Zhu and Gupta, 2018)",
+        "smallest |w|, gradually more of them during training (Zhu and Gupta, 2018)",
         initial="magnitude",
         begins_dense=True,
     ),
     "set": Dynamic(
         Lazy("pruning.dynamic.drop_and_grow:at_random"),
-        "random; in training the smallest |w| are exchanged for random others (Mocanu et al., 2018)",
+        "random; in training the smallest |w| drop and random others grow (Mocanu et al., 2018)",
         initial="random",
         scope="erk",
         options=("drop_fraction",),
     ),
     "rigl": Dynamic(
         Lazy("pruning.dynamic.drop_and_grow:by_gradient"),
-        "random; in training the smallest |w| are exchanged for the largest |dL/dw| (Evci et al., 2020)",
+        "random; in training the smallest |w| are dropped, and the largest |dL/dw| grow (Evci et al., 2020)",
         initial="random",
         scope="erk",
         options=("drop_fraction",),
