@@ -10,7 +10,13 @@ _LARGEST = 3.4e38
 
 
 def option(default: Any, help: str, **metadata: Any) -> Any:
-    """A dataclass field with the text, and where it differs the name, of its flag."""
+    """Returns a dataclass field for an option.
+
+    Args:
+      default: of the option.
+      help: of its flag: what it sets, its unit and its range.
+      metadata: `flag`, the name of the flag where that is another one; `choices`, all values; `unnamed`, what None stands for.
+    """
     return dataclasses.field(default=default, metadata={"help": help, **metadata})
 
 
@@ -23,19 +29,23 @@ def normalize(options: Any) -> None:
 
 
 def is_number(value: Any) -> bool:
+    """Returns whether a value is an integer or a float, and not a boolean."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def require(condition: bool, rule: str, received: Any) -> None:
+    """Raises `UsageError`, with the rule and what was received, unless a condition holds."""
     if not condition:
         raise UsageError(f"{rule}; got {received!r}")
 
 
 def require_count(name: str, value: Any) -> None:
+    """Raises `UsageError` unless the option of a name is an integer >= 1."""
     require(isinstance(value, int) and not isinstance(value, bool) and value >= 1, f"{name} must be an integer >= 1", value)
 
 
 def require_number(name: str, value: Any, low: float, *, above: bool = False) -> None:
+    """Raises `UsageError` unless the option of a name is a number that float32 holds and >= `low`, or > `low` if `above`."""
     finite = is_number(value) and abs(value) <= _LARGEST
     rule = f"{name} must be a finite number {'>' if above else '>='} {low:g}"
     require(finite and (value > low if above else value >= low), rule, value)
