@@ -446,9 +446,31 @@ def test_keras_own_summary_counts_masks_as_parameters_that_are_not_trained():
     assert f"Non-trainable params: {72 + 36 + 48 + 8} " in text
 
 
-def test_an_activation_that_is_one_layer_of_several_is_refused():
-    shared = keras.layers.ReLU(max_value=1.0)
+@pytest.mark.parametrize("shared", [keras.layers.ReLU(max_value=1.0), keras.layers.PReLU(alpha_initializer="ones")])
+def test_an_activation_that_is_one_layer_of_several_is_one_in_the_copy(shared):
     model = keras.Sequential([keras.Input((4,)), *(keras.layers.Dense(3, activation=shared) for _ in range(2))])
+    masked = tf_pruneinit.with_masks(model)
+    images = np.random.default_rng(0).normal(size=(5, 4))
+    np.testing.assert_array_equal(masked(images), model(images))
+    first, second = masked.layers
+    assert first.activation is second.activation
+    assert first.activation is not shared
+
+
+def test_a_layer_inside_several_others_is_refused():
+    class Holding(keras.layers.Layer):
+        def __init__(self, held=None, **kwargs):
+            super().__init__(**kwargs)
+            self.held = held or keras.layers.ReLU()
+
+        def get_config(self):
+            return {"name": self.name}
+
+        def call(self, inputs):
+            return self.held(inputs)
+
+    held = keras.layers.ReLU()
+    model = keras.Sequential([keras.Input((4,)), Holding(held), keras.layers.Dense(3), Holding(held)])
     with pytest.raises(UsageError, match="give each of them a layer of its own"):
         tf_pruneinit.with_masks(model)
 

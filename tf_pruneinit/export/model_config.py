@@ -55,9 +55,14 @@ def _require_same(model: keras.Model, again: keras.Model) -> None:
         raise UsageError(f"the configuration of {model.name} does not say which variables it has, or the names of its layers")
     for mine, theirs in zip(again.variables, model.variables, strict=True):
         mine.assign(theirs)
-    pairs = list(zip(keras_internals.layers_of(again), keras_internals.layers_of(model), strict=True))
-    for layer, _ in pairs:
+    layers, others = keras_internals.layers_of(again), keras_internals.layers_of(model)
+    for layer in layers:
         state.give(layer, layer)
+    if len(layers) != len(others) and not masks.compute_alike(model, again):
+        rule = "has a layer inside several others, which its configuration has once for each"
+        raise UsageError(f"{model.name} {rule}: give each of them a layer of its own")
+    # A layer that is the activation of several is several layers in `again`.
+    pairs = zip(layers, others, strict=True) if len(layers) == len(others) else iter(())
     # An attribute may be a counter, with which nothing is computed.
     other = next((other for layer, other in pairs if state.differs(layer, other)), None)
     if other is not None and not masks.compute_alike(model, again):

@@ -64,8 +64,8 @@ def _copy(model: keras.Model, replace: Replace, dtype: str | None, early: bool) 
     sources, targets = keras_internals.layers_of(model), keras_internals.layers_of(copy)
     if len(sources) != len(targets):
         raise UsageError(
-            "the model has a layer inside several others, as an activation that is one layer for all of them, which copies of "
-            f"these do not share; got {model.name}: give each of them a layer of its own, or activation='relu' by its name"
+            f"the model has a layer inside several others, which their copies do not share; got {model.name}: "
+            "give each of them a layer of its own"
         )
     for source, target in zip(sources, targets, strict=True):
         if id(source) not in clones:  # Another layer has made it in its `build`, and Keras its name.
@@ -138,7 +138,7 @@ def _clone(
             if isinstance(layer, keras.Model) and type(layer) not in MASKED and type(layer) not in MASKED.values():
                 clones[id(layer)] = _clone(layer, replace, dtype, clones, initialisers, early)
             else:
-                clones[id(layer)] = new = made(layer, *replace(layer), early=early)
+                clones[id(layer)] = new = _made(layer, *replace(layer), clones, early)
                 own = [(name, value) for name, value in vars(new).items() if isinstance(value, keras.Initializer)]
                 for name, value in own:
                     initialisers.append((new, name, value))
@@ -149,6 +149,20 @@ def _clone(
     inputs = keras.tree.map_structure(functools.partial(new_input, dtype=dtype), tensors)
     with _not_compiled(model):
         return keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
+
+
+def _made(layer: Any, cls: Any, config: dict[str, Any], clones: dict[int, Any], early: bool) -> Any:
+    """What `made` returns; a layer that is the activation of several layers is one layer in their copies, too."""
+    activation = vars(layer).get("activation")
+    if not isinstance(activation, keras.Layer) or "activation" not in config:
+        return made(layer, cls, config, early=early)
+    if id(activation) not in clones:
+        new = made(layer, cls, config, early=early)
+        clones[id(activation)] = new.activation
+    else:
+        new = made(layer, cls, config | {"activation": "linear"}, early=early)
+        new.activation = clones[id(activation)]
+    return new
 
 
 class FreeNames:
