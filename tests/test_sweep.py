@@ -198,7 +198,7 @@ class TestKilled:
 
         script = """
 import json, sys, time
-from tf_pruneinit import files, preemption
+from tf_pruneinit.runtime import files, preemption
 preemption.allow(json.loads(sys.argv[1])["execution"]["grace_seconds"])
 print("{}", flush=True)
 with preemption.watched(), files.atomically(sys.argv[2]) as path, open(path, "w") as file:

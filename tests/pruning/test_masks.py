@@ -275,7 +275,7 @@ class TestFiles:
         np.save(tmp_path / "images.npy", IMAGES)
         code = f"""{imports}
 import numpy as np
-from tf_pruneinit import masking
+from tf_pruneinit.pruning import masks as masking
 model = keras.models.load_model("model.keras")
 np.savez("masks.npz", **tf_pruneinit.masks(model))
 np.savez("kernels.npz", **{{path: kernel.variable.numpy() for path, kernel in masking.kernels(model).items()}})

@@ -60,8 +60,8 @@ def test_who_waits_goes_on_when_the_first_is_done(folder):
 
 
 def test_what_a_killed_process_of_this_machine_had_is_free_at_once(folder):
-    claim = f"kept = claims.claimed({folder!r}); kept.__enter__()"
-    code = f"import os; from tf_pruneinit import claims; {claim}; os.kill(os.getpid(), 9)"
+    claim = f"lock = locks.claimed({folder!r}); lock.__enter__()"
+    code = f"import os; from tf_pruneinit.runtime import locks; {claim}; os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
     assert links(folder) == [".claim-1"]
     assert locks.owner(folder) is None

@@ -17,7 +17,7 @@ ENDED = (143, b"error: asked to end (SIGTERM); the run is not complete\n")
 
 def run(script: str, **options) -> tuple[int, bytes]:
     """Exit code and standard error of a process; in its script TERMINATE sends it SIGTERM."""
-    script = f"import os, signal, sys, time\nfrom tf_pruneinit import preemption\n{script}"
+    script = f"import os, signal, sys, time\nfrom tf_pruneinit.runtime import preemption\n{script}"
     script = script.replace("TERMINATE", "os.kill(os.getpid(), signal.SIGTERM)")
     ran = subprocess.run([sys.executable, "-c", script], timeout=60, **{"stderr": subprocess.PIPE} | options)
     return ran.returncode, ran.stderr
@@ -156,7 +156,7 @@ def test_what_is_being_written_when_the_time_is_over_is_finished(tmp_path, defer
     """Of two files the first is written over the end of the time, and nothing after it."""
     script = f"""
 import contextlib
-from tf_pruneinit import files
+from tf_pruneinit.runtime import files
 preemption.allow(0.2)
 with preemption.watched(), preemption.deferred() if {deferred} else contextlib.nullcontext():
     for name in ("first", "second"):

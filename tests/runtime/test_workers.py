@@ -21,8 +21,12 @@ TOGETHER = """
 import hashlib, sys
 import numpy as np
 import tf_pruneinit
-from tf_pruneinit import datasets, devices, engine, masking, models, workers
-from tf_pruneinit.config import Train
+from tf_pruneinit.config.experiment import Train
+from tf_pruneinit.datasets import dataset
+from tf_pruneinit.models import build
+from tf_pruneinit.pruning import masks as masking
+from tf_pruneinit.runtime import devices, workers
+from tf_pruneinit.training import step
 
 strategy = devices.strategy(1)
 team = workers.Workers(strategy)
@@ -30,11 +34,11 @@ assert strategy.num_replicas_in_sync == team.count == 2
 mine = np.arange(3, dtype=np.uint32)[None] + 10 * team.number
 assert team.gather(mine).tolist() == [[0, 1, 2], [10, 11, 12]]
 assert team.most(team.number) == 1
-data = datasets.load("digits")
-model = models.build("convnet", data.input_shape, data.classes, 0)
+data = dataset.load("digits")
+model = build.build("convnet", data.input_shape, data.classes, 0)
 masks = masking.masks(tf_pruneinit.prune(model, "random", 0.5, seed=team.number))  # Of each worker others,
 masking.set_masks(model, team.from_chief(masks if team.chief else None))  # and these the same.
-trainer = engine.Engine(model, data, Train(batch_size=15), sync_batch_norm=True)
+trainer = step.Engine(model, data, Train(batch_size=15), sync_batch_norm=True)
 trainer.run(next(trainer.epoch(0, 0)), range(5))
 digest = hashlib.sha256()
 for arrays in (masking.masks(model), trainer.weights(), trainer.arrays()):
