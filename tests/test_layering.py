@@ -30,10 +30,13 @@ LEVEL = {name: level for level, names in enumerate(HOUSE) for name in names}
 # All that `--help`, a mistaken flag and a complete run need.
 LIGHT = [
     "config.defaults",
+    "config.execution",
     "config.experiment",
     "config.flags",
     "config.grid",
+    "config.options",
     "config.registry",
+    "config.training_point",
     "experiments.array_cache",
     "experiments.run_directory",
     "export.mask_coding",
@@ -43,6 +46,8 @@ LIGHT = [
     "pruning.summary",
     "reporting.collect",
     "reporting.confusion",
+    "reporting.figure_data",
+    "reporting.figure_layout",
     "reporting.figures",
     "reporting.findings",
     "reporting.interactive",
@@ -55,10 +60,15 @@ LIGHT = [
     "reporting.tables",
     "runtime.command_line",
     "runtime.console",
+    "runtime.files",
     "runtime.locks",
+    "runtime.machine",
+    "runtime.preemption",
     "sweeps.display",
     "sweeps.job",
     "sweeps.launchers.local",
+    "sweeps.launchers.ray_cluster",
+    "sweeps.launchers.schedule",
     "sweeps.launchers.slurm",
     "sweeps.manifest",
     "sweeps.plan",
@@ -68,6 +78,7 @@ LIGHT = [
     "main",
     "report",
     "sweep",
+    "callbacks",
 ]
 HEAVY = {"tensorflow", "keras", "tensorflow_datasets", "sklearn"}
 
@@ -171,6 +182,16 @@ def test_public_names_are_found_when_they_are_used():
     assert set(tf_pruneinit.__all__) <= set(dir(tf_pruneinit))
     with pytest.raises(AttributeError, match="tf_pruneinit"):
         _ = tf_pruneinit.nonsense
+
+
+def test_callbacks_are_found_by_every_kind_of_import():
+    import tf_pruneinit.callbacks as module
+    from tf_pruneinit.callbacks import SparsityLogger
+
+    import tf_pruneinit
+    from tf_pruneinit.training import callbacks
+
+    assert SparsityLogger is module.SparsityLogger is tf_pruneinit.callbacks.SparsityLogger is callbacks.SparsityLogger
 
 
 # Of Keras' objects, as they were found in this package; `_kernel` is where a layer keeps what its property `kernel` is made of.

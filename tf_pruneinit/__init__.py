@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from tf_pruneinit.pruning.prune import prune
     from tf_pruneinit.pruning.score import score
     from tf_pruneinit.runtime.machine import clear_cache
+    from tf_pruneinit.training import callbacks
 
 
 # Keras finds the classes in a .keras file only if they have been registered, which is done when their modules are imported.
@@ -72,12 +73,13 @@ class _Callbacks(types.ModuleType):
     """`tf_pruneinit.callbacks`: what is in `tf_pruneinit.training.callbacks`, which is imported when it is first used."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # Of who looks through all modules.
+        if name.startswith("__"):  # Who inspects all modules of a process does not import TensorFlow by it.
             raise AttributeError(name)
         return getattr(importlib.import_module(f"{__package__}.training.callbacks"), name)
 
 
-callbacks = sys.modules[f"{__name__}.callbacks"] = _Callbacks(f"{__name__}.callbacks")
+if not TYPE_CHECKING:
+    callbacks = sys.modules[f"{__name__}.callbacks"] = _Callbacks(f"{__name__}.callbacks")
 
 
 def __getattr__(name: str) -> Any:

@@ -99,11 +99,7 @@ def describe(path: str) -> dict[str, Any]:
     total = alive.work() if alive else None
     layers = []
     for layer in summary.layers:
-        row = {
-            "name": layer.name,
-            "shape": list(layer.shape),
-            "total": layer.total,
-            "remaining": layer.remaining,
+        row = layer.to_json() | {
             "connected": layer.connected,
             "channels": None,
             "unreached": None,

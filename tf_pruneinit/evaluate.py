@@ -163,16 +163,7 @@ def _evaluate(path: str, options: Options, strategy: Any, console: Console | Non
         "sparsity": summary.sparsity,
         "remaining": summary.remaining,
         "total": summary.total,
-        "layers": [
-            {
-                "name": layer.name,
-                "shape": list(layer.shape),
-                "total": layer.total,
-                "remaining": layer.remaining,
-                "density": layer.remaining / layer.total,
-            }
-            for layer in summary.layers
-        ],
+        "layers": [layer.to_json() | {"density": layer.remaining / layer.total} for layer in summary.layers],
     }
 
 

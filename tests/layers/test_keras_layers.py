@@ -3,8 +3,7 @@
 import keras
 import pytest
 
-import tf_pruneinit
-from tf_pruneinit.layers import keras_layers
+from tf_pruneinit.layers import keras_internals, keras_layers
 from tf_pruneinit.layers.batch_normalization import BatchNormalization
 from tf_pruneinit.layers.keras_layers import ChannelRule, PathRule
 from tf_pruneinit.layers.masked import MASKED
@@ -36,27 +35,12 @@ def test_a_subclass_is_unknown(base):
     assert keras_layers.row(Mine(*arguments)) is keras_layers.UNKNOWN
 
 
-def test_a_subclass_that_mixes_units_connects_them_all():
-    class Mixing(L.Activation):
-        def call(self, x):
-            return keras.ops.flip(x, axis=-1)
-
-    inputs = keras.Input((2,))
-    x = Mixing("relu")(L.Dense(2, name="first")(inputs))
-    model = tf_pruneinit.with_masks(keras.Model(inputs, L.Dense(1, name="last")(x)))
-    tf_pruneinit.set_masks(model, {"first/kernel": [[1, 0], [0, 0]], "last/kernel": [[0], [1]]})
-    assert tf_pruneinit.summary(model).effective_sparsity == tf_pruneinit.summary(model).sparsity
-
-
 def test_operations_are_known_by_their_names_if_they_are_keras_own():
-    def operation(tensor):
-        return tensor._keras_history.operation
-
     inputs = keras.Input((3,))
-    assert keras_layers.row(operation(inputs + 1)).paths is PathRule.SUM
-    assert keras_layers.row(operation(keras.ops.relu(inputs))).channels is ChannelRule.EACH
-    assert not keras_layers.row(operation(keras.ops.moments(inputs, 0)[0])).twice_differentiable
-    assert keras_layers.row(operation(keras.ops.cumsum(inputs, 1))).paths is PathRule.ALL
+    assert keras_layers.row(keras_internals.operation_of(inputs + 1)).paths is PathRule.SUM
+    assert keras_layers.row(keras_internals.operation_of(keras.ops.relu(inputs))).channels is ChannelRule.EACH
+    assert not keras_layers.row(keras_internals.operation_of(keras.ops.moments(inputs, 0)[0])).twice_differentiable
+    assert keras_layers.row(keras_internals.operation_of(keras.ops.cumsum(inputs, 1))).paths is PathRule.ALL
 
     class Add(keras.Operation):
         def call(self, x):

@@ -7,8 +7,9 @@ import keras
 import numpy as np
 
 from tf_pruneinit.compaction.channels import Liveness
-from tf_pruneinit.layers import keras_internals, state
+from tf_pruneinit.layers import keras_internals, keras_layers, state
 from tf_pruneinit.layers.compacted import Removed, Selected
+from tf_pruneinit.layers.keras_layers import ChannelRule
 from tf_pruneinit.layers.masked import MASKED, mask_name, raw_kernel
 from tf_pruneinit.pruning import masks, model_copy
 
@@ -247,13 +248,12 @@ def _cut_of_kernel(layer: Any, kernel: tuple[str, Sequence[int]], ins: np.ndarra
     """Of a kernel of a name and shape, or its mask."""
     name, shape = kernel
     spatial = (None,) * (len(shape) - 2)
-    if isinstance(layer, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)) or name == "depthwise_kernel":
+    if name == "depthwise_kernel" or keras_layers.row(layer).channels is ChannelRule.DEPTHWISE:
         return (*spatial, ins, None)
     if name == "pointwise_kernel":
         multiplier = layer.depth_multiplier
         return (*spatial, (ins[:, None] * multiplier + np.arange(multiplier)).ravel(), outs)
-    transposed = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
-    return (*spatial, outs, ins) if isinstance(layer, transposed) else (*spatial, ins, outs)
+    return (*spatial, outs, ins) if keras_layers.is_transposed(layer) else (*spatial, ins, outs)
 
 
 def _left(shape: Sequence[int], cut: Cut | None) -> tuple[int, ...]:

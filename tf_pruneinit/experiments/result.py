@@ -49,16 +49,7 @@ def outcome(dataset: Dataset, model: keras.Model, record: Record) -> dict[str, A
         "dead": summary.dead,
         "remaining": summary.remaining,
         "total": summary.total,
-        "layers": [
-            {
-                "name": layer.name,
-                "shape": list(layer.shape),
-                "total": layer.total,
-                "remaining": layer.remaining,
-                "connected": layer.connected,
-            }
-            for layer in summary.layers
-        ],
+        "layers": [layer.to_json() | {"connected": layer.connected} for layer in summary.layers],
         "exempt": list(summary.exempt),
         "weights_sha256": digest(model),
     }

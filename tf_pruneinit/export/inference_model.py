@@ -13,14 +13,13 @@ from tf_pruneinit.compaction import compact_model, constant_channels
 from tf_pruneinit.compaction.channels import Liveness
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.export import compressed_file, load, saved_model
-from tf_pruneinit.layers import keras_internals
+from tf_pruneinit.layers import keras_internals, keras_layers
 from tf_pruneinit.layers.masked import mask_name, raw_kernel
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import model_copy
 from tf_pruneinit.runtime import files
 from tf_pruneinit.version import __version__
 
-_TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
 _TOLERANCE = 1e-5
 _TOLERANCE_IN_HALF_PRECISION = 3e-2
 Layers = dict[int, tuple[keras.Layer, keras.Layer]]
@@ -129,7 +128,7 @@ def _fill(source: Any, target: Any, absorbed: np.ndarray, cuts: dict[int, Any]) 
     for name in getattr(source, "kernel_names", ()) or compact_model.stock_names(source):
         left = np.ones(raw_kernel(source, name).shape, np.float32)
         if name == "kernel":
-            (left.swapaxes(-1, -2) if isinstance(source, _TRANSPOSED) else left)[..., absorbed, :] = 0
+            (left.swapaxes(-1, -2) if keras_layers.is_transposed(source) else left)[..., absorbed, :] = 0
         elif name == "depthwise_kernel":
             left[..., absorbed, :] = 0
         pairs = [(raw_kernel(source, name), raw_kernel(target, name))]

@@ -14,8 +14,6 @@ from typing import Any
 import keras
 
 from tf_pruneinit.errors import UsageError, reason
-
-# Keras' own bookkeeping of variables that have been made without a value; there is no public name (Keras 3.12 to 3.15).
 from tf_pruneinit.layers import keras_internals, state
 from tf_pruneinit.pruning import masks, model_copy
 from tf_pruneinit.runtime import machine
@@ -58,13 +56,13 @@ def _require_same(model: keras.Model, again: keras.Model) -> None:
     layers, others = keras_internals.layers_of(again), keras_internals.layers_of(model)
     for layer in layers:
         state.give(layer, layer)
-    if len(layers) != len(others) and not masks.compute_alike(model, again):
-        rule = "has a layer inside several others, which its configuration has once for each"
-        raise UsageError(f"{model.name} {rule}: give each of them a layer of its own")
-    # A layer that is the activation of several is several layers in `again`.
-    pairs = zip(layers, others, strict=True) if len(layers) == len(others) else iter(())
+    if len(layers) != len(others):  # A layer that is the activation of several is several layers in `again`.
+        if not masks.compute_alike(model, again):
+            rule = "has a layer inside several others, which its configuration has once for each"
+            raise UsageError(f"{model.name} {rule}: give each of them a layer of its own")
+        return
     # An attribute may be a counter, with which nothing is computed.
-    other = next((other for layer, other in pairs if state.differs(layer, other)), None)
+    other = next((other for layer, other in zip(layers, others, strict=True) if state.differs(layer, other)), None)
     if other is not None and not masks.compute_alike(model, again):
         rule = "has state that is neither in its configuration nor a variable"
         raise UsageError(f"layer {other.name} ({type(other).__name__}) {rule}; its class can return it from get_config()")

@@ -1,7 +1,7 @@
 """Adapts the private attributes of Keras that this package needs; no other module reads one.
 
-Each function says which attribute it reads. `setup.py` bounds the versions of Keras that have them; `tests/layers/
-test_keras_internals.py` runs with the oldest of these as with the newest.
+Each function says which attribute it reads. `setup.py` bounds the versions of Keras that have them; BUILD.md says how the tests
+of this module are run with the oldest of these.
 """
 
 import contextlib

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,10 @@ class Layer:
     def sparsity(self) -> float:
         """The fraction removed."""
         return 1 - self.remaining / self.total
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what every file and JSON output says of a layer: `name`, `shape`, `total`, `remaining`."""
+        return {"name": self.name, "shape": list(self.shape), "total": self.total, "remaining": self.remaining}
 
 
 @dataclasses.dataclass(frozen=True)
