@@ -194,7 +194,7 @@ def test_callbacks_are_found_by_every_kind_of_import():
     assert SparsityLogger is module.SparsityLogger is tf_pruneinit.callbacks.SparsityLogger is callbacks.SparsityLogger
 
 
-# Of Keras' objects, as they were found in this package; `_kernel` is where a layer keeps what its property `kernel` is made of.
+# Of Keras' objects, as they were found in this package.
 PRIVATE = {
     *("_flatten_layers", "_functional", "_nodes_by_depth", "_run_through_graph", "_keras_history", "_inbound_nodes", "_layers"),
     *("_inputs_struct", "_outputs_struct", "_compile_config", "_tracker", "_trainable_variables", "_non_trainable_variables"),

@@ -19,8 +19,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from tf_pruneinit.layers import keras_internals, keras_layers
+from tf_pruneinit.layers.keras_internals import raw_kernel
 from tf_pruneinit.layers.keras_layers import ChannelRule, is_of_each_number
-from tf_pruneinit.layers.masked import MASKED, mask_name, own_function, raw_kernel
+from tf_pruneinit.layers.masked import MASKED, mask_name, own_function
 
 # Functions of a kernel that zeros more or less do not change.
 _REGULARIZERS = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)

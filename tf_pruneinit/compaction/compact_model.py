@@ -9,8 +9,9 @@ import numpy as np
 from tf_pruneinit.compaction.channels import Liveness
 from tf_pruneinit.layers import keras_internals, keras_layers, state
 from tf_pruneinit.layers.compacted import Removed, Selected
+from tf_pruneinit.layers.keras_internals import raw_kernel
 from tf_pruneinit.layers.keras_layers import ChannelRule
-from tf_pruneinit.layers.masked import MASKED, mask_name, raw_kernel
+from tf_pruneinit.layers.masked import MASKED, mask_name
 from tf_pruneinit.pruning import masks, model_copy
 
 # Of each axis of a variable the places that are kept; None keeps all.

@@ -10,8 +10,9 @@ import numpy as np
 
 from tf_pruneinit.compaction.channels import Liveness
 from tf_pruneinit.layers import keras_layers
+from tf_pruneinit.layers.keras_internals import raw_kernel
 from tf_pruneinit.layers.keras_layers import ConstantRule
-from tf_pruneinit.layers.masked import MASKED, mask_name, raw_kernel
+from tf_pruneinit.layers.masked import MASKED, mask_name
 
 
 @dataclasses.dataclass(frozen=True)

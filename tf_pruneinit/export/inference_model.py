@@ -14,7 +14,8 @@ from tf_pruneinit.compaction.channels import Liveness
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.export import compressed_file, load, saved_model
 from tf_pruneinit.layers import keras_internals, keras_layers
-from tf_pruneinit.layers.masked import mask_name, raw_kernel
+from tf_pruneinit.layers.keras_internals import raw_kernel
+from tf_pruneinit.layers.masked import mask_name
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import model_copy
 from tf_pruneinit.runtime import files

@@ -107,6 +107,12 @@ def seeds_of(layer: Any) -> list[keras.Variable]:
     return [generator.state for generator in layer._seed_generators]
 
 
+def raw_kernel(layer: keras.Layer, name: str) -> keras.Variable:
+    """Returns the variable of a kernel, as it is before its mask; of stock layers too."""
+    # Classes of Keras that have a property by the name keep the variable under `_<name>`.
+    return vars(layer).get(name, vars(layer).get(f"_{name}"))
+
+
 def attention_of(layer: Any) -> dict[str, Any]:
     """Returns the projections of a `MultiHeadAttention` that is built: query, key, value, output, and gate or None."""
     return {name: getattr(layer, f"_{name}_dense", None) for name in ("query", "key", "value", "output", "gate")}

@@ -14,6 +14,7 @@ from tf_pruneinit.errors import UsageError, shown
 
 # Keras exports its layers, and not their cell (Keras 3.12 to 3.15).
 from tf_pruneinit.layers import keras_internals
+from tf_pruneinit.layers.keras_internals import raw_kernel
 
 PACKAGE = "tf_pruneinit"
 MASKED: dict[type, Any] = {}
@@ -108,12 +109,6 @@ def mask_name(kernel: str) -> str:
 def stock_class(cls: type) -> type:
     """Returns the class that a masked class is of, for it; any other class itself, also one that a user derived of it."""
     return vars(cls).get("stock_class", cls)
-
-
-def raw_kernel(layer: keras.Layer, name: str) -> keras.Variable:
-    """Returns the variable of a kernel, as it is before its mask; of stock layers too."""
-    # Classes of Keras that have a property by the name keep the variable under `_<name>`.
-    return vars(layer).get(name, vars(layer).get(f"_{name}"))
 
 
 class _InEffect:

@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pruneinit.layers import keras_internals, keras_layers
+from tf_pruneinit.layers.keras_internals import raw_kernel
 from tf_pruneinit.layers.keras_layers import PathRule
-from tf_pruneinit.layers.masked import mask_name, raw_kernel, stock_class
+from tf_pruneinit.layers.masked import mask_name, stock_class
 
 _KERAS = keras.layers
 # Keras' own layer that stands for one that takes the maximum.

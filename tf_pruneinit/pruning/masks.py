@@ -15,7 +15,8 @@ import tensorflow as tf
 from tf_pruneinit.errors import UsageError, shown
 from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers.batch_normalization import BatchNormalization
-from tf_pruneinit.layers.masked import MASKED, mask_name, raw_kernel, stock_class
+from tf_pruneinit.layers.keras_internals import raw_kernel
+from tf_pruneinit.layers.masked import MASKED, mask_name, stock_class
 from tf_pruneinit.pruning import connectivity
 from tf_pruneinit.pruning import summary as sparsity
 from tf_pruneinit.pruning.model_copy import (

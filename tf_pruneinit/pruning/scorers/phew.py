@@ -12,8 +12,8 @@ import tensorflow as tf
 from tf_pruneinit import seeds
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.layers import keras_internals, keras_layers
+from tf_pruneinit.layers.keras_internals import raw_kernel
 from tf_pruneinit.layers.keras_layers import ChannelRule
-from tf_pruneinit.layers.masked import raw_kernel
 from tf_pruneinit.pruning.scorers.network import Network
 
 # Walks at a time: at first, and at most.
