@@ -25,6 +25,8 @@ from tf_pruneinit.experiments import run as experiment
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.export import saved_model
 from tf_pruneinit.models import build as models
+from tf_pruneinit.pruning import masks as masking
+from tf_pruneinit.pruning import model_signature
 from tf_pruneinit.pruning import prune as pruning
 from tf_pruneinit.runtime import command_line, files, preemption
 from tf_pruneinit.runtime.console import Console
@@ -378,9 +380,9 @@ class Tiny:
         self.data = datasets.Dataset("digits", 4, split, split, datasets.Preprocessing(255, (0.5,), (0.25,)))
         self.engines = {}
         monkeypatch.setattr(experiment, "_dataset", lambda *_: self.data)
-        monkeypatch.setattr(experiment.models, "build", self.build)
+        monkeypatch.setattr(experiment.build, "build", self.build)
         monkeypatch.setattr(loop.engine, "take", self.take)
-        monkeypatch.setattr(experiment.scalars, "writer", lambda *_: lambda *_: None)
+        monkeypatch.setattr(experiment.tensorboard, "writer", lambda *_: lambda *_: None)
         # Writing a SavedModel takes a second.
         monkeypatch.setattr(saved_model, "save", lambda model, path, *_: os.mkdir(path))
         monkeypatch.setattr(os, "fsync", lambda handle: None)
@@ -389,11 +391,11 @@ class Tiny:
         kernel = keras.initializers.RandomNormal(seed=seed % 2**31)
         layers = [keras.Input(shape, name="images"), keras.layers.Flatten(name="flatten")]
         layers += [keras.layers.Dense(classes, kernel_initializer=kernel, name="fc")]
-        return experiment.masking.with_masks(keras.Sequential(layers, name="tiny"))
+        return masking.with_masks(keras.Sequential(layers, name="tiny"))
 
     def take(self, model, dataset, plan, **options):
         """An engine for each of the two architectures, also after an error: else each attempt would trace a step."""
-        key = experiment.masking.architecture(model), id(dataset.train)
+        key = model_signature.signature(model), id(dataset.train)
         if key not in self.engines:
             self.engines[key] = engine.Engine(model, dataset, plan, **options)
         else:
@@ -440,17 +442,17 @@ CODES = {
 }
 # What is done at each stage of a run, in this order; a dot and a file's name: when that file is written.
 STAGES = {
-    "opening": (run_directory.claims, "claimed"),
+    "opening": (run_directory.locks, "claimed"),
     "the configuration": "config.json",
     "reading data": (experiment, "_dataset"),
-    "building": (experiment.models, "build"),
+    "building": (experiment.build, "build"),
     "weights of the parent": (experiment, "_set_weights"),
-    "scoring": (experiment.scoring, "score"),
+    "scoring": (experiment.score, "score"),
     "masks": "masks.npz",
     "execution": "execution.json",
     "first snapshot": "step-0.npz",
     "restoring": (loop.Training, "restore"),
-    "events": (experiment.scalars, "writer"),
+    "events": (experiment.tensorboard, "writer"),
     "a step": (engine.Engine, "run"),
     "evaluation": (loop.metrics, "evaluate"),
     "a record": (run_directory.records, "append"),
@@ -591,7 +593,7 @@ class TestOtherData:
         self, tiny, tmp_path, capsys, monkeypatch, every
     ):
         with monkeypatch.context() as patch:
-            fail_at(patch, (experiment.scoring, "score"), KeyboardInterrupt(), tiny.CONFIG)
+            fail_at(patch, (experiment.score, "score"), KeyboardInterrupt(), tiny.CONFIG)
             assert tiny.run(tmp_path, checkpoint_every=every) == 130
         self.change(tiny, "a label")
         assert "-dense-" in self.refused(tiny, tmp_path, capsys, checkpoint_every=every)
@@ -629,7 +631,7 @@ class TestOtherData:
         execution = Execution(workdir=str(tmp_path), overwrite=True, compact="false")
         config = Config(prune=Prune("magnitude", 0.5), train=Train(None, 1, batch_size=8))
         for version in ("1", "2"):
-            monkeypatch.setattr(experiment.tf_pruneinit, "__version__", version)
+            monkeypatch.setattr(experiment, "__version__", version)
             experiment.run(config, execution, Console(io.StringIO()), share=True)
         assert len(list((tmp_path / "shared").glob("scores-*/arrays.npz"))) == 2
 

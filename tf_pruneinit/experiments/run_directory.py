@@ -171,7 +171,7 @@ class Run:
         _write_json(self.file(FAILURE), {"kind": kind, "error": error, "details": details})
 
     def require(self) -> None:
-        """Raises `RunError` if another process has the directory by now: what is written has one writer; see `claims`."""
+        """Raises `RunError` if another process has the directory by now: what is written has one writer; see `locks`."""
         if self.claim:
             self.claim.require()
 
