@@ -89,7 +89,7 @@ def test_its_command_says_what_it_would_make(path, monkeypatch, tmp_path, capsys
     assert command([module, *arguments, f"--workdir={tmp_path}", "--dry_run"]) == 0
     printed = capsys.readouterr().out
     if path in EXPERIMENTS:
-        assert printed.startswith("would make, in this order:\n")
+        assert printed.startswith("would run, in this order:\n")
         assert "not begun" in printed
     assert list(tmp_path.iterdir()) == []
 

@@ -156,11 +156,11 @@ def test_dry_run_says_what_is_there_and_makes_nothing(finished, capfd):
     assert call(finished, "--sparsity=0.95", "--dry_run") == 0
     assert (
         capfd.readouterr().out
-        == f"would make, in this order:\nsnip to sparsity 0.95, trained to the end: {run_in(finished).path} (complete)\n"
+        == f"would run, in this order:\nsnip to sparsity 0.95, trained to the end: {run_in(finished).path} (complete)\n"
     )
     assert call(finished, "--sparsity=0.95", "--method=magnitude", "--prune_at=2", "--dry_run") == 0
     first, dense, pruned = capfd.readouterr().out.splitlines()
-    assert first == "would make, in this order:"
+    assert first == "would run, in this order:"
     assert dense.startswith("dense, trained to 2: ")
     assert pruned.startswith("magnitude to sparsity 0.95, trained to the end: ")
     assert dense.endswith("(not begun)")
@@ -669,11 +669,11 @@ def test_what_is_exported_of_any_way_of_training_is_the_network_in_memory(tmp_pa
 
 
 def test_a_complete_run_is_exported_otherwise_without_training(tmp_path, capfd, monkeypatch):
-    from tf_pruneinit.experiments import run as experiment
+    from tf_pruneinit.experiments import train
 
     assert call(tmp_path) == 0
     run, result = run_in(tmp_path), run_in(tmp_path).result
-    monkeypatch.setattr(experiment._Experiment, "_trainer", lambda *_: pytest.fail("it was trained"))
+    monkeypatch.setattr(train, "train", lambda *_: pytest.fail("it was trained"))
     capfd.readouterr()
     assert call(tmp_path, "--export=compressed,litert") == 0
     shown = capfd.readouterr().out

@@ -17,7 +17,7 @@ PURPOSE = "Prunes a network at initialization, or later, trains it, evaluates it
 
 
 def command(argv: Sequence[str]) -> None:
-    """Makes the run that the flags describe, unless it is complete already."""
+    """Runs the experiment that the flags describe, unless it is complete already."""
     config, execution = flags.experiment(flags.parse(argv, PURPOSE, flags.experiment_groups()))
     console = Console()
     if execution.dry_run:
@@ -38,7 +38,7 @@ def command(argv: Sequence[str]) -> None:
 
 
 def _plan(config: Config, workdir: str) -> str:
-    lines = ["would make, in this order:"]
+    lines = ["would run, in this order:"]
     for one in config.lineage:
         run = run_directory.existing(workdir, one)
         until = "the end" if one == config or config.prune.prune_at == "end" else config.prune.prune_at  # type: ignore[union-attr]
@@ -51,8 +51,8 @@ def _plan(config: Config, workdir: str) -> str:
 def _found(run: run_directory.Run, devices: int) -> str:
     result = run.result or {}
     try:
-        made = f", made on {result['replicas']} device(s)" if result["replicas"] != devices * result["workers"] else ""
-        return f"This run is complete{made} (overwrite makes it again):\n\n{_summary(result, run.path)}"
+        where = f", run on {result['replicas']} device(s)" if result["replicas"] != devices * result["workers"] else ""
+        return f"This run is complete{where} (--overwrite reruns it):\n\n{_summary(result, run.path)}"
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.file(run_directory.RESULT)} is damaged: it lacks {error}; --overwrite retrains") from error
 

@@ -128,7 +128,9 @@ class TestTraining:
         losses = []
         for smaller in (False, True):
             model = tf_pruneinit.prune(build.build("convnet", networks.SHAPE, 4, 0, precision=precision), "synflow", 0.97)
-            trainer = loop.Training(model, noise(), plan(precision), seed=0, compact=smaller, devices=devices)
+            small = compact(model) if smaller else None
+            trained = small.model if small else model
+            trainer = loop.Training(trained, noise(), plan(precision), seed=0, expansion=small, devices=devices)
             losses.append([record.loss for record in trainer.records()])
         np.testing.assert_allclose(*losses, rtol=1e-5 if precision == "float32" else 0.02)
 
@@ -137,7 +139,8 @@ class TestTraining:
         def begun(**saving):
             model = networks.pruned("convnet")
             kept = loop.Saving(snapshot_steps=(50,), **saving)
-            return model, loop.Training(model, noise(), plan(), seed=0, compact=True, devices=devices, saving=kept)
+            small = compact(model)
+            return model, loop.Training(small.model, noise(), plan(), seed=0, expansion=small, devices=devices, saving=kept)
 
         checkpoints, snapshots = {}, []
         model, trainer = begun(
@@ -147,7 +150,7 @@ class TestTraining:
         )
         list(trainer.records())
         resumed, trainer = begun(snapshot=lambda step, weights: snapshots.append(weights))
-        # What it goes on from counts, not what it was made with.
+        # The checkpoint counts, not the weights that the model was made with.
         for variable in resumed.trainable_variables:
             variable.assign(variable.numpy() + 1)
         assert trainer.restore(*checkpoints[21])
@@ -168,7 +171,8 @@ class TestTraining:
 
         full = loop.Training(networks.pruned("convnet"), noise(), plan(), seed=0, saving=loop.Saving(checkpoint=keep), until=2)
         full.checkpoint()
-        assert not loop.Training(networks.pruned("convnet"), noise(), plan(), seed=0, compact=True).restore(arrays, state)
+        small = compact(networks.pruned("convnet"))
+        assert not loop.Training(small.model, noise(), plan(), seed=0, expansion=small).restore(arrays, state)
 
 
 def test_nothing_is_removed_from_a_dense_network():

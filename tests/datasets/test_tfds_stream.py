@@ -14,8 +14,7 @@ from tf_pruneinit.config.experiment import Train
 from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing, Split
 from tf_pruneinit.datasets.tfds_stream import Stream
 from tf_pruneinit.errors import DataError, UsageError
-from tf_pruneinit.experiments import run as experiment
-from tf_pruneinit.experiments import run_directory
+from tf_pruneinit.experiments import run_directory, setup
 from tf_pruneinit.models import build as models
 from tf_pruneinit.training import loop, metrics
 from tf_pruneinit.training import step as engine
@@ -379,7 +378,7 @@ def test_a_file_that_cannot_be_read_in_training_ends_the_run_with_a_line_and_it_
     content = file.read_bytes()
     train = Stream(tfds.builder_from_directory(folder), "train", SHAPE, buffer=1)
     data = Dataset("digits", 4, train, Split(IMAGES, LABELS), SCALE)
-    monkeypatch.setattr(experiment, "_dataset", lambda *_: data)
+    monkeypatch.setattr(setup, "_dataset", lambda *_: data)
     flags = ["--method=magnitude", "--train_steps=30", "--batch_size=10", "--checkpoint_every=1", "--snapshot_steps=0,30"]
 
     def make(workdir):

@@ -251,7 +251,7 @@ class TestCheckpointThatIsDamaged:
         before = contents()
         assert runner.end(f"--{flag}") == 2
         assert runner.error.startswith("error: ") and runner.error.count("\n") == 1
-        assert f"was begun with {difference} and goes on to the same bits only with that" in runner.error
+        assert f"was begun with {difference} and resumes to the same bits only with that" in runner.error
         assert contents() == before
 
     def test_full_disk_is_a_line_and_leaves_the_ones_before(self, runner, expected):
@@ -296,7 +296,7 @@ class TestAskedToEnd:
             wait_for(lambda: list(runner.workdir.glob("*/snapshots/step-3.npz")), [process])
             code, error = self.terminate(process)
         step = int(error.rpartition(" ")[2])
-        assert (code, error) == (143, f"error: asked to end (SIGTERM); the same command goes on from step {step}\n")
+        assert (code, error) == (143, f"error: preempted (SIGTERM); the same command resumes from step {step}\n")
         assert f"step-{step}.npz" in os.listdir(runner.path / run_directory.CHECKPOINTS)
         runner.require_end(expected, self.LONGER)
 

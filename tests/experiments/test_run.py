@@ -22,7 +22,7 @@ from tf_pruneinit.config.experiment import ABLATIONS, Config, Prune, Train, spar
 from tf_pruneinit.datasets import dataset as datasets
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.experiments import run as experiment
-from tf_pruneinit.experiments import run_directory
+from tf_pruneinit.experiments import run_directory, setup, start, train
 from tf_pruneinit.export import saved_model
 from tf_pruneinit.models import build as models
 from tf_pruneinit.pruning import masks as masking
@@ -379,10 +379,10 @@ class Tiny:
         split = datasets.Split(images, np.arange(32, dtype=np.int32) % 4)
         self.data = datasets.Dataset("digits", 4, split, split, datasets.Preprocessing(255, (0.5,), (0.25,)))
         self.engines = {}
-        monkeypatch.setattr(experiment, "_dataset", lambda *_: self.data)
-        monkeypatch.setattr(experiment.build, "build", self.build)
+        monkeypatch.setattr(setup, "_dataset", lambda *_: self.data)
+        monkeypatch.setattr(setup.build, "build", self.build)
         monkeypatch.setattr(loop.engine, "take", self.take)
-        monkeypatch.setattr(experiment.tensorboard, "writer", lambda *_: lambda *_: None)
+        monkeypatch.setattr(train.tensorboard, "writer", lambda *_: lambda *_: None)
         # Writing a SavedModel takes a second.
         monkeypatch.setattr(saved_model, "save", lambda model, path, *_: os.mkdir(path))
         monkeypatch.setattr(os, "fsync", lambda handle: None)
@@ -444,15 +444,15 @@ CODES = {
 STAGES = {
     "opening": (run_directory.locks, "claimed"),
     "the configuration": "config.json",
-    "reading data": (experiment, "_dataset"),
-    "building": (experiment.build, "build"),
-    "weights of the parent": (experiment, "_set_weights"),
-    "scoring": (experiment.score, "score"),
+    "reading data": (setup, "_dataset"),
+    "building": (setup.build, "build"),
+    "weights of the parent": (start, "_set_weights"),
+    "scoring": (start.score, "score"),
     "masks": "masks.npz",
     "execution": "execution.json",
     "first snapshot": "step-0.npz",
     "restoring": (loop.Training, "restore"),
-    "events": (experiment.tensorboard, "writer"),
+    "events": (train.tensorboard, "writer"),
     "a step": (engine.Engine, "run"),
     "evaluation": (loop.metrics, "evaluate"),
     "a record": (run_directory.records, "append"),
@@ -593,7 +593,7 @@ class TestOtherData:
         self, tiny, tmp_path, capsys, monkeypatch, every
     ):
         with monkeypatch.context() as patch:
-            fail_at(patch, (experiment.score, "score"), KeyboardInterrupt(), tiny.CONFIG)
+            fail_at(patch, (start.score, "score"), KeyboardInterrupt(), tiny.CONFIG)
             assert tiny.run(tmp_path, checkpoint_every=every) == 130
         self.change(tiny, "a label")
         assert "-dense-" in self.refused(tiny, tmp_path, capsys, checkpoint_every=every)
@@ -631,7 +631,7 @@ class TestOtherData:
         execution = Execution(workdir=str(tmp_path), overwrite=True, compact="false")
         config = Config(prune=Prune("magnitude", 0.5), train=Train(None, 1, batch_size=8))
         for version in ("1", "2"):
-            monkeypatch.setattr(experiment, "__version__", version)
+            monkeypatch.setattr(start, "__version__", version)
             experiment.run(config, execution, Console(io.StringIO()), share=True)
         assert len(list((tmp_path / "shared").glob("scores-*/arrays.npz"))) == 2
 

@@ -92,7 +92,7 @@ def test_run_that_is_made_again_begins_empty(workdir):
     run.save_snapshot(1, {})
     for folder in (run_directory.SAVED_MODEL, run_directory.TENSORBOARD):
         os.mkdir(run.file(folder))
-    with run_directory.open_run(workdir, CONFIG, again=True) as run:
+    with run_directory.open_run(workdir, CONFIG, overwrite=True) as run:
         assert run.result is None
         assert visible(run) == [run_directory.CONFIG]
 
@@ -113,7 +113,7 @@ def test_run_that_was_not_complete_is_gone_on_with(workdir):
             np.testing.assert_array_equal(arrays["fc/kernel"], weights["fc/kernel"], strict=True)
         np.testing.assert_array_equal(run.masks()["fc/kernel"], masks["fc/kernel"], strict=True)
         assert state == {"step": 1}
-        assert run.go_on_after(1) == records.read(run.file(run_directory.RECORDS)) == [RECORD]
+        assert run.resume_after(1) == records.read(run.file(run_directory.RECORDS)) == [RECORD]
         assert visible(run) == sorted(
             [
                 run_directory.CONFIG,
@@ -206,7 +206,7 @@ def test_damaged_file_is_named(workdir, name):
         file.write('{"accur')
     with pytest.raises(RunError, match=f"{name} is damaged: it is not JSON; --overwrite retrains"):
         assert run_directory.completed(workdir, CONFIG).result
-    with run_directory.open_run(workdir, CONFIG, again=True) as run:
+    with run_directory.open_run(workdir, CONFIG, overwrite=True) as run:
         assert visible(run) == [run_directory.CONFIG]
     with run_directory.open_run(workdir, CONFIG):
         pass
@@ -335,19 +335,19 @@ class TestGoingOn:
 
     @pytest.mark.parametrize("step", [0, 1, 2, 3])
     def test_keeps_the_records_up_to_a_step(self, run, step):
-        assert run.go_on_after(step) == [RECORD, *self.LATER][:step] == records.read(run.file(run_directory.RECORDS))
+        assert run.resume_after(step) == [RECORD, *self.LATER][:step] == records.read(run.file(run_directory.RECORDS))
 
     def test_takes_away_a_half_line(self, run):
         with open(run.file(run_directory.RECORDS), "a") as file:
             file.write('{"step": 4, "lo')
-        run.go_on_after(3)
+        run.resume_after(3)
         run.append(RECORD)
         assert records.read(run.file(run_directory.RECORDS)) == [RECORD, *self.LATER, RECORD]
 
     def test_refuses_to_leave_a_record_out(self, run):
         os.remove(run.file(run_directory.RECORDS))
         with pytest.raises(RunError, match=r"records\.jsonl is damaged: it lacks the record of step 3; --overwrite"):
-            run.go_on_after(3)
+            run.resume_after(3)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", None])
@@ -393,8 +393,8 @@ def test_who_has_lost_its_lock_writes_nothing(workdir):
             lambda: run.save_masks({}),
             lambda: run.save_checkpoint(1, {}, {}),
             lambda: run.save_snapshot(1, {}),
-            lambda: run.go_on_after(1),
-            run.begin_again,
+            lambda: run.resume_after(1),
+            run.restart,
             lambda: run.finish({}),
             lambda: run.fail("it diverged", ""),
         ):
@@ -448,22 +448,22 @@ class TestKilledAtAnyOperationOnFiles:
     EVERY = 2
     SNAPSHOTS = (0, 3, 7)
 
-    def experiment(self, workdir, *, again=False, snapshots=SNAPSHOTS):
+    def experiment(self, workdir, *, overwrite=False, snapshots=SNAPSHOTS):
         """The weight of a step is the sum of all steps up to it; there is a record every three steps."""
-        if not again and run_directory.completed(workdir, CONFIG):
+        if not overwrite and run_directory.completed(workdir, CONFIG):
             return
-        with run_directory.open_run(workdir, CONFIG, again=again) as run:
+        with run_directory.open_run(workdir, CONFIG, overwrite=overwrite) as run:
             found = run.checkpoint()
             weight, recorded, step = np.zeros(2), 0, 0
             missing = found and [s for s in snapshots if s <= found[1]["step"] and not os.path.exists(run.snapshot(s))]
             for step in missing or ():
                 run.save_snapshot(step, {"weight": np.zeros(2) + sum(range(step + 1))})
             if found is None:
-                run.begin_again()
+                run.restart()
                 run.save_masks({"mask": np.array([1, 0], np.uint8)})
             else:
                 (weight,), (recorded, step) = found[0].values(), found[1].values()
-            run.go_on_after(recorded)
+            run.resume_after(recorded)
             os.makedirs(run.file(run_directory.TENSORBOARD))
             while True:
                 if step in snapshots:
@@ -519,19 +519,17 @@ class TestKilledAtAnyOperationOnFiles:
             assert contents(workdir) == expected
 
     @pytest.mark.parametrize(
-        "operations, begin_again",
-        [(1000, {"again": True}), (80, {"again": True}), (80, {"snapshots": (0, 1, 3, 7)})],
+        "operations, options",
+        [(1000, {"overwrite": True}), (80, {"overwrite": True}), (80, {"snapshots": (0, 1, 3, 7)})],
         ids=["complete, overwrite", "half, overwrite", "half, another snapshot"],
     )
-    def test_goes_on_to_the_same_files_when_killed_while_it_begins_again(
-        self, killer, tmp_path, expected, operations, begin_again
-    ):
+    def test_goes_on_to_the_same_files_when_killed_while_it_begins_again(self, killer, tmp_path, expected, operations, options):
         start = str(tmp_path / "start")
         with killer.after(operations):
             self.experiment(start)
         half = run_directory.completed(start, CONFIG) is None
         assert half == (operations == 80) == bool(run_directory.Run(home(start)).checkpoint())
-        for workdir in self.kill_points(killer, tmp_path, lambda path: self.experiment(path, **begin_again), start):
+        for workdir in self.kill_points(killer, tmp_path, lambda path: self.experiment(path, **options), start):
             self.experiment(workdir)
             files.remove(os.path.join(home(workdir), run_directory.SNAPSHOTS, "step-1.npz"))
             assert contents(workdir) == expected

@@ -10,7 +10,7 @@ import pytest
 
 import tf_pruneinit
 from tf_pruneinit.config.experiment import Train
-from tf_pruneinit.experiments import run
+from tf_pruneinit.experiments import setup
 from tf_pruneinit.runtime import machine
 from tf_pruneinit.training import step as engine
 
@@ -25,7 +25,7 @@ def test_every_cache_is_emptied(monkeypatch):
 
 
 def test_the_compiled_step_and_the_dataset_of_a_process_are_freed():
-    dataset = run._dataset("digits", None, "none")
+    dataset = setup._dataset("digits", None, "none")
     model = keras.Sequential([keras.Input(dataset.input_shape), keras.layers.Flatten(), keras.layers.Dense(10)])
     plan = Train(epochs=1)
     step = engine.take(model, dataset, plan)

@@ -162,7 +162,7 @@ def test_a_lost_worker_ends_the_others_and_all_go_on(undisturbed, tmp_path, lost
     begin = time.monotonic()
     code, _, error = ended(processes)[1 - lost]
     assert time.monotonic() - begin < 30
-    message = "error: another worker was lost; the same command on all of them goes on from the last checkpoint\n"
+    message = "error: another worker was lost; the same command on all of them resumes from the last checkpoint\n"
     assert (code, error) == (1, message)
     for code, _, error in ended(start_runs(tmp_path)):
         assert (code, error) == (0, "")
@@ -194,11 +194,11 @@ class TestPlace:
     )
     def test_the_chief_is_the_first(self, monkeypatch, cluster, kind, index, expected):
         monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}}))
-        assert workers.place() == expected
+        assert workers.task_index_and_count() == expected
 
     def test_without_a_cluster_there_is_one(self, monkeypatch):
         monkeypatch.delenv("TF_CONFIG", raising=False)
-        assert workers.place() == (0, 1)
+        assert workers.task_index_and_count() == (0, 1)
 
     @pytest.mark.parametrize(
         "text",
@@ -216,5 +216,5 @@ class TestPlace:
     def test_what_is_no_cluster_of_workers_is_refused(self, monkeypatch, text):
         monkeypatch.setenv("TF_CONFIG", text)
         with pytest.raises(UsageError, match=r"^TF_CONFIG must be as") as error:
-            workers.place()
+            workers.task_index_and_count()
         assert "\n" not in str(error.value)

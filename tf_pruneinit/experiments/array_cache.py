@@ -15,38 +15,38 @@ FOLDER = "shared"
 
 
 class Shared:
-    """A folder of arrays that can be computed again.
+    """A folder of cached arrays.
 
     Args:
-      folder: where they are kept; None keeps nothing.
+      folder: where they are cached; None caches nothing.
     """
 
     def __init__(self, folder: str | None):
         self._folder = folder
 
     def arrays(
-        self, purpose: str, origin: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]
+        self, purpose: str, origin: Mapping[str, Any], compute: Callable[[], Mapping[str, np.ndarray]]
     ) -> dict[str, np.ndarray]:
-        """Returns named arrays, by `make` or as another run has left them.
+        """Returns named arrays: those that another run has cached, or what `compute` returns.
 
-        While another process makes them, this one waits.
+        While another process computes them, this one waits.
 
         Args:
-          purpose: what they are.
-          origin: JSON values of which they are a function.
-          make: computes them.
+          purpose: what the arrays are; the first part of the name of their folder.
+          origin: JSON values that determine the arrays.
+          compute: returns arrays by name.
         """
         if self._folder is None:
-            return dict(make())
+            return dict(compute())
         name = hashlib.sha256(json.dumps([purpose, origin], sort_keys=True).encode()).hexdigest()[:16]
         folder = os.path.join(self._folder, f"{purpose}-{name}")
         path = os.path.join(folder, "arrays.npz")
         if (found := _found(path)) is None:
             with locks.claimed(folder, wait=lambda: None):
-                # The order of the kernels counts, and an archive keeps it.
+                # The order of the arrays matters, and an archive has it.
                 if (found := _found(path)) is None:
-                    found = dict(make())
-                    # Whoever else may have come meanwhile saves the same; a sweep that is through may have removed the folder.
+                    found = dict(compute())
+                    # A sweep that has ended may have removed the folder.
                     with contextlib.suppress(FileNotFoundError):
                         files.save_arrays(path, found)
         return found

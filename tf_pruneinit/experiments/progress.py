@@ -12,8 +12,8 @@ def pruning_progress(console: Console) -> Callable[[int, int], None]:
     started = time.perf_counter()
 
     def show(n: int, iterations: int) -> None:
-        left = (time.perf_counter() - started) / n * (iterations - n)
-        console.live(f"pruning: iteration {n}/{iterations}, {duration(left)} left")
+        seconds_left = (time.perf_counter() - started) / n * (iterations - n)
+        console.live(f"pruning: iteration {n}/{iterations}, {duration(seconds_left)} left")
 
     return show
 
@@ -48,7 +48,7 @@ class TrainingProgress:
 
 
 class Clock:
-    """Seconds of each stage."""
+    """Measures the seconds of each stage of a run."""
 
     def __init__(self) -> None:
         self._last = time.perf_counter()

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tf_pruneinit.config.experiment import Config
 from tf_pruneinit.datasets.dataset import Dataset
+from tf_pruneinit.experiments.settings import Settings
 from tf_pruneinit.pruning import masks
 from tf_pruneinit.runtime import devices
 from tf_pruneinit.training.records import Record
@@ -63,16 +64,16 @@ def digest(model: keras.Model) -> str:
     return found.hexdigest()
 
 
-def circumstances(config: Config, way: dict[str, Any]) -> dict[str, Any]:
-    """Returns what can change the bits: `way` has devices, workers, xla, sync_batch_norm, compact and dataset_sha256."""
+def circumstances(config: Config, settings: Settings) -> dict[str, Any]:
+    """Returns what the bits of the result depend on besides the configuration: settings, device, threads and versions."""
     device, *_ = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")
     return {
-        "replicas": way["devices"] * way["workers"],
-        "workers": way["workers"],
-        "xla": way["xla"],
-        "sync_batch_norm": way["sync_batch_norm"],
-        "compact": way["compact"],
-        "dataset_sha256": way["dataset_sha256"],
+        "replicas": settings.devices * settings.workers,
+        "workers": settings.workers,
+        "xla": settings.xla,
+        "sync_batch_norm": settings.sync_batch_norm,
+        "compact": settings.compact,
+        "dataset_sha256": settings.dataset_sha256,
         "precision": config.train.precision,
         "device": tf.config.experimental.get_device_details(device).get("device_name", device.device_type),
         "threads": tf.config.threading.get_intra_op_parallelism_threads() or devices.cores(),
@@ -84,12 +85,3 @@ def circumstances(config: Config, way: dict[str, Any]) -> dict[str, Any]:
             "numpy": np.__version__,
         },
     }
-
-
-def way_of(result: dict[str, Any]) -> dict[str, Any]:
-    """Returns the `way` that `circumstances` was given."""
-    workers = result["workers"]
-    way = {name: result[name] for name in ("workers", "xla", "sync_batch_norm")}
-    # What earlier versions did not write.
-    way |= {name: result[name] for name in ("compact", "dataset_sha256") if name in result}
-    return {"devices": result["replicas"] // workers, **way}

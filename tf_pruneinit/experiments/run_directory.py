@@ -1,13 +1,13 @@
 """Reads and writes the files of one run: atomically, with one writer; decides what is complete.
 
     WORKDIR/<address>/config.json  masks.npz  records.jsonl  checkpoints/  snapshots/  tensorboard/  saved_model/  result.json
-    execution.json (how it was begun, on which data) and, where they were asked for, model.tfpruned  model.tflite  model.onnx
+    execution.json (settings that it began under, and its data) and, if requested, model.tfpruned  model.tflite  model.onnx
 
-`result.json` is written last, by rename: its presence is completion. A directory without it is a run to go on with; one with a
-`failure.json` a run that a sweep tried to make.
+`result.json` is written last, by rename: a run that has it is complete. A run without it can be resumed. A run with a
+`failure.json` has failed in a sweep.
 
-What was trained is removed by `--overwrite` alone: no error, of whatever class, removes a directory in which there is more than
-opening it has made.
+Only `--overwrite` removes what was trained: no error, of whatever class, removes a directory that holds more than opening it
+has created.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ class Run:
 
     @property
     def execution(self) -> dict[str, Any]:
-        """How it is made and on which data, as `save_execution` was told; empty for runs that earlier versions began."""
+        """Settings that the run began under, and its data, as given to `save_execution`; empty for runs of earlier versions."""
         try:
             return _read_json(self.file(EXECUTION))
         except FileNotFoundError:
@@ -97,6 +97,11 @@ class Run:
         """Returns the newest checkpoint; see `checkpoints.newest`."""
         return checkpoints.newest(self.file(CHECKPOINTS))
 
+    @property
+    def checkpoint_step(self) -> int | None:
+        """The step of the newest checkpoint, which is not read; None if there is none."""
+        return max(checkpoints.steps(self.file(CHECKPOINTS)), default=None)
+
     def save_snapshot(self, step: int, weights: Mapping[str, np.ndarray]) -> None:
         """Writes the weights of a step: path of the variable -> array."""
         self.require()
@@ -118,35 +123,35 @@ class Run:
         return any(name.startswith("step-") for name in names)
 
     def lacks(self, exports: Iterable[str]) -> list[str]:
-        """Returns those of `execution.EXPORTS` that were asked for and are not there."""
+        """Returns those of the requested `execution.EXPORTS` that are missing."""
         return [kind for kind in exports if not os.path.exists(self.file(EXPORTS[kind]))]
 
-    def go_on_after(self, step: int) -> list[records.Record]:
+    def resume_after(self, step: int) -> list[records.Record]:
         """Removes what comes after a record, that of a step (0: before the first); returns the records up to it.
 
-        What is removed is a function of the checkpoint that training goes on from.
+        Training that resumes from the checkpoint of that step writes them anew.
 
         Raises:
           RunError: if there is no record of that step; nothing is removed.
         """
-        kept = [record for record in records.read(self.file(RECORDS)) if record.step <= step]
-        if step != (kept[-1].step if kept else 0):
+        before = [record for record in records.read(self.file(RECORDS)) if record.step <= step]
+        if step != (before[-1].step if before else 0):
             raise RunError(f"{self.file(RECORDS)} is damaged: it lacks the record of step {step}; --overwrite retrains")
         self.require()
         for name in (RESULT, *EXPORTS.values(), TENSORBOARD):
             files.remove(self.file(name))
-        records.write(self.file(RECORDS), kept)
-        return kept
+        records.write(self.file(RECORDS), before)
+        return before
 
-    def begin_again(self, *, overwrite: bool = False) -> None:
-        """Removes what training from the first step writes again; with `overwrite` all but the configuration.
+    def restart(self, *, overwrite: bool = False) -> None:
+        """Removes what training from the first step writes anew; with `overwrite` all but the configuration.
 
-        Without, it is for a run that has no checkpoint. Its snapshots stay: they are what training will write once more.
+        Without `overwrite` the run has no checkpoint, and its snapshots remain: training would write the same bits.
         """
         self.require()
         assert overwrite or not checkpoints.steps(self.file(CHECKPOINTS))
-        # The result goes first: a run that is being made again is not complete. Then what a run could go on from: to go on
-        # needs all that comes after.
+        # The result is removed first: a run that is retrained is not complete. Then what a run could resume from, since
+        # resuming needs all that follows.
         lost = (RESULT, CHECKPOINTS, SNAPSHOTS, EXECUTION) if overwrite else ()
         for name in (*lost, RECORDS, MASKS, *EXPORTS.values(), TENSORBOARD):
             files.remove(self.file(name))
@@ -159,14 +164,14 @@ class Run:
 
     @property
     def failure(self) -> str | None:
-        """Why a sweep could not make it, in one line; None if nothing is known against it."""
+        """Why the run failed in a sweep, in one line; None if it did not."""
         try:
             return str(_read_json(self.file(FAILURE))["error"])
         except (FileNotFoundError, KeyError, TypeError):
             return None
 
     def fail(self, error: str, details: str, kind: str = "run") -> None:
-        """Writes failure.json; it is removed when the run is opened again. `kind` is as `errors.kind` gives it."""
+        """Writes failure.json; the next opening of the run removes it. `kind` is as `errors.kind` returns it."""
         self.require()
         _write_json(self.file(FAILURE), {"kind": kind, "error": error, "details": details})
 
@@ -176,15 +181,15 @@ class Run:
             self.claim.require()
 
     def remove_checkpoints(self) -> None:
-        """Removes what a complete run does not need; another process may be about it as well."""
+        """Removes checkpoints, which a complete run does not need; another process may do so at the same time."""
         shutil.rmtree(self.file(CHECKPOINTS), ignore_errors=True)
 
 
 def completed(workdir: str, config: Config) -> Run | None:
-    """Returns the complete run of an experiment, or None if there is none; makes nothing.
+    """Returns the complete run of an experiment, or None if there is none; creates nothing.
 
-    Removes its checkpoints and its lock file, if the process that completed it was killed before it had: for who would make the
-    run, not for who only looks.
+    Removes its checkpoints and its lock file, if the process that completed it was killed before it did. Use it to run an
+    experiment; to read runs, use `existing`.
 
     Raises:
       UsageError: if the directory is that of another configuration.
@@ -221,90 +226,90 @@ def results(workdir: str) -> Iterator[tuple[Config, dict[str, Any]]]:
 
 
 @contextlib.contextmanager
-def open_run(workdir: str, config: Config, *, again: bool = False, wait: Callable[[], None] | None = None) -> Iterator[Run]:
+def open_run(workdir: str, config: Config, *, overwrite: bool = False, wait: Callable[[], None] | None = None) -> Iterator[Run]:
     """Opens the directory of an experiment for writing.
 
-    What a run before it left is what the run may go on with: configuration, masks, records, checkpoints and snapshots;
-    with `again` the configuration alone.
+    The run resumes from what an earlier process wrote: configuration, masks, records, checkpoints and snapshots. With
+    `overwrite` only the configuration remains.
 
     While another process is writing the run, `wait` is called once a second; None refuses.
 
-    After an error, of any class, a directory that was made here is removed again if nothing is in it but what opening made.
+    After an error, of any class, a directory that was created here is removed if it holds nothing but what opening created.
 
     Raises:
       UsageError: if the directory cannot be written or is that of another configuration.
       BusyError: if it is being written by another process.
-      RunError: if it is damaged; `again` mends that.
+      RunError: if it is damaged; `overwrite` mends that.
       OSError: if the disk is full, say.
     """
     run = Run(os.path.join(workdir, config.address))
-    made = _missing(run.path)
+    created = _missing(run.path)
     with contextlib.ExitStack() as stack:
         try:
-            if not made:
-                _require_same(run, config, again)
+            if not created:
+                _require_same(run, config, overwrite)
             run.claim = stack.enter_context(locks.claimed(run.path, wait))
-            _require_same(run, config, again)
+            _require_same(run, config, overwrite)
             for name in (FAILURE, *_unfinished(run)):
                 files.remove(run.file(name))
-            if again:
-                run.begin_again(overwrite=True)
+            if overwrite:
+                run.restart(overwrite=True)
             _write_json(run.file(CONFIG), config.to_json())
         except OSError as error:
-            _remove_unused(run, made)
+            _remove_unused(run, created)
             if error.errno not in _NO_PLACE:
                 raise
             raise UsageError(f"workdir must be a directory that can be written; got {workdir!r} ({error.strerror})") from error
         try:
             yield run
         except BaseException:
-            _remove_unused(run, made)
+            _remove_unused(run, created)
             raise
 
 
 def record_failure(workdir: str, config: Config, error: str, details: str = "", kind: str = "run") -> None:
-    """Notes in the directory of a run why it could not be made, unless somebody else makes it, or it is of another run."""
+    """Writes why a run failed into its directory, unless another process is writing it, or it is that of another run."""
     with contextlib.suppress(UsageError, RunError), open_run(workdir, config) as run:
         run.fail(error, details, kind)
 
 
 def _missing(path: str) -> list[str]:
     """Those of a path and the folders above it that do not exist, the deepest first."""
-    made = []
+    missing = []
     while path and not os.path.lexists(path):
-        made.append(path)
+        missing.append(path)
         path = os.path.dirname(path)
-    return made
+    return missing
 
 
-def _remove_unused(run: Run, made: list[str]) -> None:
-    """Removes what opening a run has made, as far as there is nothing else in it, and nobody else has taken it over."""
+def _remove_unused(run: Run, created: list[str]) -> None:
+    """Removes what opening a run has created, if it holds nothing else, and no other process has locked it."""
     with contextlib.suppress(OSError, RunError):
-        if run.path in made and run.claim:
+        if run.path in created and run.claim:
             run.require()
             names = os.listdir(run.path)
             opened = {CONFIG, *_unfinished(run)}
             for name in names if all(name in opened or locks.is_own(name) for name in names) else ():
                 os.unlink(run.file(name))
-    for path in made:
+    for path in created:
         with contextlib.suppress(OSError):  # Another run may have begun in it.
             os.rmdir(path)
 
 
 def _unfinished(run: Run) -> list[str]:
-    """What a process that was killed was writing."""
+    """Files that a killed process did not finish."""
     found = files.unfinished(run.path, (CONFIG, EXECUTION, FAILURE, MASKS, RECORDS, RESULT, *EXPORTS.values()))
     if os.path.isdir(run.file(SNAPSHOTS)):
         found += [os.path.join(SNAPSHOTS, name) for name in files.unfinished(run.file(SNAPSHOTS), ["step-"])]
     return found
 
 
-def _require_same(run: Run, config: Config, again: bool = False) -> None:
-    """Refuses a directory that holds anything but this configuration; with `again` a damaged one may have been."""
+def _require_same(run: Run, config: Config, overwrite: bool = False) -> None:
+    """Refuses a directory that holds anything but this configuration; with `overwrite` also if its own is damaged."""
     try:
         stored = _read_json(run.file(CONFIG))
     except RunError:
-        if not again:
+        if not overwrite:
             raise
         return
     except FileNotFoundError:

@@ -7,24 +7,24 @@ import tensorflow as tf
 
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.runtime import machine, preemption
-from tf_pruneinit.runtime.workers import place
+from tf_pruneinit.runtime.workers import task_index_and_count
 
 
 @functools.cache
 def strategy(count: int) -> tf.distribute.Strategy:
     """Returns how to run on `count` devices of this machine; where TF_CONFIG names several workers, of each of their machines.
 
-    Devices are GPUs, or where there are none logical CPU devices. Those, and workers, have to be made before TensorFlow
-    starts. There is one strategy for the same devices: a second one would number its collective operations as the first did.
+    Devices are GPUs, or where there are none logical CPU devices. They, and workers, have to be created before TensorFlow
+    starts. Each set of devices has one strategy: a second one would number its collective operations as the first did.
 
     Raises:
       UsageError: if there are fewer devices, or TF_CONFIG is not understood.
     """
     gpus = tf.config.list_physical_devices("GPU")
-    if place()[1] > 1:
+    if task_index_and_count()[1] > 1:
         _require(count <= max(1, len(gpus)), f"{len(gpus)} GPUs of each worker, or its CPU as one device", count)
         tf.config.set_visible_devices(gpus[:count], "GPU")
-        # It waits for the others, and takes SIGTERM for itself.
+        # TensorFlow waits for the other workers here, and handles SIGTERM itself.
         with preemption.left_to_the_system():
             return tf.distribute.MultiWorkerMirroredStrategy()
     if not gpus:

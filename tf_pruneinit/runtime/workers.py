@@ -14,8 +14,8 @@ import tensorflow as tf
 from tf_pruneinit.errors import UsageError
 
 
-def place() -> tuple[int, int]:
-    """Returns this process's number among the workers of TF_CONFIG, and how many there are; (0, 1) without TF_CONFIG.
+def task_index_and_count() -> tuple[int, int]:
+    """Returns this process's index among the workers of TF_CONFIG, and their count; (0, 1) without TF_CONFIG.
 
     A task of type "chief" is the first.
 
@@ -39,28 +39,29 @@ def place() -> tuple[int, int]:
 
 
 class Workers:
-    """What the workers of a strategy tell each other. Each has to call the same methods in the same order.
+    """Messages between the workers of a strategy. All of them have to call these methods in one order.
 
     Args:
       strategy: of this process.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy):
-        self.number, self.count = place() if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) else (0, 1)
+        several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        self.number, self.count = task_index_and_count() if several else (0, 1)
         self._strategy = strategy
         self._replicas = strategy.num_replicas_in_sync // self.count
         self._gather = tf.function(lambda values: strategy.gather(values, axis=0), reduce_retracing=True)
 
     @property
     def chief(self) -> bool:
-        """Whether this is the one that writes."""
+        """Whether this worker is the first, which writes the run."""
         return self.number == 0
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """Returns the rows of all workers' replicas, (replicas, ...), of those of this worker's, (its replicas, ...)."""
         if self.count == 1:
             return rows
-        sent = self._exchange([row.tobytes() for row in rows]).reshape(self.count * self._replicas, -1)
+        sent = self._gather_bytes([row.tobytes() for row in rows]).reshape(self.count * self._replicas, -1)
         row_bytes = rows[0].nbytes
         return (
             np.frombuffer(sent.tobytes(), np.uint8)
@@ -75,19 +76,19 @@ class Workers:
         return int(self.gather(np.full(self._replicas, value, np.int64)).max())
 
     def from_chief(self, arrays: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
-        """Returns the arrays that the chief gives; what others give is not looked at."""
+        """Returns the arrays that the chief gives; the arrays of other workers are ignored."""
         if self.count == 1:
             return dict(arrays or {})
         file = io.BytesIO()
         if self.chief:
             np.savez(file, **(arrays or {}))  # type: ignore[arg-type]
         # The end of an archive may be followed by zeros.
-        sent = self._exchange([file.getvalue()] + [b""] * (self._replicas - 1))
+        sent = self._gather_bytes([file.getvalue()] + [b""] * (self._replicas - 1))
         with np.load(io.BytesIO(sent.tobytes()), allow_pickle=False) as found:
             return {name: found[name] for name in found.files}
 
-    def _exchange(self, parts: list[bytes]) -> np.ndarray:
-        """The parts of all replicas, one after the other, each filled up to whole int32 (they cannot be sent as bytes)."""
+    def _gather_bytes(self, parts: list[bytes]) -> np.ndarray:
+        """The parts of all replicas, concatenated, each padded to whole int32 (a strategy cannot gather bytes)."""
         words = [np.frombuffer(part + bytes(-len(part) % 4), np.int32) for part in parts]
         first = self.number * self._replicas
         values = self._strategy.experimental_distribute_values_from_function(

@@ -30,7 +30,7 @@ def attempt(job: Job, execution: Execution, console: Console) -> tuple[str, str]
     from tf_pruneinit.experiments import run as experiment
 
     try:
-        run = experiment.run(job.config, execution, console, moments=job.moments, complete=job.complete, share=True)
+        run = experiment.run(job.config, execution, console, training_points=job.moments, complete=job.complete, share=True)
         result = run.result if run else None
         return COMPLETE, f"{result['test_accuracy']:.2%}" if result else ""
     except BusyError as error:

@@ -1,4 +1,4 @@
-"""Keras callbacks for a user's own `model.fit`."""
+"""Logs sparsity in a user's own `model.fit`."""
 
 import os
 
@@ -13,7 +13,7 @@ class SparsityLogger(keras.callbacks.Callback):
 
         model.fit(images, labels, callbacks=[tf_pruneinit.callbacks.SparsityLogger("logs")])
 
-    The scalars are `density/<kernel path>` and `density/all`, fractions kept; the step is the epoch.
+    The scalars are `density/<kernel path>` and `density/all`, fractions that remain; the step is the epoch.
     """
 
     def __init__(self, log_dir: str | os.PathLike[str]):
@@ -27,7 +27,7 @@ class SparsityLogger(keras.callbacks.Callback):
         self._begun = False
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Writes the densities before the first epoch, at its number (0 unless training goes on)."""
+        """Writes the densities before the first epoch, at its number (0 unless training resumes)."""
         if not self._begun:
             self._log(epoch)
         self._begun = True

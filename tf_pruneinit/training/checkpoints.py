@@ -12,7 +12,7 @@ from tf_pruneinit.errors import RunError
 from tf_pruneinit.runtime import files
 
 # The last one may turn out damaged: then the one before it is taken.
-_KEPT = 2
+_SAVED = 2
 _STATE = "state"
 
 
@@ -20,7 +20,7 @@ def save(folder: str, step: int, arrays: Mapping[str, np.ndarray], state: Mappin
     """Writes the checkpoint of a step, then removes all but the newest two.
 
     Args:
-      folder: is made if it is not there.
+      folder: is created if it does not exist.
       step: names the file.
       arrays: by name, any but "state".
       state: JSON values.
@@ -31,14 +31,14 @@ def save(folder: str, step: int, arrays: Mapping[str, np.ndarray], state: Mappin
     os.makedirs(folder, exist_ok=True)
     text = np.frombuffer(json.dumps(state).encode(), np.uint8)
     files.save_arrays(_path(folder, step), {**arrays, _STATE: text})
-    for old in steps(folder)[:-_KEPT]:
+    for old in steps(folder)[:-_SAVED]:
         files.remove(_path(folder, old))
 
 
 def newest(folder: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """Returns the arrays and the state of the newest checkpoint that is whole; None if there is none.
 
-    Newer ones are damaged then: they are named in a warning, and removed. So is what a killed process left unfinished.
+    Newer ones are damaged then: they are named in a warning, and removed. So are files that a killed process did not finish.
 
     Raises:
       RunError: if all are damaged; they are not removed.

@@ -1,20 +1,19 @@
 """Trains a masked model from step to step: records, checkpoints, snapshots.
 
 The clock is the step. Which images a step reads, and how they are augmented, is a function of the seed and the step alone,
-so that training goes on from a checkpoint to the same bits.
+so that training resumes from a checkpoint to the same bits.
 """
 
 import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 
-from tf_pruneinit.compaction import compact_model
 from tf_pruneinit.config.execution import Interval
 from tf_pruneinit.config.experiment import Train
 from tf_pruneinit.datasets.dataset import Dataset
@@ -46,11 +45,11 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Saving:
-    """What is kept of training, and when.
+    """What is saved during training, and when.
 
     Attributes:
       checkpoint: is given (step, arrays, state): all that `Training.restore` needs, arrays by name and JSON values.
-      every: how often.
+      every: how often a checkpoint is saved.
       snapshot: is given (step, weights by path).
       snapshot_steps: at which steps; 0 is before the first.
     """
@@ -61,8 +60,33 @@ class Saving:
     snapshot_steps: tuple[int, ...] = ()
 
 
+class Expansion(Protocol):
+    """What a model that stands for a larger one is given, to save the larger one's weights: see `compaction.compact_model`.
+
+    Attributes:
+      full: the larger model, with masks.
+    """
+
+    full: keras.Model
+
+    def write_back(self) -> None:
+        """Gives the larger model the values that the smaller one has."""
+
+    def weights(self, smaller: Sequence[np.ndarray]) -> Arrays:
+        """Returns the larger model's weights by their paths, of the values of the smaller one's variables in its order."""
+
+    def arrays(self) -> Arrays:
+        """Returns what a checkpoint needs besides the smaller model, by names."""
+
+    def fits(self, arrays: Mapping[str, np.ndarray]) -> bool:
+        """Returns whether these are `arrays` of such a model."""
+
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Takes over what `arrays` gave."""
+
+
 def total_steps(plan: Train, examples: int) -> int:
-    """Returns the length of training in steps; an epoch is every image once, the last batch with what is left."""
+    """Returns the length of training in steps; an epoch reads every image once, and its last batch may be smaller."""
     return plan.steps or (plan.epochs or 0) * math.ceil(examples / plan.batch_size)
 
 
@@ -70,18 +94,18 @@ class Training:
     """Trains a model in place, to the end of its plan or to a step before.
 
     Args:
-      model: images -> logits; layers with masks keep them.
-      dataset: what to train and test on.
+      model: images -> logits; its masks remain unless `updates` changes them.
+      dataset: its training and test images, and how they are preprocessed and augmented.
       plan: hyper-parameters.
       seed: root of the order of the images and their augmentation.
-      saving: what is kept on the way.
-      until: the step after which to stop; None means the plan's last.
-      recording: whether there is to be anything but snapshots; without it the test images are not looked at.
+      saving: what is saved on the way, and where.
+      until: the step after which training stops; None is the plan's last.
+      recording: whether the model is evaluated; False saves snapshots alone, and does not read the test images.
       updates: how masks change in training, if they do.
-      compact: whether what is trained is the model's smaller network, which is made for it; see `compaction`. All that is kept
-        but checkpoints has the shapes of the model.
-      reuse: whether what is compiled is kept for the next model of the architecture. That training then has this model, too:
-        when it begins, the values of this one are no longer its own.
+      expansion: if the model stands for a larger one, how it writes to that. Snapshots and the counts of weights are of the
+        larger one.
+      reuse: whether the compiled step is cached for the next model of the architecture. It still refers to this model then,
+        whose values change when that training begins.
       on_progress: called about twice a second.
       **options: devices, jit and sync_batch_norm of `Engine`.
 
@@ -100,14 +124,14 @@ class Training:
         until: int | None = None,
         recording: bool = True,
         updates: Updates | None = None,
-        compact: bool = False,
+        expansion: Expansion | None = None,
         reuse: bool = False,
         on_progress: Callable[[Progress], None] = lambda progress: None,
         **options: Any,
     ):
-        self._remaining = _count(masking.masks(model))
-        self._compact = compact_model.compact(model) if compact else None
-        self._model = model = self._compact.model if self._compact else model
+        self._expansion = expansion
+        self._remaining = _count(masking.masks(expansion.full if expansion else model))
+        self._model = model
         self._dataset = dataset
         self._plan = plan
         self._seed = seed
@@ -127,13 +151,13 @@ class Training:
         self._saved_at = time.perf_counter()
 
     def restore(self, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> bool:
-        """Goes on from a checkpoint of the same training; returns whether it fits. If it does not, nothing is changed."""
+        """Resumes from a checkpoint of this training; returns whether it fits. If it does not, nothing is changed."""
         names = {field.name for field in dataclasses.fields(_Position)}
-        fits = self._compact is None or self._compact.fits(arrays)
+        fits = self._expansion is None or self._expansion.fits(arrays)
         if set(state) != names or not fits or not self._engine.load(arrays):
             return False
-        if self._compact:
-            self._compact.load(arrays)
+        if self._expansion:
+            self._expansion.load(arrays)
         self._position = _Position(**state)
         self._copy_weights()
         return True
@@ -142,7 +166,7 @@ class Training:
         """Writes a checkpoint of where training is; returns the step."""
         position = dataclasses.replace(self._position, seconds=self._seconds())
         self._began, self._position.seconds = time.perf_counter(), position.seconds
-        arrays = self._engine.arrays() | (self._compact.arrays() if self._compact else {})
+        arrays = self._engine.arrays() | (self._expansion.arrays() if self._expansion else {})
         self._saving.checkpoint(position.step, arrays, dataclasses.asdict(position))
         self._saved_at = time.perf_counter()
         return position.step
@@ -152,7 +176,7 @@ class Training:
 
         Raises:
           DivergedError: if a loss is not finite (in mixed_float16: many in a row, since the loss scale skips single ones).
-          Preempted: if the process has been asked to end; `checkpoint` then loses nothing.
+          Preempted: if the process has received SIGTERM; `checkpoint` then saves all that was trained.
         """
         position = self._position
         self._snapshot()
@@ -160,10 +184,10 @@ class Training:
             ends = position.step % self._steps_an_epoch == 0 or position.step == self._steps
             if self._recording and ends and position.step > position.recorded:
                 yield self._evaluate()
-                # Only now the record is where it was to go.
+                # Only now the caller has saved the record.
                 position.recorded = position.step
                 position.loss = position.right = position.examples = position.training_seconds = 0
-            self._end_if_asked()
+            self._end_if_preempted()
             if position.step >= self._until:
                 break
             self._train_to_the_next_epoch()
@@ -185,17 +209,17 @@ class Training:
                 self._snapshot()
                 if self._engine.most(self._saving.every.is_due(position.step, time.perf_counter() - self._saved_at)):
                     self.checkpoint()
-                self._end_if_asked()
+                self._end_if_preempted()
             if position.step == self._until:
                 break
 
-    def _end_if_asked(self) -> None:
-        """All workers end after the same step, whichever of them was asked to."""
+    def _end_if_preempted(self) -> None:
+        """Ends all workers after the same step, whichever of them received SIGTERM."""
         if self._engine.most(preemption.asked()):
             raise preemption.Preempted
 
     def _next_stop(self) -> int:
-        """The next step at which something is kept, or the last."""
+        """The next step at which something is saved or masks change, or the last."""
         step, every = self._position.step, self._saving.every.steps
         change = self._updates.after(step) if self._updates else None
         stops = [self._until, *([change] if change else []), *(stop for stop in self._saving.snapshot_steps if stop > step)]
@@ -210,13 +234,13 @@ class Training:
 
     def _snapshot(self) -> None:
         if self._position.step in self._saving.snapshot_steps:
-            weights = self._compact.weights(self._engine.values()) if self._compact else self._engine.weights()
+            weights = self._expansion.weights(self._engine.values()) if self._expansion else self._engine.weights()
             self._saving.snapshot(self._position.step, weights)
 
     def _copy_weights(self) -> None:
         self._engine.copy_weights()
-        if self._compact:
-            self._compact.write_back()
+        if self._expansion:
+            self._expansion.write_back()
 
     def _add(self, steps: Steps) -> None:
         """Counts steps that were taken, one by one, so that sums do not depend on how many were taken at a time."""
@@ -233,11 +257,11 @@ class Training:
                 raise DivergedError(f"the training loss is not finite by step {position.step}; a lower learning_rate may help")
         position.training_seconds += steps.seconds
         self._pace.trained(steps)
-        left = self._pace.seconds_left(self._until - position.step, self._steps_an_epoch)
+        seconds_left = self._pace.seconds_left(self._until - position.step, self._steps_an_epoch)
         finite = np.isfinite(steps.losses)
         loss = float(steps.losses[finite].mean()) if finite.any() else math.nan
         accuracy = float(steps.right[finite].mean()) / steps.images if finite.any() else 0.0
-        self._on_progress(Progress(position.step, self._until, loss, accuracy, left))
+        self._on_progress(Progress(position.step, self._until, loss, accuracy, seconds_left))
 
     def _evaluate(self) -> Record:
         position = self._position
@@ -275,13 +299,13 @@ def _count(masks: Arrays) -> int:
 
 @dataclasses.dataclass
 class _Position:
-    """Where training is: JSON values, kept in a checkpoint.
+    """Where training is: JSON values, saved in a checkpoint.
 
     Attributes:
       step: steps taken.
       recorded: step of the last record.
-      loss, right, examples, training_seconds: sums since then, over steps whose loss was finite.
-      not_finite_in_a_row: steps up to now whose loss was not.
+      loss, right, examples, training_seconds: sums since the last record, over steps whose loss was finite.
+      not_finite_in_a_row: consecutive steps up to now whose loss was not finite.
       seconds: since the start of training, up to the last checkpoint.
     """
 
@@ -296,7 +320,7 @@ class _Position:
 
 
 class _Pace:
-    """How long is left, by the steps and evaluations so far in whose time nothing was traced."""
+    """Estimates the time left by the steps and evaluations so far, but for those in whose time a function was traced."""
 
     def __init__(self) -> None:
         self._seconds = 0.0

@@ -42,14 +42,14 @@ def evaluate(
 
 @dataclasses.dataclass(frozen=True)
 class Assessment:
-    """What there is to say of predictions.
+    """How good predictions are.
 
     Attributes:
       loss: mean cross-entropy, in nats.
       top5: fraction of images whose label is among the five largest logits (of equal ones the lower class); None if there are
         no more classes than five.
       calibration_error: expected calibration error, in [0, 1]; see `expected_calibration_error`.
-      confusion: int64 (classes, classes), images of the class of the row that were taken for that of the column.
+      confusion: int64 (classes, classes), images of the class of the row that were predicted as that of the column.
     """
 
     loss: float
@@ -63,7 +63,7 @@ class Assessment:
 
     @property
     def accuracy_of_classes(self) -> list[float | None]:
-        """Of each class the fraction of its images that was recognised; None where there is no image of it."""
+        """Of each class the fraction of its images that was classified rightly; None where there is no image of it."""
         counts = self.confusion.sum(axis=1)
         return [int(self.confusion[n, n]) / int(count) if count else None for n, count in enumerate(counts)]
 

@@ -1,4 +1,4 @@
-"""The paper's optimizer and learning-rate schedule, where Keras' own follow another rule."""
+"""Updates weights by the paper's rule and learning-rate schedule, from which Keras' own differ."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,7 @@ class SGD(keras.optimizers.Optimizer):
 
     Args:
       learning_rate: a number or a schedule of steps.
-      momentum: in [0, 1); 0 keeps no velocity.
+      momentum: in [0, 1); 0 has no velocity.
       l2: factor of the L2 term, of every trainable variable.
     """
 
@@ -46,7 +46,7 @@ class SGD(keras.optimizers.Optimizer):
         step = ops.cast(gradient, value.dtype)
         if self.l2:
             step = step + self.l2 * value
-        # One pass over the weights in place of two, or six.
+        # One pass over the weights instead of two, or six.
         weights = _in_tensorflow(variable).handle
         if self.momentum:
             velocity = _in_tensorflow(self.velocities[self._get_variable_index(variable)]).handle

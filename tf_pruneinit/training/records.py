@@ -14,19 +14,19 @@ _KINDS: dict[str, Any] = {"method": str, "remaining": (int, type(None))}
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One evaluation in the course of training.
+    """One evaluation during training.
 
     Attributes:
       step: optimizer steps taken.
-      epoch: the same in passes over the training images.
+      epoch: passes over the training images.
       loss, accuracy: on the test images; mean cross-entropy, and fraction right in [0, 1].
-      train_loss, train_accuracy: the mean over the batches since the record before, as they were trained on.
+      train_loss, train_accuracy: means over the batches trained on since the previous record.
       learning_rate: of the last step taken.
       seconds: since the start of training.
-      examples_per_second: trained on since the record before; evaluation is not counted.
+      examples_per_second: training images a second since the previous record; the time of evaluation is not counted.
       skipped_steps: how many steps so far the dynamic loss scale of mixed_float16 has skipped.
-      method: what the run is reported as.
-      remaining: weights that are not pruned, of those that could be; None in records of earlier versions.
+      method: the name that the run is reported by.
+      remaining: prunable weights that are not pruned; None in records of earlier versions.
     """
 
     step: int
@@ -47,7 +47,7 @@ class Record:
         return {name: value for name, value in self.to_json().items() if name not in ("step", "method") and value is not None}
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as JSON takes it."""
+        """Returns the record as JSON values."""
         return dict(vars(self))
 
     @classmethod
@@ -55,7 +55,7 @@ class Record:
         """Returns what `to_json` was given.
 
         Raises:
-          ValueError: if that is no record. TypeError likewise.
+          ValueError, TypeError: if the values are not those of a record.
         """
         record = cls(**values)
         for name, value in vars(record).items():
@@ -79,9 +79,8 @@ def write(path: str, records: Iterable[Record]) -> None:
 
 
 def read(path: str) -> list[Record]:
-    """Returns the records of a file; a last line that a killed process left unfinished is not among them.
-
-    No file has no records.
+    """Returns the records of a file; a last line that a killed process did not finish is not among them. Without the file
+    there are none.
 
     Raises:
       RunError: if another line is no record.

@@ -39,7 +39,7 @@ _STREAMED_BYTES_A_CALL = 16 << 20
 def batches(dataset: Dataset, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the batches of one epoch of images in memory: first all full ones, then the last, smaller one.
 
-    As places of training images, (batches, images), and the draws of their augmentation, (batches, images, 3).
+    As indices of training images, (batches, images), and the random draws of their augmentation, (batches, images, 3).
     """
     generator = np.random.default_rng(seeds.derive(seed, "data", "epoch", epoch))
     count = len(dataset.train)
@@ -60,18 +60,18 @@ def schedule(plan: Train, examples: int) -> optimizers.StepSchedule:
     return optimizers.StepSchedule(plan.learning_rate, drops, round(plan.warmup_epochs * steps_an_epoch))
 
 
-# The engine that was used last, by what it was made for: a sweep compiles a step once, and so does a run that prunes another.
-_kept: dict[Any, "Engine"] = {}
-machine.frees(_kept.clear)
+# The engine that was used last, by what it was built for: a sweep compiles a step once, and so does a run that prunes another.
+_cached: dict[Any, "Engine"] = {}
+machine.frees(_cached.clear)
 
 
 def take(model: keras.Model, dataset: Dataset, plan: Train, **options: Any) -> "Engine":
-    """Returns an engine that trains a model: the one that was kept, if that is for models of this architecture, or a new one.
+    """Returns an engine that trains a model: the cached one, if that is for models of this architecture, or a new one.
 
-    It may train other models, which were trained before, in place: once kept, their values are no longer theirs.
+    A cached engine still refers to the models that it trained before, and may change their values.
     """
-    engine = _kept.pop(_purpose(model, dataset, plan, options), None)
-    _kept.clear()
+    engine = _cached.pop(_purpose(model, dataset, plan, options), None)
+    _cached.clear()
     if engine is None:
         return Engine(model, dataset, plan, **options)
     engine.take_over(model)
@@ -79,21 +79,25 @@ def take(model: keras.Model, dataset: Dataset, plan: Train, **options: Any) -> "
 
 
 def keep(engine: "Engine", model: keras.Model, dataset: Dataset, plan: Train, **options: Any) -> None:
-    """Keeps what `take` gave for the next one that is asked for the same."""
-    _kept.clear()
+    """Caches an engine from `take` for the next call of that with these arguments."""
+    _cached.clear()
     if (purpose := _purpose(model, dataset, plan, options)) is not None:
-        _kept[purpose] = engine
+        _cached[purpose] = engine
 
 
 def _purpose(model: keras.Model, dataset: Dataset, plan: Train, options: Mapping[str, Any]) -> Any:
     architecture = model_signature.signature(model)
-    images = (id(dataset.train), dataset.preprocessing, dataset.augmentation)  # Which the engine that is kept keeps.
+    images = (
+        id(dataset.train),
+        dataset.preprocessing,
+        dataset.augmentation,
+    )
     return architecture and (architecture, images, plan, tuple(sorted(options.items())))
 
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-    """Batches of an epoch on the replicas: the number of the first, how many, of how many images in all, and their values."""
+    """Batches of an epoch on the replicas: index of the first, count, images in each on all replicas, and their values."""
 
     first: int
     batches: int
@@ -119,17 +123,17 @@ class Engine:
     """Takes training steps on one replica or more.
 
     Args:
-      model: images -> logits. One replica trains it itself, more train copies. `take_over` trains another one of the same
-        architecture.
+      model: images -> logits. One replica trains the model itself, several train copies. `take_over` trains another one of
+        this architecture.
       dataset: what to train on.
       plan: hyper-parameters.
       devices: of this machine, a replica on each; see `devices.strategy`. Each takes its share of every batch; gradients are of
         the mean loss over the whole batch.
       jit: whether XLA compiles forward and backward pass.
-      sync_batch_norm: whether replicas normalise with the statistics of the whole batch, and not each with its own.
+      sync_batch_norm: whether replicas normalize with the statistics of the whole batch, and not each with those of its share.
 
     Raises:
-      UsageError: if there are fewer devices, or what is asked for does not go together.
+      UsageError: if there are fewer devices, or XLA is requested together with `sync_batch_norm`.
     """
 
     def __init__(
@@ -160,7 +164,7 @@ class Engine:
             for kernel in self._kernels.values():
                 masked.release(kernel.variable)
             self._masks = {id(kernel.mask) for kernel in self._kernels.values()}
-            self._places = self._places_of_kernels()
+            self._indices = self._indices_of_kernels()
             rates = schedule(plan, len(dataset.train))
             optimizer: Any = optimizers.SGD(rates, plan.momentum, plan.weight_decay)
             if plan.precision == "mixed_float16":
@@ -174,14 +178,14 @@ class Engine:
         self._forward_backward = tf.function(self._loss_and_gradients, jit_compile=True) if jit else self._loss_and_gradients
         self._steps = tf.function(self._take_steps)
         self._gradients = tf.function(self._dense_gradients)
-        # Whether masks are part of what is trained, and of checkpoints.
+        # Whether masks change in training, and are saved in checkpoints.
         self.changes_masks = False
         self.logits = tf.function(
             lambda images: self._plain(dataset.preprocessing(images), training=False), reduce_retracing=True
         )
 
     def take_over(self, model: keras.Model) -> None:
-        """Trains another model of the same architecture from here on, from its values and with an optimizer that is new."""
+        """Trains another model of this architecture from now on: from its values, and with a new optimizer."""
         self._given = model
         values = {id(mine): theirs for mine, theirs in zip(self._model.variables, model.variables, strict=True)}
         for variable in self._model.variables:
@@ -195,16 +199,16 @@ class Engine:
             copy.assign(value)
 
     def epoch(self, seed: int, epoch: int, first: int = 0) -> Iterator[Shares]:
-        """Yields the batches of an epoch on the replicas, in order, those before batch `first` left out or not."""
+        """Yields the batches of an epoch on the replicas, in order, from batch `first` on, or a little before."""
         if isinstance(self._dataset.train, Stream):
             yield from self._stream(self._dataset.train, seed, epoch, first)
             return
         begin = 0
-        for places, draws in batches(self._dataset, self._batch_size, seed, epoch):
-            if begin + len(places) > first:
-                low, high = self._of_worker(places.shape[1])
-                yield self._shares(begin, places.shape[1], places[:, low:high], draws[:, low:high])
-            begin += len(places)
+        for indices, draws in batches(self._dataset, self._batch_size, seed, epoch):
+            if begin + len(indices) > first:
+                low, high = self._of_worker(indices.shape[1])
+                yield self._shares(begin, indices.shape[1], indices[:, low:high], draws[:, low:high])
+            begin += len(indices)
 
     def _stream(self, stream: Stream, seed: int, epoch: int, first: int) -> Iterator[Shares]:
         """A few batches at a time; of each this worker reads what its replicas are given."""
@@ -223,11 +227,11 @@ class Engine:
                 yield self._shares(start, images, *map(np.stack, read), np.stack(drawn))
 
     def _of_replica(self, replica: int, images: Any) -> tuple[Any, Any]:
-        """The places in a batch of so many images (a number or a tensor) that a replica is given: from, to."""
+        """The range of indices, first and end, in a batch of so many images (a number or a tensor) that a replica trains on."""
         return -(-replica * images // self._replicas), -(-(replica + 1) * images // self._replicas)
 
     def _of_worker(self, images: Any) -> tuple[Any, Any]:
-        """Likewise those of all replicas of this worker."""
+        """The range of indices, first and end, that all replicas of this worker train on."""
         local = self._replicas // self._workers.count
         first = self._workers.number * local
         return self._of_replica(first, images)[0], self._of_replica(first + local - 1, images)[1]
@@ -235,12 +239,12 @@ class Engine:
     def _shares(self, first: int, images: int, *values: np.ndarray) -> Shares:
         """Cuts this worker's part of batches, (batches, images, ...), into a share for each replica.
 
-        A replica without an image gets one that counts for nothing: its place, or label, is -1.
+        A replica without an image gets one that does not count: its index, or label, is -1.
         """
         offset, _ = self._of_worker(images)
 
         def share(replica: int) -> list[np.ndarray]:
-            low, high = (place - offset for place in self._of_replica(replica, images))
+            low, high = (index - offset for index in self._of_replica(replica, images))
             if low < high:
                 return [value[:, low:high] for value in values]
             return [np.full((len(value), 1, *value.shape[2:]), -1 if value.ndim == 2 else 0, value.dtype) for value in values]
@@ -254,7 +258,7 @@ class Engine:
         )
 
     def run(self, shares: Shares, part: range) -> Steps:
-        """Takes a step for each batch in a part of those that the replicas have. `steps_a_call` of them take half a second."""
+        """Takes a step for each batch in a part of those that the replicas have. `steps_a_call` steps take half a second."""
         begin = time.perf_counter()
         first, last, images = tf.constant(part.start), tf.constant(part.stop), tf.constant(shares.images, tf.float32)
         losses, right = self._steps(self._data, shares.values, first, last, images)
@@ -274,21 +278,21 @@ class Engine:
         return values, {path: self._of_one(kernel.mask) for path, kernel in self._kernels.items()}  # type: ignore[arg-type]
 
     def dense_gradients(self, shares: Shares, batch: int) -> dict[str, np.ndarray]:
-        """Returns the gradient of the mean loss over one of the batches that the replicas have by all weights of each kernel,
-        those that its mask removes too, which are taken as 0.
+        """Returns the gradient of the mean loss over one of the replicas' batches with respect to each kernel, removed weights
+        included: their value is 0.
         """
         first, images = tf.constant(batch), tf.constant(shares.images, tf.float32)
         found = self._gradients(self._data, shares.values, first, images)
         return {path: gradient.numpy() for path, gradient in zip(self._kernels, found, strict=True)}
 
     def set_masks(self, masks: Mapping[str, np.ndarray]) -> None:
-        """Changes all masks, by the paths of kernels, in order. What is removed or comes back is 0, and so is its velocity."""
+        """Changes all masks, by the paths of kernels, in order. Dropped and regrown weights are 0, and so is their velocity."""
         velocities = getattr(self._optimizer, "inner_optimizer", self._optimizer).velocities
-        for (kernel, place), mask in zip(self._places, masks.values(), strict=True):
-            changed = self._model.non_trainable_variables[place]
-            stays = mask * self._of_one(changed).astype(mask.dtype)
+        for (kernel, index), mask in zip(self._indices, masks.values(), strict=True):
+            changed = self._model.non_trainable_variables[index]
+            remains = mask * self._of_one(changed).astype(mask.dtype)
             for variables in filter(None, (self._model.trainable_variables, velocities)):
-                self._assign(variables[kernel], self._of_one(variables[kernel]) * stays)
+                self._assign(variables[kernel], self._of_one(variables[kernel]) * remains)
             self._assign(changed, mask)
 
     @property
@@ -297,7 +301,7 @@ class Engine:
         return self._workers.count
 
     def most(self, value: int) -> int:
-        """Returns the largest of all workers' values, so that all of them do the same."""
+        """Returns the largest of all workers' values, so that all of them act alike."""
         return self._workers.most(value)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -343,8 +347,8 @@ class Engine:
             return 0
         return step - int(self._of_one(self._optimizer.inner_optimizer.iterations))
 
-    def _places_of_kernels(self) -> list[tuple[int, int]]:
-        """Of each kernel that has a mask, its place among the trainable variables and that of the mask among the others."""
+    def _indices_of_kernels(self) -> list[tuple[int, int]]:
+        """The index of each masked kernel among the trainable variables, and of its mask among the non-trainable ones."""
         trained = [id(variable) for variable in self._model.trainable_variables]
         others = [id(variable) for variable in self._model.non_trainable_variables]
         return [(trained.index(id(kernel.variable)), others.index(id(kernel.mask))) for kernel in self._kernels.values()]
@@ -396,9 +400,9 @@ class Engine:
         if not data:
             images, labels = given
         else:
-            (places,) = given
-            images, labels = (tf.gather(array, tf.maximum(places, 0)) for array in data)
-            labels = tf.where(places < 0, -1, labels)
+            (indices,) = given
+            images, labels = (tf.gather(array, tf.maximum(indices, 0)) for array in data)
+            labels = tf.where(indices < 0, -1, labels)
         images = self._dataset.preprocessing(self._dataset.augmentation(images, draws))
         return images, tf.maximum(labels, 0), tf.cast(labels >= 0, tf.float32)
 
@@ -417,18 +421,18 @@ class Engine:
         weights = counts / count
         loss, right, gradients, changes = self._forward_backward(trainable, state, images, labels, weights, scale)
         if self._replicas > 1 and isinstance(self._optimizer, keras.optimizers.LossScaleOptimizer):
-            # It looks for an overflow on the first replica only, before gradients are added up: so every replica has to know.
+            # Keras looks for an overflow on the first replica only, before it adds up gradients: each has to know of all.
             overflow = tf.add_n([tf.reduce_sum(gradient * 0) for gradient in gradients])
             overflow = tf.distribute.get_replica_context().all_reduce("SUM", overflow)
             gradients = [gradient + tf.cast(overflow, gradient.dtype) for gradient in gradients]
         with tf.name_scope("optimizer"):
             self._optimizer.apply(gradients, self._model.trainable_variables)
-        for place, value in zip(self._changed, changes, strict=True):
-            variable = self._model.non_trainable_variables[place]
-            # An overflow in half precision must not stay in a moving average for ever, nor an image that counts for nothing.
+        for index, value in zip(self._changed, changes, strict=True):
+            variable = self._model.non_trainable_variables[index]
+            # Neither an overflow in half precision nor an image that does not count may enter a moving average.
             if value.dtype.is_floating:
                 counted = self._sync or tf.reduce_any(counts > 0)
-                value = tf.where(tf.math.is_finite(value) & counted, value, state[place])
+                value = tf.where(tf.math.is_finite(value) & counted, value, state[index])
             variable.assign(value)
         return loss, right
 
@@ -440,17 +444,16 @@ class Engine:
         """As in a step, of the network without masks whose removed weights are 0."""
         images, labels, counts = self._read(data, [share[i] for share in shares])
         trainable, state = self._values()
-        for kernel, mask in self._places:
+        for kernel, mask in self._indices:
             trainable[kernel] *= tf.cast(state[mask], trainable[kernel].dtype)
             state[mask] = tf.ones_like(state[mask])
         _, _, gradients, _ = self._forward_backward(trainable, state, images, labels, counts / count, tf.constant(1.0))
-        return [gradients[kernel] for kernel, _ in self._places]
+        return [gradients[kernel] for kernel, _ in self._indices]
 
     def _loss_and_gradients(self, trainable, state, images, labels, weights, scale):
         """A pure function of its arguments, which XLA can compile.
 
-        One owner of the division by the size of the batch: `weights` are 1 / (images in the whole batch), and what replicas
-        return is added up.
+        `weights` are 1 / (images in the whole batch), so that the sum over replicas is the mean over the batch.
         """
         counting = batch_normalization.counting(weights > 0) if self._sync else contextlib.nullcontext()
         with tf.GradientTape() as tape, counting:
