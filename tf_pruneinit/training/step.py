@@ -87,11 +87,8 @@ def keep(engine: "Engine", model: keras.Model, dataset: Dataset, plan: Train, **
 
 def _purpose(model: keras.Model, dataset: Dataset, plan: Train, options: Mapping[str, Any]) -> Any:
     architecture = model_signature.signature(model)
-    images = (
-        id(dataset.train),
-        dataset.preprocessing,
-        dataset.augmentation,
-    )
+    # The engine holds the images, so that no other object has their identity.
+    images = (id(dataset.train), dataset.preprocessing, dataset.augmentation)
     return architecture and (architecture, images, plan, tuple(sorted(options.items())))
 
 
