@@ -33,7 +33,13 @@ class Order:
 
 
 def send(workers: Workers, order: Order, model: keras.Model) -> None:
-    """Sends an order and the values of the model's variables to the other workers, if there are any."""
+    """Sends an order and the values of a model's variables to the other workers, if there are any.
+
+    Args:
+      workers: the chief's.
+      order: what all of them train.
+      model: the network before training, with masks.
+    """
     if workers.count == 1:
         return
     plain = {name: getattr(order, name) for name in ("run", "until", "snapshot_steps", "compact", "replay")}

@@ -18,7 +18,13 @@ from tf_pruneinit.version import __version__
 
 
 def identity(config: Config, pruned_at: int | None, rewound_to: int | None) -> dict[str, Any]:
-    """Returns what the experiment is, under the name that it is reported by; the last two are steps of dense training."""
+    """Returns what the experiment is, under the name that it is reported by.
+
+    Args:
+      config: the experiment.
+      pruned_at: step of training at which the network was pruned; None for a dense run.
+      rewound_to: step of dense training that the weights were rewound to; None if they were not.
+    """
     prune = config.prune
     return {
         "method": config.method,
@@ -36,7 +42,13 @@ def identity(config: Config, pruned_at: int | None, rewound_to: int | None) -> d
 
 
 def outcome(dataset: Dataset, model: keras.Model, record: Record) -> dict[str, Any]:
-    """Returns what came of it, by the last record and the network that it is of."""
+    """Returns what the experiment found: accuracy, loss, sparsity, layers, and a hash of the weights.
+
+    Args:
+      dataset: what was trained on.
+      model: the trained network, with masks.
+      record: the last evaluation.
+    """
     summary = masks.summary(model)
     return {
         "test_accuracy": record.accuracy,

@@ -110,7 +110,13 @@ def masks_of(run: Run, config: Config) -> Arrays:
 
 
 def is_available(setup: Setup, config: Config, snapshot_steps: Collection[int]) -> bool:
-    """Returns whether a run of the lineage needs no training before its weights of these steps are read."""
+    """Returns whether a run of the lineage needs no training before its weights of some steps are read.
+
+    Args:
+      setup: the lineage.
+      config: the run, which may not exist.
+      snapshot_steps: the steps; none are always available.
+    """
     if not snapshot_steps:
         return True
     run = run_directory.existing(setup.execution.workdir, config)
@@ -121,7 +127,13 @@ def is_available(setup: Setup, config: Config, snapshot_steps: Collection[int]) 
 
 
 def is_resumable(setup: Setup, config: Config, snapshot_steps: Collection[int]) -> bool:
-    """Returns whether a run of the lineage reaches these steps without its parent: from a checkpoint, and without a replay."""
+    """Returns whether a run of the lineage can be trained without its parent: from a checkpoint, and without a replay.
+
+    Args:
+      setup: the lineage.
+      config: the run, which may not exist.
+      snapshot_steps: the steps whose weights it has to save.
+    """
     run = run_directory.existing(setup.execution.workdir, config)
     if run is None:
         return False
@@ -131,6 +143,11 @@ def is_resumable(setup: Setup, config: Config, snapshot_steps: Collection[int]) 
 
 def masks_and_weights(setup: Setup, config: Config, step: int) -> tuple[Arrays, Arrays]:
     """Returns the masks and the weights that a run of the lineage had after a step, by their paths.
+
+    Args:
+      setup: the lineage.
+      config: the run.
+      step: a step that it has a snapshot of.
 
     Raises:
       DataError: if the run was trained on other data.

@@ -89,7 +89,7 @@ class Run:
         return files.load_arrays(self.file(MASKS)) if os.path.exists(self.file(MASKS)) else None
 
     def save_checkpoint(self, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
-        """Writes a checkpoint; see `checkpoints.save`."""
+        """Writes a checkpoint; arguments as in `checkpoints.save`."""
         self.require()
         checkpoints.save(self.file(CHECKPOINTS), step, arrays, state)
 
@@ -171,7 +171,13 @@ class Run:
             return None
 
     def fail(self, error: str, details: str, kind: str = "run") -> None:
-        """Writes failure.json; the next opening of the run removes it. `kind` is as `errors.kind` returns it."""
+        """Writes failure.json; the next opening of the run removes it.
+
+        Args:
+          error: why the run failed, in one line.
+          details: a stack trace, or "".
+          kind: as `errors.kind` returns it.
+        """
         self.require()
         _write_json(self.file(FAILURE), {"kind": kind, "error": error, "details": details})
 
@@ -232,9 +238,13 @@ def open_run(workdir: str, config: Config, *, overwrite: bool = False, wait: Cal
     The run resumes from what an earlier process wrote: configuration, masks, records, checkpoints and snapshots. With
     `overwrite` only the configuration remains.
 
-    While another process is writing the run, `wait` is called once a second; None refuses.
-
     After an error, of any class, a directory that was created here is removed if it holds nothing but what opening created.
+
+    Args:
+      workdir: working directory; it is created if it does not exist.
+      config: the experiment.
+      overwrite: whether to remove what an earlier process trained.
+      wait: called once a second while another process writes the run; None refuses to wait.
 
     Raises:
       UsageError: if the directory cannot be written or is that of another configuration.
@@ -268,7 +278,13 @@ def open_run(workdir: str, config: Config, *, overwrite: bool = False, wait: Cal
 
 
 def record_failure(workdir: str, config: Config, error: str, details: str = "", kind: str = "run") -> None:
-    """Writes why a run failed into its directory, unless another process is writing it, or it is that of another run."""
+    """Writes why a run failed into its directory, unless another process is writing it, or it is that of another run.
+
+    Args:
+      workdir: working directory.
+      config: the experiment.
+      error, details, kind: as in `Run.fail`.
+    """
     with contextlib.suppress(UsageError, RunError), open_run(workdir, config) as run:
         run.fail(error, details, kind)
 

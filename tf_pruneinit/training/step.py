@@ -39,7 +39,13 @@ _STREAMED_BYTES_A_CALL = 16 << 20
 def batches(dataset: Dataset, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the batches of one epoch of images in memory: first all full ones, then the last, smaller one.
 
-    As indices of training images, (batches, images), and the random draws of their augmentation, (batches, images, 3).
+    As indices of training images, int32 (batches, images), and the random draws of their augmentation, (batches, images, 3).
+
+    Args:
+      dataset: its training images are in memory.
+      batch_size: images in a full batch.
+      seed: root of the order and the draws.
+      epoch: index of the epoch, from 0.
     """
     generator = np.random.default_rng(seeds.derive(seed, "data", "epoch", epoch))
     count = len(dataset.train)
@@ -69,6 +75,9 @@ def take(model: keras.Model, dataset: Dataset, plan: Train, **options: Any) -> "
     """Returns an engine that trains a model: the cached one, if that is for models of this architecture, or a new one.
 
     A cached engine still refers to the models that it trained before, and may change their values.
+
+    Args:
+      model, dataset, plan, **options: as in `Engine`.
     """
     engine = _cached.pop(_purpose(model, dataset, plan, options), None)
     _cached.clear()
@@ -79,7 +88,12 @@ def take(model: keras.Model, dataset: Dataset, plan: Train, **options: Any) -> "
 
 
 def keep(engine: "Engine", model: keras.Model, dataset: Dataset, plan: Train, **options: Any) -> None:
-    """Caches an engine from `take` for the next call of that with these arguments."""
+    """Caches an engine for the next call of `take` with these arguments.
+
+    Args:
+      engine: what `take` returned.
+      model, dataset, plan, **options: as in `Engine`.
+    """
     _cached.clear()
     if (purpose := _purpose(model, dataset, plan, options)) is not None:
         _cached[purpose] = engine
@@ -196,7 +210,13 @@ class Engine:
             copy.assign(value)
 
     def epoch(self, seed: int, epoch: int, first: int = 0) -> Iterator[Shares]:
-        """Yields the batches of an epoch on the replicas, in order, from batch `first` on, or a little before."""
+        """Yields the batches of an epoch on the replicas, in order.
+
+        Args:
+          seed: root of the order of the images and their augmentation.
+          epoch: index of the epoch, from 0.
+          first: index of a batch, from 0; batches before it may be left out.
+        """
         if isinstance(self._dataset.train, Stream):
             yield from self._stream(self._dataset.train, seed, epoch, first)
             return
