@@ -283,7 +283,9 @@ def record_failure(workdir: str, config: Config, error: str, details: str = "", 
     Args:
       workdir: working directory.
       config: the experiment.
-      error, details, kind: as in `Run.fail`.
+      error: why it failed, in one line.
+      details: a stack trace, or "".
+      kind: as `errors.kind` returns it.
     """
     with contextlib.suppress(UsageError, RunError), open_run(workdir, config) as run:
         run.fail(error, details, kind)

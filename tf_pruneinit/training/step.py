@@ -77,7 +77,10 @@ def take(model: keras.Model, dataset: Dataset, plan: Train, **options: Any) -> "
     A cached engine still refers to the models that it trained before, and may change their values.
 
     Args:
-      model, dataset, plan, **options: as in `Engine`.
+      model: as in `Engine`.
+      dataset: as in `Engine`.
+      plan: as in `Engine`.
+      **options: those of `Engine`.
     """
     engine = _cached.pop(_purpose(model, dataset, plan, options), None)
     _cached.clear()
@@ -92,7 +95,10 @@ def keep(engine: "Engine", model: keras.Model, dataset: Dataset, plan: Train, **
 
     Args:
       engine: what `take` returned.
-      model, dataset, plan, **options: as in `Engine`.
+      model: as in `Engine`.
+      dataset: as in `Engine`.
+      plan: as in `Engine`.
+      **options: those of `Engine`.
     """
     _cached.clear()
     if (purpose := _purpose(model, dataset, plan, options)) is not None:
