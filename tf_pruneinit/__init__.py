@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "balanced_sample": "datasets.dataset",
+    "balanced_sample": "datasets.sampling",
     "clear_cache": "runtime.machine",
     "compact": "compaction.compact_model",
     "compress": "export.compressed_file",
@@ -49,7 +49,7 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from tf_pruneinit.compaction.compact_model import compact
-    from tf_pruneinit.datasets.dataset import balanced_sample
+    from tf_pruneinit.datasets.sampling import balanced_sample
     from tf_pruneinit.export.compressed_file import compress
     from tf_pruneinit.export.inference_model import ship
     from tf_pruneinit.export.load import load

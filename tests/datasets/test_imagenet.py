@@ -14,6 +14,7 @@ from tf_pruneinit import main
 from tf_pruneinit.config.experiment import Train
 from tf_pruneinit.datasets import dataset as datasets
 from tf_pruneinit.datasets import imagenet
+from tf_pruneinit.datasets.augmentation import AUGMENTATIONS
 from tf_pruneinit.errors import DataError, UsageError
 from tf_pruneinit.training import step
 
@@ -115,11 +116,7 @@ class TestDataset:
     @pytest.mark.parametrize("how", ["none", "crop", "resized_crop"])
     def test_another_augmentation_is_of_the_central_part(self, dataset, central, how):
         other = dataset.augmented(how)
-        assert other.augmentation == {
-            "none": datasets.Augmentation(),
-            "crop": datasets.Augmentation(flip=True, pad=4),
-            "resized_crop": datasets.RandomResizedCrop(),
-        }[how]  # fmt: skip
+        assert other.augmentation == AUGMENTATIONS[how]
         (images, labels), *_ = other.train.shuffled(20, 0, 0)
         np.testing.assert_array_equal(images, [central[int(label)] for label in labels])
 
@@ -152,7 +149,7 @@ class TestRead:
     def test_what_is_read_is_that_part_resized(self):
         image = np.random.default_rng(0).integers(0, 256, (300, 270, 3)).astype("uint8")
         draw = tf.constant([5, 6], tf.int64)
-        top, left, height, width = imagenet.random_part(300, 270, tf.random.split(draw, 2)[0])
+        top, left, height, width = imagenet.random_crop(300, 270, tf.random.split(draw, 2)[0])
         expected = tf.image.resize(image[top : top + height, left : left + width], (224, 224), antialias=True).numpy()
         found = imagenet.read(image, draw).numpy().astype(float)
         assert min(np.abs(each - expected).max() for each in (found, found[:, ::-1])) <= 0.5 + 1e-3
@@ -162,7 +159,7 @@ class TestRandomPart:
     @pytest.fixture(scope="class")
     def drawn(self):
         """Parts of an image of 300x500: (1000, 4)."""
-        part = tf.function(lambda place: tf.stack(imagenet.random_part(300, 500, tf.stack([9, place]))))
+        part = tf.function(lambda place: tf.stack(imagenet.random_crop(300, 500, tf.stack([9, place]))))
         return np.array([part(place) for place in tf.range(1000)])
 
     def test_lies_within_the_image(self, drawn):
@@ -191,7 +188,7 @@ class TestRandomPart:
 
     @pytest.mark.parametrize(("size", "expected"), [((10, 1000), (0, 494, 10, 12)), ((1000, 10), (494, 0, 12, 10))])
     def test_is_the_largest_central_one_where_none_fits(self, size, expected):
-        found = tuple(int(value) for value in imagenet.random_part(*size, tf.constant([1, 2], tf.int64)))
+        found = tuple(int(value) for value in imagenet.random_crop(*size, tf.constant([1, 2], tf.int64)))
         assert found == expected
 
 
