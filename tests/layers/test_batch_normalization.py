@@ -12,7 +12,7 @@ import tf_pruneinit
 from tf_pruneinit import seeds
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.layers import batch_normalization, masked, twice_differentiable
-from tf_pruneinit.layers.batch_normalization import BatchNormalization, exact_normalisation
+from tf_pruneinit.layers.batch_normalization import BatchNormalization, exact_normalization
 from tf_pruneinit.pruning import compiled_scorer, masks
 
 RNG = np.random.default_rng(0)
@@ -88,7 +88,7 @@ class TestBatchNormalization:
         outputs, mean, variance = normalised(x.astype("float64"), layer, axis)
         if twice_differentiable:  # Scores update no statistic.
             mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy()
-        with exact_normalisation() if twice_differentiable else contextlib.nullcontext():
+        with exact_normalization() if twice_differentiable else contextlib.nullcontext():
             got = mode(lambda x: layer(x, training=True))(x)
         tolerance = {"rtol": 1e-12, "atol": 1e-12} if dtype == "float64" else {"rtol": 2e-5, "atol": 2e-5}
         np.testing.assert_allclose(got, outputs, **tolerance)
@@ -126,7 +126,7 @@ class TestBatchNormalization:
             return [y, *tape.gradient(loss, [x, layer.gamma.value, layer.beta.value])]
 
         fused = mode(lambda: outputs_and_gradients(layer, images))()
-        with exact_normalisation():
+        with exact_normalization():
             centred = mode(lambda: outputs_and_gradients(layer, images))()
             written_out = mode(lambda: outputs_and_gradients(in_float64, tf.cast(images, tf.float64)))()
         for a, b, c in zip(fused, centred, written_out, strict=True):
@@ -139,7 +139,7 @@ class TestBatchNormalization:
         x = RNG.normal(3, 2, (8, 5, 5, 3)).astype("float32")
         layer = batch_norm(x, scale=scale, center=center)
         expected = (x - x.mean((0, 1, 2))) / x.std((0, 1, 2)) * (layer.gamma if scale else 1) + (layer.beta if center else 0)
-        with exact_normalisation() if twice_differentiable else contextlib.nullcontext():
+        with exact_normalization() if twice_differentiable else contextlib.nullcontext():
             np.testing.assert_allclose(layer(x, training=True), expected, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
@@ -161,7 +161,7 @@ class TestBatchNormalization:
         assert error_of_second_derivative(keras.layers.BatchNormalization) > 1e-2
 
     def test_exactness_ends_with_the_block_also_after_an_error(self):
-        with contextlib.suppress(ZeroDivisionError), exact_normalisation():
+        with contextlib.suppress(ZeroDivisionError), exact_normalization():
             assert batch_normalization._exact.get()
             raise ZeroDivisionError
         assert not batch_normalization._exact.get()
@@ -224,7 +224,7 @@ class TestFusedImages:
                 with tf.GradientTape() as inner:
                     inner.watch([x, gamma, beta])
                     mapping = [(layer.gamma, gamma), (layer.beta, beta)]
-                    with exact_normalisation(), keras.StatelessScope(state_mapping=mapping):
+                    with exact_normalization(), keras.StatelessScope(state_mapping=mapping):
                         outputs = layer(x, training=True)
                     loss = tf.reduce_sum(
                         tf.tanh(outputs) * tf.sin(tf.reshape(tf.range(x.shape[2], dtype=x.dtype), (-1, 1)) + 1)
@@ -250,7 +250,7 @@ class TestFusedImages:
         x = tf.constant(RNG.normal(1000, 1, (32, 4, 4, 3)).astype("float32"))
         layer = batch_norm(x)
         expected, *_ = normalised(x.numpy().astype("float64"), layer, -1)
-        with exact_normalisation():
+        with exact_normalization():
             assert relative_error(layer(x, training=True), expected) < 1e-4
 
 
