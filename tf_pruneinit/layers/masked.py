@@ -253,26 +253,21 @@ def mask_in_place(layer: keras.Layer) -> None:
         layer.build = build_and_add_masks  # Keras has bound the stock class' `build` to the instance.
 
 
-MaskedDense = register(keras.layers.Dense, "kernel")
-MaskedEinsumDense = register(keras.layers.EinsumDense, "kernel")
-MaskedConv1D = register(keras.layers.Conv1D, "kernel")
-MaskedConv2D = register(keras.layers.Conv2D, "kernel")
-MaskedConv3D = register(keras.layers.Conv3D, "kernel")
-MaskedConv1DTranspose = register(keras.layers.Conv1DTranspose, "kernel")
-MaskedConv2DTranspose = register(keras.layers.Conv2DTranspose, "kernel")
-MaskedConv3DTranspose = register(keras.layers.Conv3DTranspose, "kernel")
-MaskedDepthwiseConv1D = register(keras.layers.DepthwiseConv1D, "kernel")
-MaskedDepthwiseConv2D = register(keras.layers.DepthwiseConv2D, "kernel")
-MaskedSeparableConv1D = register(keras.layers.SeparableConv1D, "depthwise_kernel", "pointwise_kernel")
-MaskedSeparableConv2D = register(keras.layers.SeparableConv2D, "depthwise_kernel", "pointwise_kernel")
-MaskedMultiHeadAttention = register(keras.layers.MultiHeadAttention)
-MaskedGroupQueryAttention = register(keras.layers.GroupQueryAttention)
-MaskedTimeDistributed = register(keras.layers.TimeDistributed)
-for _cell in (keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.SimpleRNNCell, keras_internals.ConvLSTMCell):
-    register(_cell, "kernel", "recurrent_kernel")
-for _layer in (
-    *(keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN, keras.layers.StackedRNNCells),
-    *(keras.layers.Bidirectional, keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D),
+_L = keras.layers
+for _cls in (
+    *(_L.Dense, _L.EinsumDense, _L.Conv1D, _L.Conv2D, _L.Conv3D, _L.DepthwiseConv1D, _L.DepthwiseConv2D),
+    *(_L.Conv1DTranspose, _L.Conv2DTranspose, _L.Conv3DTranspose),
 ):
-    register(_layer)
+    register(_cls, "kernel")
+for _cls in (_L.SeparableConv1D, _L.SeparableConv2D):
+    register(_cls, "depthwise_kernel", "pointwise_kernel")
+for _cls in (_L.LSTMCell, _L.GRUCell, _L.SimpleRNNCell, keras_internals.ConvLSTMCell):
+    register(_cls, "kernel", "recurrent_kernel")
+# These have the layers that are masked inside them.
+for _cls in (
+    *(_L.MultiHeadAttention, _L.GroupQueryAttention, _L.TimeDistributed, _L.Bidirectional, _L.RNN, _L.StackedRNNCells),
+    *(_L.LSTM, _L.GRU, _L.SimpleRNN, _L.ConvLSTM1D, _L.ConvLSTM2D, _L.ConvLSTM3D),
+):
+    register(_cls)
 _OURS |= set(MASKED)
+MaskedDense, MaskedConv2D = MASKED[_L.Dense], MASKED[_L.Conv2D]
