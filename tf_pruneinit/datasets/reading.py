@@ -91,21 +91,15 @@ def are_arrays(value: Any, count: int) -> bool:
 
 def described(value: Any) -> str:
     """Returns a few words on a value: its type, and the shape of an array, the length of a tuple, the keys of a dict."""
-    kind = type(value).__name__
+    name = "array" if isinstance(value, np.ndarray) else type(value).__name__
+    kind = f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
     if hasattr(value, "shape") and hasattr(value, "dtype"):
-        name = "an array" if isinstance(value, np.ndarray) else f"{_article(kind)} {kind}"
-        return f"{name} of shape {tuple(value.shape)}"
+        return f"{kind} of shape {tuple(value.shape)}"
     if isinstance(value, Mapping):
-        return f"a {kind} with {', '.join(map(str, list(value)[:5])) or 'nothing in it'}"
+        return f"{kind} with {', '.join(map(str, list(value)[:5])) or 'nothing in it'}"
     if isinstance(value, (tuple, list)):
-        return f"a {kind} of {len(value)}"
-    if value is None or isinstance(value, (str, bytes, int, float)):
-        return shown(value)
-    return f"{_article(kind)} {kind}"
-
-
-def _article(noun: str) -> str:
-    return "an" if noun[:1].lower() in "aeiou" else "a"
+        return f"{kind} of {len(value)}"
+    return shown(value) if value is None or isinstance(value, (str, bytes, int, float)) else kind
 
 
 def not_a_pair(value: Any, one: str) -> str:

@@ -7,7 +7,7 @@ import sys
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -80,8 +80,7 @@ def stream(
                 _require_answer(builder, name, source)
             else:
                 _require_files(builder, name, manual)
-            with _leaving_nothing_unfinished(builder):
-                _prepare(builder)
+            _prepare(builder)
             builder = tfds.builder(name, data_dir=data_dir)
         found = Stream(builder, split, shape or builder.info.features["image"].shape, read)
         len(found)  # Raises if there is no such split.
@@ -98,44 +97,39 @@ def stream(
 
 
 def _prepare(builder: Any) -> None:
-    import tensorflow_datasets as tfds
-
-    tfds.display_progress_bar(sys.stderr.isatty())
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints there what it is about to do.
-            builder.download_and_prepare()
-    except Exception:
-        # Of several processes that prepare it at the same time, all but the first fail to move it to its folder.
-        if not builder.data_path.exists():
-            raise
-
-
-@contextlib.contextmanager
-def _leaving_nothing_unfinished(builder: Any) -> Iterator[None]:
-    """Removes what preparing a dataset within it leaves in the data directory besides the dataset.
+    """Prepares a dataset, and removes what that leaves in the data directory besides the dataset.
 
     That is: new folders that are empty; after a failure, new unfinished files; after a success, unfinished files of earlier
     processes that were killed.
     """
+    import tensorflow_datasets as tfds
+
     here = builder.data_path.parent
     downloads = here.parent / "downloads"
-    folders = [folder for place in (downloads / "extracted", here) for folder in (place, *place.parents) if not folder.exists()]
+    folders = [folder for top in (downloads / "extracted", here) for folder in (top, *top.parents) if not folder.exists()]
 
     def unfinished() -> set[Any]:
         return {*downloads.glob("*.tmp.*"), *downloads.glob("extracted/incomplete.*")}
 
-    before, after = unfinished(), set()
+    before, remains = unfinished(), set()
+    tfds.display_progress_bar(sys.stderr.isatty())
     try:
-        yield
-        after = {*here.glob(f"incomplete.*_{builder.version}")}
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints there what it is about to do.
+                builder.download_and_prepare()
+        except Exception:
+            # Of several processes that prepare it at the same time, all but the first fail to move it to its folder.
+            if not builder.data_path.exists():
+                raise
+        remains = {*here.glob(f"incomplete.*_{builder.version}")}
     except BaseException:
-        after = unfinished() - before
+        remains = unfinished() - before
         raise
     finally:
-        for path in after:
+        for path in remains:
             path.rmtree(missing_ok=True)
         for folder in folders:
-            with contextlib.suppress(Exception):  # It was never made, or there is something in it.
+            with contextlib.suppress(Exception):  # It was never created, or is not empty.
                 folder.rmdir()
 
 

@@ -81,55 +81,41 @@ class Row:
 
 UNKNOWN = Row(PathRule.ALL)
 
+# In the rows below.
+P, C, K = PathRule, ChannelRule, ConstantRule
+
 # Classes of keras.layers by their names: some are not in every version of Keras.
 _LAYERS = (
-    (
-        Row(PathRule.LINEAR, ChannelRule.MIXED, ConstantRule.MIXED, True),
-        "Dense Conv1D Conv2D Conv3D Conv1DTranspose Conv2DTranspose Conv3DTranspose SeparableConv1D SeparableConv2D",
-    ),
-    (Row(PathRule.LINEAR, ChannelRule.DEPTHWISE, ConstantRule.DEPTHWISE, True), "DepthwiseConv1D DepthwiseConv2D"),
-    (Row(PathRule.LINEAR, twice_differentiable=True), "EinsumDense"),
-    (Row(PathRule.ATTENTION, twice_differentiable=True), "MultiHeadAttention"),
-    (Row(PathRule.RECURRENT, twice_differentiable=True), "RNN SimpleRNN GRU LSTM"),
-    (Row(PathRule.BOTH_WAYS, twice_differentiable=True), "Bidirectional"),
-    (Row(PathRule.EACH_TIME, twice_differentiable=True), "TimeDistributed"),
-    (Row(PathRule.EMBEDDED, twice_differentiable=True), "Embedding"),
-    # Activations and what else computes each number alone.
-    (Row(PathRule.EACH_POSITION, ChannelRule.EACH, ConstantRule.COMPUTED, True), "Activation ReLU LeakyReLU PReLU ELU"),
-    (Row(PathRule.EACH_POSITION, ChannelRule.EACH, ConstantRule.PASSED, True), "Identity"),
-    (Row(PathRule.EACH_POSITION, ChannelRule.EACH, ConstantRule.NORMALIZED, True), "BatchNormalization"),
-    (
-        Row(PathRule.EACH_POSITION, ChannelRule.RANDOM, ConstantRule.PASSED, True),
-        "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D",
-    ),
-    (Row(PathRule.EACH_POSITION, ChannelRule.RANDOM, ConstantRule.PASSED), "GaussianDropout GaussianNoise"),
-    (
-        Row(PathRule.EACH_POSITION, twice_differentiable=True),
-        "GroupNormalization LayerNormalization Normalization RMSNormalization Rescaling Softmax UnitNormalization",
-    ),
-    (Row(PathRule.EACH_POSITION), "ActivityRegularization AlphaDropout"),
-    # Merging, pooling and moving.
-    (Row(PathRule.SUM, ChannelRule.EACH, ConstantRule.COMPUTED, True), "Add Average Maximum Minimum Multiply Subtract"),
-    (Row(PathRule.AS_IT_IS, ChannelRule.CONCATENATED, ConstantRule.CONCATENATED, True), "Concatenate"),
-    (
-        Row(PathRule.POOLED, ChannelRule.EACH, ConstantRule.PASSED, True),
-        "GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D MaxPooling1D MaxPooling2D MaxPooling3D",
-    ),
-    (
-        Row(PathRule.AS_IT_IS, ChannelRule.EACH, ConstantRule.PASSED, True),
-        "AveragePooling1D AveragePooling2D AveragePooling3D Cropping1D Cropping2D Cropping3D GlobalAveragePooling1D "
-        "GlobalAveragePooling2D GlobalAveragePooling3D UpSampling1D UpSampling2D",
-    ),
-    (Row(PathRule.AS_IT_IS, ChannelRule.EACH, ConstantRule.PASSED), "UpSampling3D"),
-    (Row(PathRule.AS_IT_IS, ChannelRule.EACH, ConstantRule.PADDED, True), "ZeroPadding1D ZeroPadding2D ZeroPadding3D"),
-    (Row(PathRule.AS_IT_IS, ChannelRule.FLATTENED, ConstantRule.FLATTENED, True), "Flatten"),
-    (Row(PathRule.AS_IT_IS, ChannelRule.RESHAPED, ConstantRule.PASSED, True), "Reshape"),
-    (Row(PathRule.AS_IT_IS, twice_differentiable=True), "Permute RepeatVector"),
-    # Of unknown paths.
-    (
-        Row(PathRule.ALL, twice_differentiable=True),
-        "GRUCell GroupQueryAttention InputLayer LSTMCell SimpleRNNCell StackedRNNCells",
-    ),
+    (Row(P.LINEAR, C.MIXED, K.MIXED, True), "Dense Conv1D Conv2D Conv3D Conv1DTranspose Conv2DTranspose Conv3DTranspose"),
+    (Row(P.LINEAR, C.MIXED, K.MIXED, True), "SeparableConv1D SeparableConv2D"),
+    (Row(P.LINEAR, C.DEPTHWISE, K.DEPTHWISE, True), "DepthwiseConv1D DepthwiseConv2D"),
+    (Row(P.LINEAR, twice_differentiable=True), "EinsumDense"),
+    (Row(P.ATTENTION, twice_differentiable=True), "MultiHeadAttention"),
+    (Row(P.RECURRENT, twice_differentiable=True), "RNN SimpleRNN GRU LSTM"),
+    (Row(P.BOTH_WAYS, twice_differentiable=True), "Bidirectional"),
+    (Row(P.EACH_TIME, twice_differentiable=True), "TimeDistributed"),
+    (Row(P.EMBEDDED, twice_differentiable=True), "Embedding"),
+    (Row(P.EACH_POSITION, C.EACH, K.COMPUTED, True), "Activation ReLU LeakyReLU PReLU ELU"),
+    (Row(P.EACH_POSITION, C.EACH, K.PASSED, True), "Identity"),
+    (Row(P.EACH_POSITION, C.EACH, K.NORMALIZED, True), "BatchNormalization"),
+    (Row(P.EACH_POSITION, C.RANDOM, K.PASSED, True), "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D"),
+    (Row(P.EACH_POSITION, C.RANDOM, K.PASSED), "GaussianDropout GaussianNoise"),
+    (Row(P.EACH_POSITION, twice_differentiable=True), "LayerNormalization GroupNormalization RMSNormalization Normalization"),
+    (Row(P.EACH_POSITION, twice_differentiable=True), "UnitNormalization Rescaling Softmax"),
+    (Row(P.EACH_POSITION), "ActivityRegularization AlphaDropout"),
+    (Row(P.SUM, C.EACH, K.COMPUTED, True), "Add Average Maximum Minimum Multiply Subtract"),
+    (Row(P.AS_IT_IS, C.CONCATENATED, K.CONCATENATED, True), "Concatenate"),
+    (Row(P.POOLED, C.EACH, K.PASSED, True), "MaxPooling1D MaxPooling2D MaxPooling3D"),
+    (Row(P.POOLED, C.EACH, K.PASSED, True), "GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D"),
+    (Row(P.AS_IT_IS, C.EACH, K.PASSED, True), "AveragePooling1D AveragePooling2D AveragePooling3D"),
+    (Row(P.AS_IT_IS, C.EACH, K.PASSED, True), "GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D"),
+    (Row(P.AS_IT_IS, C.EACH, K.PASSED, True), "Cropping1D Cropping2D Cropping3D UpSampling1D UpSampling2D"),
+    (Row(P.AS_IT_IS, C.EACH, K.PASSED), "UpSampling3D"),
+    (Row(P.AS_IT_IS, C.EACH, K.PADDED, True), "ZeroPadding1D ZeroPadding2D ZeroPadding3D"),
+    (Row(P.AS_IT_IS, C.FLATTENED, K.FLATTENED, True), "Flatten"),
+    (Row(P.AS_IT_IS, C.RESHAPED, K.PASSED, True), "Reshape"),
+    (Row(P.AS_IT_IS, twice_differentiable=True), "Permute RepeatVector"),
+    (Row(P.ALL, twice_differentiable=True), "InputLayer GroupQueryAttention SimpleRNNCell GRUCell LSTMCell StackedRNNCells"),
     (
         UNKNOWN,
         "AdaptiveAveragePooling1D AdaptiveAveragePooling2D AdaptiveAveragePooling3D AdaptiveMaxPooling1D AdaptiveMaxPooling2D "
@@ -144,26 +130,15 @@ _LAYERS = (
     ),
 )
 # Layers of keras.applications, which does not export their classes: a product with a vector, dropout of whole examples.
-_APPLICATIONS = ((Row(PathRule.EACH_POSITION, twice_differentiable=True), "LayerScale StochasticDepth"),)
+_APPLICATIONS = ((Row(P.EACH_POSITION, twice_differentiable=True), "LayerScale StochasticDepth"),)
 # Operations of keras.ops on the tensors of a functional model, by the names of their classes.
 _OPERATIONS = (
-    (
-        Row(PathRule.SUM, ChannelRule.EACH, ConstantRule.COMPUTED, True),
-        "Add Divide Maximum Minimum Multiply Subtract TrueDivide",
-    ),
-    (Row(PathRule.SUM, twice_differentiable=True), "Power"),
-    (
-        Row(PathRule.EACH_POSITION, ChannelRule.EACH, ConstantRule.COMPUTED, True),
-        "Absolute Elu Gelu HardSigmoid HardSilu LeakyRelu Negative Relu Relu6 Selu Sigmoid Silu Softplus Sqrt Square Tanh",
-    ),
-    (
-        Row(PathRule.EACH_POSITION, twice_differentiable=True),
-        "Abs Cast Clip Exp Identity Log LogSoftmax Rsqrt Softmax Softsign",
-    ),
-    (
-        Row(PathRule.AS_IT_IS, twice_differentiable=True),
-        "Concatenate ExpandDims GetItem Mean Pad Reshape Squeeze Sum Transpose",
-    ),
+    (Row(P.SUM, C.EACH, K.COMPUTED, True), "Add Subtract Multiply Divide TrueDivide Maximum Minimum"),
+    (Row(P.SUM, twice_differentiable=True), "Power"),
+    (Row(P.EACH_POSITION, C.EACH, K.COMPUTED, True), "Absolute Negative Sqrt Square Relu Relu6 LeakyRelu Elu Selu Gelu Silu"),
+    (Row(P.EACH_POSITION, C.EACH, K.COMPUTED, True), "HardSilu Sigmoid HardSigmoid Softplus Tanh"),
+    (Row(P.EACH_POSITION, twice_differentiable=True), "Abs Cast Clip Exp Log Rsqrt Identity Softmax LogSoftmax Softsign"),
+    (Row(P.AS_IT_IS, twice_differentiable=True), "Concatenate ExpandDims GetItem Mean Pad Reshape Squeeze Sum Transpose"),
     (UNKNOWN, "BatchNorm LayerNorm MaxPool Moments Resize"),
 )
 # Every other operation: TensorFlow's second derivatives are trusted.
