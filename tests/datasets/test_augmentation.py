@@ -32,7 +32,7 @@ class TestAugmentation:
         np.testing.assert_array_equal(got, expected)
         assert (expected != images).any(axis=(1, 2, 3)).mean() > 0.4
 
-    def test_what_is_padded_is_black_before_normalisation(self):
+    def test_what_is_padded_is_black_before_normalization(self):
         corner = Augmentation(pad=2)(tf.constant(IMAGES[:1]), tf.constant([[0, 0, 0]]))
         assert not corner[0, :2].numpy().any()
         assert not corner[0, :, :2].numpy().any()

@@ -23,7 +23,7 @@ def mode(request):
 
 class TestPreprocessing:
     @pytest.mark.parametrize("given", [IMAGES, tf.constant])
-    def test_normalises_each_channel(self, mode, given):
+    def test_normalizes_each_channel(self, mode, given):
         images = IMAGES if given is IMAGES else given(IMAGES)
         got = mode(COLORS)(images)
         assert got.dtype == tf.float32

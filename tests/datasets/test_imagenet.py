@@ -30,13 +30,13 @@ def names():
 
 
 def jpeg(label, size):
-    """An image of one colour that tells its label."""
+    """An image of one color that encodes its label."""
     pixel = np.array([label % 10 * 25, label // 10 % 10 * 25, label // 100 * 25], np.uint8)
     return tf.io.encode_jpeg(np.broadcast_to(pixel, (*size, 3)), quality=100).numpy()
 
 
 def label_of(images):
-    """The label that each image tells; of what is a single colour, at least in the middle."""
+    """The label that each image tells; of what is a single color, at least in the middle."""
     digits = np.round(images[:, 100:124, 100:124].mean(axis=(1, 2)) / 25).astype(int)
     return digits @ [1, 10, 100]
 
@@ -93,7 +93,7 @@ class TestDataset:
             assert (images.dtype, images.shape[1:]) == (np.uint8, (224, 224, 3))
             assert label_of(images).tolist() == labels.tolist()
 
-    def test_is_normalised_as_in_the_paper(self, dataset):
+    def test_is_normalized_as_in_the_paper(self, dataset):
         images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3)).astype("uint8")
         expected = (images / 255 - MEAN) / DEVIATION
         np.testing.assert_allclose(dataset.preprocessing(images), expected, rtol=1e-4, atol=1e-5)
@@ -139,7 +139,7 @@ class TestRead:
 
     def test_a_draw_decides_and_half_are_mirrored(self):
         columns = np.broadcast_to(np.arange(250, dtype=np.uint8)[:, None], (200, 250, 3))
-        found = [imagenet.read(columns, tf.constant([3, place], tf.int64)).numpy() for place in range(200)]
+        found = [imagenet.read(columns, tf.constant([3, index], tf.int64)).numpy() for index in range(200)]
         again = imagenet.read(columns, tf.constant([3, 7], tf.int64)).numpy()
         np.testing.assert_array_equal(found[7], again)
         mirrored = [image[0, 0, 0] > image[0, -1, 0] for image in found]
@@ -159,8 +159,8 @@ class TestRandomPart:
     @pytest.fixture(scope="class")
     def drawn(self):
         """Parts of an image of 300x500: (1000, 4)."""
-        part = tf.function(lambda place: tf.stack(imagenet.random_crop(300, 500, tf.stack([9, place]))))
-        return np.array([part(place) for place in tf.range(1000)])
+        part = tf.function(lambda index: tf.stack(imagenet.random_crop(300, 500, tf.stack([9, index]))))
+        return np.array([part(index) for index in tf.range(1000)])
 
     def test_lies_within_the_image(self, drawn):
         top, left, height, width = drawn.T

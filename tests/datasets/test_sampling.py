@@ -197,7 +197,7 @@ class TestBalancedSample:
             sampling.balanced_sample(examples.repeat(), classes=2, per_class=1)
 
     def test_does_not_keep_the_shards_that_images_are_parts_of(self):
-        """No more than the sample is kept: a view of a shard would keep all of it."""
+        """No more than the sample stays in memory: a view of a shard would hold all of it."""
         shards = []
 
         def reader():
@@ -206,7 +206,7 @@ class TestBalancedSample:
                 shards.append(weakref.ref(shard))
                 yield from zip(shard, np.arange(10) % 2, strict=True)
                 del shard
-                alive.append(sum(kept() is not None for kept in shards[:-1]))
+                alive.append(sum(shard() is not None for shard in shards[:-1]))
 
         alive: list[int] = []
         sampling.balanced_sample(reader(), classes=2, per_class=5)
