@@ -1,12 +1,12 @@
-r"""Times a training step of smaller networks against the masked ones that they stand for.
+r"""Times a training step of compacted networks against the masked ones that they stand for.
 
     python scripts/benchmark_compact.py
     python scripts/benchmark_compact.py --cases=vgg16:snip:0.99,lenet_300_100:synflow:0.95
 
-The two of a case take turns in one process. A turn is some steps as a run takes them, on random images: gather, augment,
-normalise, forward, backward, L2 term, momentum, masks, accuracy. Printed are the medians of both, the median of the ratios of
-turns beside each other, and the share of the multiply-accumulates that is left. Masks are of fresh networks; SNIP's are scored
-on random images.
+The two networks of a case take turns in one process. A turn is some training steps on random images: gather, augment,
+normalize, forward, backward, L2 term, momentum, masks, accuracy. Prints the medians of both, the median of the ratios of
+adjacent turns, and the fraction of the multiply-accumulates that remains. Networks are pruned at initialization; SNIP scores
+random images.
 """
 
 import statistics
@@ -15,6 +15,7 @@ import time
 import warnings
 
 from absl import app, flags
+from benchmarking import random_dataset
 
 _CASES = flags.DEFINE_list(
     "cases",
@@ -23,23 +24,20 @@ _CASES = flags.DEFINE_list(
         *("resnet20:synflow:0.95", "resnet20:synflow:0.98", "resnet20:snip:0.98", "resnet20:magnitude:0.95"),
         *("lenet_300_100:synflow:0.95", "lenet_300_100:snip:0.95", "convnet:synflow:0.95"),
     ],
-    "model:method:sparsity, several",
+    "cases, each model:method:sparsity",
 )
 _BATCH = flags.DEFINE_integer("batch_size", 128, "images in one step", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 2.0, "about how long a turn of the masked network takes", 0.01)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "turns that count", lower_bound=1)
-_ITERATIONS = flags.DEFINE_integer("iterations", None, "of pruning (default: the method's)", lower_bound=1)
+_ITERATIONS = flags.DEFINE_integer("iterations", None, "iterations of pruning (default: the method's)", lower_bound=1)
 _STEPS = 64
 
 
 def main(_):
-    import numpy as np
-
     from tf_pruneinit.compaction.channels import Liveness
     from tf_pruneinit.compaction.compact_model import compact
     from tf_pruneinit.config import registry
     from tf_pruneinit.config.experiment import Train
-    from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing, Split
     from tf_pruneinit.models import build
     from tf_pruneinit.pruning import prune
     from tf_pruneinit.training.step import Engine
@@ -50,11 +48,7 @@ def main(_):
     for case in _CASES.value:
         name, method, sparsity = case.split(":")
         shape = (28, 28, 1) if name.startswith("lenet") else (32, 32, 3)
-        generator = np.random.default_rng(0)
-        count = _STEPS * _BATCH.value
-        split = Split(generator.integers(0, 256, (count, *shape), np.uint8), generator.integers(0, 10, count, np.int32))
-        preprocessing = Preprocessing(255, (0.5,) * shape[2], (0.25,) * shape[2])
-        dataset = Dataset("random", 10, split, split, preprocessing, Augmentation(flip=True, pad=4))
+        dataset = random_dataset(_STEPS * _BATCH.value, shape)
         plan = Train(batch_size=_BATCH.value, learning_rate=1e-3)
         batches = dataset.scoring_batches(10, 256, 0)
         options = {} if _ITERATIONS.value is None else {"iterations": _ITERATIONS.value}
@@ -79,7 +73,7 @@ def main(_):
 
 
 def _turn(trainer):
-    """A function of a number of steps, at most all of an epoch, that takes them and returns seconds a step."""
+    """Returns a function that takes a number of steps, at most all of an epoch, and returns the seconds of a step."""
     (shares,) = trainer.epoch(0, 0)
     trainer.run(shares, range(1))  # Traces and compiles.
 

@@ -1,34 +1,33 @@
-"""Times inference of a pruned network in every form it can be shipped in, in one process; prints medians, ratios and sizes.
+"""Times inference of a pruned network in every form that it can be exported in; prints medians, ratios and sizes.
 
     python scripts/benchmark_inference.py --models=mlp,resnet20 --sparsity=0.95 --method=magnitude
 
-One thread each, batches of `--batch_size`, variants take turns. The speed-up is the time of the dense network in the same
-program by the variant's: above 1 pruning helps. What every variant computes is compared with the masked network first. `mlp` is
-1024-2048-2048-2048-1000, the case that is best for sparse matrices; its kernels are also taken as scipy's CSR matrices. Other
-names are rows of tables.MODELS, on images of 32x32. ONNX needs the extra `onnx`; LiteRT's own interpreter is that of
-ai-edge-litert, or else TensorFlow's.
+The variants take turns in one process, with one thread each, on batches of `--batch_size`. The speed-up is the time of the
+dense network in the same program divided by the variant's: above 1, pruning helps. The outputs of every variant are compared
+with the masked network's first. `mlp` is 1024-2048-2048-2048-1000, the best case for sparse matrices, and also runs as scipy's
+CSR matrices. Other names are rows of registry.MODELS, on images of 32x32. ONNX needs the extra `onnx`; LiteRT's interpreter
+is ai-edge-litert's, or else TensorFlow's.
 """
 
 import importlib.util
 import os
 import statistics
-import sys
 import tempfile
-import time
 import warnings
 
 from absl import app, flags
+from benchmarking import seconds_in_turns
 
-_MODELS = flags.DEFINE_list("models", ["mlp", "resnet20"], "mlp, or rows of tables.MODELS")
-_METHOD = flags.DEFINE_string("method", "magnitude", "of pruning, of those that need no data")
-_SPARSITY = flags.DEFINE_float("sparsity", 0.95, "fraction removed", 0.0, 0.999)
+_MODELS = flags.DEFINE_list("models", ["mlp", "resnet20"], "mlp, or rows of registry.MODELS")
+_METHOD = flags.DEFINE_string("method", "magnitude", "row of registry.METHODS that needs no data")
+_SPARSITY = flags.DEFINE_float("sparsity", 0.95, "fraction of the weights to remove", 0.0, 0.999)
 _BATCH = flags.DEFINE_integer("batch_size", 1, "images in one call", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 30, "turns of each variant that count", lower_bound=1)
 _WIDTHS = (2048, 2048, 2048)
 
 
 def main(_):
-    # ONNX and OpenMP read it when they are imported.
+    # ONNX and OpenMP read this when they are imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import tensorflow as tf
 
@@ -60,14 +59,8 @@ def _compare(name):
             if "dense" not in form:
                 difference = np.abs(run(images) - expected).max() / max(1, np.abs(expected).max())
                 assert difference < 1e-3, f"{form} differs by {difference}"
-        times = {form: [] for form in variants}
-        for turn in range(_ROUNDS.value + 3):
-            for form, (run, _) in variants.items():
-                print(f"\r{name}: round {turn}/{_ROUNDS.value + 2}, {form:<40}", end="", file=sys.stderr, flush=True)
-                begin = time.perf_counter()
-                run(images)
-                times[form] += [time.perf_counter() - begin] if turn >= 3 else []
-        print(file=sys.stderr)
+        runs = {form: lambda run=run: run(images) for form, (run, _) in variants.items()}
+        times = {form: seconds[3:] for form, seconds in seconds_in_turns(runs, 3 + _ROUNDS.value, name).items()}
     for form, values in times.items():
         median = statistics.median(values)
         unit = statistics.median(times[f"{form.split(',')[0]}, dense"])
@@ -84,14 +77,14 @@ def _network(name):
 
     if name != "mlp":
         return build.build(name, (32, 32, 3), 10, seed=0), (32, 32, 3)
-    # Deployment takes images.
+    # Exported networks take images.
     layers = [keras.Input((32, 32, 1)), keras.layers.Flatten()]
     layers += [keras.layers.Dense(width, "relu") for width in _WIDTHS]
     return keras.Sequential([*layers, keras.layers.Dense(1000)]), (32, 32, 1)
 
 
 def _variants(folder, dense, masked, shape, images):
-    """Form -> (images -> logits, bytes)."""
+    """Returns form -> (function from images to logits, bytes)."""
     from scipy.sparse import csr_array
 
     import tf_pruneinit
@@ -165,7 +158,7 @@ def _onnx(path):
 
 
 def _matrices(model, made):
-    """Dense layers one by one, each kernel (outputs, inputs) as `made` has it, and their bytes."""
+    """Returns a function that applies dense layers, whose kernels (outputs, inputs) `made` converts, and their bytes."""
     import numpy as np
 
     layers = [layer for layer in model.layers if hasattr(layer, "kernel")]
@@ -174,12 +167,12 @@ def _matrices(model, made):
     def run(images):
         x = images.reshape(len(images), -1).T
         x = x[:, 0] if x.shape[1] == 1 else x
-        for place, (kernel, bias) in enumerate(layers, 1):
+        for number, (kernel, bias) in enumerate(layers, 1):
             x = kernel @ x + (bias if x.ndim == 1 else bias[:, None])
-            x = np.maximum(x, 0) if place < len(layers) else x
+            x = np.maximum(x, 0) if number < len(layers) else x
         return x.T.reshape(len(images), -1)
 
-    # Of a sparse matrix values, columns and where rows begin.
+    # A sparse matrix has values, columns and starts of rows.
     parts = [getattr(kernel, name, None) for kernel, _ in layers for name in ("data", "indices", "indptr")]
     return run, sum(part.nbytes for part in parts if part is not None) + sum(bias.nbytes for _, bias in layers)
 

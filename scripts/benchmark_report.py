@@ -1,9 +1,9 @@
-"""Times the report of many runs, which are made up: files as trainings leave them, with made-up numbers.
+"""Times the report of many simulated runs: files as training writes them, with random numbers.
 
     python scripts/benchmark_report.py --runs=10000
 
-Networks of the paper's sizes in kernels, not in weights: what is timed is files, statistics, figures, tables, the page. Prints
-the seconds of each of several reports, which begin with a new process each, and the size of the page.
+The networks have as many kernels as the paper's, and fewer weights: files, statistics, figures, tables and the page are timed.
+Prints the seconds of several reports, each of a new process, and the size of the page.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.training import records
 
 RUNS = flags.DEFINE_integer("runs", 10_000, "complete runs", lower_bound=1)
-REPEATS = flags.DEFINE_integer("repeats", 3, "reports", lower_bound=1)
+REPEATS = flags.DEFINE_integer("repeats", 3, "reports to time", lower_bound=1)
 LAYERS = 20
 STEPS = 1600
 SPARSITIES = [round(1 - 0.8**k, 3) for k in range(1, 19)]
@@ -30,7 +30,7 @@ METHODS = ("random", "magnitude", "snip", "grasp", "synflow")
 
 
 def experiments():
-    """Studies as the paper's, one network after the other, with five seeds: as many as are asked for."""
+    """Yields the runs of studies like the paper's, one network after the other, with five seeds each, without end."""
     for number in itertools.count():
         network = {"dataset": "cifar10", "model": f"resnet20x{number + 2}", "train": Train(epochs=160)}
         for seed in range(5):
@@ -47,15 +47,15 @@ def experiments():
 
 
 def write(workdir: str, config: Config, rng: np.random.Generator) -> None:
-    """Writes one run."""
+    """Writes the directory of a complete run."""
     folder = os.path.join(workdir, config.address)
     if os.path.exists(folder):
         return
     os.mkdir(folder)
     prune = config.prune
 
-    def step(moment: str | None) -> int | None:
-        return None if moment is None else STEPS if moment == "end" else int(moment)
+    def step(point: str | None) -> int | None:
+        return None if point is None else STEPS if point == "end" else int(point)
 
     accuracy = 0.92 - 0.2 * config.sparsity**4 + rng.normal(0, 0.003)
     sizes = [(3, 3, 8, 8 + 2 * k) for k in range(LAYERS)]
@@ -75,9 +75,9 @@ def write(workdir: str, config: Config, rng: np.random.Generator) -> None:
     for name, value in ((run_directory.CONFIG, config.to_json()), (run_directory.RESULT, result)):
         with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
             json.dump(value, file, indent=2)
-    course = [records.Record(10 * n, n, 1.0, accuracy * min(1, n / 80), 1.0, 0.5, 0.1, n, 9.0) for n in range(1, 161)]
+    curve = [records.Record(10 * n, n, 1.0, accuracy * min(1, n / 80), 1.0, 0.5, 0.1, n, 9.0) for n in range(1, 161)]
     with open(os.path.join(folder, run_directory.RECORDS), "w", encoding="utf-8") as file:
-        file.writelines(records._line(record) for record in course)
+        file.writelines(records._line(record) for record in curve)
     with open(os.path.join(folder, run_directory.MASKS), "wb") as file:
         np.savez_compressed(file, **masks)
 
@@ -87,13 +87,13 @@ def main(argv: list[str]) -> None:
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as workdir, tempfile.TemporaryDirectory() as out:
         begin = time.perf_counter()
-        made: set[str] = set()
+        written: set[str] = set()
         for config in experiments():
-            if len(made) == RUNS.value:
+            if len(written) == RUNS.value:
                 break
             write(workdir, config, rng)
-            made.add(config.address)
-        print(f"{len(made):,} runs made in {time.perf_counter() - begin:.0f} s", flush=True)
+            written.add(config.address)
+        print(f"{len(written):,} runs written in {time.perf_counter() - begin:.0f} s", flush=True)
         for _ in range(REPEATS.value):
             begin, before = time.perf_counter(), os.times().children_user + os.times().children_system
             call = [sys.executable, "-m", "tf_pruneinit.report", f"--workdir={workdir}", f"--out={out}"]

@@ -1,11 +1,11 @@
-"""Times what a sweep costs beside its training, with runs that are made up: files as trainings leave them, and no TensorFlow.
+"""Times what a sweep costs besides training, with simulated runs: they write files as training does, without TensorFlow.
 
     python scripts/benchmark_scale.py --runs=1000,10000
 
-Makes a grid by worker processes of this machine, by a Ray of this machine, and by the tasks of an emitted SLURM array, whose
-`sbatch` is stood in for: its tasks are made one after the other in one process. Locks, files, plans, manifests, protocols,
-events and the report are the real ones. Prints, for each number of runs, seconds and peak memory of the process that was
-called, and the ratios of the last column to the first: what is 10 times as much work may cost about 10 times as much.
+Runs a grid by worker processes of this machine, by a Ray of this machine, and by the tasks of an emitted SLURM array, whose
+`sbatch` is simulated: the tasks run one after the other in one process. Locks, files, plans, manifests, protocols, events and
+the report are the real ones. Prints seconds and peak memory of the command for each number of runs, and the ratio of the last
+column to the first: ten times as many runs may cost about ten times as much.
 """
 
 import json
@@ -40,10 +40,10 @@ LAYERS = {f"layer{k}/kernel": (3, 3, 8, 8) for k in range(4)}
 _MAKE = ray_cluster._make
 
 
-def made_up_run(
+def simulated_run(
     config: Config, execution: Execution, console: Console, *, moments: Collection[str] = (), complete: bool, share: bool
 ) -> run_directory.Run:
-    """Stands in for `run.run`: writes what a run writes, in its order."""
+    """Stands for `run.run`: writes what a run writes, in the same order."""
     rng = np.random.default_rng(config.seed)
     with run_directory.open_run(execution.workdir, config) as run:
         folder = os.path.join(execution.workdir, array_cache.FOLDER) if share else None
@@ -56,11 +56,11 @@ def made_up_run(
         for step in (STEPS // 2, STEPS):
             run.append(records.Record(step, step * EPOCHS / STEPS, 1.0, 0.9, 1.0, 0.9, 0.1, 1.0, 9.0, method=config.method))
         if complete:
-            run.finish(made_up_result(config, masks))
+            run.finish(simulated_result(config, masks))
     return run
 
 
-def made_up_result(config: Config, masks: dict[str, np.ndarray]) -> dict[str, Any]:
+def simulated_result(config: Config, masks: dict[str, np.ndarray]) -> dict[str, Any]:
     prune = config.prune
     at = {None: None, "end": STEPS, "0": 0, "10": 10}
     return {
@@ -69,7 +69,7 @@ def made_up_result(config: Config, masks: dict[str, np.ndarray]) -> dict[str, An
         "rewound_to": None,
         "test_accuracy": 0.9 - 0.1 * config.sparsity**4,
         "test_loss": 0.1,
-        "dataset_note": "made-up numbers",
+        "dataset_note": "simulated",
         "steps": STEPS,
         "epochs": float(EPOCHS),
         "layers": [{"name": name, "total": mask.size, "remaining": int(mask.sum())} for name, mask in masks.items()],
@@ -77,12 +77,12 @@ def made_up_result(config: Config, masks: dict[str, np.ndarray]) -> dict[str, An
     }
 
 
-def stand_in() -> None:
-    """Puts made-up training in the place of the real one, in this process and in those that it starts."""
-    import benchmark_scale  # Its name in other processes, which find it beside the script.
+def simulate_training() -> None:
+    """Replaces training by simulated training, in this process and in those that it starts."""
+    import benchmark_scale  # By this name, other processes find the function in the script's folder.
 
     experiment = types.ModuleType("tf_pruneinit.experiments.run")
-    vars(experiment)["run"] = made_up_run
+    vars(experiment)["run"] = simulated_run
     sys.modules["tf_pruneinit.experiments.run"] = experiment
     vars(tf_pruneinit)["experiment"] = experiment
     vars(job)["describe"] = lambda folder: None
@@ -93,13 +93,13 @@ def stand_in() -> None:
 
 
 def make_in_ray(*what: Any) -> tuple[str, str]:
-    """What a task of Ray does, in a process that Ray has started."""
-    stand_in()
+    """Runs a task of Ray, in a process that Ray has started."""
+    simulate_training()
     return _MAKE(*what)
 
 
 def make_tasks(manifest: str, tasks: int) -> None:
-    """Makes all tasks of an array; prints the mean seconds of a task, and of what it does when its runs are done."""
+    """Runs all tasks of an array; prints the mean seconds of a task, and of what it does after its last run."""
     took: list[float] = []
     ends: list[float] = []
     remove = manifests.remove_shared
@@ -119,7 +119,7 @@ def make_tasks(manifest: str, tasks: int) -> None:
 
 
 def call(*arguments: str, environment: dict[str, str] | None = None) -> tuple[float, float, str]:
-    """Seconds and peak megabytes of this script in a new process, and what it prints."""
+    """Runs this script in a new process; returns its seconds, its peak megabytes and what it prints."""
     begin = time.perf_counter()
     with tempfile.TemporaryFile("w+") as printed:
         process = subprocess.Popen(
@@ -135,7 +135,7 @@ def call(*arguments: str, environment: dict[str, str] | None = None) -> tuple[fl
 
 
 def grid(count: int) -> list[str]:
-    """Flags of so many runs or a few more: nine of ten are pruned at initialization, the others later, of dense runs."""
+    """Returns the flags of `count` runs or a few more, of which nine in ten are pruned at initialization, the others later."""
     seeds = max(1, count // 40)
     return [
         f"--epochs={EPOCHS}",
@@ -147,6 +147,7 @@ def grid(count: int) -> list[str]:
 
 
 def measure(count: int, engines: Collection[str]) -> dict[str, float]:
+    """Returns what sweeps of `count` runs by the engines cost: name of the measurement -> number."""
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as top:
         for engine in engines:
@@ -172,6 +173,13 @@ def measure(count: int, engines: Collection[str]) -> dict[str, float]:
 
 
 def measure_slurm(sweeping: Sequence[str], workdir: str, top: str) -> dict[str, float]:
+    """Returns what a SLURM array costs.
+
+    Args:
+      sweeping: arguments of the sweep.
+      workdir: of the sweep.
+      top: folder for the simulated `sbatch`.
+    """
     seconds, megabytes, _ = call(*sweeping, "--emit=slurm")
     (sweep_folder,) = os.listdir(os.path.join(workdir, manifests.FOLDER))
     folder = os.path.join(workdir, manifests.FOLDER, sweep_folder)
@@ -187,7 +195,7 @@ def measure_slurm(sweeping: Sequence[str], workdir: str, top: str) -> dict[str, 
     *_, printed = call("tasks", os.path.join(folder, manifests.MANIFEST), str(tasks))
     one = json.loads(printed)
     if os.path.exists(os.path.join(workdir, array_cache.FOLDER)):
-        raise SystemExit("what runs have shared is still there")
+        raise SystemExit("the arrays that runs have shared are still there")
     return {
         "SLURM: emitting, s": seconds,
         "SLURM: emitting, MB": megabytes,
@@ -201,7 +209,7 @@ def main(argv: list[str]) -> None:
     columns = []
     for count in map(int, RUNS.value):
         columns.append(measure(count, ENGINES.value))
-        print(f"{count:,} runs are measured", file=sys.stderr, flush=True)
+        print(f"{count:,} runs measured", file=sys.stderr, flush=True)
     for name in columns[0]:
         values = [column[name] for column in columns]
         shown = "".join(f"{value:>12,.0f}" if value >= 100 else f"{value:>12.3g}" for value in values)
@@ -209,9 +217,9 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__mp_main__":  # The process that gives tasks to Ray.
-    stand_in()
+    simulate_training()
 elif __name__ == "__main__" and sys.argv[1:2] in (["sweep"], ["worker"], ["tasks"], ["report"]):
-    stand_in()
+    simulate_training()
     if sys.argv[1] == "worker":
         sys.exit(exit_code(local._serve, sys.argv[1:]))
     elif sys.argv[1] == "tasks":
@@ -224,5 +232,5 @@ elif __name__ == "__main__" and sys.argv[1:2] in (["sweep"], ["worker"], ["tasks
         sys.exit(report.main(sys.argv[1:]))
 elif __name__ == "__main__":
     RUNS = flags.DEFINE_list("runs", ["1000", "10000"], "numbers of runs, comma-separated")
-    ENGINES = flags.DEFINE_list("engines", ["local", "ray", "slurm"], "who makes them")
+    ENGINES = flags.DEFINE_list("engines", ["local", "ray", "slurm"], "launchers that run them")
     app.run(main)

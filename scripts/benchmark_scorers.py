@@ -2,22 +2,21 @@
 
     python scripts/benchmark_scorers.py --models=resnet20,vgg16
 
-The plain gradient is `tf.GradientTape` under `tf.function` on the network as `build.build` gives it, in training mode on
-the same batch; of SynFlow it is one pass of one example of ones, in float64, times the iterations. Variants take turns. A
-network's first score also copies and compiles it; that time is in a column of its own.
+The plain gradient is `tf.GradientTape` under `tf.function` on the network as `build.build` returns it, in training mode on the
+same batch; for SynFlow it is one pass of one example of ones, in float64, times the iterations. Variants take turns. A
+network's first score also copies and compiles it; that time has its own column.
 """
 
 import statistics
-import sys
-import time
 
 from absl import app, flags
+from benchmarking import seconds_in_turns
 
-_MODELS = flags.DEFINE_list("models", ["resnet20", "vgg16"], "rows of tables.MODELS")
+_MODELS = flags.DEFINE_list("models", ["resnet20", "vgg16"], "rows of registry.MODELS")
 _EXAMPLES = flags.DEFINE_integer("examples", 100, "examples in the batch", lower_bound=10)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "turns of each variant that count", lower_bound=1)
-_ITERATIONS = flags.DEFINE_integer("iterations", 100, "of SynFlow", lower_bound=1)
-_SPARSITY = flags.DEFINE_float("sparsity", 0.95, "that SynFlow prunes to", 0.0, 0.999)
+_ITERATIONS = flags.DEFINE_integer("iterations", 100, "iterations of SynFlow", lower_bound=1)
+_SPARSITY = flags.DEFINE_float("sparsity", 0.95, "sparsity that SynFlow prunes to", 0.0, 0.999)
 _SIZE = flags.DEFINE_integer("image_size", 32, "height and width of an image", lower_bound=4)
 _CLASSES = 10
 
@@ -56,7 +55,7 @@ def _one_pass_methods(name):
     variants = {"plain gradient": lambda: gradient(*pair)}
     for method in ("snip", "grasp"):
         variants[method] = lambda method=method: tf_pruneinit.score(model, method, (images, labels))
-    _print(name, _alternate(name, variants), "plain gradient")
+    _print(name, seconds_in_turns(variants, 1 + _ROUNDS.value, name), "plain gradient")
 
 
 def _synflow(name):
@@ -91,24 +90,11 @@ def _synflow(name):
         f"{n} passes, Keras' own layers": plain(masks.stock),
         f"synflow, {n} iterations": lambda: tf_pruneinit.prune(model, "synflow", _SPARSITY.value, iterations=n),
     }
-    _print(name, _alternate(name, variants), f"{n} passes, masked layers")
+    _print(name, seconds_in_turns(variants, 1 + _ROUNDS.value, name), f"{n} passes, masked layers")
 
 
 def _in_float64(cls, config):
     return cls, config | {"dtype": "float64"}
-
-
-def _alternate(name, variants):
-    """Seconds of each turn of each variant; the first turn traces and compiles."""
-    times = {label: [] for label in variants}
-    for turn in range(_ROUNDS.value + 1):
-        for label, run in variants.items():
-            print(f"\r{name}: round {turn}/{_ROUNDS.value}, {label:<40}", end="", file=sys.stderr, flush=True)
-            begin = time.perf_counter()
-            run()
-            times[label].append(time.perf_counter() - begin)
-    print(file=sys.stderr)
-    return times
 
 
 def _print(name, times, plain):

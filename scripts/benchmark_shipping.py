@@ -1,23 +1,23 @@
-r"""Compares pruned networks with what `ship` makes of them: outputs, parameters, multiply-accumulates, time of one image.
+r"""Compares pruned networks with their inference models: outputs, parameters, multiply-accumulates, time of one image.
 
     python scripts/benchmark_shipping.py --models=resnet20,vgg16 --dataset=cifar10
 
-Fresh networks with statistics of noise; values are shares of what the masked network has. Both are timed in turns, as layers
-without masks, in TensorFlow. Differences are the largest of outputs, on noise and on test images of the dataset.
+The networks are at initialization, with moving statistics of noise; values are shares of those of the masked network. Both run
+in TensorFlow, in turns, as layers without masks. Differences are the largest of outputs, on noise and on test images.
 """
 
 import statistics
 import sys
-import time
 import warnings
 
 from absl import app, flags
+from benchmarking import seconds_in_turns
 
-_MODELS = flags.DEFINE_list("models", ["resnet20", "vgg16"], "rows of tables.MODELS, or keras:NAME")
-_METHODS = flags.DEFINE_list("methods", ["snip", "synflow", "magnitude"], "how they are pruned")
-_SPARSITIES = flags.DEFINE_list("sparsities", ["0.95", "0.98", "0.99"], "to which")
-_DATASET = flags.DEFINE_string("dataset", "digits", "whose images they are given")
-_ROUNDS = flags.DEFINE_integer("rounds", 40, "turns of each", lower_bound=1)
+_MODELS = flags.DEFINE_list("models", ["resnet20", "vgg16"], "rows of registry.MODELS, or keras:NAME")
+_METHODS = flags.DEFINE_list("methods", ["snip", "synflow", "magnitude"], "rows of registry.METHODS")
+_SPARSITIES = flags.DEFINE_list("sparsities", ["0.95", "0.98", "0.99"], "sparsities that they prune to")
+_DATASET = flags.DEFINE_string("dataset", "digits", "row of registry.DATASETS, whose images the networks are given")
+_ROUNDS = flags.DEFINE_integer("rounds", 40, "turns of each network that count", lower_bound=1)
 _IMAGES = 16
 
 
@@ -59,22 +59,20 @@ def main(_):
 
 
 def _difference(one, other):
-    """The largest, as a share of the largest output if that is above 1."""
+    """Returns the largest difference, as a share of the largest output if that is above 1."""
     return abs(one - other).max() / max(1, abs(one).max())
 
 
-def _latency(large, small, image):
+def _latency(masked, small, image):
+    """Returns the median time of the smaller network, as a share of the masked one's."""
     import tensorflow as tf
 
-    given = tf.constant(image)
-    serve = [tf.function(lambda images, model=model: model(images, training=False)) for model in (large, small)]
-    times = ([], [])
-    for turn in range(_ROUNDS.value + 3):
-        for each, taken in zip(serve, times, strict=True):
-            begin = time.perf_counter()
-            each(given).numpy()
-            taken += [time.perf_counter() - begin] if turn >= 3 else []
-    return statistics.median(times[1]) / statistics.median(times[0])
+    image = tf.constant(image)
+    networks = {"masked": masked, "small": small}
+    serve = {name: tf.function(lambda x, network=network: network(x, training=False)) for name, network in networks.items()}
+    variants = {name: lambda call=call: call(image).numpy() for name, call in serve.items()}
+    seconds = seconds_in_turns(variants, 3 + _ROUNDS.value)
+    return statistics.median(seconds["small"][3:]) / statistics.median(seconds["masked"][3:])
 
 
 if __name__ == "__main__":

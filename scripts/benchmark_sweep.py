@@ -1,10 +1,10 @@
-"""Times short runs made by a sweep on one worker against calls of main, one for each; then the steps of both.
+"""Times short runs of a sweep on one worker against one call of main for each; then the training steps of both.
 
     python scripts/benchmark_sweep.py --runs=32
 
-Prints seconds of both and their ratio, and whether both have ended in the same weights. Then it makes longer runs, in turn by
-main and as the second of a sweep, and prints the median time of a training step in either (the first epoch, in which a step is
-traced, does not count).
+Prints the seconds of both, their ratio, and whether both have trained the same weights. Then it trains longer runs, in turns by
+main and as the second run of a sweep, and prints the median time of a training step of either, without the first epoch, in
+which the step is traced.
 """
 
 import glob
@@ -19,18 +19,19 @@ import time
 from absl import app, flags
 
 RUNS = flags.DEFINE_integer("runs", 32, "short runs, four sparsities of a seed each", lower_bound=4)
-EPOCHS = flags.DEFINE_integer("epochs", 5, "length of each, on digits", lower_bound=2)
-ROUNDS = flags.DEFINE_integer("rounds", 4, "longer runs of either, whose steps are timed", lower_bound=1)
+EPOCHS = flags.DEFINE_integer("epochs", 5, "epochs of each short run, on digits", lower_bound=2)
+ROUNDS = flags.DEFINE_integer("rounds", 4, "longer runs by either, whose steps are timed", lower_bound=1)
 
 
 def call(module: str, *arguments: str) -> float:
+    """Returns the seconds of a command."""
     begin = time.perf_counter()
     subprocess.run([sys.executable, "-m", f"tf_pruneinit.{module}", *arguments], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - begin
 
 
 def digests(workdir: str) -> dict[str, str]:
-    """Of the weights of each run."""
+    """Returns the digest of the weights of each run."""
     found = {}
     for path in glob.glob(os.path.join(workdir, "*", "result.json")):
         with open(path) as file:
@@ -39,7 +40,7 @@ def digests(workdir: str) -> dict[str, str]:
 
 
 def milliseconds(workdir: str, seed: int) -> list[float]:
-    """Of a step, in each epoch but the first."""
+    """Returns the milliseconds of a step in each epoch but the first, of the run with a seed."""
     for path in glob.glob(os.path.join(workdir, "*", "config.json")):
         with open(path) as file:
             config = json.load(file)
@@ -47,7 +48,7 @@ def milliseconds(workdir: str, seed: int) -> list[float]:
             with open(os.path.join(os.path.dirname(path), "records.jsonl")) as file:
                 records = [json.loads(line) for line in file]
             return [1e3 * config["train"]["batch_size"] / record["examples_per_second"] for record in records[1:]]
-    raise AssertionError("there is no such run")
+    raise AssertionError(f"{workdir} has no run with seed {seed}")
 
 
 def main(argv: list[str]) -> None:

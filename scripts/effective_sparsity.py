@@ -27,9 +27,9 @@ def parsed() -> argparse.Namespace:
         "--methods", default=METHODS, help="methods, comma-separated; METHOD:SCOPE for another scope than global"
     )
     parser.add_argument("--sparsity", type=float, default=0.9, help="fraction of the weights to remove")
-    parser.add_argument("--image_size", default="32,64,75,96", help="sides of images, the first that a network takes")
-    parser.add_argument("--classes", type=int, default=10, help="outputs; scores read as many images, of noise")
-    parser.add_argument("--iterations", type=int, default=None, help="of synflow; by default 100")
+    parser.add_argument("--image_size", default="32,64,75,96", help="sides of images, of which the first that fits is used")
+    parser.add_argument("--classes", type=int, default=10, help="outputs, and images of noise that scores read")
+    parser.add_argument("--iterations", type=int, default=None, help="iterations of synflow (default 100)")
     return parser.parse_args()
 
 
@@ -44,7 +44,7 @@ def built(name: str, sizes: list[int], classes: int):
 
 
 def effective(model, size: int, method: str, flags: argparse.Namespace) -> str:
-    """Returns the effective sparsity in percent, as text: `dead` if no path is left, `-` if paths are not known."""
+    """Returns the effective sparsity in percent, as text: `dead` if no path remains, `-` if paths are unknown."""
     name, _, scope = method.partition(":")
     rng = np.random.default_rng(0)
     data = rng.normal(size=(flags.classes, size, size, 3)).astype("float32"), np.arange(flags.classes)
@@ -57,7 +57,7 @@ def effective(model, size: int, method: str, flags: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    """Prints a row a network as it is done; progress goes to standard error."""
+    """Prints the row of each network when it is complete, and progress on standard error."""
     flags = parsed()
     start_tensorflow()
     warnings.simplefilter("ignore")

@@ -1,9 +1,9 @@
-"""Draws a batch of a dataset as it is stored, or read to test on, and below it as the network is trained on it.
+"""Draws a batch of a dataset as it is stored, or read to test on, and below it a batch that the network is trained on.
 
 python scripts/picture_of_batch.py cifar10 docs/pictures/cifar10.jpg
 python scripts/picture_of_batch.py tiny_imagenet docs/pictures/tiny_imagenet_resized.jpg resized_crop
 
-What the network is trained on is drawn from -2.5 (dark) to 2.5 (bright), each colour channel by its own.
+The second batch is drawn from -2.5 (dark) to 2.5 (bright), each color channel separately.
 """
 
 import sys
@@ -22,20 +22,20 @@ WIDTH, GAP = 96, 4
 
 
 def stored_and_trained_on(dataset):
-    """The first images, uint8, and the first batch, float32: each (count, height, width, channels)."""
+    """Returns the first test images, uint8, and the first training batch, float32: (count, height, width, channels)."""
     count = COLUMNS * ROWS
     stored, _ = next(dataset.test.in_order(count))
     if isinstance(dataset.train, Stream):
         images, _ = next(dataset.train.shuffled(count, seed=0, epoch=0))
         draws = dataset.augmentation.draws(np.random.default_rng(seeds.derive(0, "data", "draws", 0)), count)
     else:
-        places, draws = next(step.batches(dataset, count, seed=0, epoch=0))
-        images, draws = dataset.train.images[places[0]], draws[0]
+        indices, draws = next(step.batches(dataset, count, seed=0, epoch=0))
+        images, draws = dataset.train.images[indices[0]], draws[0]
     return stored, dataset.preprocessing(dataset.augmentation(tf.constant(images), draws)).numpy()
 
 
 def sheet(images):
-    """Bytes (count, height, width, channels) side by side, in rows, a gap around each."""
+    """Returns one image of images (count, height, width, channels) in rows, with a gap around each."""
     side = (WIDTH, WIDTH)
     images = tf.image.resize(images, side, method="area" if images.shape[1] > WIDTH else "nearest")
     if images.shape[-1] == 1:

@@ -18,7 +18,7 @@ def main(path, *command):
     console = Console(record=True, width=max(map(len, printed.splitlines())) + 2, file=io.StringIO())
     console.print(Text(f"$ {shlex.join(command)}\n{printed}"))
     svg = console.export_svg(title="tf_pruneinit")
-    # The fonts of the page that shows it, not fonts fetched from elsewhere.
+    # Use the fonts of the page that shows the picture, and download none.
     svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL).replace("Fira Code, monospace", "monospace")
     with open(path, "w", encoding="utf-8") as file:
         file.write(svg)

@@ -88,14 +88,14 @@ DATA = {
     "labels first": ((LABELS, IMAGES), "got the shape (6,)", "images come first"),
     "bytes": ((IMAGES.astype("uint8"), LABELS), "got uint8", "images.astype('float32') / 255"),
     "nan": ((IMAGES * np.nan, LABELS), "images and scores must be finite", "1296 are not"),
-    "repeated": (lambda: pairs().batch(3).repeat(), "a tf.data.Dataset that repeats for ever", "dataset.take(n)"),
+    "repeated": (lambda: pairs().batch(3).repeat(), "a tf.data.Dataset that repeats forever", "dataset.take(n)"),
 }
 SAMPLE = {
     "two arrays": ((IMAGES, LABELS), "got two arrays", "zip(images, labels)"),
     "three arrays": ((IMAGES, LABELS, LABELS), "got a tuple of 3", "give pairs alone"),
     "images alone": (IMAGES, "got an array of shape (6, 8, 9, 3)", "give pairs"),
     "batches": (lambda: pairs().batch(2), "a label of shape (2,)", "dataset.unbatch()"),
-    "repeated": (lambda: pairs().repeat(), "a tf.data.Dataset that repeats for ever", "dataset.take(n)"),
+    "repeated": (lambda: pairs().repeat(), "a tf.data.Dataset that repeats forever", "dataset.take(n)"),
     "dicts": (lambda: pairs().map(unbatched), "a dict with image, label", "(one['image'], one['label'])"),
     "weights": ([(IMAGES[0], 0, 1.0)], "got a tuple of 3", "give (image, label) alone"),
     "column of labels": ([(IMAGES[0], LABELS[:1])], "a label of shape (1,)", "label[0]"),

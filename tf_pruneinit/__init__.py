@@ -1,4 +1,4 @@
-"""Pruning neural networks at initialization, for TensorFlow and Keras.
+"""Prunes neural networks at initialization, for TensorFlow and Keras.
 
     pruned = tf_pruneinit.prune(model, "snip", 0.95, (images, labels))
 
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "balanced_sample": "datasets.dataset",
+    "balanced_sample": "datasets.sampling",
     "clear_cache": "runtime.machine",
     "compact": "compaction.compact_model",
     "compress": "export.compressed_file",
@@ -49,7 +49,7 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from tf_pruneinit.compaction.compact_model import compact
-    from tf_pruneinit.datasets.dataset import balanced_sample
+    from tf_pruneinit.datasets.sampling import balanced_sample
     from tf_pruneinit.export.compressed_file import compress
     from tf_pruneinit.export.inference_model import ship
     from tf_pruneinit.export.load import load
@@ -61,8 +61,8 @@ if TYPE_CHECKING:
     from tf_pruneinit.training import callbacks
 
 
-# Keras finds the classes in a .keras file only if they have been registered, which is done when their modules are imported.
-# So they are imported as soon as Keras is, and not before.
+# Keras finds the classes in a .keras file only if their modules have been imported, which registers them. So they are imported
+# as soon as Keras is, and not before.
 @wrapt.when_imported("keras")
 def _register(_: Any) -> None:
     for module in ("layers.masked", "layers.batch_normalization", "training.optimizers", "layers.compacted"):
@@ -70,10 +70,10 @@ def _register(_: Any) -> None:
 
 
 class _Callbacks(types.ModuleType):
-    """`tf_pruneinit.callbacks`: what is in `tf_pruneinit.training.callbacks`, which is imported when it is first used."""
+    """`tf_pruneinit.callbacks`: imports `tf_pruneinit.training.callbacks` when a name of it is first used."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # Who inspects all modules of a process does not import TensorFlow by it.
+        if name.startswith("__"):  # Inspecting all modules of a process must not import TensorFlow.
             raise AttributeError(name)
         return getattr(importlib.import_module(f"{__package__}.training.callbacks"), name)
 

@@ -1,32 +1,32 @@
-"""Exceptions that end a command; their message is all that its user needs, their class says who is at fault."""
+"""Defines the exceptions that end a command: the message says what its user needs, the class says what is at fault."""
 
 import re
 import sys
 
 
 class UsageError(ValueError):
-    """Raised at a boundary for a value that breaks a rule: the message names the rule, then what was received.
+    """Raised for a value of a command or call that breaks a rule; the message names the rule, then what was received.
 
-    The command, or the arguments of a call, are at fault. Command lines print it on one line and exit with code 2.
+    Commands print it on one line and exit with code 2.
     """
 
 
 class DataError(ValueError):
-    """Raised when data that was named correctly cannot be used: a file is damaged or gone, a label is out of range.
+    """Raised for data that is named correctly and cannot be used: a file is damaged or missing, a label is out of range.
 
-    Command lines print it on one line and exit with code 1; a run that meets it in training can be resumed.
+    Commands print it on one line and exit with code 1; a run that meets it in training can be resumed.
     """
 
 
 class RunError(RuntimeError):
-    """Raised when a run that was requested correctly cannot continue: it diverged, or memory or disk ran out.
+    """Raised when a run that is requested correctly cannot continue: it diverges, or memory or disk space runs out.
 
-    Command lines print it on one line and exit with code 1; the run is not marked complete.
+    Commands print it on one line and exit with code 1; the run is not complete.
     """
 
 
 class BusyError(UsageError):
-    """Raised for what another process is writing just now."""
+    """Raised for a file or folder that another process is writing."""
 
 
 class DivergedError(RunError):
@@ -42,11 +42,11 @@ class NoSpaceError(RunError):
 
 
 class HelpRequested(Exception):  # noqa: N818 (it is no error)
-    """Raised for --help and --version: the text is what to print before ending well."""
+    """Raised for --help and --version; its text is what the command prints before it exits with code 0."""
 
 
 DIVERGED, KILLED, DEFECT = "diverged", "killed", "defect"
-# What failure.json says is at fault, by the class of the error; the first that fits.
+# Class of an error -> what failure.json says is at fault; the first class that fits counts.
 _KINDS: tuple[tuple[type[BaseException], str], ...] = (
     (DivergedError, DIVERGED),
     (NoMemoryError, "memory"),
@@ -60,22 +60,22 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def kind(error: BaseException) -> str:
-    """Returns what is at fault, in one word: that of the error's class, or `defect`.
+    """Returns one word for what is at fault, by the error's class: `defect` if it is none of them.
 
-    `killed` is what failure.json says of a process that was ended from outside, which raised no error.
+    failure.json also has `killed`, for a process that was killed and raised no error.
     """
     return next((word for of, word in _KINDS if isinstance(error, of)), DEFECT)
 
 
 def shown(value: object) -> str:
-    """Returns what a value is, as a message says it: one line of at most 60 letters."""
+    """Returns a value as a message shows it: its `repr`, on one line of at most 60 characters."""
     text = " ".join(repr(value).split())
-    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 
 
-# What TensorFlow and Keras write around the cause of an error: where in a graph or in a program it was met (TensorFlow 2.20
-# and 2.21, Keras 3.12 to 3.15). In order.
-_AROUND_A_CAUSE = (
+# Parts of the errors of TensorFlow and Keras that say where in a graph or a program the cause was met, in the order in which
+# they are removed (TensorFlow 2.20 and 2.21, Keras 3.12 to 3.15).
+_LOCATIONS = (
     r"\x1b\[\d*m",
     r"^Graph execution error:",
     r"Detected at node .*? defined at \(most recent call last\):",
@@ -93,22 +93,22 @@ _AROUND_A_CAUSE = (
     r"^ *\(\d+\) [A-Z_ ]+: ",
     r"tf2xla conversion failed while converting.*\Z",
 )
-_MOST_LETTERS = 400
-_MOST_SHOWN = 60
+_MAX_REASON = 400
+_MAX_SHOWN = 60
 OUT_OF_MEMORY = "out of memory; a smaller batch_size or model needs less"
 
 
 def reason(error: BaseException) -> str:
-    """Returns why TensorFlow or Keras raised an error, in one line of at most 400 letters, without where in a graph it was."""
+    """Returns the cause of an error of TensorFlow or Keras, without its location, on one line of at most 400 characters."""
     text = str(error)
-    for pattern in _AROUND_A_CAUSE:
+    for pattern in _LOCATIONS:
         text = re.sub(pattern, "", text, flags=re.DOTALL | re.MULTILINE if pattern[0] == "^" else re.DOTALL)
     text = " ".join(text.split())
-    return text[:_MOST_LETTERS] or type(error).__name__
+    return text[:_MAX_REASON] or type(error).__name__
 
 
 def of_tensorflow(error: BaseException) -> RunError | None:
-    """Returns in one line what an error of TensorFlow says; None for any other error. TensorFlow is not imported for it."""
+    """Returns the `RunError` for an error of TensorFlow; None for any other error. Does not import TensorFlow."""
     tensorflow = sys.modules.get("tensorflow")
     if not isinstance(error, getattr(getattr(tensorflow, "errors", None), "OpError", ())):
         return None

@@ -20,7 +20,7 @@ def test_has_the_images_and_labels_of_the_folder_in_order(tfds_folder, made_up, 
 
 
 @both
-def test_is_normalised_and_augmented_as_in_the_paper(tfds_folder, name, classes):
+def test_is_normalized_and_augmented_as_in_the_paper(tfds_folder, name, classes):
     cifar = dataset.load(name, str(tfds_folder))
     expected = (cifar.train.images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(cifar.preprocessing(cifar.train.images), expected, rtol=1e-4, atol=1e-5)

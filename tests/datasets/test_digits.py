@@ -12,17 +12,17 @@ def digits():
 
 def test_has_every_image_of_scikit_learn_once_the_fifth_ones_for_testing(digits):
     images, labels = load_digits(return_X_y=True)
-    for split, places in (
+    for split, indices in (
         (digits.test, np.arange(4, 1797, 5)),
         (digits.train, np.delete(np.arange(1797), np.arange(4, 1797, 5))),
     ):
         assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
-        np.testing.assert_array_equal(split.images.reshape(-1, 64), images[places])
-        np.testing.assert_array_equal(split.labels, labels[places])
+        np.testing.assert_array_equal(split.images.reshape(-1, 64), images[indices])
+        np.testing.assert_array_equal(split.labels, labels[indices])
     assert (digits.input_shape, len(digits.train.labels), len(digits.test.labels)) == ((8, 8, 1), 1438, 359)
 
 
-def test_training_images_are_normalised_to_mean_0_and_deviation_1(digits):
+def test_training_images_are_normalized_to_mean_0_and_deviation_1(digits):
     images = digits.preprocessing(digits.train.images).numpy()
     np.testing.assert_allclose((images.mean(), images.std()), (0, 1), atol=1e-3)
 

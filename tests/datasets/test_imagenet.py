@@ -14,6 +14,7 @@ from tf_pruneinit import main
 from tf_pruneinit.config.experiment import Train
 from tf_pruneinit.datasets import dataset as datasets
 from tf_pruneinit.datasets import imagenet
+from tf_pruneinit.datasets.augmentation import AUGMENTATIONS
 from tf_pruneinit.errors import DataError, UsageError
 from tf_pruneinit.training import step
 
@@ -29,13 +30,13 @@ def names():
 
 
 def jpeg(label, size):
-    """An image of one colour that tells its label."""
+    """An image of one color that encodes its label."""
     pixel = np.array([label % 10 * 25, label // 10 % 10 * 25, label // 100 * 25], np.uint8)
     return tf.io.encode_jpeg(np.broadcast_to(pixel, (*size, 3)), quality=100).numpy()
 
 
 def label_of(images):
-    """The label that each image tells; of what is a single colour, at least in the middle."""
+    """The label that each image tells; of what is a single color, at least in the middle."""
     digits = np.round(images[:, 100:124, 100:124].mean(axis=(1, 2)) / 25).astype(int)
     return digits @ [1, 10, 100]
 
@@ -92,7 +93,7 @@ class TestDataset:
             assert (images.dtype, images.shape[1:]) == (np.uint8, (224, 224, 3))
             assert label_of(images).tolist() == labels.tolist()
 
-    def test_is_normalised_as_in_the_paper(self, dataset):
+    def test_is_normalized_as_in_the_paper(self, dataset):
         images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3)).astype("uint8")
         expected = (images / 255 - MEAN) / DEVIATION
         np.testing.assert_allclose(dataset.preprocessing(images), expected, rtol=1e-4, atol=1e-5)
@@ -115,11 +116,7 @@ class TestDataset:
     @pytest.mark.parametrize("how", ["none", "crop", "resized_crop"])
     def test_another_augmentation_is_of_the_central_part(self, dataset, central, how):
         other = dataset.augmented(how)
-        assert other.augmentation == {
-            "none": datasets.Augmentation(),
-            "crop": datasets.Augmentation(flip=True, pad=4),
-            "resized_crop": datasets.RandomResizedCrop(),
-        }[how]  # fmt: skip
+        assert other.augmentation == AUGMENTATIONS[how]
         (images, labels), *_ = other.train.shuffled(20, 0, 0)
         np.testing.assert_array_equal(images, [central[int(label)] for label in labels])
 
@@ -142,7 +139,7 @@ class TestRead:
 
     def test_a_draw_decides_and_half_are_mirrored(self):
         columns = np.broadcast_to(np.arange(250, dtype=np.uint8)[:, None], (200, 250, 3))
-        found = [imagenet.read(columns, tf.constant([3, place], tf.int64)).numpy() for place in range(200)]
+        found = [imagenet.read(columns, tf.constant([3, index], tf.int64)).numpy() for index in range(200)]
         again = imagenet.read(columns, tf.constant([3, 7], tf.int64)).numpy()
         np.testing.assert_array_equal(found[7], again)
         mirrored = [image[0, 0, 0] > image[0, -1, 0] for image in found]
@@ -152,7 +149,7 @@ class TestRead:
     def test_what_is_read_is_that_part_resized(self):
         image = np.random.default_rng(0).integers(0, 256, (300, 270, 3)).astype("uint8")
         draw = tf.constant([5, 6], tf.int64)
-        top, left, height, width = imagenet.random_part(300, 270, tf.random.split(draw, 2)[0])
+        top, left, height, width = imagenet.random_crop(300, 270, tf.random.split(draw, 2)[0])
         expected = tf.image.resize(image[top : top + height, left : left + width], (224, 224), antialias=True).numpy()
         found = imagenet.read(image, draw).numpy().astype(float)
         assert min(np.abs(each - expected).max() for each in (found, found[:, ::-1])) <= 0.5 + 1e-3
@@ -162,8 +159,8 @@ class TestRandomPart:
     @pytest.fixture(scope="class")
     def drawn(self):
         """Parts of an image of 300x500: (1000, 4)."""
-        part = tf.function(lambda place: tf.stack(imagenet.random_part(300, 500, tf.stack([9, place]))))
-        return np.array([part(place) for place in tf.range(1000)])
+        part = tf.function(lambda index: tf.stack(imagenet.random_crop(300, 500, tf.stack([9, index]))))
+        return np.array([part(index) for index in tf.range(1000)])
 
     def test_lies_within_the_image(self, drawn):
         top, left, height, width = drawn.T
@@ -191,7 +188,7 @@ class TestRandomPart:
 
     @pytest.mark.parametrize(("size", "expected"), [((10, 1000), (0, 494, 10, 12)), ((1000, 10), (494, 0, 12, 10))])
     def test_is_the_largest_central_one_where_none_fits(self, size, expected):
-        found = tuple(int(value) for value in imagenet.random_part(*size, tf.constant([1, 2], tf.int64)))
+        found = tuple(int(value) for value in imagenet.random_crop(*size, tf.constant([1, 2], tf.int64)))
         assert found == expected
 
 

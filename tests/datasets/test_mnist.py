@@ -16,7 +16,7 @@ def test_has_the_images_and_labels_of_the_folder_in_order(tfds_folder, made_up):
         assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
 
 
-def test_is_normalised_as_in_the_paper_and_not_augmented(tfds_folder):
+def test_is_normalized_as_in_the_paper_and_not_augmented(tfds_folder):
     mnist = dataset.load("mnist", str(tfds_folder))
     expected = (mnist.train.images / 255 - 0.1307) / 0.3081
     np.testing.assert_allclose(mnist.preprocessing(mnist.train.images), expected, rtol=1e-4, atol=1e-5)

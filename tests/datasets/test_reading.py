@@ -27,10 +27,10 @@ def of_keras(length):
         def num_batches(self):
             return length
 
-        def __getitem__(self, place):
-            if place >= 3:
+        def __getitem__(self, index):
+            if index >= 3:
                 raise ReadTooFarError
-            return place
+            return index
 
     return Batches()
 
@@ -41,10 +41,10 @@ class Indexed:
     def __len__(self):
         return 3
 
-    def __getitem__(self, place):
-        if place >= 3:
+    def __getitem__(self, index):
+        if index >= 3:
             raise ReadTooFarError
-        return place
+        return index
 
 
 class Loader:
@@ -70,7 +70,7 @@ ENDING = {
     "generator": lambda: (n for n in range(3)),
     "dataset": lambda: tf.data.Dataset.range(3),
     "dataset of unknown length": lambda: tf.data.Dataset.range(3).filter(lambda n: n >= 0),
-    "dataset that repeats": lambda: tf.data.Dataset.range(1).map(lambda n: n).repeat(3).enumerate().map(lambda place, _: place),
+    "dataset that repeats": lambda: tf.data.Dataset.range(1).map(lambda n: n).repeat(3).enumerate().map(lambda index, _: index),
     "PyDataset": lambda: of_keras(3),
     "indexed": lambda: Indexed(),
     "loader": lambda: Loader(),

@@ -46,7 +46,7 @@ def test_a_download_is_announced_and_its_failure_is_one_clear_error(tmp_path, mo
 
 
 class TestPreparing:
-    """What TFDS does is made up here: `attempt` in place of its `download_and_prepare`."""
+    """`attempt` stands for TFDS's `download_and_prepare`."""
 
     @pytest.fixture(autouse=True)
     def online(self, monkeypatch):

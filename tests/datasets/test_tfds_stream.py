@@ -11,7 +11,8 @@ import tensorflow_datasets as tfds
 from tf_pruneinit import main
 from tf_pruneinit.config.execution import Interval
 from tf_pruneinit.config.experiment import Train
-from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing, Split
+from tf_pruneinit.datasets.augmentation import Augmentation
+from tf_pruneinit.datasets.dataset import Dataset, Preprocessing, Split
 from tf_pruneinit.datasets.tfds_stream import Stream
 from tf_pruneinit.errors import DataError, UsageError
 from tf_pruneinit.experiments import run_directory, setup
@@ -22,7 +23,7 @@ from tf_pruneinit.training import step as engine
 SHAPE = (6, 5, 1)
 COUNT = 211  # In seven files, each of more than one block.
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, *SHAPE)).astype("uint8")
-IMAGES[:, 0, 0, 0] = np.arange(COUNT)  # Each image tells its place.
+IMAGES[:, 0, 0, 0] = np.arange(COUNT)  # Each image tells its index.
 LABELS = np.random.default_rng(1).integers(0, 4, COUNT).astype("int32")
 SCALE = Preprocessing(255, (0.5,), (0.25,))
 
@@ -45,14 +46,14 @@ def noisy(image, draw):
 
 
 def counted(stream):
-    """The stream, and a list that grows by the place of each image that is decoded."""
-    places = []
+    """The stream, and a list that grows by the index of each image that is decoded."""
+    indices = []
 
     def note(image):
-        places.append(int(image[0, 0, 0]))
+        indices.append(int(image[0, 0, 0]))
         return image
 
-    return dataclasses.replace(stream, read=lambda image, draw: tf.numpy_function(note, [image], tf.uint8)), places
+    return dataclasses.replace(stream, read=lambda image, draw: tf.numpy_function(note, [image], tf.uint8)), indices
 
 
 def order(batches):
@@ -94,10 +95,10 @@ class TestShuffled:
     def test_has_every_example_once_with_its_label(self, builder, buffer):
         batches = list(Stream(builder, "train", SHAPE, buffer=buffer).shuffled(50, 0, 0))
         assert [len(labels) for _, labels in batches] == [50, 50, 50, 50, 11]
-        places = order(batches)
-        assert sorted(places) == list(range(COUNT))
-        assert places != list(range(COUNT))
-        same(batches, Split(IMAGES[places], LABELS[places]).in_order(50))
+        indices = order(batches)
+        assert sorted(indices) == list(range(COUNT))
+        assert indices != list(range(COUNT))
+        same(batches, Split(IMAGES[indices], LABELS[indices]).in_order(50))
 
     def test_files_come_in_another_order_each_epoch_and_several_in_turn(self, builder):
         stream = Stream(builder, "train", SHAPE, buffer=1)
@@ -163,13 +164,13 @@ def test_labels_are_known_without_decoding(stream):
     assert decoded == []
 
 
-def test_takes_examples_in_the_order_asked_for_and_decodes_no_other(stream):
+def test_takes_examples_in_the_order_requested_and_decodes_no_other(stream):
     stream, decoded = counted(stream)
-    places = np.random.default_rng(0).permutation(COUNT)[:90]
-    taken = stream.take(places)
-    np.testing.assert_array_equal(taken.images, IMAGES[places], strict=True)
-    np.testing.assert_array_equal(taken.labels, LABELS[places], strict=True)
-    assert sorted(decoded) == sorted(places)
+    indices = np.random.default_rng(0).permutation(COUNT)[:90]
+    taken = stream.take(indices)
+    np.testing.assert_array_equal(taken.images, IMAGES[indices], strict=True)
+    np.testing.assert_array_equal(taken.labels, LABELS[indices], strict=True)
+    assert sorted(decoded) == sorted(indices)
 
 
 class TestDataset:
@@ -312,10 +313,10 @@ class TestTraining:
         return self.trained(noise)
 
     def test_each_image_is_trained_on_once_an_epoch(self, stream):
-        stream, places = counted(stream)
+        stream, indices = counted(stream)
         _, trainer = self.build(stream)
         next(trainer.records())
-        assert sorted(places) == list(range(COUNT))
+        assert sorted(indices) == list(range(COUNT))
 
     @pytest.mark.parametrize("devices, sync", [(2, False), (2, True)])
     def test_two_replicas_equal_one(self, undisturbed, noise, devices, sync):
@@ -335,13 +336,13 @@ class TestTraining:
         assert all((one == two).all() for one, two in zip(undisturbed[0], weights, strict=True))
 
     @pytest.mark.parametrize("step", [1, 3, 4, 5, 7, 12])
-    def test_goes_on_from_any_step_to_the_same_bits(self, undisturbed, noise, step):
-        kept = {}
-        saving = loop.Saving(lambda at, arrays, state: kept.update({at: (arrays, state)}), Interval(steps=1))
+    def test_resumes_from_any_step_to_the_same_bits(self, undisturbed, noise, step):
+        saved = {}
+        saving = loop.Saving(lambda at, arrays, state: saved.update({at: (arrays, state)}), Interval(steps=1))
         _, trainer = self.build(noise, saving=saving)
         list(trainer.records())
         model, trainer = self.build(noise)
-        assert trainer.restore(*kept[step])
+        assert trainer.restore(*saved[step])
         list(trainer.records())
         assert all((one == variable.numpy()).all() for one, variable in zip(undisturbed[0], model.variables, strict=True))
 

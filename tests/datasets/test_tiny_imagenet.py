@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tf_pruneinit.datasets import dataset as datasets
+from tf_pruneinit.datasets.augmentation import AUGMENTATIONS
 from tf_pruneinit.errors import DataError, UsageError
 
 NAMES = [f"n{1000 + 7 * i:08}" for i in range(200)]
@@ -84,10 +85,10 @@ def test_is_prepared_from_the_folder_or_the_archive_and_then_found(folder, tmp_p
     require_right(datasets.load("tiny_imagenet", str(tmp_path)))
 
 
-def test_is_normalised_by_imagenets_values_and_augmented_as_in_the_paper(folder, tmp_path):
+def test_is_normalized_by_imagenets_values_and_augmented_as_in_the_paper(folder, tmp_path):
     (manual(tmp_path) / folder.name).symlink_to(folder)
     dataset = datasets.load("tiny_imagenet", str(tmp_path))
-    assert dataset.augmentation == datasets.Augmentation(flip=True, pad=4)
+    assert dataset.augmentation == AUGMENTATIONS["crop"]
     expected = (dataset.test.images[:9] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(dataset.preprocessing(dataset.test.images[:9]), expected, rtol=1e-4, atol=1e-5)
 
@@ -229,8 +230,8 @@ def test_other_files_do_not_matter_and_names_of_images_may_end_as_they_like(fold
     shutil.copytree(folder, copy)
     images = (copy / IMAGE).parent
     for name in (".DS_Store", "._hidden.JPEG", "Thumbs.db", "notes.txt"):
-        for place in (images, copy / "val" / "images", copy):
-            (place / name).write_bytes(b"junk")
+        for folder in (images, copy / "val" / "images", copy):
+            (folder / name).write_bytes(b"junk")
     (copy / IMAGE).rename(images / f"{NAMES[3]}_17.jpg")
     (images / f"{NAMES[3]}_3.JPEG").rename(images / f"{NAMES[3]}_3.Jpeg")
     replace(copy / LINES, "\n", "\r\n")

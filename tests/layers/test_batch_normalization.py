@@ -12,7 +12,7 @@ import tf_pruneinit
 from tf_pruneinit import seeds
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.layers import batch_normalization, masked, twice_differentiable
-from tf_pruneinit.layers.batch_normalization import BatchNormalization, exact_normalisation
+from tf_pruneinit.layers.batch_normalization import BatchNormalization, exact_normalization
 from tf_pruneinit.pruning import compiled_scorer, masks
 
 RNG = np.random.default_rng(0)
@@ -67,7 +67,7 @@ def batch_norm(x, axis=-1, dtype="float32", cls=BatchNormalization, **options):
     return layer
 
 
-def normalised(x, layer, axis):
+def normalized(x, layer, axis):
     """Outputs, moving mean and moving variance by NumPy, of the layer as it is before the step."""
     axes = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
     mean, variance = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
@@ -82,13 +82,13 @@ class TestBatchNormalization:
     @pytest.mark.parametrize("exact", [False, True])
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     @pytest.mark.parametrize(("shape", "axis"), BATCHES.values(), ids=BATCHES)
-    def test_normalises_and_keeps_unbiased_moving_statistics(self, shape, axis, dtype, exact, mode):
+    def test_normalizes_and_keeps_unbiased_moving_statistics(self, shape, axis, dtype, exact, mode):
         x = RNG.normal(3, 2, shape).astype(dtype)
         layer = batch_norm(x, axis, dtype)
-        outputs, mean, variance = normalised(x.astype("float64"), layer, axis)
+        outputs, mean, variance = normalized(x.astype("float64"), layer, axis)
         if twice_differentiable:  # Scores update no statistic.
             mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy()
-        with exact_normalisation() if twice_differentiable else contextlib.nullcontext():
+        with exact_normalization() if twice_differentiable else contextlib.nullcontext():
             got = mode(lambda x: layer(x, training=True))(x)
         tolerance = {"rtol": 1e-12, "atol": 1e-12} if dtype == "float64" else {"rtol": 2e-5, "atol": 2e-5}
         np.testing.assert_allclose(got, outputs, **tolerance)
@@ -126,10 +126,10 @@ class TestBatchNormalization:
             return [y, *tape.gradient(loss, [x, layer.gamma.value, layer.beta.value])]
 
         fused = mode(lambda: outputs_and_gradients(layer, images))()
-        with exact_normalisation():
-            centred = mode(lambda: outputs_and_gradients(layer, images))()
+        with exact_normalization():
+            centered = mode(lambda: outputs_and_gradients(layer, images))()
             written_out = mode(lambda: outputs_and_gradients(in_float64, tf.cast(images, tf.float64)))()
-        for a, b, c in zip(fused, centred, written_out, strict=True):
+        for a, b, c in zip(fused, centered, written_out, strict=True):
             np.testing.assert_allclose(a, c, rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(b, c, rtol=1e-4, atol=1e-5)
 
@@ -139,7 +139,7 @@ class TestBatchNormalization:
         x = RNG.normal(3, 2, (8, 5, 5, 3)).astype("float32")
         layer = batch_norm(x, scale=scale, center=center)
         expected = (x - x.mean((0, 1, 2))) / x.std((0, 1, 2)) * (layer.gamma if scale else 1) + (layer.beta if center else 0)
-        with exact_normalisation() if twice_differentiable else contextlib.nullcontext():
+        with exact_normalization() if twice_differentiable else contextlib.nullcontext():
             np.testing.assert_allclose(layer(x, training=True), expected, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
@@ -147,7 +147,7 @@ class TestBatchNormalization:
         # The variance of these images, 1e6, is beyond the range of float16.
         x = tf.cast(RNG.normal(500, 1000, (8, 5, 5, 3)), policy.removeprefix("mixed_"))
         layer = batch_norm(x, dtype=policy)
-        outputs, mean, variance = normalised(tf.cast(x, tf.float64).numpy(), layer, -1)
+        outputs, mean, variance = normalized(tf.cast(x, tf.float64).numpy(), layer, -1)
         got = mode(lambda x: layer(x, training=True))(x)
         assert got.dtype == x.dtype
         np.testing.assert_allclose(tf.cast(got, tf.float64), outputs, rtol=1e-2, atol=3e-2)
@@ -161,7 +161,7 @@ class TestBatchNormalization:
         assert error_of_second_derivative(keras.layers.BatchNormalization) > 1e-2
 
     def test_exactness_ends_with_the_block_also_after_an_error(self):
-        with contextlib.suppress(ZeroDivisionError), exact_normalisation():
+        with contextlib.suppress(ZeroDivisionError), exact_normalization():
             assert batch_normalization._exact.get()
             raise ZeroDivisionError
         assert not batch_normalization._exact.get()
@@ -213,7 +213,7 @@ class TestFusedImages:
         return [[tf.cast(value, dtype) for value in values] for values in ([x, *channels], vectors)]
 
     def derivatives(self, dtype, of, mode, shape=(6, 4, 5, 3)):
-        """Outputs; the gradient; the derivative of its product with vectors, the gradient of the places `of` only."""
+        """Outputs; the gradient; the derivative of its product with vectors, the gradient of the indices `of` only."""
         (x, gamma, beta), vectors = self.values(dtype, shape)
         layer = batch_norm(x, dtype=dtype)
 
@@ -224,7 +224,7 @@ class TestFusedImages:
                 with tf.GradientTape() as inner:
                     inner.watch([x, gamma, beta])
                     mapping = [(layer.gamma, gamma), (layer.beta, beta)]
-                    with exact_normalisation(), keras.StatelessScope(state_mapping=mapping):
+                    with exact_normalization(), keras.StatelessScope(state_mapping=mapping):
                         outputs = layer(x, training=True)
                     loss = tf.reduce_sum(
                         tf.tanh(outputs) * tf.sin(tf.reshape(tf.range(x.shape[2], dtype=x.dtype), (-1, 1)) + 1)
@@ -246,11 +246,11 @@ class TestFusedImages:
             assert relative_error(got, expected) < 2e-5, name
 
     def test_a_large_mean_costs_no_precision(self):
-        """Images are centred first: the variance is not the difference of two large numbers."""
+        """Images are centered first: the variance is not the difference of two large numbers."""
         x = tf.constant(RNG.normal(1000, 1, (32, 4, 4, 3)).astype("float32"))
         layer = batch_norm(x)
-        expected, *_ = normalised(x.numpy().astype("float64"), layer, -1)
-        with exact_normalisation():
+        expected, *_ = normalized(x.numpy().astype("float64"), layer, -1)
+        with exact_normalization():
             assert relative_error(layer(x, training=True), expected) < 1e-4
 
 
@@ -367,10 +367,10 @@ def between(shape, apply):
     x = apply(L.Dense(4, "tanh")(inputs))
     x = L.Dense(3, "tanh")(x)
     x = L.Flatten()(x) if len(x.shape) > 2 else x
-    return randomised(keras.Model(inputs, L.Dense(3)(x)))
+    return randomized(keras.Model(inputs, L.Dense(3)(x)))
 
 
-def randomised(model, seed=1):
+def randomized(model, seed=1):
     rng = np.random.default_rng(seed)
     for variable in model.trainable_variables:
         variable.assign(rng.normal(0, 0.5, variable.shape) + ("gamma" in variable.name))
@@ -431,11 +431,11 @@ CASES = _cases()
 class TestSecondDerivatives:
     @pytest.mark.filterwarnings("error:grasp differentiates twice")
     @pytest.mark.parametrize("name", CASES)
-    def test_grasp_is_that_of_differences_of_gradients_and_vouched_for(self, name):
+    def test_grasp_is_that_of_differences_of_gradients_and_verified(self, name):
         shape, make, _ = CASES[name]
         assert error_of_grasp(between(shape, make())) < 1e-6
 
-    def test_every_class_that_is_vouched_for_has_a_test(self):
+    def test_every_class_that_is_verified_has_a_test(self):
         covered = {cls for _, _, cls in CASES.values()}
         elsewhere = {L.InputLayer, L.Embedding, L.MaxPooling3D, L.AveragePooling3D}
         inside = {L.LSTMCell, L.GRUCell, L.SimpleRNNCell, L.StackedRNNCells}
@@ -451,24 +451,24 @@ class TestSecondDerivatives:
         x = L.Embedding(5, 4, mask_zero=mask_zero)(inputs)
         x = L.LayerNormalization()(x + L.MultiHeadAttention(2, 2)(x, x))
         x = L.GlobalAveragePooling1D()(L.Dense(3, "tanh")(x))
-        assert error_of_grasp(randomised(keras.Model(inputs, L.Dense(3)(x)))) < 1e-6
+        assert error_of_grasp(randomized(keras.Model(inputs, L.Dense(3)(x)))) < 1e-6
 
-    def test_batch_normalisation_of_masked_steps(self):
+    def test_batch_normalization_of_masked_steps(self):
         inputs = keras.Input((6,), dtype="int32")
         x = L.Embedding(5, 4, mask_zero=True)(inputs)
         x = L.BatchNormalization()(L.Dense(4, "tanh")(x))
         x = L.GlobalAveragePooling1D()(L.Dense(3, "tanh")(x))
-        model = randomised(keras.Model(inputs, L.Dense(3)(x)))
+        model = randomized(keras.Model(inputs, L.Dense(3)(x)))
         assert error_of_grasp(model) < 1e-6
 
-    def test_a_frozen_batch_normalisation_infers(self):
+    def test_a_frozen_batch_normalization_infers(self):
         layer = L.BatchNormalization(trainable=False)
         model = between((6,), layer)
         layer.moving_mean.assign([0.1, 0.2, 0.3, 0.4])
         layer.moving_variance.assign([0.1, 2.0, 3.0, 0.4])
         assert error_of_grasp(model) < 1e-6
 
-    def test_our_batch_normalisation_in_a_masked_model(self):
+    def test_our_batch_normalization_in_a_masked_model(self):
         model = tf_pruneinit.with_masks(between((6, 6, 4), L.BatchNormalization()))
         assert any(type(layer) is BatchNormalization for layer in model.layers)
         assert error_of_grasp(model) < 1e-6
@@ -482,7 +482,7 @@ class TestSecondDerivatives:
             y = L.Activation("gelu")(L.GroupNormalization(2)(L.DepthwiseConv2D(3, padding="same")(y)))
             x = L.LayerNormalization()(L.Add()([L.Conv2D(4, 1)(x), y]))
         model = keras.Model(inputs, L.Dense(3)(L.GlobalAveragePooling2D()(x)))
-        assert error_of_grasp(randomised(model)) < 1e-5
+        assert error_of_grasp(randomized(model)) < 1e-5
 
     @pytest.mark.usefixtures("nothing_compiled")
     @pytest.mark.parametrize("cls", [L.BatchNormalization, L.LayerNormalization, L.GroupNormalization])
@@ -562,11 +562,11 @@ class OfPlaces(L.Layer):
         amounts = [(0, 0), *[(missing // 2, missing - missing // 2)] * rank, (0, 0)]
         ones, x = tf.pad(tf.ones_like(x), amounts), tf.pad(x, amounts, constant_values=-9 if self.kind == "Max" else 0)
         side += missing
-        cuts = [slice(place, side - self.size + place + 1, self.stride) for place in range(self.size)]
-        places = [(slice(None), *cut) for cut in itertools.product(cuts, repeat=rank)]
+        cuts = [slice(index, side - self.size + index + 1, self.stride) for index in range(self.size)]
+        indices = [(slice(None), *cut) for cut in itertools.product(cuts, repeat=rank)]
         if self.kind == "Max":
-            return functools.reduce(tf.maximum, [x[place] for place in places])
-        return tf.add_n([x[place] for place in places]) / tf.add_n([ones[place] for place in places])
+            return functools.reduce(tf.maximum, [x[index] for index in indices])
+        return tf.add_n([x[index] for index in indices]) / tf.add_n([ones[index] for index in indices])
 
 
 @pytest.mark.filterwarnings("ignore:grasp differentiates twice")
@@ -604,7 +604,7 @@ class MyLSTM(L.LSTM):
 
 @keras.saving.register_keras_serializable("tests")
 class Block(keras.Model):
-    """A user's model, whose own computation nobody vouches for."""
+    """A user's model, whose own computation no test verifies."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -633,13 +633,13 @@ class TestWarning:
         ],
         ids=["Doubled", "MyLSTM", "Lambda"],
     )
-    def test_names_a_layer_that_is_not_vouched_for(self, method, function, layer, shape):
+    def test_names_a_layer_that_is_not_verified(self, method, function, layer, shape):
         model = model_with(layer(), shape)
         options = {"score": (), "prune": (0.5,)}[function]
         with pytest.warns(UserWarning, match=rf"^{method} differentiates twice, and no test vouches .* of twice \(\w+\)"):
             getattr(tf_pruneinit, function)(model, method, *options, data=batch_of(model))
 
-    def test_names_a_users_subclass_of_a_layer_that_is_vouched_for(self):
+    def test_names_a_users_subclass_of_a_layer_that_is_verified(self):
         model = model_with(MyDense(4, name="mine"))
         with pytest.warns(UserWarning, match=r"no test vouches .* of mine \(MyDense\)$"):
             tf_pruneinit.score(model, "grasp", batch_of(model))
@@ -676,7 +676,7 @@ class TestWarning:
     def test_a_users_model_in_a_model_is_exact_or_named(self):
         tf_pruneinit.register(Block)
         try:
-            require_exact_or_warned(randomised(model_with(Block(name="block"))))
+            require_exact_or_warned(randomized(model_with(Block(name="block"))))
         finally:
             del masked.MASKED[Block]
 
@@ -684,11 +684,11 @@ class TestWarning:
     def test_moments_taken_by_an_operation_are_exact_or_named(self):
         """keras.ops in a functional model are no layers; of moments the second derivatives are wrong."""
 
-        def standardised(x):
+        def standardized(x):
             mean, variance = keras.ops.moments(x, axes=[0], keepdims=True)
             return keras.ops.tanh((x - mean) / keras.ops.sqrt(variance + 1e-3))
 
-        require_exact_or_warned(randomised(model_with(standardised)))
+        require_exact_or_warned(randomized(model_with(standardized)))
 
     @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos3", "lanczos5"])
     def test_smooth_upsampling_is_named_or_refused(self, interpolation):
@@ -711,13 +711,13 @@ class TestWarning:
         assert "\n" not in str(caught.value)
 
     @pytest.mark.usefixtures("float64")
-    def test_rms_scaling_of_layer_normalisation_is_exact_or_named(self):
+    def test_rms_scaling_of_layer_normalization_is_exact_or_named(self):
         with contextlib.suppress(ValueError):  # Keras 3.15 takes it no more.
             layer = L.LayerNormalization(rms_scaling=True)
             require_exact_or_warned(between((6, 4), layer))
 
     @pytest.mark.usefixtures("float64")
-    def test_renorm_of_batch_normalisation_is_exact_or_named(self):
+    def test_renorm_of_batch_normalization_is_exact_or_named(self):
         try:
             layer = L.BatchNormalization(renorm=True)
         except (TypeError, ValueError):

@@ -124,4 +124,4 @@ def test_variables_without_a_value_are_forgotten():
         variable = keras.Variable(initializer="zeros", shape=(2**40,))
     assert variable.shape == (2**40,)
     with keras.StatelessScope():
-        pass  # Which would initialise it.
+        pass  # Which would initialize it.

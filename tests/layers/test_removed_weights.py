@@ -21,7 +21,7 @@ OPTIMIZERS = [
     cls
     for cls in vars(optimizers).values()
     if isinstance(cls, type) and issubclass(cls, optimizers.Optimizer)
-    if cls not in (optimizers.Optimizer, optimizers.LossScaleOptimizer, optimizers.MultiOptimizer)
+    if cls is not optimizers.Optimizer and cls.__name__ not in ("LossScaleOptimizer", "MultiOptimizer")
 ]
 # They scale a step by the norm of the weights that there are before it.
 READ_NORMS = (optimizers.Lamb, optimizers.Adafactor)
@@ -116,7 +116,10 @@ def test_their_values_before_change_no_bit_with_any_option(options):
     "wrap",
     [
         optimizers.LossScaleOptimizer,
-        lambda one: optimizers.MultiOptimizer(optimizers.OptimizerMap(one, {".*bias": optimizers.SGD()})),
+        pytest.param(
+            lambda one: optimizers.MultiOptimizer(optimizers.OptimizerMap(one, {".*bias": optimizers.SGD()})),
+            marks=pytest.mark.skipif(not hasattr(optimizers, "MultiOptimizer"), reason="this version of Keras has none"),
+        ),
     ],
 )
 def test_their_values_before_change_no_bit_within_another_optimizer(wrap):

@@ -20,7 +20,7 @@ def built():
     return {name: models.build(name, SHAPE, 10, 0) for name in registry.MODELS}
 
 
-def kernel_initialisers(model):
+def kernel_initializers(model):
     """Each masked layer with its kernel and its fan-in."""
     for masked in masking.kernels(model).values():
         kernel = masked.variable.numpy()
@@ -62,17 +62,17 @@ class TestEveryModel:
         assert all(kernel.mask.numpy().all() for kernel in masking.kernels(built[name]).values())
 
     def test_kernels_are_kaiming_normal_and_not_truncated(self, name, built):
-        standardised = np.concatenate([(k / np.sqrt(2 / fan_in)).ravel() for _, k, fan_in in kernel_initialisers(built[name])])
-        error = 5 / np.sqrt(standardised.size)
-        assert abs(standardised.mean()) < error
-        assert abs(standardised.var() - 1) < error * np.sqrt(2)
+        standardized = np.concatenate([(k / np.sqrt(2 / fan_in)).ravel() for _, k, fan_in in kernel_initializers(built[name])])
+        error = 5 / np.sqrt(standardized.size)
+        assert abs(standardized.mean()) < error
+        assert abs(standardized.var() - 1) < error * np.sqrt(2)
         # Keras' he_normal has none beyond 2.3 deviations; a normal distribution 1.24 %.
-        assert abs(np.mean(np.abs(standardised) > 2.5) - 0.0124) < error * 0.12
-        for _, kernel, fan_in in kernel_initialisers(built[name]):
+        assert abs(np.mean(np.abs(standardized) > 2.5) - 0.0124) < error * 0.12
+        for _, kernel, fan_in in kernel_initializers(built[name]):
             assert abs(kernel.std() / np.sqrt(2 / fan_in) - 1) < 4 / np.sqrt(kernel.size)
 
     def test_dense_biases_are_uniform_within_their_bound_and_convolutions_have_none(self, name, built):
-        for layer, _, fan_in in kernel_initialisers(built[name]):
+        for layer, _, fan_in in kernel_initializers(built[name]):
             if isinstance(layer, keras.layers.Conv2D):
                 assert not layer.use_bias
                 continue
@@ -80,10 +80,10 @@ class TestEveryModel:
             assert np.abs(scaled).max() <= 1
             assert scaled.min() < -0.5 < 0.5 < scaled.max()
 
-    def test_batch_normalisation_has_the_papers_constants(self, name, built):
-        normalisations = [layer for layer in built[name].layers if isinstance(layer, keras.layers.BatchNormalization)]
-        assert (not normalisations) == (name == "lenet_300_100")
-        for layer in normalisations:
+    def test_batch_normalization_has_the_papers_constants(self, name, built):
+        normalizations = [layer for layer in built[name].layers if isinstance(layer, keras.layers.BatchNormalization)]
+        assert (not normalizations) == (name == "lenet_300_100")
+        for layer in normalizations:
             assert type(layer) is BatchNormalization
             assert (layer.momentum, layer.epsilon) == (0.9, 1e-5)
             assert not layer.beta.numpy().any()
@@ -102,7 +102,7 @@ class TestEveryModel:
         ("vgg16", (32, 32, 3), 14_715_584),
         ("vgg11", (32, 32, 3), 9_222_848),
         ("vgg19", (32, 32, 3), 20_024_000),
-        # Those of the PyTorch library's, without biases and normalisation.
+        # Those of the PyTorch library's, without biases and normalization.
         ("resnet18", (64, 64, 3), 11_689_512 - 9_600 - 1_000 - 990 * 512),
         ("resnet18_modified", (64, 64, 3), 11_689_512 - 9_600 - 1_000 - 990 * 512 - (49 - 9) * 3 * 64),
         ("resnet50", (64, 64, 3), 25_557_032 - 53_120 - 1_000 - 990 * 2048),
@@ -212,7 +212,7 @@ class TestKerasApplications:
 
     @pytest.mark.parametrize("name, size", [("MobileNetV3Small", 32), ("Xception", 71)])
     def test_kernels_have_the_same_paths_when_it_is_built_again(self, name, size):
-        """Random scores are drawn by the path of a kernel, and masks are kept by it. Not every layer of Xception has a name."""
+        """Random scores are drawn, and masks saved, by the path of a kernel. Not every layer of Xception has a name."""
         first, again = (list(masking.kernels(models.build(f"keras:{name}", (size, size, 3), 10, 0))) for _ in range(2))
         assert first == again
 
@@ -263,8 +263,8 @@ class TestResNet20:
         return model, {name: value.numpy() for name, value in keras.Model(model.input, outputs)(images).items()}
 
     def inputs(self, block):
-        place = BLOCKS.index(block)
-        return f"{BLOCKS[place - 1]}_relu2" if place else "stem_relu"
+        index = BLOCKS.index(block)
+        return f"{BLOCKS[index - 1]}_relu2" if index else "stem_relu"
 
     @pytest.mark.parametrize("block", BLOCKS)
     def test_shortcuts_are_the_identity_or_a_projection_where_shapes_change(self, values, block):
@@ -292,7 +292,7 @@ class TestResNet20:
 
 
 @pytest.mark.parametrize("name", ["convnet", "keras:MobileNetV2"])
-class TestInitialisation:
+class TestInitialization:
     def build(self, name, seed=0, **options):
         return models.build(name, (32, 32, 3), 10, seed, **options)
 

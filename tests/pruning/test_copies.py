@@ -566,8 +566,8 @@ class Raising(Attribute):
 @pytest.mark.parametrize(
     ("cls", "what"),
     [
-        (Unsharable, r"keeps offset \(generator\), which was changed after it was made"),
-        (Raising, "does not load what it saves"),
+        (Unsharable, r"has offset \(generator\), which was set after its constructor"),
+        (Raising, "cannot load what it saves"),
     ],
 )
 def test_what_cannot_be_copied_is_refused_by_the_name_of_the_layer(cls, what):

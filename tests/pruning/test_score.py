@@ -386,7 +386,7 @@ class TestData:
 
     @pytest.mark.parametrize("batch_size", [4, 8, 5, 1, 12, 100])
     def test_batch_size_splits_into_balanced_batches_and_averages(self, method, model, batch_size):
-        places = tf_pruneinit.datasets.dataset.balanced_batches(LABELS, batch_size)
+        places = tf_pruneinit.datasets.sampling.balanced_batches(LABELS, batch_size)
         assert all(len(part) <= batch_size for part in places)
         each = [(IMAGES[part], LABELS[part]) for part in places]
         got = score(model, method, batch_size=batch_size)
@@ -1296,7 +1296,7 @@ class TestDataWithoutAnEnd:
     @pytest.mark.parametrize("accumulate", ["scores", "gradients"])
     def test_a_dataset_that_repeats_is_refused(self, model, accumulate):
         data = tf.data.Dataset.from_tensor_slices(DATA).batch(4)
-        with pytest.raises(UsageError, match=r"repeats for ever: leave repeat\(\) out, or give dataset.take\(n\)$"):
+        with pytest.raises(UsageError, match=r"repeats forever: leave repeat\(\) out, or give dataset.take\(n\)$"):
             score(model, "snip", data.repeat(), accumulate=accumulate)
         require_same_bits(score(model, "snip", data.repeat().take(3)), score(model, "snip", data))
 

@@ -8,13 +8,9 @@ from tf_pruneinit.datasets.dataset import Dataset, Preprocessing
 
 
 def mnist(data_dir: str | None = None) -> Dataset:
-    """Returns 60,000 training and 10,000 test images of 28x28 in grey, ten classes, not augmented."""
+    """Returns 60,000 training and 10,000 test images of 28x28 in gray, ten classes, not augmented.
+
+    All are normalized by the mean and standard deviation of the training images.
+    """
     train, test, note = tfds_source.read("mnist", data_dir, "https://storage.googleapis.com/cvdf-datasets/mnist/")
-    return Dataset(
-        name="mnist",
-        classes=10,
-        train=train,
-        test=test,
-        preprocessing=Preprocessing(scale=255, mean=(0.1307,), deviation=(0.3081,)),
-        note=note,
-    )
+    return Dataset("mnist", 10, train, test, Preprocessing(scale=255, mean=(0.1307,), deviation=(0.3081,)), note=note)

@@ -1,4 +1,4 @@
-"""Reads datasets that TensorFlow Datasets has prepared, whole into memory or as a stream."""
+"""Opens datasets of TensorFlow Datasets (TFDS), in memory or as a stream; downloads or prepares those that are missing."""
 
 import contextlib
 import io
@@ -7,7 +7,7 @@ import sys
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,27 +16,27 @@ from tf_pruneinit.datasets.dataset import Split
 from tf_pruneinit.datasets.tfds_stream import Read, Stream, as_decoded, unreadable
 from tf_pruneinit.errors import DataError, UsageError
 
-# Files, each as the names that it may have.
+# Files that the user provides, each as the names that it may have.
 Manual = Sequence[Sequence[str]]
 
-_PROBE_SECONDS = 10
+_CONNECTION_SECONDS = 10
 
 
 def read(
     name: str, data_dir: str | None, source: str | None = None, *, manual: Manual = (), test: str = "test"
 ) -> tuple[Split, Split, str]:
-    """Returns the training split, the test split, and a note on this copy of the data, of a dataset of TFDS.
+    """Returns the training split, the test split, and a note on this copy of the data ("" if there is nothing to say).
 
     Args:
       name: TFDS's name of a dataset with the split "train" and the features "image", all of one shape, and "label".
-      data_dir: as `stream` has it.
-      source: likewise.
-      manual: likewise.
-      test: the split to test on.
+      data_dir: see `stream`.
+      source: see `stream`.
+      manual: see `stream`.
+      test: TFDS's name of the split to test on (default "test").
 
     Raises:
-      UsageError: as `stream` does.
-      DataError: likewise, and if a file cannot be read.
+      UsageError: see `stream`.
+      DataError: see `stream`; also if a file cannot be read.
     """
     streams = [stream(name, split, data_dir, source, manual=manual) for split in ("train", test)]
     training, testing = (one.take(np.arange(len(one))) for one in streams)
@@ -53,22 +53,22 @@ def stream(
     shape: tuple[int, ...] | None = None,
     read: Read = as_decoded,
 ) -> Stream:
-    """Returns a split of a dataset of TFDS, to be read as it is used.
+    """Returns a split of a dataset of TFDS, which is read as it is used.
 
-    What is not in the data directory is downloaded there, if its source answers, or prepared from what the user has put below
-    it; with progress on a terminal. An attempt that fails leaves nothing unfinished there.
+    Downloads a dataset that is not in the data directory, if its source answers, or prepares it from files of the user's; shows
+    progress on a terminal. A failure leaves nothing unfinished in the directory.
 
     Args:
       name: TFDS's name of a dataset with the features "image" and "label".
-      split: as `Stream` has it.
+      split: TFDS's name of a split, or of a part of one.
       data_dir: TFDS's data directory; None means TFDS_DATA_DIR, or ~/tensorflow_datasets.
-      source: an address that the dataset is downloaded from, asked before a download is begun; None means that there is none.
-      manual: the files, then, that the user has put into TFDS's folder for those: all of them, each under one of its names.
-      shape: of an image that `read` returns; None means the one that TFDS says all images have.
-      read: as `Stream` has it.
+      source: address that TFDS downloads the dataset from; None if it must be prepared from `manual`.
+      manual: files that the user has to put into TFDS's folder `downloads/manual`, each under one of its names.
+      shape: of an image that `read` returns; None means the shape that TFDS gives for all images.
+      read: see `Stream`; the default returns images as they were decoded.
 
     Raises:
-      UsageError: if the data is missing and cannot be downloaded, or data_dir cannot be one; says where it was looked for.
+      UsageError: if the data is missing and cannot be downloaded, or data_dir is not a directory; says where it was looked for.
       DataError: if the data, or a file of the user's that it is prepared from, is damaged, or there is no such split.
     """
     import tensorflow_datasets as tfds
@@ -80,17 +80,16 @@ def stream(
                 _require_answer(builder, name, source)
             else:
                 _require_files(builder, name, manual)
-            with _leaving_nothing_unfinished(builder):
-                _prepare(builder)
+            _prepare(builder)
             builder = tfds.builder(name, data_dir=data_dir)
         found = Stream(builder, split, shape or builder.info.features["image"].shape, read)
-        len(found)  # There is such a split.
+        len(found)  # Raises if there is no such split.
         return found
     except (UsageError, DataError):
         raise
     except (NotADirectoryError, FileExistsError, PermissionError) as error:
         raise UsageError(f"data_dir must be a directory for data; got {str(data_dir)!r} ({error.strerror})") from error
-    except Exception as error:  # TFDS raises almost anything for a damaged or unknown place.
+    except Exception as error:  # TFDS raises almost anything for a damaged or unknown folder.
         if "://" in str(data_dir) and "Failed to construct dataset" in str(error):
             rule = f"{name} cannot be read by TFDS: data_dir must be of a file system that it knows"
             raise UsageError(f"{rule}; got {str(data_dir)!r}") from error
@@ -98,54 +97,49 @@ def stream(
 
 
 def _prepare(builder: Any) -> None:
+    """Prepares a dataset, and removes what that leaves in the data directory besides the dataset.
+
+    That is: new folders that are empty; after a failure, new unfinished files; after a success, unfinished files of earlier
+    processes that were killed.
+    """
     import tensorflow_datasets as tfds
 
-    tfds.display_progress_bar(sys.stderr.isatty())
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # It prints there what it is about to do.
-            builder.download_and_prepare()
-    except Exception:
-        # Of several processes that begin together one is the first, and then the others cannot finish.
-        if not builder.data_path.exists():
-            raise
-
-
-@contextlib.contextmanager
-def _leaving_nothing_unfinished(builder: Any) -> Iterator[None]:
-    """Within it a dataset is prepared.
-
-    Afterwards it removes new folders of the data directory in which nothing is; on any failure what is new and unfinished
-    there, otherwise what attempts at this dataset have left that were killed.
-    """
     here = builder.data_path.parent
     downloads = here.parent / "downloads"
-    folders = [folder for place in (downloads / "extracted", here) for folder in (place, *place.parents) if not folder.exists()]
+    folders = [folder for top in (downloads / "extracted", here) for folder in (top, *top.parents) if not folder.exists()]
 
     def unfinished() -> set[Any]:
         return {*downloads.glob("*.tmp.*"), *downloads.glob("extracted/incomplete.*")}
 
-    before, after = unfinished(), set()
+    before, remains = unfinished(), set()
+    tfds.display_progress_bar(sys.stderr.isatty())
     try:
-        yield
-        after = {*here.glob(f"incomplete.*_{builder.version}")}
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints there what it is about to do.
+                builder.download_and_prepare()
+        except Exception:
+            # Of several processes that prepare it at the same time, all but the first fail to move it to its folder.
+            if not builder.data_path.exists():
+                raise
+        remains = {*here.glob(f"incomplete.*_{builder.version}")}
     except BaseException:
-        after = unfinished() - before
+        remains = unfinished() - before
         raise
     finally:
-        for path in after:
+        for path in remains:
             path.rmtree(missing_ok=True)
         for folder in folders:
-            with contextlib.suppress(Exception):  # It was never made, or there is something in it.
+            with contextlib.suppress(Exception):  # It was never created, or is not empty.
                 folder.rmdir()
 
 
 def _require_answer(builder: Any, name: str, source: str) -> None:
     missing = f"{name} is not in {builder.data_path}"
     try:
-        # TFDS retries for minutes without a word when there is no network.
-        urllib.request.urlopen(urllib.request.Request(source, method="HEAD"), timeout=_PROBE_SECONDS).close()
+        # TFDS retries silently for minutes when there is no network.
+        urllib.request.urlopen(urllib.request.Request(source, method="HEAD"), timeout=_CONNECTION_SECONDS).close()
     except urllib.error.HTTPError:
-        pass  # The host is there; TFDS will say more.
+        pass  # The host answers; TFDS will say more.
     except OSError as error:
         reason = getattr(error, "reason", error)
         raise UsageError(f"{missing}, and cannot be downloaded: {source} does not answer ({reason}); see data_dir") from error
@@ -169,7 +163,7 @@ def _announce(text: str) -> None:
 
 
 def _require_whole(archive: Any) -> None:
-    """TFDS would say so after hours, or take an archive that ends between two files for a whole one."""
+    """Refuses a damaged tar archive: TFDS does so after hours, and accepts an archive that is cut between two files."""
     try:
         with open(archive, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             tar.getmembers()
@@ -182,7 +176,7 @@ def _require_whole(archive: Any) -> None:
 
 
 def _note(builder: Any) -> str:
-    """Says so if the images of this copy, lossless in the original, are stored as JPEG."""
+    """Returns a note if the images of this copy, which are lossless in the original, are stored as JPEG; else ""."""
     import tensorflow_datasets as tfds
 
     first = next(iter(builder.as_dataset(split="train[:1]", decoders={"image": tfds.decode.SkipDecoding()})))

@@ -15,7 +15,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tf_pruneinit.datasets import tfds_source
-from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing
+from tf_pruneinit.datasets.augmentation import AUGMENTATIONS
+from tf_pruneinit.datasets.dataset import IMAGENET_COLORS, Dataset
 from tf_pruneinit.errors import DataError
 
 FOLDER = "tiny-imagenet-200"
@@ -27,26 +28,20 @@ _NAMES, _ANNOTATIONS = "wnids.txt", "val/val_annotations.txt"
 
 
 def tiny_imagenet(data_dir: str | None = None) -> Dataset:
-    """Returns 100,000 training images, and the 10,000 of the validation set to test on, of 64x64 in colour, 200 classes.
+    """Returns 100,000 training images, and the 10,000 of the validation set to test on, of 64x64 in color, 200 classes.
 
-    Training images are flipped, and cropped after padding by 4, as the paper has it for the modified ResNet-18; all are
-    normalised by ImageNet's mean and deviation.
+    As in the paper for the modified ResNet-18, training images are flipped, and cropped after padding by 4; all are normalized
+    by ImageNet's colors.
     """
     train, test, _ = tfds_source.read("tiny_imagenet", data_dir, manual=FILES, test="validation")
-    return Dataset(
-        name="tiny_imagenet",
-        classes=CLASSES,
-        train=train,
-        test=test,
-        preprocessing=Preprocessing(scale=255, mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225)),
-        augmentation=Augmentation(flip=True, pad=4),
-    )
+    return Dataset("tiny_imagenet", CLASSES, train, test, IMAGENET_COLORS, AUGMENTATIONS["crop"])
 
 
 class TinyImagenet(tfds.core.GeneratorBasedBuilder):
-    """TinyImageNet for TFDS. Labels are the places of the classes' WordNet names in alphabetical order.
+    """Prepares TinyImageNet for TFDS. A label is the index of the class' WordNet name in alphabetical order.
 
-    It raises DataError, which says which file, for one that is missing or damaged: names before any image, and every image.
+    Raises:
+      DataError: if a file is missing or damaged; names it. All names are checked before the first image is read.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -61,11 +56,8 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
         folder = pathlib.Path(dl_manager.manual_dir) / FOLDER
         files = _in_folder(folder) if folder.is_dir() else _in_archive(folder.with_suffix(".zip"))
         labels = _labels(files)
-        training, validation = _training(files, labels), _validation(files, labels)
-        return {
-            "train": self._generate_examples(files, training),
-            "validation": self._generate_examples(files, validation),
-        }
+        images = {"train": _training(files, labels), "validation": _validation(files, labels)}
+        return {split: self._generate_examples(files, images[split]) for split in images}
 
     def _generate_examples(self, files: "Files", images: Mapping[str, int]) -> Iterator[tuple[str, dict[str, Any]]]:
         for name, label in images.items():
@@ -74,43 +66,43 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """The original's files, each named by its path below the original's folder.
+    """The original's files, in its folder or archive. A file's name is its path below the original's folder.
 
     Attributes:
-      place: of the folder; of one in an archive, as if the archive were a folder.
-      listing: the names of the files in each folder, without its path; the original's own is ".".
-      read: a file's name -> its content.
+      root: path of the original's folder, for messages; an archive counts as a folder.
+      listing: folder -> names of the files in it, without its path; the original's own folder is ".".
+      read: file's name -> its content.
     """
 
-    place: pathlib.Path
+    root: pathlib.Path
     listing: Mapping[str, list[str]]
     read: Callable[[str], bytes]
 
     def images(self, folder: str) -> list[str]:
-        """Returns the names, without its path, of the images in a folder, sorted: at least one."""
+        """Returns the names of the images in a folder, without its path, sorted; raises `DataError` if there are none."""
         names = self.listing.get(folder, [])
         images = sorted(name for name in names if name.lower().endswith((".jpeg", ".jpg")) and not name.startswith("."))
         if not images:
             got = "it has none" if folder in self.listing else "it is missing"
-            raise DataError(f"{self.place / folder} must have images in it (.JPEG, .jpeg or .jpg); {got}")
+            raise DataError(f"{self.root / folder} must have images in it (.JPEG, .jpeg or .jpg); {got}")
         return images
 
     def lines(self, name: str) -> list[str]:
-        """Returns the lines of a text."""
+        """Returns the lines of a text file."""
         folder, file = os.path.split(name)
         if file not in self.listing.get(folder or os.curdir, []):
-            raise DataError(f"{self.place / name} must be there, as in the original {FOLDER}; it is missing")
+            raise DataError(f"{self.root / name} must be there, as in the original {FOLDER}; it is missing")
         return self.read(name).decode("utf-8-sig", errors="replace").splitlines()
 
 
-def _in_folder(place: pathlib.Path) -> Files:
-    listing = {os.path.relpath(folder, place): names for folder, _, names in os.walk(place, followlinks=True)}
-    return Files(place, listing, lambda name: (place / name).read_bytes())
+def _in_folder(root: pathlib.Path) -> Files:
+    listing = {os.path.relpath(folder, root): names for folder, _, names in os.walk(root, followlinks=True)}
+    return Files(root, listing, lambda name: (root / name).read_bytes())
 
 
 def _in_archive(archive: pathlib.Path) -> Files:
-    """Files that are read where they are: extracted, they would outlive an archive that has been replaced."""
-    with _naming(archive):
+    """Reads files from the archive: extracted ones would outlive an archive that has been replaced."""
+    with _refusing_damage(archive):
         opened = zipfile.ZipFile(archive)
     listing: dict[str, list[str]] = {}
     for name in opened.namelist():
@@ -119,14 +111,14 @@ def _in_archive(archive: pathlib.Path) -> Files:
             listing.setdefault(folder or os.curdir, []).append(file)
 
     def read(name: str) -> bytes:
-        with _naming(archive):
+        with _refusing_damage(archive):
             return opened.read(f"{FOLDER}/{name}")
 
     return Files(archive / FOLDER, listing, read)
 
 
 @contextlib.contextmanager
-def _naming(archive: pathlib.Path) -> Iterator[None]:
+def _refusing_damage(archive: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # zipfile and its decompressors raise almost anything for a damaged archive.
@@ -134,41 +126,41 @@ def _naming(archive: pathlib.Path) -> Iterator[None]:
 
 
 def _labels(files: Files) -> dict[str, int]:
-    """Each class's label."""
+    """Returns the label of each class."""
     names = [line.strip() for line in files.lines(_NAMES) if line.strip()]
     if not len(names) == len(set(names)) == CLASSES:
-        rule = f"{files.place / _NAMES} must have {CLASSES} different classes, one a line"
+        rule = f"{files.root / _NAMES} must have {CLASSES} different classes, one a line"
         raise DataError(f"{rule}; got {len(names)} lines, {len(set(names))} of them different")
     return {name: label for label, name in enumerate(sorted(names))}
 
 
 def _training(files: Files, labels: Mapping[str, int]) -> dict[str, int]:
-    """Each image's label."""
+    """Returns the label of each training image."""
     folders = {f"train/{name}/images": label for name, label in labels.items()}
     return {f"{folder}/{image}": label for folder, label in folders.items() for image in files.images(folder)}
 
 
 def _validation(files: Files, labels: Mapping[str, int]) -> dict[str, int]:
-    """Each image's label."""
-    folder, where = "val/images", files.place / _ANNOTATIONS
-    left, found = set(files.images(folder)), {}
+    """Returns the label of each validation image."""
+    folder, annotations = "val/images", files.root / _ANNOTATIONS
+    unlabeled, found = set(files.images(folder)), {}
     for number, line in enumerate(files.lines(_ANNOTATIONS), 1):
         if not line.strip():
             continue
         image, name = [*line.split("\t"), ""][:2]
-        if image not in left or name not in labels:
-            rule = f"{where}, line {number}, must be a file in {folder}, each once, a tab, and a class of {_NAMES}"
-            wrong = "no tab" if "\t" not in line else f"the class {name!r}" if image in left else f"the file {image!r}"
+        if image not in unlabeled or name not in labels:
+            rule = f"{annotations}, line {number}, must be a file in {folder}, each once, a tab, and a class of {_NAMES}"
+            wrong = "no tab" if "\t" not in line else f"the class {name!r}" if image in unlabeled else f"the file {image!r}"
             raise DataError(f"{rule}; got {wrong} in {line[:80]!r}")
-        left.remove(image)
+        unlabeled.remove(image)
         found[f"{folder}/{image}"] = labels[name]
-    if left:
-        raise DataError(f"{where} must have a line for each image in {folder}; it has none for {min(left)}")
+    if unlabeled:
+        raise DataError(f"{annotations} must have a line for each image in {folder}; it has none for {min(unlabeled)}")
     return found
 
 
 def _image(files: Files, name: str) -> bytes:
-    """The image as it is stored: whole, and of the right size."""
+    """Returns an image as it is stored, after checking that it can be decoded and has the right size."""
     content = files.read(name)
     try:
         shape = tuple(tf.image.decode_image(content, channels=_SHAPE[-1]).shape)
@@ -176,5 +168,5 @@ def _image(files: Files, name: str) -> bytes:
         shape = ()
     if shape != _SHAPE:
         got = f"the shape {shape}" if shape else f"{len(content):,} bytes that cannot be decoded"
-        raise DataError(f"{files.place / name} must be an image of the shape {_SHAPE}; got {got}")
+        raise DataError(f"{files.root / name} must be an image of the shape {_SHAPE}; got {got}")
     return content

@@ -1,4 +1,4 @@
-"""Batch normalization that trains faster than Keras' own and has exact second derivatives in scores."""
+"""Normalizes batches faster than Keras' own layer in training, and with exact second derivatives in scores."""
 
 import contextlib
 import contextvars
@@ -9,44 +9,48 @@ import keras
 import tensorflow as tf
 
 PACKAGE = "tf_pruneinit"
-_CENTRED_BY = 8
-_exact = contextvars.ContextVar("exact_normalisation", default=False)
-_counted: contextvars.ContextVar[Any] = contextvars.ContextVar("counting", default=None)
+# Float32 images are centered by the mean of this fraction of the batch: 1 / 8.
+_CENTERED_BY = 8
+_exact = contextvars.ContextVar("exact_normalization", default=False)
+_counted: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("counted", default=None)
+
+
+def exact_normalization() -> contextlib.AbstractContextManager[None]:
+    """Within it, `BatchNormalization` in training mode has exact second derivatives and updates no moving statistics."""
+    return _set(_exact, True)
+
+
+def counting(images: tf.Tensor) -> contextlib.AbstractContextManager[None]:
+    """Within it, synchronized `BatchNormalization` counts a replica's images in its statistics or not.
+
+    Args:
+      images: booleans (batch,), all True or all False.
+    """
+    return _set(_counted, images)
 
 
 @contextlib.contextmanager
-def exact_normalisation() -> Iterator[None]:
-    """Within it, `BatchNormalization` in training mode has exact second derivatives and updates no running statistic."""
-    token = _exact.set(True)
+def _set(variable: contextvars.ContextVar, value: Any) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _exact.reset(token)
-
-
-@contextlib.contextmanager
-def counting(images: tf.Tensor) -> Iterator[None]:
-    """Within it, synchronised `BatchNormalization` leaves images out of its statistics: booleans (batch,), all or none."""
-    token = _counted.set(images)
-    try:
-        yield
-    finally:
-        _counted.reset(token)
+        variable.reset(token)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization`, faster in training, and exact to the second derivative in scores.
 
-    In training images are normalised by the fused operation (a step of ResNet-20 takes 0.74x the time). Within
-    `exact_normalisation()` images in float32 are centred first, which halves the rounding error of the fused operation and
-    with it the ReLU gates that flip, and the second derivative is the written-out one; whatever else is normalised is
-    differentiated from plain formulas.
+    In training, the fused operation normalizes images (a step of ResNet-20 takes 0.74x the time). Within
+    `exact_normalization()`, float32 images are centered first, which halves the rounding error of the fused operation and
+    so the ReLU gates that flip, and their second derivative is written out; everything else is differentiated from plain
+    formulas.
 
-    With `synchronized` the statistics in training are those of all replicas' images together, from two sums over replicas.
+    With `synchronized`, statistics in training are those of all replicas' images together, from two sums over replicas.
 
-    The moving variance is of the unbiased kind, n / (n - 1) times the batch's, as the fused operation and PyTorch have it;
-    Keras' layer averages the biased one.
+    The moving variance is unbiased, n / (n - 1) times the batch's, as in the fused operation and in PyTorch; Keras' layer
+    averages the biased one.
 
     Ioffe, Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift", ICML 2015.
     """
@@ -57,7 +61,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         images = len(inputs.shape) == 4 and self.axis in (-1, 3)
         if _exact.get():
-            exact = _normalise_images if images and inputs.dtype == tf.float32 else self._written_out
+            exact = _normalize_images if images and inputs.dtype == tf.float32 else self._written_out
             return exact(inputs, *self._scale_and_shift(inputs.dtype, inputs.shape[self.axis]), self.epsilon)[0]
         # On CPU the fused operation is five times slower in bfloat16 and absent in float64 (TensorFlow 2.21).
         if images and inputs.dtype in (tf.float32, tf.float16) and not self.synchronized:
@@ -78,24 +82,33 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _written_out(self, x, scale, shift, epsilon):
         if self.synchronized and not _exact.get():
-            outputs, mean, variance, count = _standardise_replicas(x, self._reduction_axes, epsilon)
+            outputs, mean, variance, count = _standardize_replicas(x, self._reduction_axes, epsilon)
         else:
-            outputs, mean, variance = standardise(x, self._reduction_axes, epsilon)
+            outputs, mean, variance = standardize(x, self._reduction_axes, epsilon)
             count = tf.cast(tf.size(x) / tf.size(mean), x.dtype)
         outputs = outputs * tf.reshape(scale, mean.shape) + tf.reshape(shift, mean.shape)
         return outputs, tf.reshape(mean, [-1]), tf.reshape(variance * (count / tf.maximum(count - 1, 1)), [-1])
 
 
-def standardise(x: tf.Tensor, axes: Sequence[int], epsilon: float) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns (x - mean) / sqrt(variance + epsilon) over the axes, and the two moments; nothing stops a gradient."""
+def standardize(x: tf.Tensor, axes: Sequence[int], epsilon: float) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns (x - mean) / sqrt(variance + epsilon), mean and variance; no gradient is stopped.
+
+    Args:
+      x: floating-point numbers of any shape.
+      axes: that the moments are taken over.
+      epsilon: added to the variance, > 0.
+
+    Returns:
+      The standardized numbers, in the shape of `x`, and the two moments, of size 1 along `axes`.
+    """
     mean = tf.reduce_mean(x, axes, keepdims=True)
-    centred = x - mean
-    variance = tf.reduce_mean(tf.square(centred), axes, keepdims=True)
-    return centred * tf.math.rsqrt(variance + epsilon), mean, variance
+    centered = x - mean
+    variance = tf.reduce_mean(tf.square(centered), axes, keepdims=True)
+    return centered * tf.math.rsqrt(variance + epsilon), mean, variance
 
 
-def _standardise_replicas(x: tf.Tensor, axes: Sequence[int], epsilon: float) -> tuple[tf.Tensor, ...]:
-    """`standardise` over the images of all replicas; also returns how many numbers the moments are of."""
+def _standardize_replicas(x: tf.Tensor, axes: Sequence[int], epsilon: float) -> tuple[tf.Tensor, ...]:
+    """`standardize` over the images of all replicas; also returns the count of numbers that the moments are of."""
     replica = tf.distribute.get_replica_context()
     counted = _counted.get()
     weight = tf.ones([], x.dtype) if counted is None else tf.cast(tf.reduce_any(counted), x.dtype)
@@ -103,41 +116,40 @@ def _standardise_replicas(x: tf.Tensor, axes: Sequence[int], epsilon: float) -> 
     count = weight * tf.cast(tf.size(x) / tf.size(total), x.dtype)
     total, count = replica.all_reduce("SUM", [total, count])
     mean = total / count
-    centred = x - mean
-    variance = replica.all_reduce("SUM", weight * tf.reduce_sum(tf.square(centred), axes, keepdims=True)) / count
-    return centred * tf.math.rsqrt(variance + epsilon), mean, variance, count
+    centered = x - mean
+    variance = replica.all_reduce("SUM", weight * tf.reduce_sum(tf.square(centered), axes, keepdims=True)) / count
+    return centered * tf.math.rsqrt(variance + epsilon), mean, variance, count
 
 
 def _fused(x, scale, shift, epsilon):
     return tf.raw_ops.FusedBatchNormV3(x=x, scale=scale, offset=shift, mean=[], variance=[], epsilon=epsilon, is_training=True)
 
 
-def _normalise_images(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, epsilon: float) -> tuple[tf.Tensor]:
-    """Batch normalisation of float32 images (batch, height, width, channels), from fused operations, exact to the second
-    derivative with respect to x.
+def _normalize_images(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, epsilon: float) -> tuple[tf.Tensor]:
+    """Normalizes float32 images (batch, height, width, channels) by fused operations, exactly to the second derivative by x.
 
-    With x^ = (x - mean) / deviation, bars for means over the batch and dy for the derivative of the outputs, the derivative
-    of the inputs is dx = scale / deviation (dy - dy_ - x^ q), q = mean(dy x^). The derivative of <v, dx> is the same
-    function of v with respect to dy, and with respect to x, where p = mean(v x^) and r = mean(v dy),
+    Let s be the standard deviation, x^ = (x - mean) / s, v_ = mean(v) over the batch, and dy the derivative of the outputs. The
+    derivative of the inputs is dx = scale / s (dy - dy_ - x^ q) with q = mean(dy x^). The derivative of <v, dx> by dy is the
+    same function of v, and its derivative by x, with p = mean(v x^) and r = mean(v dy), is
 
-        -scale / deviation^2 ((r - v_ dy_ - 3 p q) x^ + q (v - v_) + p (dy - dy_)).
+        -scale / s^2 ((r - v_ dy_ - 3 p q) x^ + q (v - v_) + p (dy - dy_)).
     """
     axes = [0, 1, 2]
 
     @tf.custom_gradient
     def outputs(x, scale, shift):
-        # Nothing depends on what is subtracted: a mean over some images will do.
-        some = x[: tf.maximum(1, tf.shape(x)[0] // _CENTRED_BY)]
-        centred = tf.nn.bias_add(x, -tf.reduce_mean(some, axes))
-        y, mean, variance, *reserved = _fused(centred, scale, shift, epsilon)
+        # The result does not depend on what is subtracted: a mean over some images will do.
+        some = x[: tf.maximum(1, tf.shape(x)[0] // _CENTERED_BY)]
+        centered = tf.nn.bias_add(x, -tf.reduce_mean(some, axes))
+        y, mean, variance, *reserved = _fused(centered, scale, shift, epsilon)
         count = tf.cast(tf.size(x) / tf.size(scale), x.dtype)
         inverse = tf.math.rsqrt(variance * ((count - 1) / count) + epsilon)  # The operation's variance is unbiased.
 
         def derivative(dy):
-            """Of the inputs, and mean(dy), mean(dy x^)."""
+            """Returns the derivative of the inputs, mean(dy) and mean(dy x^)."""
             names = dict(zip(("reserve_space_1", "reserve_space_2", "reserve_space_3"), reserved, strict=True))
             dx, dscale, dshift, *_ = tf.raw_ops.FusedBatchNormGradV3(
-                y_backprop=dy, x=centred, scale=scale, **names, epsilon=epsilon, is_training=True
+                y_backprop=dy, x=centered, scale=scale, **names, epsilon=epsilon, is_training=True
             )
             return dx, dshift / count, dscale / count
 
@@ -152,16 +164,16 @@ def _normalise_images(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, epsilon:
                 slope = factor * (r - mean_v * mean_dy - 3 * p * q) * inverse
                 of_v, of_dy_in_x = factor * q, factor * p
                 constant = -(of_v * mean_v + of_dy_in_x * mean_dy + slope * mean)
-                of_x = tf.add_n([v * of_v, dy * of_dy_in_x, centred * slope]) + constant
+                of_x = tf.add_n([v * of_v, dy * of_dy_in_x, centered * slope]) + constant
                 of_scale = inverse * count * (r - mean_v * mean_dy - p * q)
                 return of_dy, of_x, of_scale
 
             return dx, second
 
         def first(dy):
-            # Written out, so that these too can be differentiated again; a graph that does not use them drops them.
-            standardised, *_ = standardise(x, axes, epsilon)
-            return inputs_derivative(dy, x, scale), tf.reduce_sum(dy * standardised, axes), tf.reduce_sum(dy, axes)
+            # Derivatives of scale and shift from plain formulas can be differentiated again; unused ones cost nothing.
+            standardized, *_ = standardize(x, axes, epsilon)
+            return inputs_derivative(dy, x, scale), tf.reduce_sum(dy * standardized, axes), tf.reduce_sum(dy, axes)
 
         return y, first
 

@@ -1,4 +1,4 @@
-"""Layers of compact networks alone (see `compaction`): removed weights as one, and a selection of channels."""
+"""Defines the layers that only compacted networks have: removed weights as one weight, and a selection of channels."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ PACKAGE = "tf_pruneinit"
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Removed(keras.layers.Layer):
-    """Passes on what it is given. Its one weight stands for every weight that was removed.
+    """Returns its inputs. Its one weight, `scale`, stands for every weight that was removed.
 
-    Such a weight has no gradient: weight decay and momentum alone move it, by the same factor as every other one. `scale`
-    begins at 1 and has a gradient of 0, so that the optimizer, its velocity, a loss scale that skips steps and a checkpoint
-    keep that factor as they would have kept the weights: after any step a removed weight is `scale` times its initial value.
+    A removed weight has no gradient: weight decay and momentum alone move it, and every other one by the same factor. `scale`
+    starts at 1 and has a gradient of 0, so that the optimizer, its velocity, loss scaling and checkpoints treat it as they
+    would treat the weights: after any step a removed weight is `scale` times its initial value.
     """
 
     def __init__(self, **kwargs):
@@ -24,38 +24,38 @@ class Removed(keras.layers.Layer):
         self.scale = self.add_weight(name="scale", shape=(), initializer="ones")
 
     def call(self, inputs):
-        return _unmoved(inputs, keras.ops.convert_to_tensor(self.scale))
+        return _identity(inputs, keras.ops.convert_to_tensor(self.scale))
 
     def compute_output_spec(self, inputs):
         return keras.KerasTensor(inputs.shape, inputs.dtype)
 
 
 @tf.custom_gradient
-def _unmoved(x, scale):
+def _identity(x, scale):
+    """Returns x; the gradient of `scale` is 0, not None."""
     return tf.identity(x), lambda dy: (dy, tf.zeros_like(scale))
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Selected(keras.layers.Layer):
-    """Passes on some of the last axis.
+    """Returns some channels of its inputs.
 
     Args:
-      places: which, in order.
+      places: indices of the last axis, in order. Files have the argument by this name.
     """
 
     def __init__(self, places: Sequence[int], **kwargs):
         super().__init__(**kwargs)
-        self.places = [int(place) for place in places]
+        self.places = [int(index) for index in places]
 
     def call(self, inputs):
-        # A GPU may round what it multiplies to fewer digits (TF32).
         if len(inputs.shape) == 2 or tf.config.list_physical_devices("GPU"):
             return keras.ops.take(inputs, self.places, axis=-1)
-        # Of images on CPUs, where the derivative of taking numbers one by one is slow; exact too.
+        # On a CPU the derivative of `take` is slow for images. The product is as exact, but not on a GPU, which may round
+        # factors to TF32.
         ones = keras.ops.one_hot(self.places, inputs.shape[-1], axis=0, dtype=inputs.dtype)
         rows = keras.ops.matmul(keras.ops.reshape(inputs, (-1, inputs.shape[-1])), ones)
         return keras.ops.reshape(rows, (-1, *inputs.shape[1:-1], len(self.places)))
 
     def get_config(self):
-        """Returns the arguments of the constructor."""
         return {**super().get_config(), "places": self.places}

@@ -1,7 +1,7 @@
-"""Adapts the private attributes of Keras that this package needs; no other module reads one.
+"""Reads the private attributes of Keras that this package needs; no other module reads one.
 
-Each function says which attribute it reads. `setup.py` bounds the versions of Keras that have them; BUILD.md says how the tests
-of this module are run with the oldest of these.
+Each function says which attribute it reads. `setup.py` bounds the versions of Keras that have them; BUILD.md says how to test
+this module with the oldest of these.
 """
 
 import contextlib
@@ -10,9 +10,11 @@ from typing import Any
 
 import keras
 from keras.src.backend.common import global_state
+
+# Keras exports the ConvLSTM layers, and not their cell.
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell as ConvLSTMCell
 
-# Of a StatelessScope that makes no values: variables that will be given one when it ends.
+# Name of the list of variables without a value, which the end of a StatelessScope initializes.
 _UNINITIALIZED = "uninitialized_variables"
 
 
@@ -27,47 +29,44 @@ def layers_inside(layer: Any) -> list[keras.Layer]:
 
 
 def children_of(layer: Any) -> list[keras.Layer]:
-    """Returns the layers that a layer holds itself, not those inside these."""
+    """Returns the layers directly inside a layer, without those inside them (`_flatten_layers`)."""
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
 def graph_of(model: Any) -> Any:
-    """Returns the functional model that a model is, or that a sequential one is made into once it is built (`_functional`).
-
-    Of anything else, that itself.
-    """
+    """Returns the functional model inside a built sequential one (`_functional`), and any other model unchanged."""
     return getattr(model, "_functional", model)
 
 
 def is_graph(model: Any) -> bool:
-    """Returns whether a model, or what it was made into, has a graph of operations (`_nodes_by_depth`)."""
+    """Returns whether a model, as `graph_of` returns it, has a graph of operations (`_nodes_by_depth`)."""
     return hasattr(model, "_nodes_by_depth")
 
 
 def nodes_of(graph: Any) -> list[Any]:
-    """Returns the calls of operations in a graph, those of inputs too, each after those whose outputs it is given.
+    """Returns the nodes of a graph, each after those whose outputs it takes (`_nodes_by_depth`).
 
-    A node has `operation`, `is_input`, `input_tensors` and `outputs`.
+    A node is a call of an operation or an input; it has `operation`, `is_input`, `input_tensors` and `outputs`.
     """
     return [node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]]
 
 
 def run_graph(graph: Any, inputs: Any, operation: Callable[[Any], Callable]) -> Any:
-    """Sends inputs through a graph, in which another function stands for each operation (`_run_through_graph`).
+    """Runs a graph with another function in place of each operation (`_run_through_graph`).
 
     Args:
-      graph: as `graph_of` returns.
+      graph: as `graph_of` returns it.
       inputs: tensors, in the structure of the graph's inputs or as a flat list.
-      operation: operation of the graph -> what is called in its place.
+      operation: operation of the graph -> function that is called in its place.
 
     Returns:
-      What stands for the graph's outputs, in their structure.
+      The outputs of the functions, in the structure of the graph's outputs.
     """
     return graph._run_through_graph(inputs, operation_fn=operation)
 
 
 def inputs_of(graph: Any) -> Any:
-    """Returns the symbolic inputs of a graph in the structure that it is called with (`_inputs_struct`)."""
+    """Returns the symbolic inputs of a graph, in the structure that it is called with (`_inputs_struct`)."""
     return graph._inputs_struct
 
 
@@ -77,29 +76,29 @@ def operation_of(tensor: Any) -> Any:
 
 
 def call_of(tensor: Any) -> Any:
-    """Returns the call, as of `nodes_of`, that a symbolic tensor is an output of (`_keras_history`, `_inbound_nodes`)."""
+    """Returns the node that a symbolic tensor is an output of (`_keras_history`, `_inbound_nodes`)."""
     history = tensor._keras_history
     return history.operation._inbound_nodes[history.node_index]
 
 
 def calls_of(operation: Any) -> Sequence[Any]:
-    """Returns all calls of an operation, in any graph (`_inbound_nodes`); none of what is no operation."""
+    """Returns the nodes of an operation in all graphs (`_inbound_nodes`); none if it is not an operation."""
     return getattr(operation, "_inbound_nodes", ())
 
 
 def own_trainable(layer: Any) -> list[keras.Variable]:
-    """Returns the variables that a layer itself made as trainable, frozen or not, without those of layers inside it."""
+    """Returns the trainable variables of a layer itself, frozen or not, without layers inside it (`_trainable_variables`)."""
     return list(layer._trainable_variables)
 
 
 def own_non_trainable(layer: Any) -> list[keras.Variable]:
-    """Returns the variables that a layer itself made as not trainable."""
+    """Returns the non-trainable variables of a layer itself, without layers inside it (`_non_trainable_variables`)."""
     return list(layer._non_trainable_variables)
 
 
 def own_variables(layer: Any) -> list[keras.Variable]:
-    """Returns the variables that a layer itself made, trainable ones first, without the states of its seed generators."""
-    return [*layer._trainable_variables, *layer._non_trainable_variables]
+    """Returns the variables of a layer itself, trainable ones first, without the states of its seed generators."""
+    return [*own_trainable(layer), *own_non_trainable(layer)]
 
 
 def seeds_of(layer: Any) -> list[keras.Variable]:
@@ -108,23 +107,23 @@ def seeds_of(layer: Any) -> list[keras.Variable]:
 
 
 def raw_kernel(layer: keras.Layer, name: str) -> keras.Variable:
-    """Returns the variable of a kernel, as it is before its mask; of stock layers too."""
-    # Classes of Keras that have a property by the name keep the variable under `_<name>`.
+    """Returns the variable of a kernel, of a masked or a stock layer, before its mask (`_<name>`)."""
+    # Keras' classes that have a property by the name keep the variable under `_<name>`.
     return vars(layer).get(name, vars(layer).get(f"_{name}"))
 
 
 def attention_of(layer: Any) -> dict[str, Any]:
-    """Returns the projections of a `MultiHeadAttention` that is built: query, key, value, output, and gate or None."""
+    """Returns the projections of a built `MultiHeadAttention` (`_<name>_dense`): query, key, value, output, gate or None."""
     return {name: getattr(layer, f"_{name}_dense", None) for name in ("query", "key", "value", "output", "gate")}
 
 
 def lookup_of(layer: Any) -> Any:
-    """Returns the layer that keeps the vocabulary of a `TextVectorization` (`_lookup_layer`); of another layer, that itself."""
+    """Returns the layer with the vocabulary of a `TextVectorization` (`_lookup_layer`), and any other layer unchanged."""
     return getattr(layer, "_lookup_layer", layer)
 
 
 def output_shape_of(layer: Any) -> Any:
-    """Returns the argument `output_shape` of a `Lambda` layer."""
+    """Returns the argument `output_shape` of a `Lambda` layer (`_output_shape`)."""
     return layer._output_shape
 
 
@@ -135,7 +134,7 @@ def takes_training(operation: Any) -> bool:
 
 @contextlib.contextmanager
 def without_variables(layer: Any, hidden: Collection[int]) -> Iterator[None]:
-    """Within it a layer does not have those of its non-trainable variables whose identities are given."""
+    """Within it, a layer does not have those non-trainable variables whose `id` is in `hidden` (`_non_trainable_variables`)."""
     variables = layer._non_trainable_variables
     vars(layer)["_non_trainable_variables"] = [variable for variable in variables if id(variable) not in hidden]
     try:
@@ -146,7 +145,7 @@ def without_variables(layer: Any, hidden: Collection[int]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unlocked(layer: Any) -> Iterator[None]:
-    """Within it a layer that is built takes new variables (`_tracker`)."""
+    """Within it, a layer that is built can add variables (`_tracker`)."""
     locked = layer._tracker.locked
     layer._tracker.unlock()
     yield
@@ -155,32 +154,35 @@ def unlocked(layer: Any) -> Iterator[None]:
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
-    """Returns the arguments that a compiled model was compiled with, objects as they were given (`_compile_config`)."""
+    """Returns the arguments that a model was compiled with, as objects (`_compile_config`)."""
     return model._compile_config.config
 
 
 def gathered_of(optimizer: Any, weight: keras.Variable) -> Iterator[keras.Variable]:
-    """Yields what a Keras optimizer has gathered of each entry of a weight: variables of its shape, none before it is built.
+    """Yields the state that a Keras optimizer has of each entry of a weight: variables of its shape, none before it is built.
 
-    Optimizers keep them in lists, in the order of the weights that they train (`_trainable_variables`).
+    Optimizers have them in lists, in the order of the weights that they train (`_trainable_variables`).
     """
     for inner in (*getattr(optimizer, "optimizers", ()), getattr(optimizer, "inner_optimizer", None)):
         if inner is not None:
             yield from gathered_of(inner, weight)
-    places = [i for i, one in enumerate(getattr(optimizer, "_trainable_variables", None) or ()) if one is weight]
-    for name, values in vars(optimizer).items() if places else ():
-        # Sums of squares that begin at another number than 0 divide.
-        sums = name == "_accumulators" and hasattr(optimizer, "initial_accumulator_value")
-        if name == "_trainable_variables" or sums or not isinstance(values, (list, tuple)) or len(values) <= places[0]:
+    trained = getattr(optimizer, "_trainable_variables", None) or ()
+    index = next((i for i, one in enumerate(trained) if one is weight), None)
+    if index is None:
+        return
+    for name, values in vars(optimizer).items():
+        # Adagrad divides by its sums of squares, which start at another number than 0.
+        divides = name == "_accumulators" and hasattr(optimizer, "initial_accumulator_value")
+        if name == "_trainable_variables" or divides or not isinstance(values, (list, tuple)) or len(values) <= index:
             continue
-        value = values[places[0]]
+        value = values[index]
         if isinstance(value, keras.Variable) and value.shape == weight.shape:
             yield value
 
 
 @contextlib.contextmanager
 def no_variables_to_initialize() -> Iterator[None]:
-    """Within it Keras forgets variables without a value, which it would give one when any stateless scope ends."""
+    """Within it, Keras forgets variables without a value, which it would initialize when any stateless scope ends."""
     before = global_state.get_global_attribute(_UNINITIALIZED)
     global_state.set_global_attribute(_UNINITIALIZED, [])
     try:

@@ -1,11 +1,12 @@
 """Tabulates what is known of Keras' layers, of its operations on tensors, and of its activation functions.
 
-Connectivity, smaller networks, constant channels, exact second derivatives and PHEW read it. Classes match exactly: a subclass
-computes what its author wants, and is unknown unless it is registered, as what is not in the table is.
+Connectivity, compaction, constant channels, exact second derivatives and PHEW read it. Classes match exactly: a subclass
+computes what its author wants, and is unknown.
 """
 
 import dataclasses
 import enum
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -16,45 +17,48 @@ from tf_pruneinit.layers.batch_normalization import BatchNormalization
 
 
 class PathRule(enum.Enum):
-    """How what arrives at the inputs of a layer arrives at its outputs (see `pruning.connectivity`)."""
+    """How paths lead from the inputs of a layer to its outputs (see `pruning.connectivity`)."""
 
-    LINEAR = "through the entries of its kernels that masks keep"
-    EACH_PLACE = "at the same place; other places only scale it, as of a softmax"
-    SUM = "at the same place, from any of its inputs, which are broadcast"
-    AS_IT_IS = "where the layer itself brings numbers >= 0"
-    POOLED = "at the place of its window: the average stands for the maximum"
-    ATTENTION = "through its projections, from every place to every place"
+    LINEAR = "through the remaining entries of its kernels"
+    EACH_POSITION = "to the same position; other positions only scale it, as in a softmax"
+    SUM = "to the same position, from any of its inputs, which are broadcast"
+    AS_IT_IS = "where the layer's own `call` sends numbers >= 0"
+    POOLED = "to the position of the window: the average stands for the maximum"
+    ATTENTION = "through its projections, from every position to every position"
     RECURRENT = "through the kernels of its cell, and from step to step"
     BOTH_WAYS = "through its two recurrent layers"
-    EACH_TIME = "through the layer inside it, at the same time"
+    EACH_TIME = "through the layer inside it, to the same time step"
     EMBEDDED = "from an index to all numbers of its vector"
-    ALL = "from everything to everything; not known if there are masks inside"
+    ALL = "from everything to everything; unknown if there are masks inside"
 
 
 class ChannelRule(enum.Enum):
-    """Which channels (indices of the last axis) of its inputs a layer's outputs depend on, each (see `compaction.channels`)."""
+    """Which channels of its inputs (indices of the last axis) each channel of a layer's output depends on.
 
-    MIXED = "by its kernels, all on all where no mask says otherwise"
-    DEPTHWISE = "each on one; one gives as many as `depth_multiplier` says"
-    EACH = "each on the same one"
-    RANDOM = "each on the same one; the random numbers depend on how many there are"
-    CONCATENATED = "those of its inputs one after the other, if it joins the last axis"
-    FLATTENED = "a place of each, for each place of the others"
-    RESHAPED = "each on the same one, if the last axis stays what it is"
-    UNKNOWN = "all on all"
+    See `compaction.channels`.
+    """
+
+    MIXED = "on all, but where masks remove the weights"
+    DEPTHWISE = "on one; each input gives `depth_multiplier` outputs"
+    EACH = "on the same one"
+    RANDOM = "on the same one; the random numbers depend on how many there are"
+    CONCATENATED = "on one; those of the inputs follow each other, if they are joined along the last axis"
+    FLATTENED = "on one; those of the positions follow each other"
+    RESHAPED = "on the same one, if the last axis does not change"
+    UNKNOWN = "on all"
 
 
 class ConstantRule(enum.Enum):
-    """What a channel is that is given as one number, the same at all places (see `compaction.constant_channels`)."""
+    """What a layer makes of a channel that is one number at all positions (see `compaction.constant_channels`)."""
 
-    MIXED = "absorbed by a bias"
-    DEPTHWISE = "that, times the sum of its kernel"
+    MIXED = "a part of the bias"
+    DEPTHWISE = "the number times the sum of its kernel"
     PASSED = "the same number"
     PADDED = "the same number, if that is 0"
-    FLATTENED = "the same number, at every place"
-    CONCATENATED = "the same number, at its own place"
-    NORMALIZED = "by the moving statistics"
-    COMPUTED = "what the layer itself makes of one place"
+    FLATTENED = "the same number, at every position"
+    CONCATENATED = "the same number, at its own index"
+    NORMALIZED = "the number normalized by the moving statistics"
+    COMPUTED = "what the layer itself computes from one position"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +66,11 @@ class Row:
     """What is known of a class.
 
     Attributes:
-      paths: how inputs reach outputs.
+      paths: how paths lead through it.
       channels: which channels depend on which.
       constants: what becomes of a constant channel; read only where `channels` is known.
-      twice_differentiable: whether tests hold second derivatives, of it or of the exact layer that stands for it in scoring,
-        against differences of the gradient.
+      twice_differentiable: whether tests compare second derivatives, of it or of the layer that stands for it in scores, with
+        differences of the gradient.
     """
 
     paths: PathRule
@@ -77,208 +81,100 @@ class Row:
 
 UNKNOWN = Row(PathRule.ALL)
 
-_LINEAR = Row(PathRule.LINEAR, ChannelRule.MIXED, ConstantRule.MIXED, True)
-_DEPTHWISE = Row(PathRule.LINEAR, ChannelRule.DEPTHWISE, ConstantRule.DEPTHWISE, True)
-_EACH = Row(PathRule.EACH_PLACE, ChannelRule.EACH, ConstantRule.COMPUTED, True)
-_EACH_PLACE = Row(PathRule.EACH_PLACE, twice_differentiable=True)
-_DROPOUT = Row(PathRule.EACH_PLACE, ChannelRule.RANDOM, ConstantRule.PASSED, True)
-_NOISE = Row(PathRule.EACH_PLACE, ChannelRule.RANDOM, ConstantRule.PASSED)
-_SUM = Row(PathRule.SUM, ChannelRule.EACH, ConstantRule.COMPUTED, True)
-_WITHIN_CHANNELS = Row(PathRule.AS_IT_IS, ChannelRule.EACH, ConstantRule.PASSED, True)
-_POOLED = Row(PathRule.POOLED, ChannelRule.EACH, ConstantRule.PASSED, True)
-_MOVED = Row(PathRule.AS_IT_IS, twice_differentiable=True)
-_RECURRENT = Row(PathRule.RECURRENT, twice_differentiable=True)
-_ALL = Row(PathRule.ALL, twice_differentiable=True)
+# In the rows below.
+P, C, K = PathRule, ChannelRule, ConstantRule
 
-# Of every class of keras.layers, by its name, for some are not in every version of Keras.
-_ROWS = {
-    "Activation": _EACH,
-    "ActivityRegularization": Row(PathRule.EACH_PLACE),
-    "AdaptiveAveragePooling1D": UNKNOWN,
-    "AdaptiveAveragePooling2D": UNKNOWN,
-    "AdaptiveAveragePooling3D": UNKNOWN,
-    "AdaptiveMaxPooling1D": UNKNOWN,
-    "AdaptiveMaxPooling2D": UNKNOWN,
-    "AdaptiveMaxPooling3D": UNKNOWN,
-    "Add": _SUM,
-    "AdditiveAttention": UNKNOWN,
-    "AlphaDropout": Row(PathRule.EACH_PLACE),
-    "Attention": UNKNOWN,
-    "AugMix": UNKNOWN,
-    "AutoContrast": UNKNOWN,
-    "Average": _SUM,
-    "AveragePooling1D": _WITHIN_CHANNELS,
-    "AveragePooling2D": _WITHIN_CHANNELS,
-    "AveragePooling3D": _WITHIN_CHANNELS,
-    "BatchNormalization": Row(PathRule.EACH_PLACE, ChannelRule.EACH, ConstantRule.NORMALIZED, True),
-    "Bidirectional": Row(PathRule.BOTH_WAYS, twice_differentiable=True),
-    "CategoryEncoding": UNKNOWN,
-    "CenterCrop": UNKNOWN,
-    "Concatenate": Row(PathRule.AS_IT_IS, ChannelRule.CONCATENATED, ConstantRule.CONCATENATED, True),
-    "ContrastLimitedAdaptiveHistogramEqualization": UNKNOWN,
-    "Conv1D": _LINEAR,
-    "Conv1DTranspose": _LINEAR,
-    "Conv2D": _LINEAR,
-    "Conv2DTranspose": _LINEAR,
-    "Conv3D": _LINEAR,
-    "Conv3DTranspose": _LINEAR,
-    "ConvLSTM1D": UNKNOWN,
-    "ConvLSTM2D": UNKNOWN,
-    "ConvLSTM3D": UNKNOWN,
-    "Cropping1D": _WITHIN_CHANNELS,
-    "Cropping2D": _WITHIN_CHANNELS,
-    "Cropping3D": _WITHIN_CHANNELS,
-    "CutMix": UNKNOWN,
-    "Dense": _LINEAR,
-    "DepthwiseConv1D": _DEPTHWISE,
-    "DepthwiseConv2D": _DEPTHWISE,
-    "Discretization": UNKNOWN,
-    "Dot": UNKNOWN,
-    "Dropout": _DROPOUT,
-    "ELU": _EACH,
-    "EinsumDense": Row(PathRule.LINEAR, twice_differentiable=True),
-    "Embedding": Row(PathRule.EMBEDDED, twice_differentiable=True),
-    "Equalization": UNKNOWN,
-    "Flatten": Row(PathRule.AS_IT_IS, ChannelRule.FLATTENED, ConstantRule.FLATTENED, True),
-    "FlaxLayer": UNKNOWN,
-    "GRU": _RECURRENT,
-    "GRUCell": _ALL,
-    "GaussianDropout": _NOISE,
-    "GaussianNoise": _NOISE,
-    "GlobalAveragePooling1D": _WITHIN_CHANNELS,
-    "GlobalAveragePooling2D": _WITHIN_CHANNELS,
-    "GlobalAveragePooling3D": _WITHIN_CHANNELS,
-    "GlobalMaxPooling1D": _POOLED,
-    "GlobalMaxPooling2D": _POOLED,
-    "GlobalMaxPooling3D": _POOLED,
-    "GroupNormalization": _EACH_PLACE,
-    "GroupQueryAttention": _ALL,
-    "HashedCrossing": UNKNOWN,
-    "Hashing": UNKNOWN,
-    "Identity": Row(PathRule.EACH_PLACE, ChannelRule.EACH, ConstantRule.PASSED, True),
-    "InputLayer": Row(PathRule.ALL, twice_differentiable=True),
-    "IntegerLookup": UNKNOWN,
-    "JaxLayer": UNKNOWN,
-    "LSTM": _RECURRENT,
-    "LSTMCell": _ALL,
-    "Lambda": UNKNOWN,
-    "Layer": UNKNOWN,
-    "LayerNormalization": _EACH_PLACE,
-    "LeakyReLU": _EACH,
-    "Masking": UNKNOWN,
-    "MaxNumBoundingBoxes": UNKNOWN,
-    "MaxPooling1D": _POOLED,
-    "MaxPooling2D": _POOLED,
-    "MaxPooling3D": _POOLED,
-    "Maximum": _SUM,
-    "MelSpectrogram": UNKNOWN,
-    "Minimum": _SUM,
-    "MixUp": UNKNOWN,
-    "MultiHeadAttention": Row(PathRule.ATTENTION, twice_differentiable=True),
-    "Multiply": _SUM,
-    "Normalization": _EACH_PLACE,
-    "PReLU": _EACH,
-    "Permute": _MOVED,
-    "Pipeline": UNKNOWN,
-    "RMSNormalization": _EACH_PLACE,
-    "RNN": _RECURRENT,
-    "RandAugment": UNKNOWN,
-    "RandomBrightness": UNKNOWN,
-    "RandomColorDegeneration": UNKNOWN,
-    "RandomColorJitter": UNKNOWN,
-    "RandomContrast": UNKNOWN,
-    "RandomCrop": UNKNOWN,
-    "RandomElasticTransform": UNKNOWN,
-    "RandomErasing": UNKNOWN,
-    "RandomFlip": UNKNOWN,
-    "RandomGaussianBlur": UNKNOWN,
-    "RandomGrayscale": UNKNOWN,
-    "RandomHue": UNKNOWN,
-    "RandomInvert": UNKNOWN,
-    "RandomPerspective": UNKNOWN,
-    "RandomPosterization": UNKNOWN,
-    "RandomRotation": UNKNOWN,
-    "RandomSaturation": UNKNOWN,
-    "RandomSharpness": UNKNOWN,
-    "RandomShear": UNKNOWN,
-    "RandomTranslation": UNKNOWN,
-    "RandomZoom": UNKNOWN,
-    "ReLU": _EACH,
-    "RepeatVector": _MOVED,
-    "Rescaling": _EACH_PLACE,
-    "Reshape": Row(PathRule.AS_IT_IS, ChannelRule.RESHAPED, ConstantRule.PASSED, True),
-    "Resizing": UNKNOWN,
-    "ReversibleEmbedding": UNKNOWN,
-    "STFTSpectrogram": UNKNOWN,
-    "SeparableConv1D": _LINEAR,
-    "SeparableConv2D": _LINEAR,
-    "SimpleRNN": _RECURRENT,
-    "SimpleRNNCell": _ALL,
-    "Softmax": _EACH_PLACE,
-    "Solarization": UNKNOWN,
-    "SpatialDropout1D": _DROPOUT,
-    "SpatialDropout2D": _DROPOUT,
-    "SpatialDropout3D": _DROPOUT,
-    "SpectralNormalization": UNKNOWN,
-    "StackedRNNCells": _ALL,
-    "StringLookup": UNKNOWN,
-    "Subtract": _SUM,
-    "TFSMLayer": UNKNOWN,
-    "TextVectorization": UNKNOWN,
-    "TimeDistributed": Row(PathRule.EACH_TIME, twice_differentiable=True),
-    "TorchModuleWrapper": UNKNOWN,
-    "UnitNormalization": _EACH_PLACE,
-    "UpSampling1D": _WITHIN_CHANNELS,
-    "UpSampling2D": _WITHIN_CHANNELS,
-    "UpSampling3D": Row(PathRule.AS_IT_IS, ChannelRule.EACH, ConstantRule.PASSED),
-    "Wrapper": UNKNOWN,
-    "ZeroPadding1D": Row(PathRule.AS_IT_IS, ChannelRule.EACH, ConstantRule.PADDED, True),
-    "ZeroPadding2D": Row(PathRule.AS_IT_IS, ChannelRule.EACH, ConstantRule.PADDED, True),
-    "ZeroPadding3D": Row(PathRule.AS_IT_IS, ChannelRule.EACH, ConstantRule.PADDED, True),
-}
-LAYERS: dict[type, Row] = {getattr(keras.layers, name): row for name, row in _ROWS.items() if hasattr(keras.layers, name)}
-
-# Of keras.applications, which keeps these classes to itself: a product with a vector, and the dropout of whole examples.
-_APPLICATIONS = {"LayerScale": _EACH_PLACE, "StochasticDepth": _EACH_PLACE}
-
-_OPERATION = Row(PathRule.EACH_PLACE, ChannelRule.EACH, ConstantRule.COMPUTED, True)
-_COMBINATION = Row(PathRule.SUM, ChannelRule.EACH, ConstantRule.COMPUTED, True)
-_OTHER = Row(PathRule.EACH_PLACE, twice_differentiable=True)
-# Operations of keras.ops on the tensors of a functional model, by the names of their classes. What is not here has a second
-# derivative as TensorFlow gives it.
-OPERATIONS = {
-    **dict.fromkeys(("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Maximum", "Minimum"), _COMBINATION),
-    "Power": Row(PathRule.SUM, twice_differentiable=True),
-    **dict.fromkeys(("Negative", "Absolute", "Square", "Sqrt"), _OPERATION),
-    **dict.fromkeys(("Relu", "Relu6", "Sigmoid", "HardSigmoid", "Silu", "HardSilu", "Gelu", "Tanh"), _OPERATION),
-    **dict.fromkeys(("Elu", "Selu", "Softplus", "LeakyRelu"), _OPERATION),
-    **dict.fromkeys(("Softsign", "Softmax", "LogSoftmax", "Exp", "Log", "Rsqrt", "Abs", "Cast", "Clip", "Identity"), _OTHER),
-    **dict.fromkeys(("Reshape", "Transpose", "Concatenate", "Squeeze", "ExpandDims", "GetItem", "Mean", "Sum", "Pad"), _MOVED),
-    **dict.fromkeys(("Moments", "LayerNorm", "BatchNorm", "MaxPool", "Resize"), UNKNOWN),
-}
-_OPERATION_ELSE = Row(PathRule.ALL, twice_differentiable=True)
-
-# Activation functions by their names in keras.activations, keras.ops and tf.nn: of each number alone,
-_ALONE = (
-    *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "hard_silu", "sigmoid", "hard_sigmoid"),
-    *("log_sigmoid", "sparse_sigmoid", "tanh", "hard_tanh", "tanh_shrink", "hard_shrink", "soft_shrink", "softplus"),
-    *("softsign", "exponential", "mish", "squareplus", "sparse_plus", "swish"),
+# Classes of keras.layers by their names: some are not in every version of Keras.
+_LAYERS = (
+    (Row(P.LINEAR, C.MIXED, K.MIXED, True), "Dense Conv1D Conv2D Conv3D Conv1DTranspose Conv2DTranspose Conv3DTranspose"),
+    (Row(P.LINEAR, C.MIXED, K.MIXED, True), "SeparableConv1D SeparableConv2D"),
+    (Row(P.LINEAR, C.DEPTHWISE, K.DEPTHWISE, True), "DepthwiseConv1D DepthwiseConv2D"),
+    (Row(P.LINEAR, twice_differentiable=True), "EinsumDense"),
+    (Row(P.ATTENTION, twice_differentiable=True), "MultiHeadAttention"),
+    (Row(P.RECURRENT, twice_differentiable=True), "RNN SimpleRNN GRU LSTM"),
+    (Row(P.BOTH_WAYS, twice_differentiable=True), "Bidirectional"),
+    (Row(P.EACH_TIME, twice_differentiable=True), "TimeDistributed"),
+    (Row(P.EMBEDDED, twice_differentiable=True), "Embedding"),
+    (Row(P.EACH_POSITION, C.EACH, K.COMPUTED, True), "Activation ReLU LeakyReLU PReLU ELU"),
+    (Row(P.EACH_POSITION, C.EACH, K.PASSED, True), "Identity"),
+    (Row(P.EACH_POSITION, C.EACH, K.NORMALIZED, True), "BatchNormalization"),
+    (Row(P.EACH_POSITION, C.RANDOM, K.PASSED, True), "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D"),
+    (Row(P.EACH_POSITION, C.RANDOM, K.PASSED), "GaussianDropout GaussianNoise"),
+    (Row(P.EACH_POSITION, twice_differentiable=True), "LayerNormalization GroupNormalization RMSNormalization Normalization"),
+    (Row(P.EACH_POSITION, twice_differentiable=True), "UnitNormalization Rescaling Softmax"),
+    (Row(P.EACH_POSITION), "ActivityRegularization AlphaDropout"),
+    (Row(P.SUM, C.EACH, K.COMPUTED, True), "Add Average Maximum Minimum Multiply Subtract"),
+    (Row(P.AS_IT_IS, C.CONCATENATED, K.CONCATENATED, True), "Concatenate"),
+    (Row(P.POOLED, C.EACH, K.PASSED, True), "MaxPooling1D MaxPooling2D MaxPooling3D"),
+    (Row(P.POOLED, C.EACH, K.PASSED, True), "GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D"),
+    (Row(P.AS_IT_IS, C.EACH, K.PASSED, True), "AveragePooling1D AveragePooling2D AveragePooling3D"),
+    (Row(P.AS_IT_IS, C.EACH, K.PASSED, True), "GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D"),
+    (Row(P.AS_IT_IS, C.EACH, K.PASSED, True), "Cropping1D Cropping2D Cropping3D UpSampling1D UpSampling2D"),
+    (Row(P.AS_IT_IS, C.EACH, K.PASSED), "UpSampling3D"),
+    (Row(P.AS_IT_IS, C.EACH, K.PADDED, True), "ZeroPadding1D ZeroPadding2D ZeroPadding3D"),
+    (Row(P.AS_IT_IS, C.FLATTENED, K.FLATTENED, True), "Flatten"),
+    (Row(P.AS_IT_IS, C.RESHAPED, K.PASSED, True), "Reshape"),
+    (Row(P.AS_IT_IS, twice_differentiable=True), "Permute RepeatVector"),
+    (Row(P.ALL, twice_differentiable=True), "InputLayer GroupQueryAttention SimpleRNNCell GRUCell LSTMCell StackedRNNCells"),
+    (
+        UNKNOWN,
+        "AdaptiveAveragePooling1D AdaptiveAveragePooling2D AdaptiveAveragePooling3D AdaptiveMaxPooling1D AdaptiveMaxPooling2D "
+        "AdaptiveMaxPooling3D AdditiveAttention Attention AugMix AutoContrast CategoryEncoding CenterCrop "
+        "ContrastLimitedAdaptiveHistogramEqualization ConvLSTM1D ConvLSTM2D ConvLSTM3D CutMix Discretization Dot Equalization "
+        "FlaxLayer HashedCrossing Hashing IntegerLookup JaxLayer Lambda Layer Masking MaxNumBoundingBoxes MelSpectrogram MixUp "
+        "Pipeline RandAugment RandomBrightness RandomColorDegeneration RandomColorJitter RandomContrast RandomCrop "
+        "RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale RandomHue RandomInvert "
+        "RandomPerspective RandomPosterization RandomRotation RandomSaturation RandomSharpness RandomShear RandomTranslation "
+        "RandomZoom Resizing ReversibleEmbedding STFTSpectrogram Solarization SpectralNormalization StringLookup TFSMLayer "
+        "TextVectorization TorchModuleWrapper Wrapper",
+    ),
 )
-# and of others of the last axis too, which only scale it.
-_SCALED = ("softmax", "log_softmax", "sparsemax")
-_MODULES = (keras.activations, keras.ops, tf.nn)
+# Layers of keras.applications, which does not export their classes: a product with a vector, dropout of whole examples.
+_APPLICATIONS = ((Row(P.EACH_POSITION, twice_differentiable=True), "LayerScale StochasticDepth"),)
+# Operations of keras.ops on the tensors of a functional model, by the names of their classes.
+_OPERATIONS = (
+    (Row(P.SUM, C.EACH, K.COMPUTED, True), "Add Subtract Multiply Divide TrueDivide Maximum Minimum"),
+    (Row(P.SUM, twice_differentiable=True), "Power"),
+    (Row(P.EACH_POSITION, C.EACH, K.COMPUTED, True), "Absolute Negative Sqrt Square Relu Relu6 LeakyRelu Elu Selu Gelu Silu"),
+    (Row(P.EACH_POSITION, C.EACH, K.COMPUTED, True), "HardSilu Sigmoid HardSigmoid Softplus Tanh"),
+    (Row(P.EACH_POSITION, twice_differentiable=True), "Abs Cast Clip Exp Log Rsqrt Identity Softmax LogSoftmax Softsign"),
+    (Row(P.AS_IT_IS, twice_differentiable=True), "Concatenate ExpandDims GetItem Mean Pad Reshape Squeeze Sum Transpose"),
+    (UNKNOWN, "BatchNorm LayerNorm MaxPool Moments Resize"),
+)
+# Every other operation: TensorFlow's second derivatives are trusted.
+_OTHER_OPERATION = Row(PathRule.ALL, twice_differentiable=True)
 
 
-def _functions(names: tuple[str, ...]) -> list[Any]:
-    return [getattr(module, name) for module in _MODULES for name in names if hasattr(module, name)]
+def _by_name(table: Iterable[tuple[Row, str]]) -> dict[str, Row]:
+    return {name: row for row, names in table for name in names.split()}
 
 
-_OF_ONE_NUMBER = [*_functions(_ALONE), tf.sigmoid, tf.tanh, tf.exp]
-_OF_EACH_PLACE = [*_OF_ONE_NUMBER, *_functions(_SCALED)]
+LAYERS: dict[type, Row] = {
+    getattr(keras.layers, name): row for name, row in _by_name(_LAYERS).items() if hasattr(keras.layers, name)
+}
+APPLICATIONS = _by_name(_APPLICATIONS)
+OPERATIONS = _by_name(_OPERATIONS)
+
+
+def _activations(names: str) -> list[Any]:
+    """Returns the functions of these names in keras.activations, keras.ops and tf.nn."""
+    modules = (keras.activations, keras.ops, tf.nn)
+    return [getattr(module, name) for module in modules for name in names.split() if hasattr(module, name)]
+
+
+_OF_EACH_NUMBER = [
+    *_activations(
+        "linear relu relu6 leaky_relu elu selu celu gelu silu hard_silu sigmoid hard_sigmoid log_sigmoid sparse_sigmoid tanh "
+        "hard_tanh tanh_shrink hard_shrink soft_shrink softplus softsign exponential mish squareplus sparse_plus swish"
+    ),
+    *(tf.sigmoid, tf.tanh, tf.exp),
+]
+# These depend on the other numbers of the last axis too, which only scale the output.
+_OF_EACH_POSITION = [*_OF_EACH_NUMBER, *_activations("softmax log_softmax sparsemax")]
 
 
 def stock(cls: type) -> type:
-    """Returns the class of Keras, or of a user's, that a class with masks, or our batch normalization, stands for."""
+    """Returns the class of Keras, or of a user's, that a masked class, or our batch normalization, stands for."""
     return keras.layers.BatchNormalization if cls is BatchNormalization else masked.stock_class(cls)
 
 
@@ -287,20 +183,23 @@ def row(operation: Any) -> Row:
     cls = stock(type(operation))
     if cls in LAYERS:
         return LAYERS[cls]
-    ours = cls.__module__.startswith("keras.")
+    if not cls.__module__.startswith("keras."):
+        return UNKNOWN
     if isinstance(operation, keras.Layer):
-        return _APPLICATIONS.get(cls.__name__, UNKNOWN) if ours else UNKNOWN
-    return OPERATIONS.get(cls.__name__, _OPERATION_ELSE) if ours else UNKNOWN
+        return APPLICATIONS.get(cls.__name__, UNKNOWN)
+    return OPERATIONS.get(cls.__name__, _OTHER_OPERATION)
 
 
 def is_of_each_number(function: Any) -> bool:
     """Returns whether an activation, or None, is a function of each number alone."""
-    return function is None or any(function is known for known in _OF_ONE_NUMBER)
+    return function is None or any(function is known for known in _OF_EACH_NUMBER)
 
 
-def is_of_each_place(function: Any) -> bool:
-    """Returns whether an activation, or None, is one whose output at a place is 0 or scaled by what is at others."""
-    return function is None or any(function is known for known in _OF_EACH_PLACE) or row(function).paths is PathRule.EACH_PLACE
+def is_of_each_position(function: Any) -> bool:
+    """Returns whether other positions at most scale the output of an activation, or None, at a position."""
+    if function is None or any(function is known for known in _OF_EACH_POSITION):
+        return True
+    return row(function).paths is PathRule.EACH_POSITION
 
 
 def is_transposed(layer: Any) -> bool:

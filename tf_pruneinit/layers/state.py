@@ -1,13 +1,13 @@
-"""Reads the state of a layer besides configuration and variables, and gives it to a copy of the layer.
+"""Reads what a layer computes with besides its configuration and variables, and gives it to a copy of the layer.
 
-Of Keras' layers these are vocabularies, and statistics that are kept as constants (`keras.layers.Normalization`). A user's
-layer may have state that it saves as Keras asks it to (`save_own_variables`, `save_assets`, `get_build_config`), or attributes
-that were set after it was made. Written for Keras 3.12 to 3.15.
+Keras' layers have vocabularies, and statistics that are constants (`keras.layers.Normalization`). A user's layer may have
+state that it saves by Keras' methods (`save_own_variables`, `save_assets`, `get_build_config`), or attributes that were set
+after its constructor. Written for Keras 3.12 to 3.15.
 """
 
 import copy
 import functools
-import os
+import pathlib
 import pickle
 import tempfile
 import types
@@ -25,15 +25,15 @@ from tf_pruneinit.layers.masked import masks_hidden
 _LOOKUPS = (keras.layers.StringLookup, keras.layers.IntegerLookup, keras.layers.TextVectorization)
 _NUMBERS = (bool, int, float, complex, str, bytes, type(None), np.generic)
 _ARRAYS = (np.ndarray, tf.Tensor, tf.Variable)
-# What Keras keeps of a layer itself, or in its configuration, or tracks; none of it is looked into.
+# Keras tracks these, or has them in a configuration; they are not looked into.
 _TRACKED = (keras.Layer, keras.Variable, keras.KerasTensor, keras.random.SeedGenerator, keras.Optimizer, keras.Metric)
 _TABLES = (tf.lookup.StaticHashTable, tf.lookup.experimental.MutableHashTable)
-_NOTHING = object()
-_DEEPEST = 8
+_MISSING = object()
+_MAX_DEPTH = 8
 
 
 def of(layer: Any) -> dict[str, Any]:
-    """Returns what a layer computes with besides its configuration and its variables: kinds of state -> names -> values."""
+    """Returns what a layer computes with besides its configuration and its variables: kind of state -> name -> value."""
     found: dict[str, Any] = {"vocabulary": vocabulary(layer)}
     if getattr(layer, "stateful", False):  # Recurrent layers do not track these variables.
         found["states"] = [np.array(value) for value in keras.tree.flatten(getattr(layer, "states", None)) if value is not None]
@@ -45,63 +45,67 @@ def of(layer: Any) -> dict[str, Any]:
     if is_own(layer, "save_assets") and is_own(layer, "load_assets"):
         with tempfile.TemporaryDirectory() as folder:
             layer.save_assets(folder)
-            found["assets"] = dict(_files(folder))
+            paths = sorted(path for path in pathlib.Path(folder).rglob("*") if path.is_file())
+            found["assets"] = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
     found["attributes"] = dict(_attributes(layer))
     return found
 
 
 def give(source: Any, target: Any) -> None:
-    """Makes a layer compute with the state that another one has besides its variables, which it has the values of already.
+    """Gives a copy of a layer the state that the layer has besides its variables, whose values the copy has already.
 
     Raises:
-      UsageError: if there is something that it cannot be given; says what its author can do.
+      UsageError: if the copy cannot be given some of it; says what the author of the class can do.
     """
-    kept = of(source)
-    for value, variable in zip(kept.get("states", ()), keras.tree.flatten(getattr(target, "states", None)), strict=False):
+    state = of(source)
+    for value, variable in zip(state.get("states", ()), keras.tree.flatten(getattr(target, "states", None)), strict=False):
         variable.assign(value)
     try:
-        if "variables" in kept:
+        if "variables" in state:
             with masks_hidden(target):
-                _method(target, "load_own_variables")(target, kept["variables"])
-        if "assets" in kept:
+                _method(target, "load_own_variables")(target, state["variables"])
+        if "assets" in state:
             with tempfile.TemporaryDirectory() as folder:
-                _write(folder, kept["assets"])
+                for name, content in state["assets"].items():
+                    path = pathlib.Path(folder, name)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(content)
                 target.load_assets(folder)
     except Exception as error:  # A user's layer may raise anything.
-        raise _refusal(source, f"does not load what it saves itself ({' '.join(str(error).split())[:200]})") from error
+        raise _refusal(source, f"cannot load what it saves ({' '.join(str(error).split())[:200]})") from error
     give_attributes(source, target)
 
 
 def give_attributes(source: Any, target: Any) -> None:
-    """Gives a user's layer the attributes of another one that were set after it was made; as `give`."""
-    types_of_numbers = (source.compute_dtype, source.variable_dtype)
+    """Gives a copy of a user's layer the attributes of the layer that were set after its constructor; raises as `give`."""
+    dtypes = (source.compute_dtype, source.variable_dtype)
     for name, value in _attributes(source):
-        mine = vars(target).get(name, _NOTHING)
-        if isinstance(mine, _TRACKED) or _same(value, mine) or (isinstance(value, str) and value in types_of_numbers):
+        own = vars(target).get(name, _MISSING)
+        if isinstance(own, _TRACKED) or _same(value, own) or (isinstance(value, str) and value in dtypes):
             continue
         try:
             setattr(target, name, _copied(value, source, target))
         except Exception as error:  # What cannot be copied raises anything.
-            raise _refusal(source, f"keeps {name} ({type(value).__name__}), which was changed after it was made") from error
+            raise _refusal(source, f"has {name} ({type(value).__name__}), which was set after its constructor") from error
 
 
 def differs(one: Any, other: Any) -> bool:
-    """Returns whether two layers of one configuration, with variables of the same values, have other state besides."""
+    """Returns whether two layers of equal configuration and variables differ in their other state."""
     return not _same(of(one), of(other))
 
 
 def key(layer: Any) -> bytes | None:
-    """Returns bytes that are the same for layers of the same state; None if it cannot be said."""
+    """Returns bytes that are equal for layers of equal state; None if the state cannot be compared."""
     try:
         return pickle.dumps(_plain(of(layer)))
-    except Exception:  # A user's layer may keep anything.
+    except Exception:  # A user's layer may have any state.
         return None
 
 
 def vocabulary(layer: Any) -> dict[str, Any]:
-    """Returns the arguments of the constructor that give a lookup layer its vocabulary; none for others, and for an empty one.
+    """Returns the constructor's arguments that give a lookup layer its vocabulary; none for other layers or an empty one.
 
-    Keras keeps an adapted vocabulary in a text file, where a token that has a line break in it is two.
+    Keras saves an adapted vocabulary as a text file, where a token that contains a line break becomes two.
     """
     if not isinstance(layer, _LOOKUPS):
         return {}
@@ -116,7 +120,7 @@ def vocabulary(layer: Any) -> dict[str, Any]:
 
 
 def build(source: Any, target: Any) -> None:
-    """Builds a user's layer as Keras builds one that it loads, if its class says how."""
+    """Builds a copy of a user's layer as Keras builds a layer that it loads, if the class says how."""
     own = is_own(source, "get_build_config") or is_own(source, "build_from_config")
     if own and source.built and not target.built and (config := source.get_build_config()):
         target.build_from_config(config)
@@ -124,13 +128,13 @@ def build(source: Any, target: Any) -> None:
 
 
 def users_class(layer: Any) -> type | None:
-    """Returns the class of a layer, without masks, if it is not one of Keras' or of this package."""
+    """Returns the class of a layer, without masks, if it is a user's; None for one of Keras' or of this package."""
     cls = next(cls for cls in type(layer).__mro__ if not _is_of(cls, "tf_pruneinit"))
     return None if _is_of(cls, "keras") else cls
 
 
 def is_own(layer: Any, method: str) -> bool:
-    """Returns whether a method of a layer is of a user's class, or of `Normalization`, whose others are as any layer's."""
+    """Returns whether a method of a layer is defined by a user's class, or by Keras' `Normalization`."""
     cls = _definer(layer, method)
     return cls is keras.layers.Normalization or not (cls is None or _is_of(cls, "keras"))
 
@@ -140,7 +144,7 @@ def _is_of(cls: type, package: str) -> bool:
 
 
 def _definer(layer: Any, method: str) -> type | None:
-    """The class that has a method of a layer, masks left aside."""
+    """Returns the class that defines a method of a layer, other than a masked class."""
     return next((cls for cls in type(layer).__mro__ if method in vars(cls) and not _is_of(cls, "tf_pruneinit")), None)
 
 
@@ -148,30 +152,16 @@ def _method(layer: Any, name: str) -> Callable:
     return vars(_definer(layer, name))[name]
 
 
-def _files(folder: str) -> Iterator[tuple[str, bytes]]:
-    for place, _, names in sorted(os.walk(folder)):
-        for name in sorted(names):
-            with open(os.path.join(place, name), "rb") as file:
-                yield os.path.relpath(os.path.join(place, name), folder), file.read()
-
-
-def _write(folder: str, contents: Mapping[str, bytes]) -> None:
-    for name, content in contents.items():
-        os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
-        with open(os.path.join(folder, name), "wb") as file:
-            file.write(content)
-
-
 def _attributes(layer: Any) -> Iterator[tuple[str, Any]]:
-    """Of a user's layer, but for what Keras keeps in them. A functional model has none, its copy is another graph."""
+    """Yields the attributes of a user's layer that are not Keras' own; none of a functional model, whose graph is copied."""
     if users_class(layer) and not isinstance(layer, keras.Sequential) and not keras_internals.is_graph(layer):
         for name, value in list(vars(layer).items()):
-            if name not in _of_every_layer() and not isinstance(value, _TRACKED):
+            if name not in _attributes_of_every_layer() and not isinstance(value, _TRACKED):
                 yield name, value
 
 
 @functools.cache
-def _of_every_layer() -> frozenset[str]:
+def _attributes_of_every_layer() -> frozenset[str]:
     class Bare(keras.Model):
         def call(self, inputs):
             return inputs
@@ -187,8 +177,8 @@ def _is_function(value: Any) -> bool:
 
 
 def _same(one: Any, other: Any, depth: int = 0) -> bool:
-    """Whether two values are the same; what cannot be looked into is, if it is of one class."""
-    if one is other or depth > _DEEPEST or tf.is_symbolic_tensor(one) or isinstance(one, _TRACKED):
+    """Returns whether two values are equal; values that cannot be looked into are, if they are of one class."""
+    if one is other or depth > _MAX_DEPTH or tf.is_symbolic_tensor(one) or isinstance(one, _TRACKED):
         return True
     if isinstance(one, _ARRAYS) and isinstance(other, _ARRAYS):
         return not tf.is_symbolic_tensor(other) and _plain(one) == _plain(other)
@@ -212,19 +202,19 @@ def _same(one: Any, other: Any, depth: int = 0) -> bool:
 
 
 def _entries(table: Any) -> Any:
-    """Of a table of TensorFlow's, which gives them in any order; one that holds none has not been initialised."""
+    """Returns the sorted entries of a table of TensorFlow's; a table of size 0 may not be initialized, and has none."""
     return sorted(zip(*(np.asarray(part).tolist() for part in table.export()), strict=True)) if table.size() else []
 
 
 def _copied(value: Any, source: Any, target: Any) -> Any:
-    """A value for a copy of the layer that it is of; floating-point tensors are in the type that the copy computes in."""
-    if _is_function(value) or isinstance(value, tf.lookup.StaticHashTable):  # Neither changes.
+    """Returns a copy of an attribute's value for a copy of its layer; casts tensors to the compute dtype of the copy."""
+    if _is_function(value) or isinstance(value, tf.lookup.StaticHashTable):  # These do not change.
         return value
     if isinstance(value, _TRACKED):
-        raise TypeError("layers and variables are Keras' own to track")
+        raise TypeError("Keras tracks layers and variables")
     if isinstance(value, tf.Tensor) and value.dtype.name == source.compute_dtype:
         return tf.cast(value, target.compute_dtype)
-    # Keras' own kinds of lists and dictionaries hold the layer that they are of.
+    # Keras' own classes of lists and dictionaries refer to the layer whose attributes they are.
     if isinstance(value, (list, set)):
         return (list if isinstance(value, list) else set)(_copied(each, source, target) for each in value)
     if isinstance(value, dict):
@@ -233,7 +223,7 @@ def _copied(value: Any, source: Any, target: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """What can be pickled of it, to the same bytes."""
+    """Returns what can be pickled of a value, so that equal values give equal bytes."""
     if isinstance(value, _ARRAYS):
         value = np.asarray(value)
         return value.dtype.str, value.shape, value.tolist() if value.dtype.hasobject else value.tobytes()
@@ -245,5 +235,5 @@ def _plain(value: Any) -> Any:
 
 
 def _refusal(layer: Any, what: str) -> UsageError:
-    can = "return it from get_config(), or save and load it in save_own_variables() and load_own_variables()"
-    return UsageError(f"layer {layer.name} ({type(layer).__name__}) cannot be copied: it {what}; its class can {can}")
+    remedy = "return it from get_config(), or save and load it in save_own_variables() and load_own_variables()"
+    return UsageError(f"layer {layer.name} ({type(layer).__name__}) cannot be copied: it {what}; its class can {remedy}")

@@ -1,6 +1,6 @@
-"""Replaces Keras' layers in scores where their second derivatives are wrong, and says which are verified.
+"""Replaces Keras' layers in scores where their second derivatives are wrong, and says which layers are verified.
 
-Keras' normalisation layers take moments that stop the gradient at the mean inside the variance: first derivatives are right,
+Keras' normalization layers take moments that stop the gradient at the mean inside the variance: first derivatives are right,
 second derivatives are not. GraSP differentiates twice; with the stock layers its scores are off by 2 to 15 % in the 2-norm.
 """
 
@@ -10,11 +10,11 @@ import keras
 import tensorflow as tf
 
 from tf_pruneinit.layers import keras_internals, keras_layers
-from tf_pruneinit.layers.batch_normalization import BatchNormalization, standardise
+from tf_pruneinit.layers.batch_normalization import BatchNormalization, standardize
 
 
 class ExactLayerNormalization(keras.layers.LayerNormalization):
-    """`keras.layers.LayerNormalization` from plain formulas. It has the stock layer's variables, and its numbers.
+    """`keras.layers.LayerNormalization` from plain formulas, with the stock layer's variables and outputs.
 
     Ba, Kiros, Hinton, "Layer Normalization", 2016.
     """
@@ -24,14 +24,14 @@ class ExactLayerNormalization(keras.layers.LayerNormalization):
             return super().call(inputs)
         x = keras.ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         axes = sorted(axis % len(x.shape) for axis in self.axis)
-        outputs, *_ = standardise(x, axes, self.epsilon)
+        outputs, *_ = standardize(x, axes, self.epsilon)
         shape = [size if axis in axes else 1 for axis, size in enumerate(x.shape)]
         outputs = _scaled_and_shifted(outputs, self.gamma, self.beta, shape)
         return keras.ops.cast(outputs, self.compute_dtype)
 
 
 class ExactGroupNormalization(keras.layers.GroupNormalization):
-    """`keras.layers.GroupNormalization` from plain formulas. It has the stock layer's variables, and its numbers.
+    """`keras.layers.GroupNormalization` from plain formulas, with the stock layer's variables and outputs.
 
     Wu, He, "Group Normalization", ECCV 2018.
     """
@@ -39,7 +39,7 @@ class ExactGroupNormalization(keras.layers.GroupNormalization):
     def _apply_normalization(self, reshaped_inputs, input_shape):
         x = keras.ops.cast(reshaped_inputs, keras.backend.result_type(reshaped_inputs.dtype, "float32"))
         group = len(input_shape) - 1 if self.axis == -1 else self.axis
-        outputs, *_ = standardise(x, [axis for axis in range(1, len(x.shape)) if axis != group], self.epsilon)
+        outputs, *_ = standardize(x, [axis for axis in range(1, len(x.shape)) if axis != group], self.epsilon)
         shape = self._create_broadcast_shape(input_shape)
         outputs = _scaled_and_shifted(outputs, self.gamma, self.beta, shape)
         return keras.ops.cast(outputs, reshaped_inputs.dtype)
@@ -51,16 +51,16 @@ def _scaled_and_shifted(x: tf.Tensor, scale, shift, shape: Sequence[int]) -> tf.
 
 
 def _exact_pooling(stock: type) -> type:
-    """The pooling layer that stands for a stock one in scores.
+    """Returns the pooling layer that stands for a stock one in scores.
 
-    The second derivative of TensorFlow's max-pooling is wrong where it pads (2.21), so that images are padded before it; and
-    neither kind has a kernel for volumes in float64, which are pooled by their height and width, then by their depth.
+    The second derivative of TensorFlow's max-pooling is wrong where it pads (2.21), so this layer pads images before it.
+    TensorFlow has no kernel that pools volumes in float64, so it pools their height and width first, then their depth.
     """
     pool = keras.ops.max_pool if "Max" in stock.__name__ else keras.ops.average_pool
 
     def call(self, inputs):
-        first = self.data_format == "channels_first"
-        x = keras.ops.moveaxis(inputs, 1, -1) if first else inputs
+        channels_first = self.data_format == "channels_first"
+        x = keras.ops.moveaxis(inputs, 1, -1) if channels_first else inputs
         padding = self.padding
         if padding == "same" and pool is keras.ops.max_pool:
             x, padding = _padded(x, self.pool_size, self.strides), "valid"
@@ -74,14 +74,14 @@ def _exact_pooling(stock: type) -> type:
             x = tf.reshape(x, (-1, depth, height * width, channels))
             x = pool(x, (self.pool_size[0], 1), (self.strides[0], 1), padding, "channels_last")
             x = tf.reshape(x, (-1, x.shape[1], height, width, channels))
-        return keras.ops.moveaxis(x, -1, 1) if first else x
+        return keras.ops.moveaxis(x, -1, 1) if channels_first else x
 
     doc = f"`{stock.__name__}` whose second derivative is right, in float64 too."
     return type(f"Exact{stock.__name__}", (stock,), {"call": call, "__doc__": doc, "__module__": __name__})
 
 
 def _padded(x: tf.Tensor, sizes: Sequence[int], strides: Sequence[int]) -> tf.Tensor:
-    """Images (batch, ..., channels) padded as by "same", with the lowest number there is."""
+    """Returns images (batch, ..., channels), padded as by "same" with the lowest number of their type."""
     amounts = [
         max((-(-side // stride) - 1) * stride + size - side, 0)
         for side, size, stride in zip(x.shape[1:-1], sizes, strides, strict=True)
@@ -90,13 +90,13 @@ def _padded(x: tf.Tensor, sizes: Sequence[int], strides: Sequence[int]) -> tf.Te
 
 
 class PassOn(keras.layers.Layer):
-    """Stands for a last softmax layer, whose calls have a mask: scores need logits."""
+    """Returns its inputs; stands for a last softmax layer, which may be called with a mask: scores need logits."""
 
     def call(self, inputs, mask=None):
         return inputs
 
 
-# The stock layer -> the layer that scores are computed with; an instance of one becomes the other by its class alone.
+# Stock layer -> the layer that scores are computed with. Both have the same configuration and variables.
 EXACT: dict[type, type] = {
     keras.layers.BatchNormalization: BatchNormalization,
     keras.layers.LayerNormalization: ExactLayerNormalization,
@@ -107,19 +107,19 @@ EXACT: dict[type, type] = {
     keras.layers.AveragePooling3D: _exact_pooling(keras.layers.AveragePooling3D),
 }
 
-
-# Layers whose second derivatives, after that replacement, tests hold against differences of the gradient.
+# Layers whose second derivatives, after that replacement, tests compare with differences of the gradient.
 TWICE_DIFFERENTIABLE = tuple(cls for cls, row in keras_layers.LAYERS.items() if row.twice_differentiable)
 
 
-def not_vouched_for(model: keras.Model) -> list[str]:
-    """Returns the names, with their classes, of what in a model has a second derivative that no test vouches for."""
-    graphs = [layer for layer in keras_internals.layers_of(model) if getattr(layer, "outputs", None) is not None]
-    layers = [layer for layer in keras_internals.layers_of(model) if not any(layer is graph for graph in graphs)]
-    found = [layer for layer in layers if not _is_twice_differentiable(layer)]
+def unverified(model: keras.Model) -> list[str]:
+    """Returns the layers and operations of a model whose second derivatives no test verifies, as "name (class)"."""
+    layers = keras_internals.layers_of(model)
+    graphs = [layer for layer in layers if getattr(layer, "outputs", None) is not None]
+    found = [layer for layer in layers if layer not in graphs and not _is_twice_differentiable(layer)]
     operations = [operation for graph in graphs for operation in getattr(graph, "operations", ())]
-    parts = [part for part in operations if not isinstance(part, keras.Layer)]
-    found += [part for part in parts if not keras_layers.row(part).twice_differentiable]
+    for operation in operations:
+        if not isinstance(operation, keras.Layer) and not keras_layers.row(operation).twice_differentiable:
+            found.append(operation)
     return [f"{part.name} ({type(part).__name__})" for part in found]
 
 

@@ -1,4 +1,4 @@
-"""Builds networks, initialized as in the paper: `build(name, input_shape, classes, seed)`."""
+"""Builds a network by its name, initialized as in the paper."""
 
 from typing import Any
 
@@ -21,20 +21,21 @@ def build(
     kernel_deviation: float | None = None,
     batch_norm_scale: str = "default",
 ) -> Any:
-    """Returns a model of the table `MODELS`: images of `input_shape` -> logits (batch, classes), masks of ones.
+    """Returns a network: images of `input_shape` -> logits (batch, classes), with masks of ones.
 
-    The same seed gives the same weights whatever the precision.
+    The same seed gives the same weights in every precision.
 
     Args:
-      name: a row of `registry.MODELS`, such a one and xN, or `keras:NAME` for a network of keras.applications.
-      input_shape: (height, width, channels).
-      classes: how many logits.
+      name: a row of `registry.MODELS`, a row and xN for N times its channels, or `keras:NAME` for a network of
+        keras.applications.
+      input_shape: (height, width, channels) of an image.
+      classes: number of logits.
       seed: root seed of the initial weights.
-      precision: Keras' name of a dtype policy.
-      kernel_deviation: standard deviation of all prunable kernels, drawn from a normal distribution around 0; None leaves them
-        as the network has them.
-      batch_norm_scale: "uniform" draws the scales of batch normalisation from (0, 1), "ones" makes them 1, and "default" leaves
-        them as the network has them.
+      precision: Keras' name of a dtype policy (default "float32").
+      kernel_deviation: standard deviation of all prunable kernels, which are drawn from a normal distribution around 0; None
+        (default) leaves them as the network initializes them.
+      batch_norm_scale: "uniform" draws the scales of batch normalization from (0, 1), "ones" sets them to 1, "default" leaves
+        them as the network initializes them.
 
     Raises:
       UsageError: for an unknown name, or images that are too small for the network.
@@ -51,20 +52,21 @@ def build(
         raise UsageError(f"{name} cannot be built for images of {size}: {reason(error)}") from error
     finally:
         keras.config.set_dtype_policy(before)
-    _initialise(model, seed, kernel_deviation, batch_norm_scale)
+    if kernel_deviation:
+        _initialize_kernels(model, seed, kernel_deviation)
+    if batch_norm_scale != "default":
+        _initialize_scales(model, seed, uniform=batch_norm_scale == "uniform")
     return model
 
 
-def _initialise(model: Any, seed: int, kernel_deviation: float | None, batch_norm_scale: str) -> None:
-    for path, kernel in masks.kernels(model).items() if kernel_deviation else ():
-        draw = keras.initializers.RandomNormal(0.0, kernel_deviation, seeds.derive(seed, path, "normal"))
+def _initialize_kernels(model: Any, seed: int, deviation: float) -> None:
+    for path, kernel in masks.kernels(model).items():
+        draw = keras.initializers.RandomNormal(0.0, deviation, seeds.derive(seed, path, "normal"))
         kernel.variable.assign(draw(kernel.variable.shape))
-    norms = [
-        layer
-        for layer in keras_internals.layers_of(model)
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.scale
-    ]
-    for n, layer in enumerate(norms if batch_norm_scale != "default" else ()):
-        uniform = keras.initializers.RandomUniform(0.0, 1.0, seeds.derive(seed, "scale", n))
-        draw = uniform if batch_norm_scale == "uniform" else keras.initializers.Ones()
+
+
+def _initialize_scales(model: Any, seed: int, uniform: bool) -> None:
+    norms = (layer for layer in keras_internals.layers_of(model) if isinstance(layer, keras.layers.BatchNormalization))
+    for n, layer in enumerate(layer for layer in norms if layer.scale):
+        draw = keras.initializers.RandomUniform(0.0, 1.0, seeds.derive(seed, "scale", n)) if uniform else keras.ops.ones
         layer.gamma.assign(draw(layer.gamma.shape))

@@ -14,10 +14,16 @@ from tf_pruneinit.pruning import masks, model_copy
 
 
 def application(name: str, input_shape: tuple[int, ...], classes: int, seed: int) -> keras.Model:
-    """Returns a network of keras.applications, without weights of its own: images -> logits, masks of ones.
+    """Returns a network of keras.applications with random weights: images -> logits, with masks of ones.
 
-    Initialised as Keras does it, from the seed. A layer in it that would scale images from bytes is left out where Keras has
-    an option for that; images are preprocessed by the dataset.
+    Keras initializes it, from the seed. A layer that would scale images from bytes is left out where Keras has an option for
+    that: the dataset preprocesses images.
+
+    Args:
+      name: of a function of keras.applications.
+      input_shape: see `tf_pruneinit.models`.
+      classes: see `tf_pruneinit.models`.
+      seed: see `tf_pruneinit.models`.
 
     Raises:
       UsageError: if keras.applications has no such network; lists those that it has.
@@ -27,7 +33,7 @@ def application(name: str, input_shape: tuple[int, ...], classes: int, seed: int
     options: dict[str, Any] = {"weights": None, "input_shape": input_shape, "classes": classes, "classifier_activation": None}
     if "include_preprocessing" in inspect.signature(build).parameters:
         options["include_preprocessing"] = False
-    # Keras draws the seeds of initialisers that have none from Python's generator.
+    # Keras draws the seeds of initializers that have none from Python's generator.
     before = random.getstate()
     random.seed(seed)
     try:
@@ -36,17 +42,17 @@ def application(name: str, input_shape: tuple[int, ...], classes: int, seed: int
         random.setstate(before)
     logits = keras.layers.Activation("linear", dtype=keras.config.dtype_policy().variable_dtype, name="outputs")
     model = keras.Model(model.input, logits(model.output), name=model.name)
-    names = _numbered_from_the_first(model)
+    names = _reproducible_names(model)
 
     def renamed(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
-        # Operations that are no layers keep their names.
+        # Operations that are no layers are not renamed.
         return type(layer), layer.get_config() | ({"name": names[id(layer)]} if id(layer) in names else {})
 
     return masks.with_masks(model_copy.copy_with(model, renamed))
 
 
-def _numbered_from_the_first(model: keras.Model) -> dict[int, str]:
-    """Names of layers; those that Keras made up count on from what was built before in the process, and here begin anew."""
+def _reproducible_names(model: keras.Model) -> dict[int, str]:
+    """Returns names by the `id` of layers: Keras numbers unnamed layers over the process, this function over the model."""
     names = {}
     counts: collections.Counter[str] = collections.Counter()
     for layer in keras_internals.layers_of(model):

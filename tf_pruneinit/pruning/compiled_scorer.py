@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tf_pruneinit import seeds
 from tf_pruneinit.layers import keras_internals
-from tf_pruneinit.layers.twice_differentiable import EXACT, PassOn, not_vouched_for
+from tf_pruneinit.layers.twice_differentiable import EXACT, PassOn, unverified
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import model_copy
 from tf_pruneinit.pruning.scorers import flow
@@ -99,7 +99,7 @@ class CompiledScorer:
     @property
     def unvouched(self) -> list[str]:
         """Layers whose second derivatives no test vouches for, with their classes."""
-        return not_vouched_for(self._logits)
+        return unverified(self._logits)
 
     def measure(self) -> int:
         """Returns about how many bytes it takes, those of its values and a number for each traced operation; sets `size`."""

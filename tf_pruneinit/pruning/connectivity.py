@@ -154,7 +154,7 @@ def _rule(operation: Any, values: _Values) -> Callable:
             return lambda x, *_, **options: _both_ways(operation, values, x, options)
         case PathRule.EMBEDDED:
             return lambda x: tf.repeat(x[..., None], operation.output_dim, axis=-1)
-        case PathRule.EACH_PLACE:
+        case PathRule.EACH_POSITION:
             return lambda x, *_, **__: _activated(operation, x)
         case PathRule.SUM:
             return lambda *args, **_: _total(args)
@@ -170,7 +170,7 @@ def _rule(operation: Any, values: _Values) -> Callable:
 def _activated(layer: Any, x: tf.Tensor) -> tf.Tensor:
     """What arrives behind the activation of a layer, if it has one."""
     function = vars(layer).get("activation")
-    if keras_layers.is_of_each_place(function):
+    if keras_layers.is_of_each_position(function):
         return x
     try:
         shape = function(x).shape

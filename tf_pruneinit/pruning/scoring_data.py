@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pruneinit.datasets import dataset, reading
+from tf_pruneinit.datasets import reading, sampling
 from tf_pruneinit.errors import UsageError, reason, shown
 from tf_pruneinit.runtime import machine
 
@@ -43,7 +43,7 @@ class Examples:
         if self.single:
             images, labels = self._checked(*data)
             self._require_two_classes(labels)
-            parts = [slice(None)] if batch_size is None else dataset.balanced_batches(labels.numpy(), batch_size)
+            parts = [slice(None)] if batch_size is None else sampling.balanced_batches(labels.numpy(), batch_size)
             self.single = len(parts) == 1
             self._data: Any = [(images, labels)]
             if not self.single:

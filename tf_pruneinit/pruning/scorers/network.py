@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tf_pruneinit.errors import UsageError
-from tf_pruneinit.layers.batch_normalization import exact_normalisation
+from tf_pruneinit.layers.batch_normalization import exact_normalization
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Network:
           run: `(model, examples) -> outputs`, for inference in another way than the model's own.
         """
         mapping = list(zip(self.variables.values(), kernels, strict=True))
-        with exact_normalisation(), keras.StatelessScope(state_mapping=mapping):
+        with exact_normalization(), keras.StatelessScope(state_mapping=mapping):
             return run(self.model, examples) if run else self.model(examples, training=training)
 
     def gradients(
