@@ -219,8 +219,11 @@ def test_saved_model_of_another_program_is_refused(tmp_path, capfd, metadata):
 
 
 def test_function_raises_what_the_command_prints(tmp_path):
+    from tf_pruneinit.experiments import evaluation
+    from tf_pruneinit.runtime import devices
+
     with pytest.raises(UsageError, match="saved_model must be the folder of a SavedModel"):
-        evaluate.evaluate(evaluate.Options(saved_model=str(tmp_path)))
+        evaluation.evaluate(str(tmp_path), devices.strategy(1))
 
 
 def test_probabilities_classes_and_confusion_belong_together(run, capfd):

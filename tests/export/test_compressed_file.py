@@ -142,7 +142,7 @@ class TestHostile:
             (lambda head: head["variables"][0].update(shape=["8"]), "a length must be"),
             (lambda head: head["variables"][0].update(type="object"), "must be of the types"),
             (lambda head: head["variables"][0].update(bytes=2**40), "ends within its variables"),
-            (lambda head: head["variables"].pop(), "goes on after its variables"),
+            (lambda head: head["variables"].pop(), "more bytes than its variables"),
             (lambda head: head.pop("variables"), "lacks entries"),
             (lambda head: head.update(variables=7), "lacks entries"),
             (lambda head: head.update(variables=[7]), "lacks entries"),

@@ -6,19 +6,18 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_pruneinit.compaction import cuts as cutting
 from tf_pruneinit.compaction.channels import Liveness
-from tf_pruneinit.layers import keras_internals, keras_layers, state
+from tf_pruneinit.layers import keras_internals, state
 from tf_pruneinit.layers.compacted import Removed, Selected
-from tf_pruneinit.layers.keras_internals import raw_kernel
-from tf_pruneinit.layers.keras_layers import ChannelRule
-from tf_pruneinit.layers.masked import MASKED, mask_name
+from tf_pruneinit.layers.masked import MASKED
 from tf_pruneinit.pruning import masks, model_copy
 
-# Of each axis of a variable the places that are kept; None keeps all.
-Cut = tuple[np.ndarray | None, ...]
-# What tracing and compiling another network costs, in multiply-accumulates of forward passes: seconds on a CPU.
+# What it costs to trace and compile another network, seconds on a CPU, in multiply-accumulates of forward passes.
 _WORTH = 1e12
 _LESS = 0.95
+# Each layer of a model with the one of the smaller network that stands for it, by the identity of the first.
+Layers = dict[int, tuple[Any, Any]]
 
 
 def compact(model: keras.Model) -> "Compact":
@@ -29,12 +28,12 @@ def compact(model: keras.Model) -> "Compact":
         small.model.fit(images, labels)
         small.write_back()  # `pruned` has the trained weights
 
-    Channels, neurons and inputs from which no remaining weight leads to an output are removed; see `channels.Liveness`. The
-    outputs are the same, and so is every step of training, up to rounding. Layers that are not known keep their shapes. Nothing
-    is removed where nothing can be: then `model` of what is returned is a copy.
+    Dead channels, neurons and inputs are removed, from which no remaining weight leads to an output; see `channels.Liveness`.
+    The outputs are those of the masked model, and so is every step of training, up to rounding. Layers that are not known keep
+    their shapes. Where nothing can be removed, `model` of what is returned is a copy.
 
     Args:
-      model: a built functional or sequential model with masks. A compiled model's smaller one is compiled alike.
+      model: a built functional or sequential model with masks. If it is compiled, the smaller one is compiled alike.
 
     Raises:
       UsageError: if the model is neither, has not been built, or has a layer that cannot be made from its configuration.
@@ -46,7 +45,7 @@ def compact(model: keras.Model) -> "Compact":
 def pays(alive: Liveness, images: int) -> bool:
     """Returns whether a smaller network saves more than it costs to trace and compile one, for training on so many images.
 
-    That is so if a twentieth of the multiply-accumulates goes, and 10^12 of forward passes in all.
+    That is so if it saves a twentieth of the multiply-accumulates, and 10^12 of forward passes in all.
     """
     work = alive.work()
     if work is None or not alive.removes:
@@ -55,10 +54,10 @@ def pays(alive: Liveness, images: int) -> bool:
 
 
 class Compact:
-    """A masked model, its smaller one, and how the variables of one are places in those of the other.
+    """A masked model, its smaller one, and how the variables of one are entries of those of the other.
 
-    What is removed has no gradient: its weights move by weight decay alone, which is the same factor for all of them (see
-    `compacted.Removed`), and moving statistics stay what they were.
+    Removed weights have no gradient: weight decay alone moves them, by one factor for all of them (see `compacted.Removed`).
+    Removed moving statistics stay what they were.
 
     Attributes:
       full: the masked model, which `write_back` changes.
@@ -67,31 +66,30 @@ class Compact:
 
     def __init__(self, full: keras.Model, alive: Liveness):
         self.full = full
-        layers: dict[int, tuple[keras.Layer, keras.Layer]] = {}
-        self.model = smaller(full, alive, layers)
-        cuts = cuts_of(alive)
+        self.model, layers = smaller(full, alive)
+        positions = {id(variable): i for i, variable in enumerate(self.model.variables)}
         pairs = [pair for source, target in layers.values() for pair in zip(source.variables, target.variables, strict=True)]
-        self._smaller = {id(source): target for source, target in pairs}
-        self._cuts = [cuts.get(id(variable), (None,) * len(variable.shape)) for variable in full.variables]
+        targets = {id(source): target for source, target in pairs}
+        (scale,) = (layer.scale for layer in self.model.layers if isinstance(layer, Removed))
+        self._scale = positions[id(scale)]
+        self._positions = [positions[id(targets[id(variable)])] for variable in full.variables]
+        cuts = cutting.Cuts(alive)
+        self._cuts = [cuts.of(variable) for variable in full.variables]
         self._masks = {id(kernel.mask) for kernel in masks.kernels(full).values()}
-        trained = {id(variable) for variable in full.trainable_variables}
-        self._decays = [id(variable) in trained for variable in full.variables]
-        self._places = {id(variable): i for i, variable in enumerate(self.model.variables)}
-        (removed,) = (layer for layer in self.model.layers if isinstance(layer, Removed))
-        self._scale = self._places[id(removed.scale)]
+        self._trained = {id(variable) for variable in full.trainable_variables}
         self._removed: dict[int, np.ndarray] = {}
         for i, (variable, cut) in enumerate(zip(full.variables, self._cuts, strict=True)):
             value = variable.numpy()
-            self._smaller[id(variable)].assign(taken(value, cut))
-            if _is_cut(cut) and id(variable) not in self._masks:
-                self._removed[i] = value[_left_out(value.shape, cut)]
+            targets[id(variable)].assign(cutting.taken(value, cut))
+            if id(variable) not in self._masks and targets[id(variable)].shape != variable.shape:
+                self._removed[i] = cutting.removed(value, cut)
         # A dict of losses, metrics or labels goes by them, and the last operation is now `Removed`.
         self.model.output_names = keras_internals.graph_of(full).output_names
         if full.compiled:
             model_copy.compile_alike(self.model, full)
 
     def write_back(self) -> None:
-        """Gives the full model the values that the smaller one has, and what is removed the weight decay since it was made."""
+        """Gives the full model the smaller one's values, and its removed weights their weight decay since that was made."""
         for variable, value in zip(self.full.variables, self.values([v.numpy() for v in self.model.variables]), strict=True):
             variable.assign(value)
 
@@ -100,14 +98,13 @@ class Compact:
         scale = smaller[self._scale]
         found = []
         for i, (variable, cut) in enumerate(zip(self.full.variables, self._cuts, strict=True)):
-            value = smaller[self._places[id(self._smaller[id(variable)])]]
+            value = smaller[self._positions[i]]
             if id(variable) in self._masks:
                 value = variable.numpy()
             elif i in self._removed:
-                removed, kept = self._removed[i], value
-                value = np.empty(variable.shape, kept.dtype)
-                value[_left_out(value.shape, cut)] = removed * scale.astype(removed.dtype) if self._decays[i] else removed
-                value[_grid(value.shape, cut)] = kept
+                removed = self._removed[i]
+                decayed = removed * scale.astype(removed.dtype) if id(variable) in self._trained else removed
+                value = cutting.put_together(value, decayed, tuple(variable.shape), cut)
             found.append(value)
         return found
 
@@ -117,14 +114,13 @@ class Compact:
         return {variable.path: value for variable, value in pairs if id(variable) not in self._masks}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Returns what is in no variable of the smaller model, by names: the initial values of what is removed."""
+        """Returns what is in no variable of the smaller model, by names: the initial values of removed weights."""
         return {f"removed-{i}": value for i, value in self._removed.items()}
 
     def fits(self, arrays: Mapping[str, np.ndarray]) -> bool:
-        """Returns whether these are `arrays` of a smaller model of this kind."""
-        mine = self.arrays()
-        theirs = {name: array for name, array in arrays.items() if name.startswith("removed-")}
-        return mine.keys() == theirs.keys() and all(theirs[name].shape == value.shape for name, value in mine.items())
+        """Returns whether these are `arrays` of a smaller model of this kind; version 0.1.0 had empty ones among them."""
+        theirs = {name: array.shape for name, array in arrays.items() if name.startswith("removed-") and array.size}
+        return theirs == {name: array.shape for name, array in self.arrays().items()}
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Takes over what `arrays` gave."""
@@ -132,82 +128,71 @@ class Compact:
 
 
 def smaller(
-    model: keras.Model,
-    alive: Liveness,
-    layers: dict[int, tuple[keras.Layer, keras.Layer]],
-    *,
-    changes: Mapping[int, Mapping[str, Any]] | None = None,
-    trains: bool = True,
-) -> keras.Model:
-    """Returns the smaller network, with variables of any values.
+    model: keras.Model, alive: Liveness, *, changes: Mapping[int, Mapping[str, Any]] | None = None, trains: bool = True
+) -> tuple[keras.Model, Layers]:
+    """Returns the smaller network, with variables of any values, and its layers.
 
     Args:
       model: the full one.
       alive: of the model.
-      layers: is given each layer of the model, with the one that stands for it, by the identity of the former.
-      changes: what differs in the configuration of a layer, by its identity.
+      changes: what differs in the configuration of a layer, by its identity. Default: nothing.
       trains: whether it has a layer `Removed`.
     """
-    cuts = cuts_of(alive)
+    changed = changes or {}
+    cuts = cutting.Cuts(alive)
+    sizes = {id(layer): len(alive.kept(gives)) for layer, _, gives in alive.operations() if alive.known(layer)}
+    layers: Layers = {}
 
     def build(early: bool) -> keras.Model:
+        def make(layer: Any) -> keras.Layer:
+            if id(layer) not in layers:
+                layers[id(layer)] = layer, _resized(layer, sizes.get(id(layer)), changed.get(id(layer), {}), early)
+            return layers[id(layer)][1]
+
         layers.clear()
-        small = _built(model, alive, layers, changes or {}, trains, early)
+        small = _connected(model, alive, make, trains)
         for source, target in layers.values():
-            shapes = [_left(old.shape, cuts.get(id(old))) for old in source.variables]
-            if id(source) not in (changes or {}) and shapes != [tuple(new.shape) for new in target.variables]:
+            shapes = [tuple(map(len, cuts.of(variable))) for variable in source.variables]
+            if id(source) not in changed and shapes != [tuple(variable.shape) for variable in target.variables]:
                 raise model_copy.other_variables(source)
             for part, copied in zip(keras_internals.layers_of(source), keras_internals.layers_of(target), strict=True):
                 state.give(part, copied)
         return small
 
-    return model_copy.built_twice(model, build)
+    return model_copy.built_twice(model, build), layers
 
 
-def _built(
-    model: keras.Model,
-    alive: Liveness,
-    layers: dict[int, tuple[keras.Layer, keras.Layer]],
-    changes: Mapping[int, Mapping[str, Any]],
-    trains: bool,
-    early: bool,
-) -> keras.Model:
+def _connected(model: keras.Model, alive: Liveness, make: Callable[[Any], keras.Layer], trains: bool) -> keras.Model:
+    """Returns the model of the layers that `make` gives for those of a model, connected as these are."""
     graph: Any = keras_internals.graph_of(model)
-    sizes = {id(layer): len(alive.kept(gives)) for layer, _, gives in alive.operations() if alive.known(layer)}
     free = model_copy.FreeNames(model_copy.names(model))
+
+    def select(x: Any, indices: np.ndarray, name: str) -> Any:
+        return x if len(indices) == x.shape[-1] else Selected(indices.tolist(), name=free.name(name), dtype=x.dtype)(x)
 
     def operation(layer: Any) -> Callable:
         if not isinstance(layer, keras.Layer):
             return layer
-        if id(layer) not in layers:
-            layers[id(layer)] = layer, _resized(layer, sizes.get(id(layer)), changes.get(id(layer), {}), early)
-        made = layers[id(layer)][1]
-        if (cuts := alive.narrowed(layer)) is not None:
-            return lambda given: made(
-                [_cut_to(x, cut, free.name(f"{layer.name}_{i}")) for i, (x, cut) in enumerate(zip(given, cuts, strict=True))]
-            )
-        places = alive.selected(layer)
-        if places is None:
-            return made
-        name = free.name(f"{layer.name}_inputs")
-        return lambda x, *args, **kwargs: made(Selected(places.tolist(), name=name, dtype=x.dtype)(x), *args, **kwargs)
+        made = make(layer)
+        if (narrowed := alive.narrowed(layer)) is not None:
+            names = [f"{layer.name}_{i}" for i in range(len(narrowed))]
+            return lambda given: made([select(*one) for one in zip(given, narrowed, names, strict=True)])
+        if (selected := alive.selected(layer)) is not None:
+            return lambda x, *args, **kwargs: made(select(x, selected, f"{layer.name}_inputs"), *args, **kwargs)
+        return made
 
     inputs = keras.tree.map_structure(model_copy.new_input, keras_internals.inputs_of(graph))
     outputs = keras_internals.run_graph(graph, keras.tree.flatten(inputs), operation)
-    if not trains:
-        return keras.Model(inputs, outputs, name=model.name)
-    first, *others = keras.tree.flatten(outputs)
-    dtype = next((variable.dtype for variable in model.trainable_variables), "float32")
-    flat = [Removed(name=free.name("removed"), dtype=dtype)(first), *others]
-    return keras.Model(inputs, keras.tree.pack_sequence_as(outputs, flat), name=model.name)
-
-
-def _cut_to(x: Any, places: np.ndarray, name: str) -> Any:
-    return x if len(places) == x.shape[-1] else Selected(places.tolist(), name=name, dtype=x.dtype)(x)
+    if trains:
+        first, *others = keras.tree.flatten(outputs)
+        dtype = next((variable.dtype for variable in model.trainable_variables), "float32")
+        flat = [Removed(name=free.name("removed"), dtype=dtype)(first), *others]
+        outputs = keras.tree.pack_sequence_as(outputs, flat)
+    return keras.Model(inputs, outputs, name=model.name)
 
 
 def _resized(layer: Any, channels: int | None, changes: Mapping[str, Any], early: bool) -> keras.Layer:
-    """The same layer, giving so many channels; None leaves it as it is."""
+    """Returns a new layer like another one that gives so many channels; None leaves them as they are."""
     if isinstance(layer, keras.Model) and type(layer) not in (*MASKED, *MASKED.values()):
         return model_copy.copy_with(layer, lambda part: (type(part), part.get_config()))
     config = layer.get_config()
@@ -216,71 +201,3 @@ def _resized(layer: Any, channels: int | None, changes: Mapping[str, Any], early
         if isinstance(layer, keras.layers.Reshape):
             config["target_shape"] = (*config["target_shape"][:-1], channels)
     return model_copy.made(layer, type(layer), config | changes, early=early)
-
-
-def cuts_of(alive: Liveness) -> dict[int, Cut]:
-    """Returns what is kept of the variables of the layers that can lose channels: by the identity of the variable."""
-    cuts: dict[int, Cut] = {}
-    for layer, given, gives in alive.operations():
-        if not isinstance(layer, keras.Layer) or not alive.known(layer):
-            continue
-        ins, outs = alive.kept(given), alive.kept(gives)
-        if (places := alive.selected(layer)) is not None:
-            ins = ins[places]
-        kernels: dict[int, tuple[str, Sequence[int]]] = {}
-        for name in getattr(layer, "kernel_names", ()) or stock_names(layer):
-            kernel = raw_kernel(layer, name)
-            mask = vars(layer).get(mask_name(name))
-            kernels |= {id(variable): (name, variable.shape) for variable in (kernel, mask) if variable is not None}
-        for variable in layer.variables:
-            if id(variable) in kernels:
-                cuts[id(variable)] = _cut_of_kernel(layer, kernels[id(variable)], ins, outs)
-            elif len(variable.shape) and variable.shape[-1] == gives.shape[-1]:
-                cuts[id(variable)] = (*(None,) * (len(variable.shape) - 1), outs)
-    return cuts
-
-
-def stock_names(layer: Any) -> tuple[str, ...]:
-    """Returns the names of the kernels of a layer without masks."""
-    return getattr(MASKED.get(type(layer)), "kernel_names", ())
-
-
-def _cut_of_kernel(layer: Any, kernel: tuple[str, Sequence[int]], ins: np.ndarray, outs: np.ndarray) -> Cut:
-    """Of a kernel of a name and shape, or its mask."""
-    name, shape = kernel
-    spatial = (None,) * (len(shape) - 2)
-    if name == "depthwise_kernel" or keras_layers.row(layer).channels is ChannelRule.DEPTHWISE:
-        return (*spatial, ins, None)
-    if name == "pointwise_kernel":
-        multiplier = layer.depth_multiplier
-        return (*spatial, (ins[:, None] * multiplier + np.arange(multiplier)).ravel(), outs)
-    return (*spatial, outs, ins) if keras_layers.is_transposed(layer) else (*spatial, ins, outs)
-
-
-def _left(shape: Sequence[int], cut: Cut | None) -> tuple[int, ...]:
-    """The shape of what is kept of a variable."""
-    return tuple(
-        size if places is None else len(places) for size, places in zip(shape, cut or (None,) * len(shape), strict=True)
-    )
-
-
-def _is_cut(cut: Cut) -> bool:
-    return any(places is not None for places in cut)
-
-
-def taken(value: np.ndarray, cut: Cut) -> np.ndarray:
-    """Returns what is kept of the value of a variable."""
-    for axis, places in enumerate(cut):
-        value = value if places is None else np.take(value, places, axis)
-    return value
-
-
-def _grid(shape: Sequence[int], cut: Cut) -> tuple[np.ndarray, ...]:
-    return np.ix_(*(np.arange(size) if places is None else places for size, places in zip(shape, cut, strict=True)))
-
-
-def _left_out(shape: Sequence[int], cut: Cut) -> np.ndarray:
-    """Which entries are not kept: booleans in the shape of the variable."""
-    found = np.ones(shape, bool)
-    found[_grid(shape, cut)] = False
-    return found

@@ -8,11 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_pruneinit.compaction.channel_rules import channels_of, kernels_of
 from tf_pruneinit.compaction.channels import Liveness
 from tf_pruneinit.layers import keras_layers
-from tf_pruneinit.layers.keras_internals import raw_kernel
 from tf_pruneinit.layers.keras_layers import ConstantRule
-from tf_pruneinit.layers.masked import MASKED, mask_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,23 +81,17 @@ class Constants:
 
 
 def _varying(tensor: Any) -> Constant:
-    size = tensor.shape[-1] if len(tensor.shape) > 1 and tensor.shape[-1] else 1
-    return Constant(np.zeros(size, bool), np.zeros(size))
+    return Constant(np.zeros(channels_of(tensor), bool), np.zeros(channels_of(tensor)))
 
 
-def effective(layer: Any) -> dict[str, np.ndarray]:
+def _effective(layer: Any) -> dict[str, np.ndarray]:
     """Returns the kernels of a layer as they work, kernel * mask, by name; float64."""
-    names = getattr(layer, "kernel_names", ()) or getattr(MASKED.get(type(layer)), "kernel_names", ())
-    found = {}
-    for name in names:
-        mask = vars(layer).get(mask_name(name))
-        found[name] = raw_kernel(layer, name).numpy().astype(np.float64) * (1 if mask is None else mask.numpy())
-    return found
+    return {name: kernel.value.astype(np.float64) for name, kernel in kernels_of(layer).items()}
 
 
 def _weights(layer: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Which outputs depend on an input, and how much all its places together add to each: both (inputs, outputs)."""
-    kernels = effective(layer)
+    """Returns which outputs depend on an input, and what all its positions add to each in sum: both (inputs, outputs)."""
+    kernels = _effective(layer)
     if "kernel" in kernels:
         kernel = kernels["kernel"].swapaxes(-1, -2) if keras_layers.is_transposed(layer) else kernels["kernel"]
         kernel = kernel.reshape(-1, *kernel.shape[-2:])
@@ -106,8 +99,8 @@ def _weights(layer: Any) -> tuple[np.ndarray, np.ndarray]:
     depthwise = kernels["depthwise_kernel"]
     depthwise = depthwise.reshape(-1, *depthwise.shape[-2:])
     pointwise = kernels["pointwise_kernel"].reshape(*depthwise.shape[-2:], -1)
-    there = ((depthwise != 0).any(axis=0)[:, :, None] & (pointwise != 0)).any(axis=1)
-    return there, np.einsum("kim,imo->io", depthwise, pointwise)
+    connected = ((depthwise != 0).any(axis=0)[:, :, None] & (pointwise != 0)).any(axis=1)
+    return connected, np.einsum("kim,imo->io", depthwise, pointwise)
 
 
 def _has_border(layer: Any) -> bool:
@@ -121,7 +114,7 @@ def _has_border(layer: Any) -> bool:
 
 
 def _depthwise(layer: Any, given: Constant) -> Constant:
-    kernel = effective(layer)["kernel"]
+    kernel = _effective(layer)["kernel"]
     kernel = kernel.reshape(-1, *kernel.shape[-2:])
     plain = given.is_constant & ((given.value == 0) | (not _has_border(layer)))
     is_constant = (plain[:, None] | ~(kernel != 0).any(axis=0)).ravel()

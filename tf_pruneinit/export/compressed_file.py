@@ -1,22 +1,22 @@
-"""Writes and reads a pruned network as one small file, exactly: coded masks, and the remaining weights.
+"""Writes and reads compressed files: one small file that holds a pruned network without loss.
 
     bytes 0 to 8     b"TFPRUNE" and the version of the format
     bytes 8 to 16    the length of the head, little-endian
-    the head         JSON, deflated: architecture, metadata, and of each variable its name, shape, type and lengths
-    the variables    in order: the two streams of the mask, where there is one (see `coding`), and the values that remain,
-                     either deflated if that makes them fewer
+    the head         JSON, deflated: architecture, metadata, and of each variable its name, shape, type and number of bytes
+    the variables    in order: the code of the mask, if there is one, and the values that remain (see `mask_coding`)
     the last 32      SHA-256 of all before
 
-Every variable is stored once. Whatever the file says, no more memory is taken than there is, and no code is run.
+Every variable is stored once. Whatever a file says, it takes no more memory than is free, and runs no code.
 """
 
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -35,14 +35,14 @@ _TYPES = ("float16", "float32", "float64", "int8", "int32", "int64", "uint8", "u
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Bytes of a network.
+    """The bytes of a network.
 
     Attributes:
-      dense: of all variables but masks, as they are.
-      bound: of the same, where prunable kernels are their masks' entropy and the weights that remain
+      dense: of all variables but masks, as they are in memory.
+      bound: of the same, if of each kernel with a mask only the entropy of the mask and the remaining weights are stored
         (`mask_coding.entropy_bytes`).
       compressed: of the file.
-      head: of that, for architecture and metadata.
+      head: of the part of the file that holds architecture and metadata.
     """
 
     dense: int
@@ -61,15 +61,15 @@ class Sizes:
 
 
 def compress(model: keras.Model, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> Sizes:
-    """Writes a model to one file; `load` reads it back, to the same bits but for removed weights, which are then zeros.
+    """Writes a model to one file; `tf_pruneinit.load` reads it back to the same bits, but removed weights are zeros then.
 
     Args:
       model: functional or sequential, with masks or without.
       path: of the file.
-      metadata: JSON values to keep with it.
+      metadata: JSON values to keep in it. Default: none.
 
     Returns:
-      How large it is, and how large it was.
+      How large the file is, and how large the network was.
 
     Raises:
       UsageError: if no model could be made of the file: a layer holds code, or is of a class that is not registered with Keras.
@@ -79,7 +79,7 @@ def compress(model: keras.Model, path: str | os.PathLike[str], metadata: Mapping
 
 
 def write(network: Stored, path: str) -> Sizes:
-    """Writes what is stored of a network; as `compress`."""
+    """Writes a network to a file, as `compress` does."""
     content, sizes = encoded(network)
     with files.atomically(path) as temporary, open(temporary, "wb") as file:
         file.write(content)
@@ -95,34 +95,26 @@ def encoded(network: Stored) -> tuple[bytes, Sizes]:
     if network.config is None:
         rule = "a compressed file needs layers of Keras, or of classes that are registered with it, that hold no code"
         raise UsageError(f"{rule}; this network has others: {network.reason}")
-    paths = {place: path for path, place in network.kernels.items()}
-    described, streams, bound = [], [], 0.0
-    for place, (name, value) in enumerate(zip(network.names, network.values, strict=True)):
+    paths = {index: path for path, index in network.kernels.items()}
+    variables, streams, bound = [], [], 0.0
+    for index, (name, value) in enumerate(zip(network.names, network.values, strict=True)):
         entry: dict[str, Any] = {"name": name, "shape": list(value.shape), "type": value.dtype.name}
         if value.dtype.name not in _TYPES:
             raise UsageError(f"variables must be of the types {', '.join(_TYPES)}; got {name}, {value.dtype.name}")
-        if place in paths:
-            mask = network.masks[paths[place]]
-            coded = mask_coding.encode_mask(mask)
-            entry["mask"] = {
-                "path": paths[place],
-                "count": coded.count,
-                "inverted": coded.inverted,
-                "rice": coded.rice,
-                "lengths": [len(coded.quotients), len(coded.remainders)],
-            }
-            # Masks that are not random, of whole channels for one, have streams that are not random either.
-            streams.append(mask_coding.encode_values(np.frombuffer(coded.quotients + coded.remainders, np.uint8)))
-            entry["mask"]["bytes"] = len(streams[-1])
+        if index in paths:
+            mask = network.masks[paths[index]]
+            numbers, code = mask_coding.encode_mask(mask)
+            entry["mask"] = {"path": paths[index], **numbers, "bytes": len(code)}
+            streams.append(code)
             bound += mask_coding.entropy_bytes(mask, value.dtype.itemsize)
             value = value[mask != 0]
         else:
             bound += value.nbytes
         streams.append(mask_coding.encode_values(value))
         entry["bytes"] = len(streams[-1])
-        described.append(entry)
-    said = {"architecture": network.config, "metadata": dict(network.metadata), "variables": described}
-    head = zlib.compress(json.dumps(said).encode(), 9)
+        variables.append(entry)
+    described = {"architecture": network.config, "metadata": dict(network.metadata), "variables": variables}
+    head = zlib.compress(json.dumps(described).encode(), 9)
     content = b"".join([MAGIC, bytes([VERSION]), len(head).to_bytes(8, "little"), head, *streams])
     content += hashlib.sha256(content).digest()
     dense = sum(value.nbytes for value in network.values)
@@ -130,7 +122,7 @@ def encoded(network: Stored) -> tuple[bytes, Sizes]:
 
 
 def is_one(path: str) -> bool:
-    """Returns whether a file begins like a compressed network."""
+    """Returns whether a file begins like a compressed file."""
     if not os.path.isfile(path):
         return False
     with open(path, "rb") as file:
@@ -147,7 +139,11 @@ def load(path: str) -> keras.Model:
 
 
 def read(path: str) -> Stored:
-    """Returns what a file holds; as `load`."""
+    """Returns the network that a file holds.
+
+    Raises:
+      UsageError: as `load`.
+    """
     try:
         with open(path, "rb") as file:
             content = file.read()
@@ -156,7 +152,10 @@ def read(path: str) -> Stored:
     try:
         return _decoded(content)
     except UsageError as error:
-        raise UsageError(f"{path} is no compressed network, or damaged: {error}") from error
+        raise UsageError(f"{path} is no compressed file, or damaged: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        rule = "its head lacks entries, or has others than it should"
+        raise UsageError(f"{path} is damaged: {rule} ({type(error).__name__}: {error})") from error
 
 
 def _decoded(content: bytes) -> Stored:
@@ -171,69 +170,52 @@ def _decoded(content: bytes) -> Stored:
     if start > len(body):
         raise UsageError("it ends within its head")
     head = files.parse_json(mask_coding.inflated(bytes(body[_HEAD:start]), _MOST_HEAD), "the head")
-    try:
-        return _network(head, body[start:])
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"its head lacks entries, or has others than it should ({type(error).__name__}: {error})") from error
-
-
-def _network(head: dict[str, Any], streams: memoryview) -> Stored:
+    if not isinstance(head["metadata"], dict):
+        raise UsageError("its metadata must be an object")
     variables = head["variables"]
     shapes = [_shape(entry) for entry in variables]
-    # The largest is there twice while it is made, in int64 where it is places of a mask.
-    needed = sum(math.prod(shape) * np.dtype(entry["type"]).itemsize for shape, entry in zip(shapes, variables, strict=True))
-    needed += 16 * max((math.prod(shape) for shape in shapes), default=0)
-    there = machine.free_memory()
-    if there is not None and needed > there:
-        raise UsageError(f"it needs {needed / 2**30:,.1f} GiB of memory, and {there / 2**30:,.1f} are free")
+    _require_memory(variables, shapes)
     values: list[np.ndarray] = []
     kernels: dict[str, int] = {}
     masks: dict[str, np.ndarray] = {}
-    taken = 0
-
-    def take(length: Any) -> bytes:
-        nonlocal taken
-        start, taken = taken, taken + _count(length)
-        if taken > len(streams):
-            raise UsageError("it ends within its variables")
-        return bytes(streams[start:taken])
-
+    streams = io.BytesIO(body[start:])
     for entry, shape in zip(variables, shapes, strict=True):
         size = math.prod(shape)
         value = np.zeros(size, entry["type"])
         if "mask" in entry:
-            said = entry["mask"]
-            first, second = (_count(length) for length in said["lengths"])
-            if first + second > size + 2:
-                raise UsageError("the streams of a mask must not be longer than the mask")
-            both = mask_coding.decode_values(take(said["bytes"]), first + second, np.uint8).tobytes()
-            numbers = _count(said["count"]), bool(said["inverted"]), _count(said["rice"])
-            coded = mask_coding.CodedMask(size, *numbers, both[:first], both[first:])
-            mask = mask_coding.decode_mask(coded)
-            value[mask != 0] = mask_coding.decode_values(take(entry["bytes"]), coded.remaining, value.dtype)
-            path = said["path"]
+            path = entry["mask"]["path"]
             if not isinstance(path, str) or path in masks:
                 raise UsageError(f"the path of a mask must be a name of its own; got {path!r:.80}")
+            mask = mask_coding.decode_mask(entry["mask"], _take(streams, entry["mask"]["bytes"]), size)
+            remaining = int(np.count_nonzero(mask))
+            value[mask != 0] = mask_coding.decode_values(_take(streams, entry["bytes"]), remaining, value.dtype)
             kernels[path], masks[path] = len(values), mask.reshape(shape)
         else:
-            value[:] = mask_coding.decode_values(take(entry["bytes"]), size, value.dtype)
+            value[:] = mask_coding.decode_values(_take(streams, entry["bytes"]), size, value.dtype)
         values.append(value.reshape(shape))
-    if taken != len(streams):
-        raise UsageError("it goes on after its variables")
-    if not isinstance(head["metadata"], dict):
-        raise UsageError("its metadata must be an object")
+    if streams.read(1):
+        raise UsageError("it has more bytes than its variables")
     return Stored(head["architecture"], [str(entry["name"]) for entry in variables], values, kernels, masks, head["metadata"])
 
 
-def _shape(entry: dict[str, Any]) -> tuple[int, ...]:
+def _shape(entry: Mapping[str, Any]) -> tuple[int, ...]:
     if entry["type"] not in _TYPES:
         raise UsageError(f"variables must be of the types {', '.join(_TYPES)}; got {entry['type']!r:.40}")
-    return tuple(_count(side) for side in entry["shape"])
+    return tuple(mask_coding.require_count(side) for side in entry["shape"])
 
 
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**48:
-        raise UsageError(f"a length must be an integer >= 0; got {value!r:.40}")
-    return value
+def _require_memory(variables: Sequence[Mapping[str, Any]], shapes: Sequence[tuple[int, ...]]) -> None:
+    sizes = [math.prod(shape) for shape in shapes]
+    # While the largest variable is read, its values are there twice, or the indices of its mask as int64.
+    needed = sum(size * np.dtype(entry["type"]).itemsize for size, entry in zip(sizes, variables, strict=True))
+    needed += 16 * max(sizes, default=0)
+    free = machine.free_memory()
+    if free is not None and needed > free:
+        raise UsageError(f"it needs {needed / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} are free")
+
+
+def _take(streams: io.BytesIO, length: Any) -> bytes:
+    content = streams.read(mask_coding.require_count(length))
+    if len(content) < length:
+        raise UsageError("it ends within its variables")
+    return content

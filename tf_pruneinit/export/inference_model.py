@@ -10,12 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pruneinit.compaction import compact_model, constant_channels
+from tf_pruneinit.compaction.channel_rules import kernels_of
 from tf_pruneinit.compaction.channels import Liveness
+from tf_pruneinit.compaction.cuts import Cuts, taken
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.export import compressed_file, load, saved_model
 from tf_pruneinit.layers import keras_internals, keras_layers
-from tf_pruneinit.layers.keras_internals import raw_kernel
-from tf_pruneinit.layers.masked import mask_name
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import model_copy
 from tf_pruneinit.runtime import files
@@ -23,7 +23,6 @@ from tf_pruneinit.version import __version__
 
 _TOLERANCE = 1e-5
 _TOLERANCE_IN_HALF_PRECISION = 3e-2
-Layers = dict[int, tuple[keras.Layer, keras.Layer]]
 
 
 def ship(model: keras.Model) -> keras.Model:
@@ -77,37 +76,36 @@ def shipped_size(model: keras.Model) -> Size:
 
 def _smaller(model: keras.Model) -> keras.Model:
     model_copy.require_model(model)
-    found = constant_channels.Constants(Liveness(model, {}))
-    alive = Liveness(model, found.absorbed)
+    constants = constant_channels.Constants(Liveness(model, {}))
+    alive = Liveness(model, constants.absorbed)
     norms = _norms(model, alive)
-    outs = {id(layer): alive.kept(gives) for layer, _, gives in alive.operations()}
-    added = {key: value[outs[key]] for key, value in found.added.items()}
+    kept = {id(layer): alive.kept(gives) for layer, _, gives in alive.operations()}
+    added = {key: value[kept[key]] for key, value in constants.added.items()}
     changes = {
         id(layer): {"use_bias": True}
         for layer, *_ in alive.operations()
         if id(layer) in added and added[id(layer)].any() and layer.bias is None and id(layer) not in norms
     }
-    layers: Layers = {}
-    small = compact_model.smaller(model, alive, layers, changes=changes, trains=False)
-    cuts = compact_model.cuts_of(alive)
+    small, layers = compact_model.smaller(model, alive, changes=changes, trains=False)
+    cuts = Cuts(alive)
     for source, target in layers.values():
-        if id(source) in added:
-            _fill(source, target, found.absorbed[id(source)], cuts)
-            if target.bias is not None:
-                own = 0 if source.bias is None else source.bias.numpy()[outs[id(source)]]
-                target.bias.assign(own + added[id(source)])
-        else:
+        if id(source) not in added:
             for old, new in zip(source.variables, target.variables, strict=True):
-                new.assign(compact_model.taken(old.numpy(), cuts.get(id(old), ())))
+                new.assign(taken(old.numpy(), cuts.of(old)))
+            continue
+        _copy_kernels(source, target, constants.absorbed[id(source)], cuts)
+        if target.bias is not None:
+            own = 0 if source.bias is None else source.bias.numpy()[kept[id(source)]]
+            target.bias.assign(own + added[id(source)])
     for key, norm in norms.items():
-        moving = layers[id(norm)][1].moving_mean
         if key in added and layers[key][0].bias is None:
+            moving = layers[id(norm)][1].moving_mean
             moving.assign(moving.numpy() - added[key])
     return small
 
 
 def _norms(model: keras.Model, alive: Liveness) -> dict[int, Any]:
-    """The batch normalisation that alone is given what a layer gives, by the identity of the layer."""
+    """Returns the batch normalization that alone is given what a linear layer gives, by the identity of the layer."""
     consumers: dict[int, list[Any]] = {}
     for node in alive.nodes:
         for tensor in node.input_tensors:
@@ -124,19 +122,16 @@ def _norms(model: keras.Model, alive: Liveness) -> dict[int, Any]:
     return found
 
 
-def _fill(source: Any, target: Any, absorbed: np.ndarray, cuts: dict[int, Any]) -> None:
-    """Gives a layer the kernels of another one; weights of inputs that are left out are no more, wherever those still are."""
-    for name in getattr(source, "kernel_names", ()) or compact_model.stock_names(source):
-        left = np.ones(raw_kernel(source, name).shape, np.float32)
-        if name == "kernel":
-            (left.swapaxes(-1, -2) if keras_layers.is_transposed(source) else left)[..., absorbed, :] = 0
-        elif name == "depthwise_kernel":
-            left[..., absorbed, :] = 0
-        pairs = [(raw_kernel(source, name), raw_kernel(target, name))]
-        if mask_name(name) in vars(source):
-            pairs.append((vars(source)[mask_name(name)], vars(target)[mask_name(name)]))
-        for old, new in pairs:
-            new.assign(compact_model.taken(old.numpy() * left, cuts[id(old)]))
+def _copy_kernels(source: Any, target: Any, absorbed: np.ndarray, cuts: Cuts) -> None:
+    """Gives a layer the kernels of another one, without the weights of inputs that are absorbed, wherever those remain."""
+    copies = kernels_of(target)
+    for name, kernel in kernels_of(source).items():
+        remains = np.ones(kernel.variable.shape, np.float32)
+        if name in ("kernel", "depthwise_kernel"):
+            (remains.swapaxes(-1, -2) if keras_layers.is_transposed(source) else remains)[..., absorbed, :] = 0
+        for old, new in ((kernel.variable, copies[name].variable), (kernel.mask, copies[name].mask)):
+            if old is not None and new is not None:
+                new.assign(taken(old.numpy() * remains, cuts.of(old)))
 
 
 def _require_same(model: keras.Model, small: keras.Model) -> None:

@@ -1,16 +1,17 @@
-"""Codes masks and the remaining weights in few bytes, exactly. NumPy only.
+"""Codes masks and the remaining weights in few bytes, without loss. NumPy only.
 
 A mask is the gaps between its rarer values, in a Golomb-Rice code: of a gap g, the quotient g >> r as that many zeros and a
-one, and its r lowest bits. Quotients and remainders are two streams, so that either is read at once. With r by the mask this
-is within 4 % of the entropy N H(k / N) of k of N places chosen at random, and within 10 % wherever they are.
+one, in one stream, and the r lowest bits of g in another. With the best r for each mask the streams are within 4 % of the
+entropy N H(k / N) of k of N positions at random, and within 10 % wherever they are. At 98 % sparsity deflated gaps would take
+up to 30 % more, deflated bits 50 %.
 
 Golomb, "Run-length encodings", IEEE Transactions on Information Theory, 1966. Rice, "Some practical universal noiseless coding
 techniques", JPL Publication 79-22, 1979.
 """
 
-import dataclasses
 import math
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,71 +21,56 @@ from tf_pruneinit.errors import UsageError
 _MOST_BITS = 40
 
 
-@dataclasses.dataclass(frozen=True)
-class CodedMask:
-    """A mask, coded.
+def encode_mask(mask: np.ndarray) -> tuple[dict[str, Any], bytes]:
+    """Returns what describes the code of a mask, and the code, for `decode_mask`.
 
-    Attributes:
-      size: of the mask.
-      count: of its rarer values.
-      inverted: whether these are the zeros.
-      rice: r, the bits of a remainder.
-      quotients, remainders: the two streams.
+    The description is of JSON values: `count` of the rarer values, whether they are the zeros (`inverted`), r (`rice`), and the
+    bytes of the two streams (`lengths`). The streams are deflated: those of masks of whole channels are not random.
+
+    Args:
+      mask: 0 and 1, in any shape.
     """
-
-    size: int
-    count: int
-    inverted: bool
-    rice: int
-    quotients: bytes
-    remainders: bytes
-
-    @property
-    def remaining(self) -> int:
-        """How many ones the mask has."""
-        return self.size - self.count if self.inverted else self.count
-
-
-def encode_mask(mask: np.ndarray) -> CodedMask:
-    """Returns an array of 0 and 1, in any shape, coded."""
     ones = np.ravel(mask) != 0
     inverted = 2 * int(np.count_nonzero(ones)) > ones.size
-    places = np.flatnonzero(~ones if inverted else ones)
-    gaps = np.diff(places, prepend=-1) - 1
-    lengths = [len(gaps) * (r + 1) + int(np.sum(gaps >> r)) for r in range(_MOST_BITS)]
-    rice = int(np.argmin(lengths))
+    indices = np.flatnonzero(~ones if inverted else ones)
+    gaps = np.diff(indices, prepend=-1) - 1
+    rice = int(np.argmin([len(gaps) * (r + 1) + int(np.sum(gaps >> r)) for r in range(_MOST_BITS)]))
     ends = np.cumsum((gaps >> rice) + 1) - 1
     quotients = np.zeros(int(ends[-1]) + 1 if len(ends) else 0, np.uint8)
     quotients[ends] = 1
-    remainders = (gaps[:, None] >> np.arange(rice)) & 1
-    packed = (np.packbits(bits.astype(np.uint8)).tobytes() for bits in (quotients, remainders))
-    return CodedMask(ones.size, len(places), inverted, rice, *packed)
+    remainders = ((gaps[:, None] >> np.arange(rice)) & 1).astype(np.uint8)
+    streams = [np.packbits(quotients), np.packbits(remainders)]
+    numbers = {"count": len(indices), "inverted": inverted, "rice": rice, "lengths": [len(stream) for stream in streams]}
+    return numbers, encode_values(np.concatenate(streams))
 
 
-def decode_mask(coded: CodedMask) -> np.ndarray:
-    """Returns the mask, uint8 (size,).
+def decode_mask(numbers: Mapping[str, Any], content: bytes, size: int) -> np.ndarray:
+    """Returns the mask, uint8 (size,), of which `encode_mask` gave the description and the code.
 
     Raises:
-      UsageError: if the streams are not of such a mask.
+      UsageError: if they are not of a mask of this size.
     """
-    ends = np.flatnonzero(np.unpackbits(np.frombuffer(coded.quotients, np.uint8)))
-    bits = np.unpackbits(np.frombuffer(coded.remainders, np.uint8))
-    fits = len(ends) == coded.count and len(coded.remainders) == -(-coded.count * coded.rice // 8)
-    if not fits or not 0 <= coded.rice < _MOST_BITS:
+    count, rice, *lengths = (require_count(number) for number in (numbers["count"], numbers["rice"], *numbers["lengths"]))
+    first, second = lengths
+    if first + second > size + 2:
+        raise UsageError("the streams of a mask must not be longer than the mask")
+    streams = decode_values(content, first + second, np.uint8)
+    ends = np.flatnonzero(np.unpackbits(streams[:first]))
+    if len(ends) != count or second != -(-count * rice // 8) or rice >= _MOST_BITS:
         raise UsageError("a mask is damaged: its streams have another length")
     quotients = np.diff(ends, prepend=-1) - 1
-    places_of = bits[: coded.count * coded.rice].reshape(coded.count, coded.rice).astype(np.int64)
-    gaps = (quotients << coded.rice) + places_of @ (1 << np.arange(coded.rice, dtype=np.int64))
-    # Sums of so many bits may wrap round: what lies beyond the end is found before they can.
-    if np.any(quotients > coded.size >> coded.rice) or (len(gaps) and float(np.sum(gaps + 1.0)) > coded.size):
-        raise UsageError("a mask is damaged: it has places beyond its end")
-    ones = np.zeros(coded.size, np.uint8)
+    remainders = np.unpackbits(streams[first:])[: count * rice].reshape(count, rice).astype(np.int64)
+    gaps = (quotients << rice) + remainders @ (1 << np.arange(rice, dtype=np.int64))
+    # The sum of so many bits may wrap round: an index beyond the end is found before it can.
+    if np.any(quotients > size >> rice) or float(np.sum(gaps + 1.0)) > size:
+        raise UsageError("a mask is damaged: it has indices beyond its end")
+    ones = np.zeros(size, np.uint8)
     ones[np.cumsum(gaps + 1) - 1] = 1
-    return 1 - ones if coded.inverted else ones
+    return 1 - ones if numbers["inverted"] else ones
 
 
 def encode_values(values: np.ndarray) -> bytes:
-    """Returns the bytes of an array, deflated if that makes them fewer: bytes of equal significance lie together."""
+    """Returns the bytes of an array, those of equal significance together, deflated if that makes them fewer."""
     plain = np.ascontiguousarray(values).tobytes()
     planes = np.frombuffer(plain, np.uint8).reshape(-1, values.dtype.itemsize).T.tobytes()
     deflated = zlib.compress(planes, 6)
@@ -92,18 +78,21 @@ def encode_values(values: np.ndarray) -> bytes:
 
 
 def decode_values(content: bytes, count: int, dtype: Any) -> np.ndarray:
-    """Returns an array (count,) of what `encode_values` made.
+    """Returns the array that `encode_values` was given, flat.
+
+    Args:
+      content: what `encode_values` returned.
+      count: of the values.
+      dtype: of the values.
 
     Raises:
-      UsageError: if it is not of so many values; no more memory is taken than for them.
+      UsageError: if the content is not of so many values; no more memory is taken than for them.
     """
     dtype = np.dtype(dtype)
     length = count * dtype.itemsize
     if len(content) < length:
         planes = inflated(content, length)
-        if len(planes) != length:
-            raise UsageError("an array is damaged: it has another length")
-        content = np.frombuffer(planes, np.uint8).reshape(dtype.itemsize, count).T.tobytes()
+        content = np.frombuffer(planes, np.uint8).reshape(dtype.itemsize, -1).T.tobytes() if len(planes) == length else planes
     if len(content) != length:
         raise UsageError("an array is damaged: it has another length")
     return np.frombuffer(content, dtype)
@@ -127,8 +116,15 @@ def inflated(content: bytes, most_bytes: int) -> bytes:
     return plain
 
 
+def require_count(value: Any) -> int:
+    """Returns a number of a file's head; raises `UsageError` unless it can be a length."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**48:
+        raise UsageError(f"a length must be an integer >= 0; got {value!r:.40}")
+    return value
+
+
 def entropy_bytes(mask: np.ndarray, itemsize: int) -> float:
-    """Returns N H(k / N) / 8 + k itemsize: bytes of a mask with k of N ones at random places, and of the k values."""
+    """Returns N H(k / N) / 8 + k itemsize: bytes of a mask with k of N ones at random positions, and of the k values."""
     size, ones = mask.size, int(np.count_nonzero(mask))
     parts = [count / size for count in (ones, size - ones) if count]
     return size * -sum(part * math.log2(part) for part in parts) / 8 + ones * itemsize
