@@ -36,10 +36,10 @@ def of_every_name():
     return list(found.values())
 
 
-def trial(accuracy, *arguments, note="", path="", **options):
-    """A trial that no directory holds."""
+def run(accuracy, *arguments, note="", path="", **options):
+    """A run that no directory holds."""
     made = config(*arguments, **options)
-    return collect._complete(run_sources.Directory(path or made.address), made, result(made, accuracy, note))
+    return collect.of_result(run_sources.Directory(path or made.address), made, result(made, accuracy, note))
 
 
 def result(made, accuracy, note=""):

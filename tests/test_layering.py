@@ -53,6 +53,7 @@ LIGHT = [
     "reporting.interactive",
     "reporting.page",
     "reporting.published",
+    "reporting.report",
     "reporting.run_sources",
     "reporting.seed_statistics",
     "reporting.series",

@@ -16,7 +16,7 @@ from tf_pruneinit.pruning import ablations, neurons
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.reporting import collect, findings, run_sources
 from tf_pruneinit.reporting import series as curves
-from tf_pruneinit.reporting.collect import Trial
+from tf_pruneinit.reporting.collect import Run
 from tf_pruneinit.sweeps import plan
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -33,8 +33,8 @@ def planned(path: pathlib.Path) -> plan.Plan:
     return plan.plan(sweep.configurations(grid, also, given))
 
 
-def trials(name: str) -> list[Trial]:
-    return collect.read([str(ARCHIVES[name])]).trials
+def runs_of(name: str) -> list[Run]:
+    return collect.read([str(ARCHIVES[name])]).runs
 
 
 def test_all_runs_have_their_file_of_flags_and_the_page_says_which_have_not_been_run():
@@ -45,7 +45,7 @@ def test_all_runs_have_their_file_of_flags_and_the_page_says_which_have_not_been
 
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_archive_has_each_run_of_the_grid_complete(name):
-    found = {trial.config.address for trial in trials(name)}
+    found = {run.config.address for run in runs_of(name)}
     assert found == set(planned(FILES[name]).asked)
 
 
@@ -90,8 +90,8 @@ def test_page_counts_runs_and_hours():
     runs, hours = head.index("runs"), head.index("core hours")
     for row in rows:
         names = re.findall(r"`(\w+)`", row[0])
-        found = [trial for name in names for trial in trials(name)]
-        seconds = sum(sum(trial.source.values("result.json")["seconds"].values()) for trial in found)
+        found = [run for name in names for run in runs_of(name)]
+        seconds = sum(sum(run.source.values("result.json")["seconds"].values()) for run in found)
         assert row[runs] == str(len(found))
         assert float(row[hours]) == pytest.approx(seconds / 3600, abs=0.06)
 
@@ -125,7 +125,7 @@ def test_page_has_the_accuracies_of_resnet20():
             assert cell == (f"{100 * sample.mean:.2f}" if sample else ""), (method, column)
             shown += sample is not None
     assert view.dense is not None and said(f"Unpruned: {100 * view.dense.mean:.2f}.")
-    assert shown + 1 == len(view.trials)
+    assert shown + 1 == len(view.runs)
     (empties,) = (one for one in findings.find(view) if one.name == "F8")
     empty = {method: round(100 * share) for method, share in empties.numbers["empty"].items()}
     assert said(
@@ -143,7 +143,7 @@ def test_page_of_methods_has_the_accuracies_of_the_runs():
         for column, cell in zip(head[1:], row[1:], strict=True):
             name, sparsity, _ = column.split()
             sample = views[name].curves[series][round(float(sparsity) / 100, 3)]
-            assert cell == f"{100 * sample.mean:.2f} ± {100 * sample.deviation:.2f}", (row[0], column)
+            assert cell == f"{100 * sample.mean:.2f} ± {100 * sample.std:.2f}", (row[0], column)
             assert sample.n == 3
     assert len(rows) == 14
 
@@ -199,11 +199,11 @@ def test_page_says_how_many_channels_masks_leave_empty():
 
 def _empty(view: curves.View, series: curves.Series) -> float:
     """Percent of neurons without a weight at 94.5 %, over seeds."""
-    shares = [neurons.empty(trial.source.neurons()) for trial in view.at(series, 0.945)]
+    shares = [neurons.empty(run.source.neurons()) for run in view.at(series, 0.945)]
     assert len(shares) == 3
     return 100 * float(np.mean(shares))
 
 
 def _together(*names: str) -> curves.View:
-    (view,) = curves.views(collect.read([str(ARCHIVES[name]) for name in names]).trials)
+    (view,) = curves.views(collect.read([str(ARCHIVES[name]) for name in names]).runs)
     return view

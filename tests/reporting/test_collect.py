@@ -22,13 +22,13 @@ def kinds(found):
 
 def test_reads_a_run(tmp_path):
     path = write(tmp_path, config("magnitude", 0.8, 3, prune_at="end", rewind_to="20"), 0.75, "a note")
-    (trial,) = collect.read([str(tmp_path)]).trials
-    assert (trial.method, trial.variant, trial.ablation) == ("lottery_ticket_rewinding", "rewind_to=20", "none")
-    assert (trial.sparsity, trial.seed, trial.accuracy, trial.note) == (0.8, 3, 0.75, "a note")
-    assert (trial.pruned_at, trial.rewound_to, trial.path) == (100, 20, str(path))
-    assert trial.finally_ and not trial.initially
-    assert trial.remaining == pytest.approx(39 / 196)
-    assert len(trial.source.records()) == 10
+    (run,) = collect.read([str(tmp_path)]).runs
+    assert (run.method, run.variant, run.ablation) == ("lottery_ticket_rewinding", "rewind_to=20", "none")
+    assert (run.sparsity, run.seed, run.accuracy, run.note) == (0.8, 3, 0.75, "a note")
+    assert (run.pruned_at, run.rewound_to, run.path) == (100, 20, str(path))
+    assert run.after_training and not run.before_training
+    assert run.density == pytest.approx(39 / 196)
+    assert len(run.source.records()) == 10
 
 
 def test_rounds_of_twenty_percent_are_on_the_papers_grid():
@@ -71,7 +71,7 @@ def test_gaps_say_what_is_wrong(tmp_path):
     (write(tmp_path, config(seed=9)) / "config.json").write_text(json.dumps({**config(seed=9).to_json(), "later": 1}))
     (tmp_path / "a-file").write_text("")
     found = collect.read([str(tmp_path)])
-    assert [trial.seed for trial in found.trials] == [0]
+    assert [run.seed for run in found.runs] == [0]
     by_seed = {gap.what.split("/")[-1]: (gap.kind, gap.reason) for gap in found.gaps}
     assert by_seed[config(seed=1).address] == ("unfinished", "after step 100")
     assert by_seed[config(seed=2).address] == ("failed", "memory ran out")
@@ -80,14 +80,14 @@ def test_gaps_say_what_is_wrong(tmp_path):
     ]  # fmt: skip
 
 
-def test_every_corrupted_byte_gives_a_trial_or_a_gap(tmp_path):
+def test_every_corrupted_byte_gives_a_run_or_a_gap(tmp_path):
     path = write(tmp_path, config())
     for name in ("config.json", "result.json"):
         whole = (path / name).read_bytes()
         for place in range(0, len(whole), 7):
             (path / name).write_bytes(whole[:place] + b"\x00" + whole[place + 1 :])
             found = collect.read([str(tmp_path)])
-            assert len(found.trials) + len(found.gaps) == 1
+            assert len(found.runs) + len(found.gaps) == 1
         (path / name).write_bytes(whole)
 
 
@@ -113,14 +113,14 @@ def test_a_damaged_manifest_is_a_gap(tmp_path):
     (tmp_path / "sweeps" / "1" / "manifest.jsonl").write_text("nonsense")
     found = collect.read([str(tmp_path)])
     assert kinds(found) == ["damaged"]
-    assert len(found.trials) == 1
+    assert len(found.runs) == 1
 
 
 def test_a_run_in_two_directories_counts_once(tmp_path):
     path = write(tmp_path / "one", config(), 0.8)
     shutil.copytree(path, tmp_path / "two" / path.name)
     found = collect.read([str(tmp_path / "one"), str(tmp_path / "two")])
-    assert [trial.accuracy for trial in found.trials] == [0.8]
+    assert [run.accuracy for run in found.runs] == [0.8]
     assert found.gaps == ()
 
 
@@ -128,7 +128,7 @@ def test_a_run_that_ended_in_two_ways_is_named(tmp_path):
     for folder, accuracy in (("one", 0.8), ("two", 0.7)):
         write(tmp_path / folder, config(), accuracy)
     found = collect.read([str(tmp_path / "one"), str(tmp_path / "two")])
-    assert [trial.accuracy for trial in found.trials] == [0.8]
+    assert [run.accuracy for run in found.runs] == [0.8]
     assert kinds(found) == ["found twice"]
 
 
@@ -141,7 +141,7 @@ def test_a_run_that_is_complete_elsewhere_is_not_missing(tmp_path, order, failed
     if failed:
         (path / "failure.json").write_text(json.dumps({"error": "memory ran out", "details": ""}))
     found = collect.read([str(tmp_path / folder) for folder in order])
-    assert [trial.accuracy for trial in found.trials] == [0.8]
+    assert [run.accuracy for run in found.runs] == [0.8]
     assert found.gaps == ()
 
 
@@ -186,11 +186,11 @@ def test_a_result_with_what_no_result_has_is_damaged(tmp_path, field, value):
     held = json.loads((path / "result.json").read_text())
     (path / "result.json").write_text(json.dumps({**held, field: value}))
     (gap,) = collect.read([str(tmp_path)]).gaps
-    assert gap.kind == "damaged" and gap.reason.startswith("result.json has what no result has")
+    assert gap.kind == "damaged" and gap.reason.startswith("result.json has a value that no result has")
 
 
 def test_a_network_without_weights_to_prune_remains_whole(tmp_path):
     path = write(tmp_path, config())
     held = json.loads((path / "result.json").read_text())
     (path / "result.json").write_text(json.dumps({**held, "layers": []}))
-    assert collect.read([str(tmp_path)]).trials[0].remaining == 1
+    assert collect.read([str(tmp_path)]).runs[0].density == 1

@@ -5,7 +5,7 @@ import dataclasses
 import matplotlib.text
 import numpy as np
 import pytest
-from made_runs import config, trial, write
+from made_runs import config, run, write
 from test_findings import EARLY, ablated, later, study
 
 from tf_pruneinit.reporting import collect, figure_data, figures, interactive, styles
@@ -26,7 +26,7 @@ def full(tmp_path_factory):
             write(workdir, config("magnitude", sparsity, seed, prune_at="end", rewind_to="10"), 0.9, "a JPEG copy")
         write(workdir, config("snip", 0.8, seed, ablation="invert"), 0.1, "a JPEG copy")
         write(workdir, config("snip", 0.8, seed, prune_at="20"), 0.85, "a JPEG copy")
-    return View(collect.read([str(workdir)]).trials)
+    return View(collect.read([str(workdir)]).runs)
 
 
 def texts(figure):
@@ -50,13 +50,13 @@ def test_fits_a_column_is_legible_and_has_note_and_seeds(full, name):
 
 @pytest.mark.parametrize("name", figures.FIGURES)
 def test_is_none_or_drawn_of_one_run(name):
-    figure = figures.FIGURES[name].draw(View([trial(0.9)]))
+    figure = figures.FIGURES[name].draw(View([run(0.9)]))
     assert figure is None or figure.get_figwidth() == 3.3
 
 
 @pytest.mark.parametrize("name", figures.FIGURES)
 def test_is_none_of_a_dense_run_without_records(name):
-    assert figures.FIGURES[name].draw(View([trial(0.9, "dense")])) is None
+    assert figures.FIGURES[name].draw(View([run(0.9, "dense")])) is None
 
 
 @pytest.mark.parametrize("name", figures.FIGURES)
@@ -79,7 +79,7 @@ def test_accuracy_draws_means_deviations_and_ranges():
 
 def test_what_lies_below_the_axis_has_an_arrow_and_its_number():
     several = {"none": 0.9, "shuffle": 0.89, "reinit": 0.88, "invert": 0.1}
-    low = View([trial(accuracy, ablation=name) for name, accuracy in several.items()])
+    low = View([run(accuracy, ablation=name) for name, accuracy in several.items()])
     (axes,) = figures.ablations(low).axes
     assert 80 < axes.get_ylim()[0] < 88
     assert [one.get_text() for one in axes.texts] == ["10"]
@@ -87,7 +87,7 @@ def test_what_lies_below_the_axis_has_an_arrow_and_its_number():
 
 def test_what_lies_below_the_axis_has_no_bar_that_crosses_its_number():
     several = {"none": (0.9, 0.91), "shuffle": (0.89, 0.9), "reinit": (0.88, 0.89), "invert": (0.1, 0.9)}
-    view = View([trial(of[seed], seed=seed, ablation=name) for name, of in several.items() for seed in range(2)])
+    view = View([run(of[seed], seed=seed, ablation=name) for name, of in several.items() for seed in range(2)])
     (axes,) = figures.ablations(view).axes
     tall = {one.get_label(): np.ptp(one.lines[2][0].get_segments()[0][:, 1]) for one in axes.containers}
     assert tall == pytest.approx({"unmodified": 2**0.5, "shuffle": 2**0.5, "reinit": 2**0.5, "invert": 0})
@@ -114,12 +114,12 @@ def test_within_a_point_is_each_methods_highest_sparsity():
 
 
 def test_within_a_point_leaves_out_a_later_step_that_gains_nothing():
-    trials = [trial(0.9, "dense", seed=seed) for seed in range(3)] + later([0.9, 0.9, 0.9, 0.9])
-    assert [one.step for one in figure_data.within_a_point(View(trials))] == [0]
+    runs = [run(0.9, "dense", seed=seed) for seed in range(3)] + later([0.9, 0.9, 0.9, 0.9])
+    assert [one.step for one in figure_data.within_a_point(View(runs))] == [0]
 
 
 def test_shuffled_files_give_the_same_figure(full):
-    other = View(tuple(reversed(full.trials)))
+    other = View(tuple(reversed(full.runs)))
     images = []
     for view in (full, other):
         canvas = figures.accuracy(view).canvas
@@ -128,8 +128,8 @@ def test_shuffled_files_give_the_same_figure(full):
     assert images[0] == images[1]
 
 
-def test_methods_look_different_without_colour():
-    assert len({(style.marker, style.dash) for style in styles.METHODS.values()}) == len(styles.METHODS)
+def test_methods_look_different_without_color():
+    assert len({(style.marker, style.line) for style in styles.METHODS.values()}) == len(styles.METHODS)
     assert styles.of(Series("synflow", "iterations=1")) != styles.of(Series("synflow"))
     assert {style.marker for style in [*styles.METHODS.values(), *styles.ABLATIONS.values()]} <= set(styles.SYMBOLS)
 
@@ -152,9 +152,9 @@ def test_published_results_beyond_the_axis_are_not_in_the_legend():
 
 
 def test_layers_that_a_method_leaves_out_are_left_out_of_its_line():
-    trials = [trial(0.9, "snip", 0.5), trial(0.8, "magnitude", 0.5)]
-    trials[1] = dataclasses.replace(trials[1], layers=trials[1].layers[1:])
-    view = View(trials)
+    runs = [run(0.9, "snip", 0.5), run(0.8, "magnitude", 0.5)]
+    runs[1] = dataclasses.replace(runs[1], layers=runs[1].layers[1:])
+    view = View(runs)
     (axes,) = figures.layer_densities(view).axes
     assert {line.get_label(): list(line.get_xdata()) for line in axes.lines} == {
         "magnitude, n=1": [1],
@@ -164,9 +164,9 @@ def test_layers_that_a_method_leaves_out_are_left_out_of_its_line():
 
 
 def test_nothing_remaining_is_at_the_edge_of_a_logarithmic_axis(recwarn):
-    trials = [trial(0.9, "dense"), trial(0.9, "snip", 0.5), trial(0.9, "random", 0.9)]
-    trials[2] = dataclasses.replace(trials[2], layers=tuple((name, total, 0) for name, total, _ in trials[2].layers))
-    (axes,) = figures.weights_remaining(View(trials)).axes
+    runs = [run(0.9, "dense"), run(0.9, "snip", 0.5), run(0.9, "random", 0.9)]
+    runs[2] = dataclasses.replace(runs[2], layers=tuple((name, total, 0) for name, total, _ in runs[2].layers))
+    (axes,) = figures.weights_remaining(View(runs)).axes
     assert axes.get_ylim()[0] == pytest.approx(0.75 * 50, abs=1)
     assert any(label.startswith("random: 0 %") for label in axes.get_legend_handles_labels()[1])
     assert not recwarn.list

@@ -1,9 +1,9 @@
-"""The paper's findings from trials whose accuracies say what they say; each can hold, fail and lack runs."""
+"""The paper's findings from runs whose accuracies say what they say; each can hold, fail and lack runs."""
 
 import json
 
 import pytest
-from made_runs import config, trial, write
+from made_runs import config, run, write
 
 from tf_pruneinit.reporting import collect, findings
 from tf_pruneinit.reporting.findings import FAILS, HOLDS, UNKNOWN
@@ -24,7 +24,7 @@ EARLY = {
 def points(accuracies, method, seeds=3, **options):
     """Trials at each sparsity, which differ a little from seed to seed."""
     return [
-        trial(accuracy + 0.001 * (seed % 3 - 1), method, sparsity, seed, **options)
+        run(accuracy + 0.001 * (seed % 3 - 1), method, sparsity, seed, **options)
         for sparsity, accuracy in zip(SPARSITIES, accuracies, strict=True)
         for seed in range(seeds)
     ]
@@ -32,25 +32,25 @@ def points(accuracies, method, seeds=3, **options):
 
 def study(seeds=3, **changed):
     early = {**EARLY, **changed}
-    trials = [trial(0.9 + 0.001 * (seed % 3 - 1), "dense", seed=seed) for seed in range(seeds)]
-    trials += points(RANDOM, "random", seeds) + points(LATE, "magnitude", seeds, prune_at="end")
+    runs = [run(0.9 + 0.001 * (seed % 3 - 1), "dense", seed=seed) for seed in range(seeds)]
+    runs += points(RANDOM, "random", seeds) + points(LATE, "magnitude", seeds, prune_at="end")
     for method, accuracies in early.items():
-        trials += points(accuracies, method, seeds) if accuracies else []
-    return trials
+        runs += points(accuracies, method, seeds) if accuracies else []
+    return runs
 
 
-def verdict(trials, name):
-    return findings.FINDINGS[name].decide(View(trials))[0]
+def verdict(runs, name):
+    return findings.FINDINGS[name].decide(View(runs))[0]
 
 
 def ablated(shuffle, reinit, invert, methods=tuple(EARLY), **options):
     """Ablations of methods: what they differ by from the method itself, which is given for after training."""
-    trials = []
+    runs = []
     for method in methods:
         own = EARLY[method] if not options else LATE
         for name, change in (("shuffle", shuffle), ("reinit", reinit), ("invert", invert)):
-            trials += points([one + change for one in own], method, ablation=name, **options) if change is not None else []
-    return trials
+            runs += points([one + change for one in own], method, ablation=name, **options) if change is not None else []
+    return runs
 
 
 def test_f1_needs_every_method_above_random():
@@ -115,7 +115,7 @@ def test_f6_expects_of_grasp_another_thing_than_of_the_others():
 def later(accuracies, method="snip"):
     steps = ("0", "10", "50", "end")
     return [
-        trial(accuracy + 0.001 * seed, method, 0.8, seed, prune_at=step)
+        run(accuracy + 0.001 * seed, method, 0.8, seed, prune_at=step)
         for step, accuracy in zip(steps, accuracies, strict=True)
         for seed in range(3)
     ]
@@ -141,7 +141,7 @@ def test_f8_counts_empty_neurons(tmp_path, empty, expected):
     for method in EARLY:
         for seed in range(3):
             write(tmp_path, config(method, 0.8, seed), 0.8, empty_neurons=empty if method == "synflow" else 1)
-    view = View(collect.read([str(tmp_path)]).trials)
+    view = View(collect.read([str(tmp_path)]).runs)
     found = findings.empties_neurons(view)
     assert found[0] == expected
     assert found[2]["empty"]["synflow"] == pytest.approx(2 * empty / 14)
@@ -154,8 +154,8 @@ def test_f8_needs_masks():
 
 def whole():
     """Trials of which each finding can be decided, but F8, which needs files."""
-    trials = study() + ablated(0.02, -0.0005, -0.2) + ablated(-0.05, -0.03, -0.2, methods=("magnitude",), prune_at="end")
-    return trials + [one for method in EARLY for one in later((EARLY[method][1], 0.87, 0.88, 0.89), method) if one.pruned_at]
+    runs = study() + ablated(0.02, -0.0005, -0.2) + ablated(-0.05, -0.03, -0.2, methods=("magnitude",), prune_at="end")
+    return runs + [one for method in EARLY for one in later((EARLY[method][1], 0.87, 0.88, 0.89), method) if one.pruned_at]
 
 
 NAMES = {"magnitude": "magnitude", "snip": "SNIP", "grasp": "GraSP", "synflow": "SynFlow"}
@@ -195,14 +195,14 @@ LACK = {
 def test_what_was_not_run_is_named_and_nothing_else(finding, without):
     assert {verdict(whole(), name) for name in ("F1", "F2", "F3", "F4", "F5", "F6")} == {HOLDS, FAILS}
     gone = without.split()
-    trials = [one for one in whole() if one.method not in gone or one.ablation != "none"]
-    decided, sentence, _ = findings.FINDINGS[finding].decide(View(trials))
+    runs = [one for one in whole() if one.method not in gone or one.ablation != "none"]
+    decided, sentence, _ = findings.FINDINGS[finding].decide(View(runs))
     assert decided == UNKNOWN
     assert sentence.split(" So far ")[0].startswith(LACK[finding, without])
 
 
 def without(gone):
-    """The view of all trials but those that an expression of their attributes is true of."""
+    """The view of all runs but those that an expression of their attributes is true of."""
     return View([one for one in whole() if not eval(gone, {}, vars(one))])
 
 
@@ -254,13 +254,13 @@ def test_what_decides_without_ranges_or_a_tolerance_says_so():
 
 @pytest.mark.parametrize("name", findings.FINDINGS)
 def test_every_finding_says_that_it_lacks_runs(name):
-    decided, sentence, numbers = findings.FINDINGS[name].decide(View([trial(0.9)]))
+    decided, sentence, numbers = findings.FINDINGS[name].decide(View([run(0.9)]))
     assert decided == UNKNOWN
     assert sentence.endswith(".")
     json.dumps(numbers)
 
 
 def test_variants_are_not_the_methods_of_the_paper():
-    trials = [one for one in study() if one.method != "snip"] + points(EARLY["snip"], "snip", iterations=100)
-    assert Series("snip", "iterations=100") in View(trials).curves
-    assert verdict(trials, "F1") == UNKNOWN
+    runs = [one for one in study() if one.method != "snip"] + points(EARLY["snip"], "snip", iterations=100)
+    assert Series("snip", "iterations=100") in View(runs).curves
+    assert verdict(runs, "F1") == UNKNOWN

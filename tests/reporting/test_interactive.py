@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from made_runs import trial
+from made_runs import run
 from test_findings import ablated, later, study
 
 from tf_pruneinit.reporting import interactive
@@ -28,11 +28,11 @@ def test_holds_plots_of_all_that_there_is():
 
 def test_every_plot_has_the_note_of_the_dataset():
     found = interactive.every(
-        View([trial(0.9, "dense", note="a copy"), trial(0.8, note="a copy"), trial(0.7, ablation="invert", note="a copy")]), []
+        View([run(0.9, "dense", note="a copy"), run(0.8, note="a copy"), run(0.7, ablation="invert", note="a copy")]), []
     )
     assert len(found) == 3
     assert all("a copy" in plot["layout"]["xaxis"]["title"]["text"] for plot in found.values())
 
 
 def test_a_dense_run_alone_has_no_plots():
-    assert interactive.every(View([trial(0.9, "dense")]), []) == {}
+    assert interactive.every(View([run(0.9, "dense")]), []) == {}

@@ -1,16 +1,15 @@
 """The page: what is in it, and that a browser shows it and its controls work."""
 
+import io
 import json
-import os
 import re
 import shutil
 
 import pytest
-from made_runs import TRAIN, config, trial, write
+from made_runs import TRAIN, config, run, write
 from test_findings import EARLY
 
-from tf_pruneinit import report
-from tf_pruneinit.reporting import page, series
+from tf_pruneinit.reporting import page, report, series
 from tf_pruneinit.reporting.collect import Gap
 from tf_pruneinit.runtime.console import Console
 
@@ -42,18 +41,17 @@ def made(tmp_path_factory):
         "source,network,dataset,method,variant,sparsity_percent,accuracy_mean,accuracy_std,seeds,recipe\n"
         "A paper,convnet,digits,snip,init,90,70,1,5,its own recipe\n"
     )
-    options = report.Options(workdir=(str(workdir),), out=str(out), references=str(rows))
-    report.report(options, Console(open(os.devnull, "w")))  # noqa: SIM115
+    report.write([str(workdir)], str(out), references=str(rows), console=Console(io.StringIO()))
     return out / "report.html"
 
 
 def test_configurations_have_the_note_of_the_dataset():
-    assert "dataset note" in page.configurations([trial(0.8, note="a copy")])["names"]
+    assert "dataset note" in page.configurations([run(0.8, note="a copy")])["names"]
 
 
 def test_configurations_are_whole():
-    trials = [trial(0.9, "dense"), trial(0.8, "snip", 0.5, ablation="shuffle")]
-    found = page.configurations(trials)
+    runs = [run(0.9, "dense"), run(0.8, "snip", 0.5, ablation="shuffle")]
+    found = page.configurations(runs)
     at = {name: found["values"][k][found["rows"][1][k + 1]] for k, name in enumerate(found["names"])}
     assert (at["method"], at["ablation"], at["epochs"]) == ("snip", "shuffle", 10)
     assert found["rows"][0][found["names"].index("ablation") + 1] is None
@@ -61,10 +59,10 @@ def test_configurations_are_whole():
 
 def test_one_is_singular_and_several_recipes_are_not_several_networks():
     longer = type(TRAIN)(epochs=20)
-    assert page.summary(series.views([trial(0.9)])) == "1 complete run of 1 network"
-    two = [trial(0.9), trial(0.9, train=longer)]
+    assert page.summary(series.views([run(0.9)])) == "1 complete run of 1 network"
+    two = [run(0.9), run(0.9, train=longer)]
     assert page.summary(series.views(two)) == "2 complete runs of 1 network, by 2 recipes"
-    assert page.summary(series.views([*two, trial(0.9, model="vgg16")])) == "3 complete runs of 2 networks, by 3 recipes"
+    assert page.summary(series.views([*two, run(0.9, model="vgg16")])) == "3 complete runs of 2 networks, by 3 recipes"
     assert "0 complete runs of 0 networks; 1 gap." in page.write([], {}, {"": []}, {}, [Gap("failed", "a", "b")], [])
 
 
@@ -73,7 +71,7 @@ def test_needs_no_network_and_escapes_what_it_shows(made):
     assert "<script>alert(1)" not in text
     whole = made.read_text()
     assert not re.search(r'<(?:script|link|img)[^>]*(?:src|href)="(?!data:)', whole)
-    assert whole.count("Plotly.newPlot(place") == 1
+    assert whole.count("Plotly.newPlot(plotted") == 1
     assert {view["dataset"] for view in data_of(whole)["views"]} == {"digits", "cifar10"}
 
 

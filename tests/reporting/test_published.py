@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from made_runs import of_every_name, trial
+from made_runs import of_every_name, run
 
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.reporting import figures, findings, interactive, page, published
@@ -26,7 +26,7 @@ def write(tmp_path):
 
 def test_reads_a_row(write):
     (one,) = published.read(write(ROW))
-    assert (one.method, one.sparsity, one.accuracy, one.deviation, one.seeds) == (
+    assert (one.method, one.sparsity, one.accuracy, one.std, one.seeds) == (
         "lottery_ticket_rewinding", 0.738, pytest.approx(0.9003), pytest.approx(0.0015), 3,
     )  # fmt: skip
     assert one.label == "LTR [A paper; batch 512, AMP]"
@@ -34,7 +34,7 @@ def test_reads_a_row(write):
 
 def test_deviation_seeds_and_variant_may_lack(write):
     (one,) = published.read(write("A paper,ResNet-20,CIFAR-10,snip,,50,90,,,its own"))
-    assert (one.deviation, one.seeds, one.variant) == (None, None, "")
+    assert (one.std, one.seeds, one.variant) == (None, None, "")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_no_file_is_a_mistake(tmp_path):
 
 def test_belongs_to_a_network_and_dataset_whatever_they_are_written_like(write):
     rows = published.read(write(ROW, ROW.replace("ResNet-20", "VGG-16"), ROW.replace("CIFAR-10", "CIFAR-100")))
-    view = View([trial(0.9, dataset="cifar10", model="resnet20")])
+    view = View([run(0.9, dataset="cifar10", model="resnet20")])
     assert published.of_view(view, rows) == rows[:1]
 
 
@@ -88,8 +88,7 @@ def test_methods_of_every_name_and_of_none_are_shown(write):
     prunes = [one.prune for one in configs]
     prunes += [dataclasses.replace(one, sparsity=0.36, rounds=min(2, one.rounds)) for one in prunes]
     own = [
-        trial(0.8, one.method, one.sparsity, prune_at=one.prune_at, rewind_to=one.rewind_to, rounds=one.rounds)
-        for one in prunes
+        run(0.8, one.method, one.sparsity, prune_at=one.prune_at, rewind_to=one.rewind_to, rounds=one.rounds) for one in prunes
     ]
     names = [*(one.method for one in configs), "dense", "of_nobody", "of nobody $x^{$", "<b>bold", "_under"]
     rows = published.read(write(*(f'"A ${n % 30} paper",convnet,digits,{name},,48.8,70,,,' for n, name in enumerate(names))))
@@ -109,7 +108,7 @@ def test_methods_of_every_name_and_of_none_are_shown(write):
 
 def test_rows_of_networks_that_no_run_is_of_are_named(write):
     rows = published.read(write(ROW, ROW, ROW.replace("ResNet-20", "VGG-16")))
-    view = View([trial(0.9, dataset="cifar10", model="resnet20")])
-    (gap,) = published.of_nothing([view], rows)
+    view = View([run(0.9, dataset="cifar10", model="resnet20")])
+    (gap,) = published.of_no_view([view], rows)
     assert str(gap) == "left out: published results (1 row, of what was not run: VGG-16 on CIFAR-10)"
-    assert published.of_nothing([view], []) == []
+    assert published.of_no_view([view], []) == []

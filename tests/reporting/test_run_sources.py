@@ -19,7 +19,7 @@ def archived(workdir, path):
     return path
 
 
-def test_an_archive_gives_the_same_trials_and_gaps(tmp_path):
+def test_an_archive_gives_the_same_runs_and_gaps(tmp_path):
     work = tmp_path / "work"
     write(work, config("synflow", 0.9, 1), 0.75, "a note", empty_neurons=2)
     write(work, config("dense", seed=1))
@@ -30,15 +30,15 @@ def test_an_archive_gives_the_same_trials_and_gaps(tmp_path):
     path = archived(work, tmp_path / "runs.jsonl")
     directories, lines = collect.read([str(work)]), collect.read([str(path)])
 
-    def told(trial):
-        counts = {name: (n, kept.tolist()) for name, (n, kept) in trial.source.neurons().items()}
-        return trial.config, trial.accuracy, trial.layers, trial.note, trial.source.records(), counts
+    def told(run):
+        counts = {name: (n, kept.tolist()) for name, (n, kept) in run.source.neurons().items()}
+        return run.config, run.accuracy, run.layers, run.note, run.source.records(), counts
 
-    assert [told(trial) for trial in lines.trials] == [told(trial) for trial in directories.trials]
-    assert len(lines.trials) == 2 and len(lines.trials[0].source.records()) == 10
+    assert [told(run) for run in lines.runs] == [told(run) for run in directories.runs]
+    assert len(lines.runs) == 2 and len(lines.runs[0].source.records()) == 10
     assert [(gap.kind, gap.reason) for gap in lines.gaps] == [(gap.kind, gap.reason) for gap in directories.gaps]
     assert {gap.reason for gap in lines.gaps} == {"after step 100", "memory ran out"}
-    assert (neurons.sparsities(lines.trials[1].source.neurons()) == 1).sum() == 4
+    assert (neurons.sparsities(lines.runs[1].source.neurons()) == 1).sum() == 4
 
 
 def test_an_archive_of_an_archive_is_the_same_file(tmp_path):
@@ -54,7 +54,7 @@ def test_an_archive_grows_by_runs_that_are_new(tmp_path):
     path = archived(tmp_path / "one", tmp_path / "runs.jsonl")
     several, _ = run_sources.sources([str(path), str(tmp_path / "two")])
     assert run_sources.write(str(path), several) == 2
-    assert [trial.accuracy for trial in collect.read([str(path)]).trials] == [0.8, 0.9]
+    assert [run.accuracy for run in collect.read([str(path)]).runs] == [0.8, 0.9]
 
 
 @pytest.mark.parametrize("order", [("archive", "later"), ("later", "archive")])
@@ -64,7 +64,7 @@ def test_an_archive_takes_what_has_been_completed_since(tmp_path, order):
     write(tmp_path / "later", config(seed=0), 0.9)
     several, _ = run_sources.sources([str(tmp_path / name) for name in order])
     assert run_sources.write(str(tmp_path / "archive"), several) == 1
-    assert [trial.accuracy for trial in collect.read([str(tmp_path / "archive")]).trials] == [0.9]
+    assert [run.accuracy for run in collect.read([str(tmp_path / "archive")]).runs] == [0.9]
 
 
 def test_an_archive_takes_of_unfinished_runs_the_furthest(tmp_path):
@@ -85,7 +85,7 @@ def test_masks_and_records_that_cannot_be_read_are_none(tmp_path, recwarn):
     (path / "records.jsonl").write_text("nonsense\n")
     nowhere = run_sources.Directory(str(tmp_path / "nowhere"))
     for source in (run_sources.Directory(str(path)), nowhere):
-        assert source.neurons() is None and source.records() == () and source.last_step() == 0
+        assert source.neurons() is None and source.records() == () and run_sources.last_step(source) == 0
     assert nowhere.values("config.json") is None
     assert not recwarn.list
 
@@ -104,7 +104,7 @@ def test_damaged_lines_are_gaps(tmp_path):
     ]
     path.write_text("\n".join(lines))
     found = collect.read([str(path)])
-    assert len(found.trials) == 1
+    assert len(found.runs) == 1
     assert [gap.what for gap in found.gaps] == [f"{path}, line {n}" for n in (2, 3, 4)] + [f"{path}/a"]
 
 
@@ -113,8 +113,8 @@ def test_a_line_with_a_part_that_is_damaged_is_read_without_it(tmp_path, field, 
     write(tmp_path / "work", config(seed=0), 0.8)
     path = archived(tmp_path / "work", tmp_path / "runs.jsonl")
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
-    (trial,) = collect.read([str(path)]).trials
-    assert not (trial.source.neurons() if field == "neurons" else trial.source.records())
+    (run,) = collect.read([str(path)]).runs
+    assert not (run.source.neurons() if field == "neurons" else run.source.records())
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense\n", b"\xff\x00", b"network,dataset\n"])
@@ -131,7 +131,7 @@ def test_every_prefix_of_an_archive_is_read_or_refused(tmp_path):
     outcomes = set()
     for end in np.linspace(0, len(content) - 2, 40, dtype=int):
         path.write_bytes(content + content[:end])
-        outcomes.add((len(collect.read([str(path)]).trials), len(collect.read([str(path)]).gaps)))
+        outcomes.add((len(collect.read([str(path)]).runs), len(collect.read([str(path)]).gaps)))
     assert outcomes == {(1, 0), (1, 1)}
 
 
@@ -142,10 +142,10 @@ def test_a_working_directory_has_archives_run_directories_or_both(tmp_path):
     for seed in range(2):
         archived(tmp_path / str(seed), tmp_path / "W" / f"{seed}.jsonl")
     archived(tmp_path / "1", tmp_path / "W" / "of 1 again.jsonl")
-    assert [trial.seed for trial in collect.read([str(tmp_path / "W")]).trials] == [0, 1]
+    assert [run.seed for run in collect.read([str(tmp_path / "W")]).runs] == [0, 1]
     shutil.copytree(tmp_path / "2", tmp_path / "W", dirs_exist_ok=True)
     found = collect.read([str(tmp_path / "W")])
-    assert sorted(trial.seed for trial in found.trials) == [0, 1, 2]
+    assert sorted(run.seed for run in found.runs) == [0, 1, 2]
     assert found.gaps == ()
     several, _ = run_sources.sources([str(tmp_path / "W")])
     assert run_sources.write(str(tmp_path / "W" / "all.jsonl"), several) == 3
@@ -157,7 +157,7 @@ def test_a_run_that_ended_otherwise_in_another_archive_is_named_with_its_file(tm
         archived(tmp_path / name, tmp_path / f"{name}.jsonl")
         shutil.rmtree(tmp_path / name)
     found = collect.read([str(tmp_path)])
-    assert [trial.accuracy for trial in found.trials] == [0.8]
+    assert [run.accuracy for run in found.runs] == [0.8]
     (gap,) = found.gaps
     assert gap.kind == "found twice" and str(tmp_path / "b.jsonl") in gap.what and str(tmp_path / "a.jsonl") in gap.reason
 
@@ -175,9 +175,9 @@ def test_what_is_called_like_an_archive_is_named_and_the_others_are_read(tmp_pat
     (tmp_path / "notes.txt").write_text("no archive")
     shutil.rmtree(tmp_path / "work")
     found = collect.read([str(tmp_path)])
-    assert len(found.trials) == 1
+    assert len(found.runs) == 1
     assert {gap.what.removeprefix(f"{tmp_path}/"): gap.reason for gap in found.gaps} == {
-        "cut.jsonl, line 2": "it is not that of a run",
+        "cut.jsonl, line 2": "it does not describe a run",
         "empty.jsonl": "no archive, which has no run: it is empty",
         "packed.jsonl": "no archive, which has no run: it is compressed (gz), unpack it first",
         "packed.jsonl.gz": "no archive, which has no run: it is compressed (gz), unpack it first",

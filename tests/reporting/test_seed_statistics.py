@@ -16,8 +16,8 @@ def sample(*values):
 def test_mean_and_deviation():
     one = sample(1.0, 2.0, 6.0)
     assert (one.mean, one.n) == (3.0, 3)
-    assert one.deviation == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
-    assert sample(1.0).deviation is None
+    assert one.std == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
+    assert sample(1.0).std is None
 
 
 def test_pairs_seeds_and_leaves_out_the_others():

@@ -1,10 +1,10 @@
-"""Curves and ranges of trials."""
+"""Curves and ranges of runs."""
 
 import dataclasses
 import itertools
 
 import pytest
-from made_runs import TRAIN, of_every_name, trial
+from made_runs import TRAIN, of_every_name, run
 
 from tf_pruneinit.reporting import figures, tables
 from tf_pruneinit.reporting import series as curves
@@ -12,18 +12,18 @@ from tf_pruneinit.reporting.series import RANDOM, Series, View, percent, spacing
 
 
 def made(accuracies, *arguments, **options):
-    """A trial a seed."""
-    return [trial(accuracy, *arguments, seed=seed, **options) for seed, accuracy in enumerate(accuracies)]
+    """A run a seed."""
+    return [run(accuracy, *arguments, seed=seed, **options) for seed, accuracy in enumerate(accuracies)]
 
 
 @pytest.fixture
 def view():
     """Dense 0.90 +- 0.01; random has it at 50 %, magnitude after training at 80 %."""
-    trials = made([0.89, 0.90, 0.91], "dense")
+    runs = made([0.89, 0.90, 0.91], "dense")
     for sparsity, random, late in [(0.5, 0.895, 0.9), (0.8, 0.8, 0.891), (0.9, 0.5, 0.85)]:
-        trials += made([random] * 3, "random", sparsity)
-        trials += made([late] * 3, "magnitude", sparsity, prune_at="end")
-    return View(trials)
+        runs += made([random] * 3, "random", sparsity)
+        runs += made([late] * 3, "magnitude", sparsity, prune_at="end")
+    return View(runs)
 
 
 def test_ranges(view):
@@ -34,8 +34,8 @@ def test_ranges(view):
 
 
 def test_a_tolerance_that_is_asked_for(view):
-    assert View(view.trials, tolerance=0.05).highest_matching == 0.9
-    assert View(view.trials, tolerance=0.0).highest_matching == 0.5
+    assert View(view.runs, tolerance=0.05).highest_matching == 0.9
+    assert View(view.runs, tolerance=0.0).highest_matching == 0.5
 
 
 def test_ranges_are_not_known_without_what_tells_them():
@@ -45,53 +45,53 @@ def test_ranges_are_not_known_without_what_tells_them():
 
 
 def test_curves_do_not_mix_methods_variants_and_ablations():
-    trials = (
+    runs = (
         made([0.9], "synflow", 0.5) + made([0.8], "synflow", 0.5, iterations=1) + made([0.7], "synflow", 0.5, ablation="invert")
     )
-    trials += made([0.6], "synflow", 0.5, prune_at="10")
-    view = View(trials)
+    runs += made([0.6], "synflow", 0.5, prune_at="10")
+    view = View(runs)
     found = {series: curve[0.5].mean for series, curve in view.curves.items()}
     assert found == {
         Series("synflow"): 0.9,
         Series("synflow", "iterations=1"): 0.8,
         Series("synflow", ablation="invert"): 0.7,
     }
-    steps = {step: sample.mean for step, sample in view.moments[Series("synflow")][0.5].items()}
+    steps = {step: sample.mean for step, sample in view.by_step[Series("synflow")][0.5].items()}
     assert steps == {0: 0.9, 10: 0.6}
 
 
 def test_recipes_are_kept_apart_and_named_by_what_differs():
     longer = dataclasses.replace(TRAIN, epochs=20)
-    trials = [trial(0.9), trial(0.8, train=longer), trial(0.7, note="JPEG"), trial(0.6, model="resnet20")]
-    found = {view.name: view.trials[0].accuracy for view in curves.views(trials)}
+    runs = [run(0.9), run(0.8, train=longer), run(0.7, note="JPEG"), run(0.6, model="resnet20")]
+    found = {view.name: view.runs[0].accuracy for view in curves.views(runs)}
     assert found == {
         "convnet on digits, epochs=10, note=none": 0.9,
         "convnet on digits, epochs=20, note=none": 0.8,
         "convnet on digits, epochs=10, note=JPEG": 0.7,
         "resnet20 on digits": 0.6,
     }
-    assert len({view.slug for view in curves.views(trials)}) == 4
+    assert len({view.slug for view in curves.views(runs)}) == 4
 
 
-def test_a_second_trial_of_a_point_is_left_out_and_named():
-    view = View([trial(0.9, sparsity=0.738), trial(0.1, sparsity=0.7381)])
+def test_a_second_run_of_a_point_is_left_out_and_named():
+    view = View([run(0.9, sparsity=0.738), run(0.1, sparsity=0.7381)])
     assert view.curves[Series("snip")][0.738].values == {0: 0.9}
-    assert [gap.kind for gap in view.repeated] == ["left out"]
+    assert [gap.kind for gap in view.left_out] == ["left out"]
 
 
 def test_what_is_pruned_after_training_at_one_sparsity_does_not_move_what_is_shown():
-    trials = [trial(0.9, "dense"), trial(0.9, "random", 0.5), trial(0.9, "magnitude", 0.5, prune_at="end")]
-    trials += [trial(0.5, "random", 0.9), trial(0.5, "magnitude", 0.9, prune_at="end")]
-    trials += [trial(0.9, method, 0.9, prune_at="end") for method in ("snip", "synflow")]
-    view = View(trials)
+    runs = [run(0.9, "dense"), run(0.9, "random", 0.5), run(0.9, "magnitude", 0.5, prune_at="end")]
+    runs += [run(0.5, "random", 0.9), run(0.5, "magnitude", 0.9, prune_at="end")]
+    runs += [run(0.9, method, 0.9, prune_at="end") for method in ("snip", "synflow")]
+    view = View(runs)
     assert view.highest_matching == view.shown_sparsity == 0.5
 
 
 def test_missing_points_are_named():
-    trials = (
+    runs = (
         made([0.9, 0.9], "dense") + made([0.9, 0.9], "snip", 0.5) + made([0.9], "random", 0.5) + made([0.9, 0.9], "snip", 0.8)
     )
-    found = [str(gap) for gap in View(trials).missing()]
+    found = [str(gap) for gap in View(runs).missing()]
     assert "missing seeds: convnet on digits: random, seed 1 (at 50 %)" in found
     assert "missing sparsities: convnet on digits: random (80 %)" in found
     assert any("benchmarks" in gap for gap in found)
@@ -132,14 +132,14 @@ def test_no_two_methods_have_one_name():
 
 
 def test_rounds_of_a_method_are_not_the_method_that_is_called_so():
-    rounds = trial(0.8, "snip", 0.488, prune_at="end", rounds=3)
-    single = trial(0.7, "iterative_snip", 0.488, prune_at="end")
+    rounds = run(0.8, "snip", 0.488, prune_at="end", rounds=3)
+    single = run(0.7, "iterative_snip", 0.488, prune_at="end")
     assert rounds.method == single.method == "iterative_snip_after_training"
     view = View([rounds, single])
     assert [series.label for series in view.curves] == [
         "iterative SNIP after training", "iterative SNIP after training, rounds=3",
     ]  # fmt: skip
-    assert view.repeated == []
+    assert view.left_out == []
 
 
 RUNS = {
@@ -153,11 +153,11 @@ LACK = {"dense": "the unpruned network", "random": "random pruning", "late": BEN
 
 @pytest.mark.parametrize("there", itertools.chain(*(itertools.combinations(RUNS, count) for count in range(4))))
 def test_what_the_ranges_lack_is_named_and_nothing_else(there):
-    trials = made([0.9], "snip", 0.5)
+    runs = made([0.9], "snip", 0.5)
     for name in there:
         method, sparsity, options = RUNS[name]
-        trials += made([0.9, 0.9], method, sparsity, **options)
-    view = View(trials)
+        runs += made([0.9, 0.9], method, sparsity, **options)
+    view = View(runs)
     lacking = [LACK[name] for name in RUNS if name not in there]
     assert view.ranges_lack == lacking
     missing = [gap.what.split(": ")[1] for gap in view.missing() if gap.kind == "missing"]
@@ -169,13 +169,13 @@ def test_what_the_ranges_lack_is_named_and_nothing_else(there):
 
 
 def test_no_benchmark_that_matches_is_not_an_unknown_range():
-    trials = made([0.9, 0.9], "dense") + made([0.8], "random", 0.5) + made([0.8], "magnitude", 0.5, prune_at="end")
-    assert View(trials).highest_said == "Highest matching sparsity: none that was run"
+    runs = made([0.9, 0.9], "dense") + made([0.8], "random", 0.5) + made([0.8], "magnitude", 0.5, prune_at="end")
+    assert View(runs).highest_said == "Highest matching sparsity: none that was run"
 
 
 @pytest.mark.parametrize("options", [{"rounds": 3}, {"rewind_to": "5"}])
 def test_runs_that_no_curve_is_of_are_named(options):
-    view = View([trial(0.9, sparsity=0.488, prune_at="10", path="a-run", **options)])
-    assert (view.curves, view.moments) == ({}, {})
-    (gap,) = view.repeated
+    view = View([run(0.9, sparsity=0.488, prune_at="10", path="a-run", **options)])
+    assert (view.curves, view.by_step) == ({}, {})
+    (gap,) = view.left_out
     assert (gap.kind, gap.what) == ("left out", "a-run") and "pruned in the middle of training" in gap.reason

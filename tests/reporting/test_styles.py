@@ -8,15 +8,15 @@ from tf_pruneinit.reporting.series import Series
 def test_every_method_and_benchmark_has_a_name_and_a_look():
     for method in (*registry.METHODS, *registry.IN_TRAINING, *series.BENCHMARKS, series.DENSE):
         assert method in styles.METHODS
-        assert method in series.NAMES
+        assert method in series.LABELS
 
 
-def test_a_variant_keeps_its_methods_colour():
+def test_a_variant_keeps_its_methods_color():
     variant = styles.of(Series("snip", "iterations=100"))
-    assert variant.colour == styles.METHODS["snip"].colour
+    assert variant.color == styles.METHODS["snip"].color
     assert variant.symbol == "circle-open"
 
 
-def test_after_training_has_its_methods_colour():
-    assert styles.of(Series("snip_after_training")).colour == styles.METHODS["snip"].colour
+def test_after_training_has_its_methods_color():
+    assert styles.of(Series("snip_after_training")).color == styles.METHODS["snip"].color
     assert styles.of(Series("something_new")) == styles.of(Series("something_newer"))

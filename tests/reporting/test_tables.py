@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 
-from made_runs import trial
+from made_runs import run
 from test_findings import ablated, later, study
 
 from tf_pruneinit.reporting import findings
@@ -44,8 +44,8 @@ def test_csv_has_plain_numbers_and_the_test_against_random():
 
 
 def test_dead_runs_are_counted_and_named():
-    trials = [dataclasses.replace(one, dead=(one.method, one.sparsity, one.seed) == ("snip", 0.9, 1)) for one in study()]
-    table = tabulation.accuracy(View(trials))
+    runs = [dataclasses.replace(one, dead=(one.method, one.sparsity, one.seed) == ("snip", 0.9, 1)) for one in study()]
+    table = tabulation.accuracy(View(runs))
     assert table.caption.endswith("1 dead run, whose masks leave no path from input to output: SNIP at 90 % (seed 1).")
     counts = {(row["method"], row["sparsity"]): row["dead"] for row in rows(table)}
     assert (counts["snip", "0.9"], counts["snip", "0.8"]) == ("1", "0")
@@ -65,9 +65,9 @@ def test_few_seeds_are_marked_and_have_no_p():
 
 
 def test_differences_that_do_not_vary_are_marked_and_have_no_p():
-    trials = [trial(accuracy, method, 0.8, seed) for method, accuracy in (("random", 0.7), ("snip", 0.8)) for seed in range(3)]
-    trials += [trial(0.6, "snip", 0.8, seed, ablation="shuffle") for seed in range(3)]
-    for table in (tabulation.accuracy(View(trials)), tabulation.ablations(View(trials))):
+    runs = [run(accuracy, method, 0.8, seed) for method, accuracy in (("random", 0.7), ("snip", 0.8)) for seed in range(3)]
+    runs += [run(0.6, "snip", 0.8, seed, ablation="shuffle") for seed in range(3)]
+    for table in (tabulation.accuracy(View(runs)), tabulation.ablations(View(runs))):
         assert any(cell.text.endswith("(3)§") for cell in table.rows[0])
         assert "§ no test: the difference is the same for every seed" in table.caption
         assert "*" not in "".join(cell.text for cell in table.rows[0]) and "§" not in tabulation.as_latex(table)
@@ -90,7 +90,7 @@ def test_pruning_step_compares_with_step_zero():
 
 def test_every_caption_with_an_accuracy_has_the_note_of_the_dataset():
     noted = View(
-        [trial(0.9, seed=seed, note="a JPEG copy") for seed in range(3)] + [trial(0.8, ablation="invert", note="a JPEG copy")]
+        [run(0.9, seed=seed, note="a JPEG copy") for seed in range(3)] + [run(0.8, ablation="invert", note="a JPEG copy")]
     )
     row = Reference("s", "convnet", "digits", "snip", "init", 0.9, 0.8, None, None, "r")
     tables = tabulation.every([noted], [findings.find(noted)], [row])[noted.slug]

@@ -33,12 +33,26 @@ class Lazy:
 
 
 @dataclasses.dataclass(frozen=True)
+class Look:
+    """How reports draw a method: color, marker and line, the last two by Matplotlib's names.
+
+    Colors are those that color-blind people tell apart (Okabe and Ito). No two methods have the same marker and line.
+    """
+
+    color: str
+    marker: str
+    line: str = "-"
+
+
+@dataclasses.dataclass(frozen=True)
 class Method:
     """A pruning method.
 
     Attributes:
       score: the scorer, `(network, batch, *, <options>) -> scores`; see `tf_pruneinit.pruning.scorers`.
       summary: what is removed first, in one line.
+      label: its name in reports.
+      look: how reports draw it.
       iterations: how often it scores and removes, by default.
       needs_data: whether it is given labelled images.
       options: the options, of those that flags and `prune` have, that it takes.
@@ -53,6 +67,8 @@ class Method:
 
     score: Callable[..., Any]
     summary: str
+    label: str
+    look: Look
     iterations: int = 1
     needs_data: bool = False
     options: tuple[str, ...] = ()
@@ -71,6 +87,8 @@ class Dynamic:
 
     Attributes:
       summary: what it does, in one line.
+      label: its name in reports.
+      look: how reports draw it.
       initial: the row of `METHODS` by which the network is pruned before training.
       begins_dense: whether it begins with all weights, and ends with the sparsity that is asked for.
       scope: as a rule that of its masks.
@@ -79,6 +97,8 @@ class Dynamic:
 
     change: Callable[..., Any]
     summary: str
+    label: str
+    look: Look
     initial: str
     begins_dense: bool = False
     scope: str = "global"
@@ -108,14 +128,33 @@ class Dataset:
 
 
 METHODS = {
-    "random": Method(Lazy("pruning.scorers.random:random"), "uniform random scores", options=("seed",), by_path=True),
-    "magnitude": Method(Lazy("pruning.scorers.magnitude:magnitude"), "smallest |w|"),
+    "random": Method(
+        Lazy("pruning.scorers.random:random"),
+        "uniform random scores",
+        label="random",
+        look=Look("#7f7f7f", "X"),
+        options=("seed",),
+        by_path=True,
+    ),
+    "magnitude": Method(
+        Lazy("pruning.scorers.magnitude:magnitude"),
+        "smallest |w|",
+        label="magnitude",
+        look=Look("#E69F00", "s"),
+    ),
     "snip": Method(
-        Lazy("pruning.scorers.snip:snip"), "smallest |w * dL/dw| (Lee et al., 2019)", needs_data=True, warms_up=True
+        Lazy("pruning.scorers.snip:snip"),
+        "smallest |w * dL/dw| (Lee et al., 2019)",
+        label="SNIP",
+        look=Look("#0072B2", "o"),
+        needs_data=True,
+        warms_up=True,
     ),
     "grasp": Method(
         Lazy("pruning.scorers.grasp:grasp"),
         "smallest w * Hg, the weights that slow the flow of gradient (Wang et al., 2020)",
+        label="GraSP",
+        look=Look("#009E73", "^"),
         needs_data=True,
         warms_up=True,
         options=("temperature",),
@@ -124,6 +163,8 @@ METHODS = {
     "grasp_abs": Method(
         Lazy("pruning.scorers.grasp:grasp_abs"),
         "smallest |w * Hg| (Frankle et al., 2021)",
+        label="GraSP-abs",
+        look=Look("#56B4E9", "v"),
         needs_data=True,
         warms_up=True,
         options=("temperature",),
@@ -132,6 +173,8 @@ METHODS = {
     "synflow": Method(
         Lazy("pruning.scorers.synflow:synflow"),
         "smallest |w * dR/dw|, R the flow of an input of ones (Tanaka et al., 2020)",
+        label="SynFlow",
+        look=Look("#D55E00", "D"),
         iterations=100,
         dtype="float64",
         absolute=True,
@@ -141,6 +184,8 @@ METHODS = {
     "iterative_snip": Method(
         Lazy("pruning.scorers.iterative_snip:iterative_snip"),
         "SNIP in many iterations, each on the remaining weights (de Jorge et al., 2021)",
+        label="iterative SNIP",
+        look=Look("#0072B2", "<", ":"),
         iterations=300,
         needs_data=True,
         warms_up=True,
@@ -148,6 +193,8 @@ METHODS = {
     "force": Method(
         Lazy("pruning.scorers.force:force"),
         "smallest |w * dL/dw| of the pruned network, in which removed weights may regrow (de Jorge et al., 2021)",
+        label="FORCE",
+        look=Look("#0072B2", ">", ":"),
         iterations=300,
         needs_data=True,
         warms_up=True,
@@ -156,6 +203,8 @@ METHODS = {
     "prospr": Method(
         Lazy("pruning.scorers.prospr:prospr"),
         "smallest |w * dL/dw after a few steps of training| (Alizadeh et al., 2022; first order)",
+        label="ProsPr",
+        look=Look("#56B4E9", "P"),
         needs_data=True,
         options=("inner_steps", "inner_rate"),
         warms_up=True,
@@ -163,6 +212,8 @@ METHODS = {
     "ntk_sap": Method(
         Lazy("pruning.scorers.ntk_sap:ntk_sap"),
         "least change of the outputs for random inputs, under random weights, when a weight is perturbed (Wang et al., 2023)",
+        label="NTK-SAP",
+        look=Look("#D55E00", "*", "-."),
         iterations=100,
         options=("seed",),
         by_path=True,
@@ -171,11 +222,15 @@ METHODS = {
     "phew": Method(
         Lazy("pruning.scorers.phew:phew"),
         "visited last by random walks that prefer large |w| (Patil and Dovrolis, 2021)",
+        label="PHEW",
+        look=Look("#009E73", "X", ":"),
         options=("seed",),
     ),
     "lamp": Method(
         Lazy("pruning.scorers.lamp:lamp"),
         "smallest w^2 / sum of v^2 over the layer's weights v with |v| >= |w| (Lee et al., 2021)",
+        label="LAMP",
+        look=Look("#E69F00", "h", "-."),
     ),
 }
 
@@ -184,12 +239,16 @@ IN_TRAINING = {
     "gradual_magnitude": Dynamic(
         Lazy("pruning.dynamic.gradual_magnitude:gradual_magnitude"),
         "smallest |w|, gradually more of them during training (Zhu and Gupta, 2018)",
+        label="gradual magnitude",
+        look=Look("#000000", "v", ":"),
         initial="magnitude",
         begins_dense=True,
     ),
     "set": Dynamic(
         Lazy("pruning.dynamic.drop_and_grow:at_random"),
         "random; in training the smallest |w| drop and random others grow (Mocanu et al., 2018)",
+        label="SET",
+        look=Look("#7f7f7f", "^", "-."),
         initial="random",
         scope="erk",
         options=("drop_fraction",),
@@ -197,6 +256,8 @@ IN_TRAINING = {
     "rigl": Dynamic(
         Lazy("pruning.dynamic.drop_and_grow:by_gradient"),
         "random; in training the smallest |w| are dropped, and the largest |dL/dw| grow (Evci et al., 2020)",
+        label="RigL",
+        look=Look("#CC79A7", "D", ":"),
         initial="random",
         scope="erk",
         options=("drop_fraction",),

@@ -1,4 +1,4 @@
-"""Collects runs from working directories and archives, as plain records, and names what is missing."""
+"""Collects the complete runs in working directories and archives, and the gaps: whatever is not a complete run."""
 
 import dataclasses
 import glob
@@ -18,32 +18,31 @@ from tf_pruneinit.runtime.console import counted
 from tf_pruneinit.sweeps import manifest
 from tf_pruneinit.sweeps.plan import Job
 
-# Fields of `Prune` that name a trial in another way than by a variant; those of moments are below.
+# Fields of `Prune` that `Run` has in another attribute than `variant`, or that are added to it.
 _NAMED = ("method", "sparsity", "iterations", "ablation", "prune_at", "rewind_to", "rounds")
-# Why a folder is not that of a run.
 _NO_RUN = f"no {run_directory.CONFIG}"
 _MOST_NAMED = 3
-_MOST_STEPS = 2**53  # Which a float still has exactly.
+_MOST_STEPS = 2**53  # The largest that a float64 holds exactly.
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
+class Run:
     """A complete run.
 
     Attributes:
-      source: where it is read from.
-      config: what it is.
-      method: what it is reported as; `dense` is not pruned.
-      variant: options of pruning that are not the method's own, as `iterations=1, rewind_to=100`; "" if there are none.
-      ablation: `none`, or what was done to the method.
-      sparsity: the fraction removed, as it was asked for, on the grid that `level` gives.
-      pruned_at, rewound_to: steps of dense training; None if it is not pruned, or not rewound.
+      source: its directory, or its line of an archive.
+      config: its configuration.
+      method: the name that it is reported by; `dense` for an unpruned network.
+      variant: options of pruning that differ from the method's own, as `iterations=1, rewind_to=100`; "" if none do.
+      ablation: `none`, or the ablation of the method.
+      sparsity: the requested fraction of removed weights, rounded by `level`.
+      pruned_at, rewound_to: steps of dense training; None for a run that is not pruned, or not rewound.
       seed: of all its random choices.
-      accuracy: of the last epoch on the test images, in [0, 1].
+      accuracy: on the test images after the last epoch, in [0, 1].
       steps: length of training.
-      layers: (kernel path, weights, those that remain), in model order.
-      note: what is to be said wherever an accuracy on this dataset is; "" if nothing.
-      dead: whether its masks leave no path from input to output; None if it is not known.
+      layers: (kernel path, number of weights, number of remaining weights), in model order.
+      note: a remark that accompanies each accuracy on this dataset; "" if there is none.
+      dead: whether its masks leave no path from input to output; None if the result does not say so.
     """
 
     source: Source
@@ -63,36 +62,36 @@ class Trial:
 
     @property
     def path(self) -> str:
-        """Where it is."""
+        """The path of its source."""
         return self.source.path
 
     @property
     def recipe(self) -> tuple[Any, ...]:
-        """All that trials of one curve have in common: dataset and its note, network, training, initial weights."""
+        """What all runs of a view have in common: dataset and its note, network, training, initial weights."""
         config = self.config
         initial = (config.initializer, config.initializer_deviation, config.batch_norm_scale)
         return (config.dataset, config.model, config.train, *initial, self.note)
 
     @property
-    def initially(self) -> bool:
+    def before_training(self) -> bool:
         """Whether it is pruned before training."""
         return self.config.prune is not None and self.config.prune.prune_at == "0"
 
     @property
-    def finally_(self) -> bool:
+    def after_training(self) -> bool:
         """Whether it is pruned after training."""
         return self.config.prune is not None and self.config.prune.prune_at == "end"
 
     @property
-    def remaining(self) -> float:
-        """The fraction of the prunable weights that it keeps."""
+    def density(self) -> float:
+        """The fraction of the prunable weights that remains."""
         total = sum(total for _, total, _ in self.layers)
-        return sum(kept for *_, kept in self.layers) / total if total else 1.0
+        return sum(remaining for *_, remaining in self.layers) / total if total else 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Gap:
-    """Something that a report lacks: `what`, a directory or a point of a curve, is in state `kind`, with `reason`."""
+    """Something that a report lacks: `what`, a file or a point of a curve, is of a `kind`, for a `reason`."""
 
     kind: str
     what: str
@@ -104,14 +103,14 @@ class Gap:
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
-    """What working directories hold: `trials` in the order of their names, and `gaps`."""
+    """The runs in working directories, in the order in which they were read, and the gaps."""
 
-    trials: tuple[Trial, ...]
+    runs: tuple[Run, ...]
     gaps: tuple[Gap, ...]
 
 
-class _UnfitError(Exception):
-    """A directory that gives no trial: the gap that it is."""
+class _GapError(Exception):
+    """A source that is not a complete run; `kind` and `reason` of the gap, or "" if it is none."""
 
     def __init__(self, kind: str, reason: str):
         super().__init__(reason)
@@ -120,7 +119,7 @@ class _UnfitError(Exception):
 
 
 def level(sparsity: float) -> float:
-    """Returns a sparsity as the paper writes it, to three digits, or five where the density is below 1.5 %.
+    """Returns a sparsity rounded as the paper writes it: to three digits, or to five where the density is below 1.5 %.
 
     0.737856, which is six rounds of 20 %, and 0.738 are one point of a curve.
     """
@@ -128,7 +127,7 @@ def level(sparsity: float) -> float:
 
 
 def variant(prune: Prune) -> str:
-    """Returns the options of pruning that differ from the method's own; how long a rewound run was rewound is always one."""
+    """Returns the options of pruning that differ from the method's own, as `Run.variant`; `rewind_to` always does."""
     own = prune.own
     changed = {
         field.name: getattr(prune, field.name)
@@ -139,7 +138,7 @@ def variant(prune: Prune) -> str:
         changed["iterations"] = prune.iterations
     if prune.rewind_to is not None:
         changed["rewind_to"] = prune.rewind_to
-    # Rounds have a name of their own only where no method is called so: `iterative_snip` is one.
+    # `iterative_` in a name means rounds, unless it belongs to the name of a method, as in `iterative_snip`.
     is_named = f"iterative_{prune.method}" not in registry.METHODS
     if prune.rounds > 1 and not (is_named and level(sparsity_after(prune.rounds)) == level(prune.sparsity)):
         changed["rounds"] = prune.rounds
@@ -147,54 +146,59 @@ def variant(prune: Prune) -> str:
 
 
 def read(workdirs: Sequence[str], progress: Callable[[int, int], None] = lambda done, of: None) -> Collection:
-    """Returns what is in working directories and archives.
+    """Returns the runs in working directories and archives.
 
-    Each file is read once, masks and records of complete runs not at all. Nothing that is found in a directory is an error:
-    what cannot be read is a gap. Of runs of one address the first that is complete is taken; another one is a gap if its
-    results are other ones.
+    Each file is read once; masks and records of complete runs are not read. Whatever cannot be read is a gap, not an error. Of
+    the runs of one address the first complete one counts; another one is a gap if its results differ.
 
     Args:
-      workdirs: directories of runs, or files that `run_sources.write` wrote.
-      progress: is called with how many directories of how many have been read.
+      workdirs: directories of runs, or archives that `run_sources.write` wrote.
+      progress: is called with the number of sources that have been read, and the number of all.
 
     Raises:
-      UsageError: if one is neither, or there is no run in any.
+      UsageError: if a path is neither, or none of them has a run.
     """
-    places, damaged = run_sources.sources(workdirs)
+    sources, damaged = run_sources.sources(workdirs)
     jobs, gaps = _planned(workdirs)
-    planned = {address: job.complete for address, job in jobs.items()}
     gaps += [Gap("damaged", where, reason) for where, reason in damaged]
-    trials: dict[str, Trial] = {}
-    not_yet: dict[str, Gap] = {}
-    for done, source in enumerate(places, 1):
+    runs: dict[str, Run] = {}
+    incomplete: dict[str, Gap] = {}
+    for done, source in enumerate(sources, 1):
         name = source.name
         try:
-            trial = _trial(source, partial=planned.get(name) is False)
-        except _UnfitError as unfit:
-            gap = Gap(unfit.kind, source.path, unfit.reason)
-            if unfit.kind in ("unfinished", "failed"):
-                not_yet.setdefault(name, gap)
-            elif unfit.kind:
+            run = _read_run(source, partial=name in jobs and not jobs[name].complete)
+        except run_sources.DamagedError as error:
+            gaps.append(Gap("damaged", source.path, str(error)))
+        except _GapError as error:
+            gap = Gap(error.kind, source.path, error.reason)
+            if gap.kind in ("unfinished", "failed"):
+                incomplete.setdefault(name, gap)
+            elif gap.kind:
                 gaps.append(gap)
         else:
-            if name in trials and _outcome(trial) != _outcome(trials[name]):
-                gaps.append(Gap("found twice", source.path, f"with other results; {trials[name].path} is taken"))
-            trials.setdefault(name, trial)
-        progress(done, len(places))
-    gaps += [gap for name, gap in not_yet.items() if name not in trials]
-    # Folders of something else, as of a directory above or below the one that was meant.
+            if name in runs and _outcome(run) != _outcome(runs[name]):
+                gaps.append(Gap("found twice", source.path, f"with other results; {runs[name].path} is taken"))
+            runs.setdefault(name, run)
+        progress(done, len(sources))
+    gaps += [gap for name, gap in incomplete.items() if name not in runs]
+    if not runs and not jobs:
+        _require_runs(workdirs, gaps)
+    found = {source.name for source in sources}
+    gaps += [Gap("not begun", name, "a sweep has it") for name, job in jobs.items() if job.complete and name not in found]
+    return Collection(tuple(runs.values()), tuple(gaps))
+
+
+def _require_runs(workdirs: Sequence[str], gaps: Sequence[Gap]) -> None:
+    """Raises `UsageError` if all gaps are files and folders of something else than a run."""
     folders = [gap.what for gap in gaps if gap.reason == _NO_RUN]
     others = [gap for gap in gaps if gap.reason.startswith(run_sources.NO_ARCHIVE)]
-    if not trials and not planned and len(folders) + len(others) == len(gaps):
-        what = _instead(workdirs, folders, others)
+    if len(folders) + len(others) == len(gaps):
+        what = _contents(workdirs, folders, others)
         raise UsageError(f"workdir must hold runs, or archives of them; got {','.join(workdirs)!r}, which holds none: {what}")
-    found = {source.name for source in places}
-    gaps += [Gap("not begun", name, "a sweep has it") for name, needed in planned.items() if needed and name not in found]
-    return Collection(tuple(trials.values()), tuple(gaps))
 
 
-def _instead(workdirs: Sequence[str], folders: Sequence[str], others: Sequence[Gap]) -> str:
-    """What is found in working directories that hold no run, in a line, and what may have been meant."""
+def _contents(workdirs: Sequence[str], folders: Sequence[str], others: Sequence[Gap]) -> str:
+    """The contents of working directories without runs, in a line, and the directory that was perhaps meant."""
     for workdir in workdirs:
         if os.path.exists(os.path.join(workdir, run_directory.CONFIG)):
             return f"{workdir} is the directory of one run; name the one that it is in"
@@ -202,23 +206,24 @@ def _instead(workdirs: Sequence[str], folders: Sequence[str], others: Sequence[G
     if folders:
         named = ", ".join(map(os.path.basename, folders[:_MOST_NAMED])) + ", ..." * (len(folders) > _MOST_NAMED)
         found.append(f"{counted(len(folders), 'folder')} without {run_directory.CONFIG} ({named})")
-        inside = [folder for folder in folders if glob.glob(os.path.join(glob.escape(folder), "*", run_directory.CONFIG))]
-        inside += [folder for folder in folders if glob.glob(os.path.join(glob.escape(folder), f"*{run_sources.ENDING}"))]
-        found += [f"{inside[0]} seems to be the one"] if inside else []
+        patterns = (os.path.join("*", run_directory.CONFIG), f"*{run_sources.ENDING}")
+        meant = [folder for pattern in patterns for folder in folders if glob.glob(pattern, root_dir=folder)]
+        found += [f"{meant[0]} seems to be the one"] if meant else []
     return "; ".join(found) or "nothing is in it"
 
 
-def _outcome(trial: Trial) -> tuple[float, Any]:
-    return trial.accuracy, trial.source.values(run_directory.RESULT).get("weights_sha256")
+def _outcome(run: Run) -> tuple[float, Any]:
+    return run.accuracy, run.source.values(run_directory.RESULT).get("weights_sha256")
 
 
-def planned(workdirs: Iterable[str]) -> list[run_sources.Planned]:
-    """Returns the runs that sweeps are to complete, begun or not."""
-    return [run_sources.Planned(job.config) for job in _planned(workdirs)[0].values() if job.complete]
+def planned(workdirs: Iterable[str]) -> list[Source]:
+    """Returns sources with nothing but a configuration, of the runs that sweeps are to complete."""
+    configs = [job.config for job in _planned(workdirs)[0].values() if job.complete]
+    return [run_sources.ArchivedRun({"name": one.address, run_directory.CONFIG: one.to_json()}) for one in configs]
 
 
 def _planned(workdirs: Iterable[str]) -> tuple[dict[str, Job], list[Gap]]:
-    """Addresses of what sweeps make -> what is to be made; and the sweeps that cannot be read."""
+    """The jobs of sweeps by the address of their run, and the sweeps that cannot be read."""
     found: dict[str, Job] = {}
     gaps = []
     for workdir in workdirs:
@@ -235,36 +240,46 @@ def _planned(workdirs: Iterable[str]) -> tuple[dict[str, Job], list[Gap]]:
     return found, gaps
 
 
-def _trial(source: Source, partial: bool) -> Trial:
-    """The trial of a run; `partial` says that a sweep trains it only as far as others need it."""
-    values = _values(source, run_directory.CONFIG)
+def _read_run(source: Source, partial: bool) -> Run:
+    """A complete run; `partial` means that a sweep trains it only as far as other runs need it."""
+    values = source.values(run_directory.CONFIG)
     if not isinstance(values, dict):
-        raise _UnfitError("damaged", _NO_RUN if values is None else f"{run_directory.CONFIG} is no configuration")
+        raise _GapError("damaged", _NO_RUN if values is None else f"{run_directory.CONFIG} is no configuration")
     try:
         config = Config.from_json(values)
     except UsageError as error:
-        raise _UnfitError("another version", str(error)) from error
+        raise _GapError("another version", str(error)) from error
     except (AttributeError, ValueError) as error:
-        raise _UnfitError("damaged", f"{run_directory.CONFIG} is no configuration") from error
-    result = _values(source, run_directory.RESULT)
+        raise _GapError("damaged", f"{run_directory.CONFIG} is no configuration") from error
+    result = source.values(run_directory.RESULT)
     if result is None:
-        raise _unfinished(source, partial)
+        raise _incomplete(source, partial)
     try:
-        return _complete(source, config, result)
+        return of_result(source, config, result)
     except KeyError as error:
-        raise _UnfitError("damaged", f"{run_directory.RESULT} lacks what a result has: {error}") from error
+        raise _GapError("damaged", f"{run_directory.RESULT} lacks a field of results: {error}") from error
     except (TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise _UnfitError("damaged", f"{run_directory.RESULT} has what no result has: {error}") from error
+        raise _GapError("damaged", f"{run_directory.RESULT} has a value that no result has: {error}") from error
 
 
-def _complete(source: Source, config: Config, result: Mapping[str, Any]) -> Trial:
+def of_result(source: Source, config: Config, result: Mapping[str, Any]) -> Run:
+    """Returns the run that has a result.
+
+    Args:
+      source: of the run.
+      config: its configuration.
+      result: the value of result.json.
+
+    Raises:
+      KeyError, TypeError, ValueError, OverflowError, AttributeError: if the value is no result.
+    """
     accuracy, loss = float(result["test_accuracy"]), float(result["test_loss"])
     if not (math.isfinite(accuracy) and math.isfinite(loss)):
-        raise _UnfitError("diverged", f"test loss {loss:g}, test accuracy {accuracy:g}")
+        raise _GapError("diverged", f"test loss {loss:g}, test accuracy {accuracy:g}")
     if not 0 <= accuracy <= 1:
         raise ValueError(f"test_accuracy is {accuracy}")
     prune = config.prune
-    return Trial(
+    return Run(
         source=source,
         config=config,
         method=config.method,
@@ -292,28 +307,22 @@ def _step(result: Mapping[str, Any], name: str) -> int | None:
 def _layer(layer: Mapping[str, Any]) -> tuple[str, int, int]:
     name, total, remaining = str(layer["name"]), int(layer["total"]), int(layer["remaining"])
     if not 0 <= remaining <= total:
-        raise ValueError(f"of {total} weights of {name} remain {remaining}")
+        raise ValueError(f"{remaining} of {total} weights of {name} remain")
     return name, total, remaining
 
 
-def _unfinished(source: Source, partial: bool) -> _UnfitError:
+def _incomplete(source: Source, partial: bool) -> _GapError:
+    """The gap that a run without a result is."""
     try:
-        failure = _values(source, run_directory.FAILURE)
-    except _UnfitError:
+        failure = source.values(run_directory.FAILURE)
+    except run_sources.DamagedError:
         failure = {}
     if failure is not None:
-        said = failure if isinstance(failure, dict) else {"error": failure}
-        # Earlier versions did not say what kind of a failure it was; its text does not tell.
-        kind = "diverged" if said.get("kind") == errors.DIVERGED else "failed"
-        return _UnfitError(kind, " ".join(str(said.get("error") or f"{run_directory.FAILURE} says nothing").split()))
+        fields = failure if isinstance(failure, dict) else {"error": failure}
+        # Files of earlier versions have no kind. The text of an error does not tell it.
+        kind = "diverged" if fields.get("kind") == errors.DIVERGED else "failed"
+        return _GapError(kind, " ".join(str(fields.get("error") or f"{run_directory.FAILURE} says nothing").split()))
     if partial:
-        return _UnfitError("", "trained as far as others need it")
-    step = source.last_step()
-    return _UnfitError("unfinished", f"after step {step:,}" if step else "before the first evaluation")
-
-
-def _values(source: Source, file: str) -> Any:
-    try:
-        return source.values(file)
-    except run_sources.DamagedError as error:
-        raise _UnfitError("damaged", str(error)) from error
+        return _GapError("", "trained as far as other runs need it")
+    step = run_sources.last_step(source)
+    return _GapError("unfinished", f"after step {step:,}" if step else "before the first evaluation")

@@ -1,257 +1,245 @@
 """Lays figures out: sheets of panels, axes of sparsity, lines with their spread, ticks, legends."""
 
 import contextlib
+import dataclasses
+import importlib.resources
 import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tf_pruneinit.reporting import styles
+import numpy as np
+
+from tf_pruneinit.reporting import figure_data, styles
 from tf_pruneinit.reporting.seed_statistics import Sample
-from tf_pruneinit.reporting.series import Series, View, percent, spacing
+from tf_pruneinit.reporting.series import View, percent, spacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH = 3.3
 _LETTERS = 61  # Of a line of notes, 7 points high, in this width.
-_LETTERS_BESIDE = 36  # Of the longest name in each of two columns of a legend, together, that have room beside each other.
+_LETTERS_BESIDE = 36  # The longest names of two columns of a legend that fit beside each other have together at most so many.
 _POINTS = 7
 _LINE = 0.125  # Inches from one such line to the next.
-EDGE = 0.75  # Of the lowest percentage, where a logarithmic axis ends.
-_SETTINGS: dict[str, Any] = {
-    "font.size": _POINTS,
-    "axes.titlesize": 8,
-    "axes.labelsize": 7.5,
-    "xtick.labelsize": _POINTS,
-    "ytick.labelsize": _POINTS,
-    "legend.fontsize": _POINTS,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "lines.linewidth": 1.1,
-    "lines.markersize": 3.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "pdf.fonttype": 42,  # Text stays text.
-    "text.parse_math": False,  # What comes from files may have dollars.
-}
+_LEFT, _RIGHT, _BETWEEN = 0.46, 0.08, 0.36  # Inches beside panels, and from one to the next.
+EDGE = 0.75  # A logarithmic axis begins at so much of its lowest percentage.
+_STYLE = importlib.resources.files(__package__) / "figures.mplstyle"
 
 
-class _Sheet:
+class Sheet:
     """A figure whose parts are placed in inches, from the top: title, panels, legend, notes."""
 
-    def __init__(self, view: View, panels: int, entries: Sequence[str], height: float, bottom: float, notes: Sequence[str]):
+    def __init__(self, view: View, panels: int, names: Sequence[str], height: float, bottom: float, notes: Sequence[str]):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        columns = min(2, panels)
-        rows = math.ceil(panels / columns)
-        self._columns, self._panels = columns, panels
+        self._panels, self._columns = panels, min(2, panels)
+        rows = math.ceil(panels / self._columns)
         notes = [*notes, "Mean and standard deviation over seeds (n)." + (f" Note: {view.note}." if view.note else "")]
-        self._lines = [line for note in notes if note for line in textwrap.wrap(note, _LETTERS)]
+        lines = [line for note in notes if note for line in textwrap.wrap(note, _LETTERS)]
         title = textwrap.wrap(view.name, 50)
-        top, left, right = 0.1 + 0.14 * len(title) + 0.12, 0.46, 0.08
-        gap = 0.42 if rows > 1 or columns > 1 else 0
-        half = math.ceil(len(entries) / 2)
-        longest = [max(map(len, part), default=0) for part in (entries[:half], entries[half:])]
-        self._beside = 2 if sum(longest) <= _LETTERS_BESIDE else 1
-        legend = _LINE * math.ceil(len(entries) / self._beside) + 0.08
-        below = bottom + legend + _LINE * len(self._lines) + 0.06
-        tall = top + rows * height + (rows - 1) * gap + below + (0.12 if panels > 1 else 0)
-        top += 0.12 if panels > 1 else 0
+        half = math.ceil(len(names) / 2)
+        longest = [max(map(len, part), default=0) for part in (names[:half], names[half:])]
+        self._legend_columns = 2 if sum(longest) <= _LETTERS_BESIDE else 1
+        legend = _LINE * math.ceil(len(names) / self._legend_columns) + 0.08
+        below = _LINE * len(lines) + 0.06
+        top = 0.22 + 0.14 * len(title) + (0.12 if panels > 1 else 0)
+        gap = 0.42 if panels > 1 else 0
+        tall = top + rows * height + (rows - 1) * gap + bottom + legend + below
         self.figure = Figure(figsize=(WIDTH, tall))
         FigureCanvasAgg(self.figure)
-        wide = (WIDTH - left - right - (columns - 1) * 0.36) / columns
+        wide = (WIDTH - _LEFT - _RIGHT - (self._columns - 1) * _BETWEEN) / self._columns
         self.axes: list[Axes] = []
         for number in range(panels):
-            row, column = divmod(number, columns)
-            x, y = left + column * (wide + 0.36), tall - top - (row + 1) * height - row * gap
+            row, column = divmod(number, self._columns)
+            x, y = _LEFT + column * (wide + _BETWEEN), tall - top - (row + 1) * height - row * gap
             self.axes.append(self.figure.add_axes((x / WIDTH, y / tall, wide / WIDTH, height / tall)))
         self.figure.text(0.5, 1 - 0.06 / tall, "\n".join(title), ha="center", va="top", fontsize=8)
-        self._legend_at = (_LINE * len(self._lines) + 0.06 + legend / 2) / tall
-        self.figure.text(0.02, 0.04 / tall, "\n".join(self._lines), ha="left", va="bottom", fontsize=_POINTS, linespacing=1.15)
+        self.figure.text(0.02, 0.04 / tall, "\n".join(lines), ha="left", va="bottom", fontsize=_POINTS, linespacing=1.15)
+        self._legend_at = (below + legend / 2) / tall
 
-    def legend(self, *axes: "Axes") -> None:
-        """Names all that was drawn, once, below the panels."""
+    def legend(self) -> None:
+        """Names the lines of all panels, once, below the panels."""
         named: dict[str, Any] = {}
-        for one in axes:
-            handles, labels = one.get_legend_handles_labels()
-            for handle, label in zip(handles, labels, strict=True):
+        for axes in self.axes:
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
                 named.setdefault(label, handle)
         self.figure.legend(
-            named.values(), named, loc="center", bbox_to_anchor=(0.5, self._legend_at), ncols=self._beside, frameon=False,
-            handlelength=2.2, columnspacing=1.2, labelspacing=0.25, borderpad=0, borderaxespad=0,
+            named.values(), named, loc="center", bbox_to_anchor=(0.5, self._legend_at), ncols=self._legend_columns,
+            frameon=False, handlelength=2.2, columnspacing=1.2, labelspacing=0.25, borderpad=0, borderaxespad=0,
         )  # fmt: skip
 
-    def label_outer(self, below: str, left: str) -> None:
-        """Names the axes of panels once a row and a column."""
+    def label_outer(self) -> None:
+        """Names the axis of sparsity once, below the panels, and the axis of accuracy once a row."""
         for number, axes in enumerate(self.axes):
-            axes.set_xlabel(below if number + self._columns >= self._panels and self._columns == 1 else "")
-            axes.set_ylabel(left if number % self._columns == 0 else "")
-        if self._columns > 1:
-            lowest = min(axes.get_position().y0 for axes in self.axes)
-            offset = 0.27 / self.figure.get_figheight()
-            self.figure.text(0.55, lowest - offset, below, ha="center", va="top", fontsize=7.5)
+            name = axes.get_xlabel()
+            axes.set_xlabel("")
+            if number % self._columns:
+                axes.set_ylabel("")
+        lowest = min(axes.get_position().y0 for axes in self.axes)
+        self.figure.text(0.55, lowest - 0.27 / self.figure.get_figheight(), name, ha="center", va="top", fontsize=7.5)
 
 
 @contextlib.contextmanager
 def new_sheet(
-    view: View, *, panels: int = 1, entries: Sequence[str], height: float, notes: Sequence[str] = (), bottom: float = 0.42
-) -> Iterator[_Sheet]:
+    view: View, *, names: Sequence[str], height: float, notes: Sequence[str] = (), panels: int = 1, bottom: float = 0.42
+) -> Iterator[Sheet]:
+    """Gives a sheet to draw on; a legend is drawn in the end.
+
+    Args:
+      view: whose name is the title, and whose note is below.
+      names: of the legend, as many as it will have, and about as long.
+      height: of a panel, in inches.
+      notes: sentences below the legend.
+      panels: number of axes, two in a row.
+      bottom: inches below the panels, for ticks and the label of their axis.
+    """
     import matplotlib
 
-    with matplotlib.rc_context(_SETTINGS):
-        yield _Sheet(view, panels, entries, height, bottom, notes)
+    with importlib.resources.as_file(_STYLE) as path, matplotlib.rc_context(fname=path):
+        sheet = Sheet(view, panels, names, height, bottom, notes)
+        yield sheet
+        sheet.legend()
 
 
-def against_sparsity(
-    axes: "Axes",
-    view: View,
-    several: Mapping[Series, Mapping[float, Sample]],
-    looks: Mapping[Series, styles.Style],
-    names: Mapping[Series, str] | None = None,
-) -> None:
-    """Draws curves, and the band of the unpruned network, over the paper's axis."""
-    shown = sorted({sparsity for curve in several.values() for sparsity in curve})
-    places = [spacing(sparsity) for sparsity in shown]
-    edge = 0.05 * (places[-1] - places[0]) or 0.5
-    # Beside each other where there is one sparsity, and all of them would lie on one another.
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A curve: accuracies by sparsity, or by step of pruning; its name in the legend; its style."""
+
+    samples: Mapping[Any, Sample]
+    label: str
+    style: styles.Style
+
+
+def against_sparsity(axes: "Axes", view: View, curves: Sequence[Curve]) -> None:
+    """Draws curves, and the band of the unpruned network, over the paper's axis.
+
+    Args:
+      axes: of one panel.
+      view: which the curves are of.
+      curves: one at least that has a point.
+    """
+    shown = sorted({sparsity for curve in curves for sparsity in curve.samples})
+    positions = [spacing(sparsity) for sparsity in shown]
+    # At a single sparsity curves would lie on one another, and are drawn side by side.
     aside = 0.2 if len(shown) == 1 else 0.0
-    offsets = {series: aside * (number - (len(several) - 1) / 2) for number, series in enumerate(several)}
-    low, best = bounds(view, several.values())
-    for series, curve in several.items():
-        if curve:
-            label = f"{series.label}, {seeds_label(curve.values())}" if names is None else names[series]
-            style = looks.get(series) or styles.of(series)
-            line(axes, [spacing(sparsity) + offsets[series] for sparsity in curve], list(curve.values()), style, label, low)
+    offsets = [aside * (number - (len(curves) - 1) / 2) for number in range(len(curves))]
+    low, best = figure_data.bounds(view, [curve.samples for curve in curves])
+    for curve, offset in zip(curves, offsets, strict=True):
+        if curve.samples:
+            line(axes, [spacing(sparsity) + offset for sparsity in curve.samples], curve, -math.inf if low is None else low)
     unpruned(axes, view)
-    edge = max(edge, aside * (len(several) + 1) / 2)
-    axes.set_xlim(places[0] - edge, places[-1] + edge)
+    edge = max(0.05 * (positions[-1] - positions[0]) or 0.5, aside * (len(curves) + 1) / 2)
+    axes.set_xlim(positions[0] - edge, positions[-1] + edge)
     if low is not None:
-        _cut(axes, low, best, several, offsets, looks)
-    # As many as there is room for, from the sparsest on.
-    room = (places[-1] - places[0]) / (6.5 * axes.get_position().width)
+        axes.set_ylim(low, best + 0.12 * (best - low))
+        _arrows(axes, low, best, curves, offsets)
+    # As many ticks as there is room for, from the highest sparsity on.
+    room = (positions[-1] - positions[0]) / (6.5 * axes.get_position().width)
     ticks: list[float] = []
-    for sparsity, place in reversed(list(zip(shown, places, strict=True))):
-        if not ticks or spacing(ticks[-1]) - place >= room:
+    for sparsity, position in reversed(list(zip(shown, positions, strict=True))):
+        if not ticks or spacing(ticks[-1]) - position >= room:
             ticks.append(sparsity)
     axes.set_xticks([spacing(sparsity) for sparsity in ticks], [percent(sparsity).removesuffix(" %") for sparsity in ticks])
-    axes.set_xlabel("percent of weights removed")
-    axes.set_ylabel("test accuracy (%)")
+    axes.set(xlabel="percent of weights removed", ylabel="test accuracy (%)")
 
 
-def bounds(view: View, several: Iterable[Mapping[float, Sample]]) -> tuple[float | None, float]:
-    """Returns between which percentages of accuracy most of these curves lie, the lower None if all of them do.
-
-    A few that fall far down would press the rest together: three times as far as three quarters of the points go, and a point
-    at the least, is far.
-    """
-    means = sorted(100 * sample.mean for curve in several for sample in curve.values())
-    best = max(means[-1], 100 * view.dense.mean if view.dense else 0)
-    low = best - max(1.0, 3 * (best - means[len(means) // 4]))
-    return (low if means[0] < low else None), best
-
-
-def _cut(
-    axes: "Axes",
-    low: float,
-    best: float,
-    several: Mapping[Series, Mapping[float, Sample]],
-    offsets: Mapping[Series, float],
-    looks: Mapping[Series, styles.Style],
-) -> None:
-    """Leaves below the axis what would press the rest together: an arrow and its accuracy are there instead."""
+def _arrows(axes: "Axes", low: float, best: float, curves: Iterable[Curve], offsets: Iterable[float]) -> None:
+    """Draws an arrow and the accuracy for each point that lies below the axis."""
     from matplotlib import patheffects
 
-    margin = 0.06 * (best - low)
-    axes.set_ylim(low, best + 2 * margin)
+    bottom = low + 0.03 * (best - low)
     left, right = axes.get_xlim()
-    wide = (right - left) / (24 * axes.get_position().width)  # Two digits, on a sheet as wide as ours.
+    wide = (right - left) / (24 * axes.get_position().width)  # Of two digits, on a sheet of `WIDTH`.
     taken: list[tuple[float, int]] = []
-    for series, curve in several.items():
-        style = looks.get(series) or styles.of(series)
-        for sparsity, sample in curve.items():
-            if 100 * sample.mean < low:
-                place = spacing(sparsity) + offsets[series]
-                axes.plot([place], [low + margin / 2], "v", color=style.colour, markersize=4, clip_on=False, zorder=5)
-                beside = {level for other, level in taken if abs(place - other) < wide}
-                higher = next(level for level in range(len(taken) + 1) if level not in beside)
-                axes.annotate(
-                    f"{100 * sample.mean:.0f}", (place, low + margin / 2), xytext=(0, 3 + 8 * higher), ha="center",
-                    textcoords="offset points", color=style.colour,
-                    path_effects=[patheffects.withStroke(linewidth=1.5, foreground="white")],
-                )  # fmt: skip
-                taken.append((place, higher))
+    for curve, offset in zip(curves, offsets, strict=True):
+        for sparsity, sample in curve.samples.items():
+            if 100 * sample.mean >= low:
+                continue
+            x = spacing(sparsity) + offset
+            axes.plot([x], [bottom], "v", color=curve.style.color, markersize=4, clip_on=False, zorder=5)
+            beside = {level for other, level in taken if abs(x - other) < wide}
+            higher = next(level for level in range(len(taken) + 1) if level not in beside)
+            axes.annotate(
+                f"{100 * sample.mean:.0f}", (x, bottom), xytext=(0, 3 + 8 * higher), ha="center", textcoords="offset points",
+                color=curve.style.color, path_effects=[patheffects.withStroke(linewidth=1.5, foreground="white")],
+            )  # fmt: skip
+            taken.append((x, higher))
 
 
-def line(
-    axes: "Axes", places: Sequence[float], samples: Sequence[Sample], style: styles.Style, label: str, low: float | None = None
-) -> None:
-    """Draws means and their bars; without a bar what is below `low`, where the axis ends: it would cross the accuracy there."""
-    means = [100 * sample.mean for sample in samples]
-    deviations = [100 * (sample.deviation or 0) for sample in samples]
-    bars = [0 if low is not None and mean < low else deviation for mean, deviation in zip(means, deviations, strict=True)]
+def line(axes: "Axes", x: Sequence[float], curve: Curve, low: float = -math.inf) -> None:
+    """Draws means, and standard deviations as bars.
+
+    Args:
+      axes: of one panel.
+      x: positions, one of each sample.
+      curve: what to draw.
+      low: the accuracy in percent where the axis begins. Means below it have no bar, which would cross the digits there.
+    """
+    style = curve.style
+    means = [100 * sample.mean for sample in curve.samples.values()]
+    bars = [0 if 100 * sample.mean < low else 100 * (sample.std or 0) for sample in curve.samples.values()]
     axes.errorbar(
-        places, means, bars,
-        color=style.colour, ls=style.dash, marker=style.marker, markerfacecolor=face(style), elinewidth=0.7, capsize=1.4,
-        capthick=0.7, label=label,
+        x, means, bars, color=style.color, ls=style.line, marker=style.marker, markerfacecolor=style.face, elinewidth=0.7,
+        capsize=1.4, capthick=0.7, label=curve.label,
     )  # fmt: skip
 
 
-def face(style: styles.Style) -> str:
-    return "white" if style.hollow else style.colour
+def band(axes: "Axes", x: np.ndarray, rows: np.ndarray, style: styles.Style, label: str, **options: Any) -> None:
+    """Draws the mean of rows, and their standard deviation as a band.
+
+    Args:
+      axes: of one panel.
+      x: positions, of shape (points,).
+      rows: percentages, of shape (seeds, points).
+      style: of the line.
+      label: for the legend, which has the number of seeds besides.
+      options: of `Axes.plot`.
+    """
+    mean = rows.mean(axis=0)
+    if len(rows) > 1:
+        std = rows.std(axis=0, ddof=1)
+        axes.fill_between(x, mean - std, mean + std, color=style.color, alpha=0.15, lw=0)
+    axes.plot(
+        x, mean, style.line, color=style.color, marker=style.marker, markerfacecolor=style.face,
+        label=f"{label}, n={len(rows)}", **options,
+    )  # fmt: skip
 
 
-def seeds_label(samples: Any) -> str:
-    counts = {sample.n for sample in samples}
-    return f"n={min(counts)}" if len(counts) == 1 else f"n={min(counts)}-{max(counts)}"
+def seeds_label(samples: Iterable[Sample]) -> str:
+    """Returns how many seeds samples have: `n=3`, or `n=1-3`."""
+    counts = sorted({sample.n for sample in samples})
+    return f"n={counts[0]}" if len(counts) == 1 else f"n={counts[0]}-{counts[-1]}"
 
 
 def unpruned(axes: "Axes", view: View) -> None:
+    """Draws mean and standard deviation of the unpruned network as a line and a band, if there is one."""
     if view.dense is None:
         return
-    mean, deviation = 100 * view.dense.mean, 100 * (view.dense.deviation or 0)
-    axes.axhspan(mean - deviation, mean + deviation, color="#000000", alpha=0.12, lw=0, zorder=0.5)
+    mean, std = 100 * view.dense.mean, 100 * (view.dense.std or 0)
+    axes.axhspan(mean - std, mean + std, color="#000000", alpha=0.12, lw=0, zorder=0.5)
     axes.axhline(mean, color="#000000", lw=0.8, zorder=0.6, label=f"unpruned, n={view.dense.n}")
 
 
 def ranges(axes: "Axes", view: View) -> None:
-    """Shades and names the ranges; their edges lie between the last sparsity of one and the first of the next."""
+    """Shades the ranges, and names those with room for a name."""
     low, high = axes.get_xlim()
-    begin, previous = low, None
-    sparsities = view.sparsities
-    for number, sparsity in enumerate(sparsities):
-        name = view.range_of(sparsity)
-        if previous is not None and name != previous:
-            edge = (spacing(sparsities[number - 1]) + spacing(sparsity)) / 2
-            _range(axes, previous, begin, edge, high - low)
-            begin = edge
-        previous = name
-    if previous is not None:
-        _range(axes, previous, begin, high, high - low)
-
-
-def _range(axes: "Axes", name: str, begin: float, end: float, whole: float) -> None:
-    axes.axvspan(begin, end, color=styles.RANGES[name], zorder=0, lw=0)
-    if (end - begin) / whole > 0.13:
-        axes.text(
-            (begin + end) / 2, 1.01, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", style="italic",
-            fontsize=_POINTS,
-        )  # fmt: skip
-
-
-def highest(view: View) -> str:
-    shades = "" if view.ranges_lack else " Shades: trivial (white), matching, extreme."
-    return f"{view.highest_said}.{shades} Arrows: accuracy below the axis."
+    for name, begin, end in figure_data.ranges(view):
+        begin, end = max(begin, low), min(end, high)
+        axes.axvspan(begin, end, color=styles.RANGES[name], zorder=0, lw=0)
+        if end - begin > 0.13 * (high - low):
+            axes.text(
+                (begin + end) / 2, 1.01, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom",
+                style="italic", fontsize=_POINTS,
+            )  # fmt: skip
 
 
 def percent_ticks(axes: "Axes", lowest: float) -> None:
-    """Ticks of a logarithmic axis from the lowest fraction to 1, in percent."""
+    """Sets the ticks of a logarithmic axis, in percent, from the fraction `lowest` to 1."""
     from matplotlib.ticker import NullFormatter
 
+    axes.set_yscale("log")
     axes.set_ylim(100 * lowest * EDGE, 115)
     marks = [mark for mark in (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01) if mark >= 75 * lowest]
     marks = marks if len(marks) < 9 else [mark for mark in marks if str(mark).strip("0.").startswith("1")]
@@ -260,15 +248,14 @@ def percent_ticks(axes: "Axes", lowest: float) -> None:
 
 
 def step_ticks(axes: "Axes", steps: Sequence[int]) -> None:
-    """Ticks at the steps themselves, as many as there is room for; the last one is the end of training."""
+    """Sets ticks at steps, as many as there is room for, from the last one on, which is the end of training."""
     from matplotlib.ticker import NullLocator
 
-    to_display = axes.transData.transform
     width = axes.get_window_extent().width
-    ticks: list[int] = []
+    ticks: list[tuple[float, int]] = []
     for step in reversed(steps):
-        x = to_display((step, 0))[0]
-        if not ticks or to_display((ticks[-1], 0))[0] - x > 0.13 * width:
-            ticks.append(step)
-    axes.set_xticks(ticks, [f"{step:,}" for step in ticks])
+        x = axes.transData.transform((step, 0))[0]
+        if not ticks or ticks[-1][0] - x > 0.13 * width:
+            ticks.append((x, step))
+    axes.set_xticks([step for _, step in ticks], [f"{step:,}" for _, step in ticks])
     axes.xaxis.set_minor_locator(NullLocator())

@@ -1,56 +1,37 @@
-"""Draws the pictures of the paper, each from one view: `FIGURES[name].draw(view)`. They fit a column of 3.3 inches.
+"""Draws the figures of the paper, each from one view, as wide as a column of a paper: `FIGURES[name].draw(view)`.
 
-A function returns None where there is nothing to show. Nothing global is changed: figures have no window and no state.
+A function returns None if there is nothing to show. No global state of Matplotlib changes: figures have no window.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tf_pruneinit.config import registry
-from tf_pruneinit.pruning import neurons
+from tf_pruneinit.reporting import figure_data, styles
+from tf_pruneinit.reporting import figure_layout as layout
 from tf_pruneinit.reporting import published as references
-from tf_pruneinit.reporting import series as curves
-from tf_pruneinit.reporting import styles
-from tf_pruneinit.reporting.figure_data import (
-    MOST_SEEDS,
-    course,
-    courses,
-    densities,
-    is_highest,
-    seeds_of_ablations,
-    steps_shown,
-    within_a_point,
-)
-from tf_pruneinit.reporting.figure_layout import (
-    EDGE,
-    against_sparsity,
-    face,
-    highest,
-    line,
-    new_sheet,
-    percent_ticks,
-    ranges,
-    seeds_label,
-    step_ticks,
-    unpruned,
-)
 from tf_pruneinit.reporting.published import Reference
-from tf_pruneinit.reporting.series import Series, View, percent, spacing
+from tf_pruneinit.reporting.seed_statistics import Sample
+from tf_pruneinit.reporting.series import Series, View, name_of, percent, spacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 _MOST_NAMES = 18  # Of layers that have room below an axis.
+# Lines of published results, one a source.
+_DASHES: Sequence[tuple[int, tuple[float, ...]]] = (
+    (0, (1, 1)), (0, (4, 1.5)), (0, (4, 1, 1, 1)), (0, (6, 2)), (0, (2, 2)),
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A row of the table: `draw(view)` returns the figure, or None; `caption` says how to read it."""
+    """A row of `FIGURES`: `draw(view)` returns the figure, or None; `caption` says how to read it."""
 
     draw: Callable[[View], "Figure | None"]
     caption: str
@@ -60,14 +41,18 @@ def accuracy(view: View) -> "Figure | None":
     """Accuracy against sparsity of every method and benchmark (the paper's figure 3)."""
     if not view.drawn:
         return None
-    with new_sheet(
-        view, entries=["unpruned", *(series.label for series in view.drawn)], height=2.2, notes=[highest(view)]
-    ) as sheet:
+    shades = "" if view.ranges_lack else " Shades: trivial (white), matching, extreme."
+    notes = [f"{view.highest_said}.{shades} Arrows: accuracy below the axis."]
+    names = ["unpruned", *(series.label for series in view.drawn)]
+    with layout.new_sheet(view, names=names, height=2.2, notes=notes) as sheet:
         (axes,) = sheet.axes
-        against_sparsity(axes, view, {series: view.curves[series] for series in view.drawn}, {})
-        ranges(axes, view)
-        sheet.legend(axes)
+        layout.against_sparsity(axes, view, [_curve(series, view.curves[series]) for series in view.drawn])
+        layout.ranges(axes, view)
     return sheet.figure
+
+
+def _curve(series: Series, samples: Mapping[Any, Sample]) -> layout.Curve:
+    return layout.Curve(samples, f"{series.label}, {layout.seeds_label(samples.values())}", styles.of(series))
 
 
 def ablations(view: View) -> "Figure | None":
@@ -75,249 +60,200 @@ def ablations(view: View) -> "Figure | None":
     methods = view.ablated
     if not methods:
         return None
-    shown = [name for name in styles.ABLATIONS if any(series.ablation == name for series in view.curves)]
-    with new_sheet(
-        view, panels=len(methods), entries=["unpruned", *shown], height=1.15, notes=[seeds_of_ablations(view)]
-    ) as sheet:
+    ablated = {series: curve for series, curve in view.curves.items() if series.ablation != "none"}
+    seeds = sorted({sample.n for curve in ablated.values() for sample in curve.values()})
+    count = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
+    notes = [f"Ablations: n = {count}. Arrows: accuracy below the axis."]
+    names = ["unpruned", *(name for name in styles.ABLATIONS if any(series.ablation == name for series in view.curves))]
+    with layout.new_sheet(view, panels=len(methods), names=names, height=1.15, notes=notes) as sheet:
         for axes, series in zip(sheet.axes, methods, strict=True):
-            several = {
-                dataclasses.replace(series, ablation=name): view.curves.get(dataclasses.replace(series, ablation=name), {})
-                for name in styles.ABLATIONS
-            }
-            looks = {one: styles.ABLATIONS[one.ablation] for one in several}
-            names = {one: "unmodified" if one.ablation == "none" else one.ablation for one in several}
-            unmodified = next(iter(several))
-            # All that is compared, and of the method itself what lies between: elsewhere nothing is.
-            ends = [sparsity for one, curve in several.items() if one is not unmodified for sparsity in curve]
-            low, high = min(ends), max(ends)
-            span = {s: sample for s, sample in several[unmodified].items() if low <= s <= high} or several[unmodified]
-            against_sparsity(axes, view, {**several, unmodified: span}, looks, names)
+            several = {name: view.curves.get(dataclasses.replace(series, ablation=name), {}) for name in styles.ABLATIONS}
+            # The method itself only where there is something to compare it with.
+            ends = [sparsity for name, samples in several.items() if name != "none" for sparsity in samples]
+            between = {s: sample for s, sample in several["none"].items() if min(ends) <= s <= max(ends)}
+            several["none"] = between or several["none"]
+            label = {"none": "unmodified"}
+            curves = [layout.Curve(samples, label.get(name, name), styles.ABLATIONS[name]) for name, samples in several.items()]
+            layout.against_sparsity(axes, view, curves)
             axes.set_title(series.label, pad=3)
-        sheet.label_outer("percent of weights removed", "test accuracy (%)")
-        sheet.legend(*sheet.axes)
+        sheet.label_outer()
     return sheet.figure
 
 
 def neuron_sparsities(view: View) -> "Figure | None":
-    """Percent of neurons with at least a sparsity, at the highest matching sparsity (the paper's figure 5)."""
-    sparsity = view.shown_sparsity
-    if sparsity is None:
-        return None
+    """Percent of neurons with at least a sparsity, at the sparsity that is shown (the paper's figure 5)."""
     thresholds = np.linspace(0, 1, 201)
-    found = {}
-    for series in (one for one in view.drawn if sparsity in view.curves[one]):
-        several = [trial.source.neurons() for trial in view.at(series, sparsity)[:MOST_SEEDS]]
-        read = [neurons.at_least(neurons.sparsities(one), thresholds) for one in several if one is not None]
-        if read:
-            found[series] = np.stack(read)
+    found = figure_data.neuron_sparsities(view, thresholds)
     if not found:
         return None
-    notes = [f"At {percent(sparsity)}{is_highest(view, sparsity)}. A neuron is an output, or a channel, of any pruned layer."]
-    with new_sheet(view, entries=[series.label for series in found], height=2.0, notes=notes) as sheet:
+    notes = [f"At {_shown(view)}. A neuron is an output, or a channel, of any pruned layer."]
+    with layout.new_sheet(view, names=[series.label for series in found], height=2.0, notes=notes) as sheet:
         (axes,) = sheet.axes
         for series, rows in found.items():
-            style = styles.of(series)
-            mean, deviation = rows.mean(axis=0), rows.std(axis=0, ddof=1) if len(rows) > 1 else np.zeros(len(thresholds))
-            axes.fill_between(
-                100 * thresholds, 100 * (mean - deviation), 100 * (mean + deviation), color=style.colour, alpha=0.15, lw=0
-            )
-            axes.plot(
-                100 * thresholds, 100 * mean, style.dash, color=style.colour, marker=style.marker, markevery=(0, 25),
-                markerfacecolor=face(style), label=f"{series.label}, n={len(rows)}", clip_on=False,
-            )  # fmt: skip
-        axes.set_xlim(0, 100)
-        axes.set_ylim(0, 100)
-        axes.set_xlabel("sparsity s of a neuron (%)")
-        axes.set_ylabel("neurons with sparsity ≥ s (%)")
-        sheet.legend(axes)
+            layout.band(axes, 100 * thresholds, 100 * rows, styles.of(series), series.label, markevery=(0, 25), clip_on=False)
+        axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="sparsity s of a neuron (%)", ylabel="neurons with sparsity ≥ s (%)")
     return sheet.figure
 
 
 def pruning_step(view: View) -> "Figure | None":
     """Accuracy against the step of dense training at which the network is pruned (the paper's figure 6)."""
-    sparsity, several = steps_shown(view)
+    sparsity, several = figure_data.steps_shown(view)
     if sparsity is None:
         return None
     rewound = [series for series in view.benchmarks if "rewinding" in series.method and sparsity in view.curves[series]]
-    notes = [f"At {percent(sparsity)}{is_highest(view, sparsity)}. Trained for the whole schedule after pruning."]
-    with new_sheet(
-        view, entries=["unpruned", *(series.label for series in (*several, *rewound))], height=2.1, notes=notes
-    ) as sheet:
+    notes = [f"At {_shown(view, sparsity)}. Trained for the whole schedule after pruning."]
+    names = ["unpruned", *(series.label for series in (*several, *rewound))]
+    with layout.new_sheet(view, names=names, height=2.1, notes=notes) as sheet:
         (axes,) = sheet.axes
         for series, steps in several.items():
-            line(axes, list(steps), list(steps.values()), styles.of(series), f"{series.label}, {seeds_label(steps.values())}")
+            layout.line(axes, list(steps), _curve(series, steps))
         for series in rewound:
             style, sample = styles.of(series), view.curves[series][sparsity]
-            axes.axhline(100 * sample.mean, color=style.colour, ls=style.dash, lw=1, label=f"{series.label}, n={sample.n}")
-        unpruned(axes, view)
-        every = sorted({step for one in several.values() for step in one})
-        smallest = min(step for step in every if step)
-        axes.set_xscale("symlog", linthresh=smallest, linscale=0.4)
+            axes.axhline(100 * sample.mean, color=style.color, ls=style.line, lw=1, label=f"{series.label}, n={sample.n}")
+        layout.unpruned(axes, view)
+        every = sorted({step for steps in several.values() for step in steps})
+        axes.set_xscale("symlog", linthresh=min(step for step in every if step), linscale=0.4)
         axes.set_xlim(0, max(every) * 1.1)
-        step_ticks(axes, every)
-        axes.set_xlabel("step of dense training at which it is pruned")
-        axes.set_ylabel("test accuracy (%)")
-        sheet.legend(axes)
+        layout.step_ticks(axes, every)
+        axes.set(xlabel="step of dense training at which it is pruned", ylabel="test accuracy (%)")
     return sheet.figure
 
 
 def weights_remaining(view: View) -> "Figure | None":
-    """Weights remaining at each training step, for what is within a point of the unpruned accuracy (the paper's figure 1)."""
-    found = within_a_point(view)
+    """Weights remaining at each training step, for methods within a point of the unpruned accuracy (the paper's figure 1)."""
+    found = figure_data.within_a_point(view)
     if not found:
         return None
-    length = max(trial.steps for trial in view.trials)
+    length = max(run.steps for run in view.runs)
     notes = [
         "Each method at its highest sparsity within one point of the unpruned accuracy, pruned at the step where it falls."
     ]
     notes += ["Of later steps those that leave fewer weights."] if len({one.series for one in found}) < len(found) else []
     notes += ["Falling by degrees: in training."] if any(one.series.method in registry.IN_TRAINING for one in found) else []
     notes += ["Dashed: known only after training (rewound)."] if any(one.rewound for one in found) else []
-    lowest = min((one.remaining for one in found if one.remaining), default=1.0)
-    with new_sheet(view, entries=[f"{one.label}: 10 %" for one in found], height=1.9, notes=notes) as sheet:
+    lowest = min((one.run.density for one in found if one.run.density), default=1.0)
+    with layout.new_sheet(view, names=[f"{one.label}: 10 %" for one in found], height=1.9, notes=notes) as sheet:
         (axes,) = sheet.axes
         for one in found:
-            style = styles.of(one.series)
-            times, kept = course(view, one, length)
-            kept = [
-                max(percentage, EDGE * 100 * lowest) for percentage in kept
-            ]  # Nothing is at the edge: the axis has no zero.
-            axes.plot(times, kept, "--" if one.rewound else "-", color=style.colour, lw=1)
+            style, dash = styles.of(one.series), "--" if one.rewound else "-"
+            steps, percentages = figure_data.remaining_by_step(one, length)
+            shown = [max(one, layout.EDGE * 100 * lowest) for one in percentages]  # A logarithmic axis has no zero.
+            axes.plot(steps, shown, dash, color=style.color, lw=1)
             axes.plot(
-                [times[kept.index(kept[-1])]], kept[-1:], style.marker, color=style.colour, clip_on=False, zorder=4,
-                markersize=5, ls="--" if one.rewound else "-", label=f"{one.label}: {100 * one.remaining:.3g} %, n={one.seeds}",
+                [steps[shown.index(shown[-1])]], shown[-1:], style.marker, color=style.color, clip_on=False, zorder=4,
+                markersize=5, ls=dash, label=f"{one.label}: {100 * one.run.density:.3g} %, n={one.seeds}",
             )  # fmt: skip
-        axes.set_yscale("log")
-        percent_ticks(axes, lowest)
-        axes.set_xlim(0, length)
-        axes.set_xlabel("training step")
-        axes.set_ylabel("weights remaining (%)")
-        sheet.legend(axes)
+        layout.percent_ticks(axes, lowest)
+        axes.set(xlim=(0, length), xlabel="training step", ylabel="weights remaining (%)")
     return sheet.figure
 
 
 def layer_densities(view: View) -> "Figure | None":
-    """Density of each layer, by method, at the highest matching sparsity (the paper's appendix)."""
-    sparsity = view.shown_sparsity
-    if sparsity is None:
+    """Density of each layer, by method, at the sparsity that is shown (the paper's appendix)."""
+    found = figure_data.densities(view)
+    # Some methods leave layers out.
+    layers = list(dict.fromkeys(name for mean, _ in found.values() for name in mean))
+    if not layers:
         return None
-    found = {series: densities(view.at(series, sparsity)) for series in view.drawn if sparsity in view.curves[series]}
-    # Of a method that leaves layers out, fewer.
-    names = list(dict.fromkeys(name for mean, _ in found.values() for name in mean))
-    if not names:
-        return None
-    notes = [f"At {percent(sparsity)}{is_highest(view, sparsity)}. Layers from input to output; below the axis: empty."]
-    with new_sheet(
-        view,
-        entries=[series.label for series in found],
-        height=2.0,
-        bottom=0.62 if len(names) <= _MOST_NAMES else 0.36,
-        notes=notes,
-    ) as sheet:
+    notes = [f"At {_shown(view)}. Layers from input to output; below the axis: empty."]
+    bottom = 0.62 if len(layers) <= _MOST_NAMES else 0.36
+    with layout.new_sheet(view, names=[series.label for series in found], height=2.0, bottom=bottom, notes=notes) as sheet:
         (axes,) = sheet.axes
         lowest = min((density for mean, _ in found.values() for density in mean.values() if density), default=1.0)
         for series, (mean, count) in found.items():
             style = styles.of(series)
             shown = [100 * (density or lowest / 3) for density in mean.values()]
             axes.plot(
-                [names.index(name) for name in mean], shown, style.dash, color=style.colour, marker=style.marker,
-                markerfacecolor=face(style), markersize=3, label=f"{series.label}, n={count}", clip_on=False,
+                [layers.index(name) for name in mean], shown, style.line, color=style.color, marker=style.marker,
+                markerfacecolor=style.face, markersize=3, label=f"{series.label}, n={count}", clip_on=False,
             )  # fmt: skip
-        axes.set_yscale("log")
-        percent_ticks(axes, lowest)
-        every = max(1, math.ceil(len(names) / _MOST_NAMES))
-        short = [name.rsplit("/", 1)[0] for name in names]
-        if every == 1:
-            axes.set_xticks(
-                range(len(names)), short, rotation=60 if len(names) > 4 else 0, ha="right" if len(names) > 4 else "center"
-            )
+        layout.percent_ticks(axes, lowest)
+        if len(layers) <= _MOST_NAMES:
+            turned: dict[str, Any] = {"rotation": 60, "ha": "right"} if len(layers) > 4 else {"rotation": 0, "ha": "center"}
+            axes.set_xticks(range(len(layers)), [name.rsplit("/", 1)[0] for name in layers], **turned)
         else:
-            axes.set_xticks(range(0, len(names), every))
+            axes.set_xticks(range(0, len(layers), math.ceil(len(layers) / _MOST_NAMES)))
             axes.set_xlabel("layer")
         axes.set_ylabel("weights remaining (%)")
-        sheet.legend(axes)
     return sheet.figure
 
 
 def training(view: View) -> "Figure | None":
-    """Test accuracy in the course of training, at the highest matching sparsity."""
-    found = courses(view)
+    """Test accuracy during training, at the sparsity that is shown."""
+    found = figure_data.training_curves(view)
     if not found:
         return None
-    sparsity = view.shown_sparsity
-    notes = [f"Pruned to {percent(sparsity)}{is_highest(view, sparsity)}."] if sparsity is not None else []
-    with new_sheet(view, entries=[series.label for series in found], height=2.0, notes=notes) as sheet:
+    notes = [f"Pruned to {_shown(view)}."] if view.shown_sparsity is not None else []
+    with layout.new_sheet(view, names=[series.label for series in found], height=2.0, notes=notes) as sheet:
         (axes,) = sheet.axes
         for series, (epochs, rows) in found.items():
-            style = styles.of(series)
-            mean = 100 * rows.mean(axis=0)
-            if len(rows) > 1:
-                deviation = 100 * rows.std(axis=0, ddof=1)
-                axes.fill_between(epochs, mean - deviation, mean + deviation, color=style.colour, alpha=0.15, lw=0)
-            axes.plot(
-                epochs, mean, style.dash, color=style.colour, marker=style.marker, markerfacecolor=face(style),
-                markevery=max(1, len(epochs) // 6), lw=1, label=f"{series.label}, n={len(rows)}",
-            )  # fmt: skip
-        last = [100 * rows.mean(axis=0)[-1] for _, rows in found.values()]
-        early = min(100 * rows.mean(axis=0)[len(epochs) // 4] for epochs, rows in found.values())
-        low = min(early, min(last)) - 1
-        axes.set_ylim(max(0, low), min(100.5, max(100 * rows.max() for _, rows in found.values()) + 0.05 * (100 - low)))
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("test accuracy (%)")
-        sheet.legend(axes)
+            every = max(1, len(epochs) // 6)
+            layout.band(axes, epochs, 100 * rows, styles.of(series), series.label, markevery=every, lw=1)
+        means = [100 * rows.mean(axis=0) for _, rows in found.values()]
+        low = min(*(mean[len(mean) // 4] for mean in means), *(mean[-1] for mean in means)) - 1
+        highest = max(100 * rows.max() for _, rows in found.values())
+        axes.set(ylim=(max(0, low), min(100.5, highest + 0.05 * (100 - low))), xlabel="epoch", ylabel="test accuracy (%)")
     return sheet.figure
 
 
 def published(view: View, rows: Sequence[Reference]) -> "Figure | None":
-    """One's own curves with published results of the same network and dataset under them, each with its source and recipe."""
+    """One's own curves over published results of the same network and dataset.
+
+    Args:
+      view: of one's own runs.
+      rows: of any network and dataset; those of the view's, within its sparsities and of its methods, are drawn.
+
+    Returns:
+      A figure with source and recipe of each published curve below it; None if there is no published curve to draw.
+    """
     found = references.curves_of(references.of_view(view, rows))
     own = [series for series in view.drawn if any(several[0].method == series.method for several in found.values())]
-    if not found or not own:
+    if not own:
         return None
-    span = [sparsity for series in own for sparsity in view.curves[series]]
-    edge = 0.05 * (spacing(max(span)) - spacing(min(span))) or 0.5
-    low, high = spacing(min(span)) - edge, spacing(max(span)) + edge
-    inside = {label: [one for one in several if low <= spacing(one.sparsity) <= high] for label, several in found.items()}
+    positions = [spacing(sparsity) for series in own for sparsity in view.curves[series]]
+    edge = 0.05 * (max(positions) - min(positions)) or 0.5
+    low, high = min(positions) - edge, max(positions) + edge
     methods = {series.method for series in own}
-    found = {label: several for label, several in inside.items() if several and several[0].method in methods}
-    if not found:
+    inside = [[one for one in several if low <= spacing(one.sparsity) <= high] for several in found.values()]
+    curves = [several for several in inside if several and several[0].method in methods]
+    if not curves:
         return None
-    origins = list(dict.fromkeys((several[0].source, several[0].recipe, several[0].variant) for several in found.values()))
-    letters = {origin: _letter(number) for number, origin in enumerate(origins)}
-    notes = [_origin(letters[origin], *origin) for origin in origins]
-    names = [f"{curves.name_of(several[0].method)} [A], n=3" for several in found.values()]
-    with new_sheet(view, entries=["unpruned", *(series.label for series in own), *names], height=2.2, notes=notes) as sheet:
+    origins = list(dict.fromkeys(several[0].origin for several in curves))
+    notes = [f"[{_letters(number)}] {origin}." for number, origin in enumerate(origins)]
+    names = ["unpruned", *(series.label for series in own)]
+    names += [f"{name_of(several[0].method)} [A], n=3" for several in curves]
+    with layout.new_sheet(view, names=names, height=2.2, notes=notes) as sheet:
         (axes,) = sheet.axes
-        several_own = {series: view.curves[series] for series in own}
-        against_sparsity(axes, view, several_own, {})
-        dashes = [(0, (1, 1)), (0, (4, 1.5)), (0, (4, 1, 1, 1)), (0, (6, 2)), (0, (2, 2))]
-        for several in found.values():
-            style = styles.of(Series(several[0].method))
-            origin = (several[0].source, several[0].recipe, several[0].variant)
-            letter = letters[origin]
-            seeds = f", n={several[0].seeds}" if several[0].seeds else ""
+        layout.against_sparsity(axes, view, [_curve(series, view.curves[series]) for series in own])
+        for several in curves:
+            first, number = several[0], origins.index(several[0].origin)
+            style = styles.of(Series(first.method))
+            seeds = f", n={first.seeds}" if first.seeds else ""
             axes.plot(
-                [spacing(one.sparsity) for one in several], [100 * one.accuracy for one in several], color=style.colour,
+                [spacing(one.sparsity) for one in several], [100 * one.accuracy for one in several], color=style.color,
                 marker=style.marker, markerfacecolor="white", lw=0.8, zorder=1.5, markersize=3,
-                ls=dashes[origins.index(origin) % len(dashes)],
-                label=f"{curves.name_of(several[0].method)} [{letter}]{seeds}",
+                ls=_DASHES[number % len(_DASHES)], label=f"{name_of(first.method)} [{_letters(number)}]{seeds}",
             )  # fmt: skip
-        sheet.legend(axes)
     return sheet.figure
 
 
-def _letter(number: int) -> str:
-    """A to Z, then AA to ZZ and on."""
-    return (_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("A") + number % 26)
+def _letters(number: int) -> str:
+    """A to Z, then AA to ZZ and so forth."""
+    return (_letters(number // 26 - 1) if number >= 26 else "") + chr(ord("A") + number % 26)
 
 
-def _origin(letter: str, source: str, recipe: str, variant: str) -> str:
-    return (
-        f"[{letter}] {source}: {recipe or 'recipe not stated'}" + (f"; {variant}" if variant not in ("", "init") else "") + "."
+def _shown(view: View, sparsity: float | None = None) -> str:
+    """A sparsity, by default the one that is shown, and how it compares with the highest matching one."""
+    sparsity = view.shown_sparsity if sparsity is None else sparsity
+    assert sparsity is not None
+    if view.highest_matching is None:
+        return percent(sparsity)
+    highest = sparsity == view.highest_matching
+    return percent(sparsity) + (
+        ", the highest matching sparsity" if highest else f" (highest matching: {percent(view.highest_matching)})"
     )
 
 
-PUBLISHED = "One's own curves (filled) over published ones (hollow), whose recipes are their own."
 FIGURES = {
     "accuracy": Picture(accuracy, "Accuracy against sparsity: all methods, benchmarks, and the unpruned network."),
     "ablations": Picture(
@@ -331,3 +267,5 @@ FIGURES = {
     "layers": Picture(layer_densities, "Weights that remain in each layer."),
     "training": Picture(training, "Test accuracy in the course of training."),
 }
+# Of the figure that `published` draws.
+PUBLISHED = "One's own curves (filled) over published ones (hollow), whose recipes are their own."

@@ -1,38 +1,40 @@
-"""Tests the paper's findings F1 to F8 on one view: each holds, does not, or lacks runs.
+"""Tests the paper's findings F1 to F8 on one view: each holds, does not hold, or has not enough runs.
 
-A finding is about means over seeds. It is decided by their sign or size, as its rule says; how sure each difference is stands
-beside it, as a paired test. There are enough runs if each comparison that a rule names has three seeds at the least.
+A finding is about means over seeds. Their sign or size decides it, by its rule; a paired test of each difference stands beside
+it. There are enough runs if each comparison of a rule has at least three seeds.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tf_pruneinit.pruning import neurons
 from tf_pruneinit.reporting import seed_statistics
 from tf_pruneinit.reporting.seed_statistics import Comparison, Sample
-from tf_pruneinit.reporting.series import AFTER_TRAINING, NAMES, RANDOM, Series, View, listed, name_of, percent
+from tf_pruneinit.reporting.series import AFTER_TRAINING, LABELS, RANDOM, Series, View, listed, name_of, percent
 
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "not enough runs"
-# What F6 calls a little, in accuracy.
+# The change of accuracy that F6 still calls little.
 LITTLE = 0.01
-# Of pruning, that F7 is about.
+# Steps of pruning that F7 needs of a method.
 _FEWEST_STEPS = 3
-# Methods that the paper's findings are about; GraSP-abs is a variant of it.
+# The methods that the paper's findings are about; GraSP-abs is a variant of GraSP.
 _METHODS = ("magnitude", "snip", "grasp", "synflow")
+_NAMES = ", ".join(LABELS[method] for method in _METHODS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What runs say of a statement.
+    """A statement of the paper, and whether runs show it.
 
     Attributes:
       name: F1 to F8.
       statement: the paper's.
       verdict: `holds`, `does not hold` or `not enough runs`.
-      sentence: why, with its numbers.
-      numbers: the same as JSON values.
+      sentence: the reason, with its numbers.
+      numbers: the numbers of the sentence as JSON values.
     """
 
     name: str
@@ -42,32 +44,36 @@ class Finding:
     numbers: Mapping[str, Any]
 
 
+# Verdict, sentence and numbers of a finding.
+Decision = tuple[str, str, dict[str, Any]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """A row of the table: the statement, and `decide(view)`, which returns verdict, sentence and numbers."""
+    """A row of `FINDINGS`: the statement, and the function that decides whether the runs of a view show it."""
 
     statement: str
-    decide: Callable[[View], tuple[str, str, dict[str, Any]]]
+    decide: Callable[[View], Decision]
 
 
-def beats_random(view: View) -> tuple[str, str, dict[str, Any]]:
-    """F1: over the sparsities beyond the trivial ones, each early method's mean is above that of random pruning."""
+def beats_random(view: View) -> Decision:
+    """F1: over the sparsities beyond the trivial ones, each method's mean is above that of random pruning."""
     where = _beyond_trivial(view)
     found = {method: _contrast(view, Series(method), Series(RANDOM), where) for method in _METHODS}
     return _decided(found, lambda one, _: one.difference > 0, f"against random {where.said}", where)
 
 
-def stays_below_after_training(view: View) -> tuple[str, str, dict[str, Any]]:
-    """F2: over the matching sparsities, each early method's mean is below that of magnitude pruning after training."""
+def stays_below_after_training(view: View) -> Decision:
+    """F2: over the matching sparsities, each method's mean is below that of magnitude pruning after training."""
     where = _range(view, "matching")
     found = {method: _contrast(view, Series(method), Series(AFTER_TRAINING), where) for method in _METHODS}
     return _decided(found, lambda one, _: one.difference < 0, f"against magnitude after training {where.said}", where)
 
 
-def none_is_best_everywhere(view: View) -> tuple[str, str, dict[str, Any]]:
+def none_is_best_everywhere(view: View) -> Decision:
     """F3: SNIP or magnitude has the highest mean over the matching sparsities, SynFlow over the extreme ones.
 
-    And no method has it at every sparsity beyond the trivial ones.
+    Besides, no method has the highest mean at every sparsity beyond the trivial ones.
     """
     methods = [Series(method) for method in _METHODS]
     points = {one: view.curves.get(one, {}) for one in methods}
@@ -76,11 +82,14 @@ def none_is_best_everywhere(view: View) -> tuple[str, str, dict[str, Any]]:
     if not all(ranges.values()):
         return UNKNOWN, f"{'; '.join(_without_leaders(view, points, ranges))}.", {}
     leaders = {s: max(methods, key=lambda one: points[one][s].mean).method for s in shared}
-    over = {name: _leader(view, methods, several) for name, several in ranges.items()}
+    over = {
+        name: max(methods, key=lambda one: math.fsum(points[one][s].mean for s in several)).method
+        for name, several in ranges.items()
+    }
     seeds = min(points[one][s].n for one in methods for s in shared)
     numbers = {"leaders": {percent(s): method for s, method in leaders.items()}, **over, "seeds": seeds}
-    said = f"best over the matching range {NAMES[over['matching']]}, over the extreme {NAMES[over['extreme']]}"
-    said += "; " + ", ".join(f"{NAMES[method]} at {percent(s)}" for s, method in leaders.items())
+    said = f"best over the matching range {LABELS[over['matching']]}, over the extreme {LABELS[over['extreme']]}"
+    said += "; " + ", ".join(f"{LABELS[method]} at {percent(s)}" for s, method in leaders.items())
     if seeds < seed_statistics.FEWEST_PAIRS:
         few = {one: [s for s in shared if points[one][s].n < seed_statistics.FEWEST_PAIRS] for one in methods}
         which = ", ".join(f"{_said(one)} at {_percents(several)}" for one, several in few.items() if several)
@@ -92,7 +101,7 @@ def none_is_best_everywhere(view: View) -> tuple[str, str, dict[str, Any]]:
 def _without_leaders(
     view: View, points: Mapping[Series, Mapping[float, Sample]], shared: Mapping[str, Sequence[float]]
 ) -> list[str]:
-    """Why there is a range without a sparsity at which all methods were run."""
+    """The reasons why there is a range without a sparsity at which all methods were run."""
     unknown, absent = listed(view.ranges_lack), [_said(one) for one, curve in points.items() if not curve]
     why = [f"the matching and the extreme range are not known without {unknown}"] if unknown else []
     why += [f"not run: {', '.join(absent)}"] if absent else []
@@ -104,41 +113,50 @@ def _without_leaders(
     return why
 
 
-def initial_masks_survive(view: View) -> tuple[str, str, dict[str, Any]]:
-    """F4: shuffling and reinitialising lower no early method's mean by more than the tolerance."""
-    where = _beyond_trivial(view)
-    found = _ablated(view, [Series(method) for method in _METHODS], ("shuffle", "reinit"), where)
-    return _decided(found, lambda one, _: one.difference >= -view.tolerance - 1e-12, _unmodified(view, where), where)
+def initial_masks_survive(view: View) -> Decision:
+    """F4: shuffling and reinitializing lower no method's mean by more than the tolerance."""
+    return _ablated(view, _METHODS, ("shuffle", "reinit"), lambda one, _: one.difference >= -view.tolerance - 1e-12)
 
 
-def late_masks_suffer(view: View) -> tuple[str, str, dict[str, Any]]:
-    """F5: shuffling and reinitialising lower magnitude pruning after training, by more than the tolerance."""
-    where = _beyond_trivial(view)
-    found = _ablated(view, [Series(AFTER_TRAINING)], ("shuffle", "reinit"), where)
-    return _decided(found, lambda one, _: one.difference < -view.tolerance, _unmodified(view, where), where)
+def late_masks_suffer(view: View) -> Decision:
+    """F5: shuffling and reinitializing lower magnitude pruning after training by more than the tolerance."""
+    return _ablated(view, [AFTER_TRAINING], ("shuffle", "reinit"), lambda one, _: one.difference < -view.tolerance)
 
 
-def inversion(view: View) -> tuple[str, str, dict[str, Any]]:
+def inversion(view: View) -> Decision:
     """F6: inverting GraSP moves its mean by at most one point; inverting the others lowers it by more than the tolerance."""
-    where = _beyond_trivial(view)
-    found = _ablated(view, [Series(method) for method in _METHODS], ("invert",), where)
 
     def expected(one: Comparison, name: str) -> bool:
         return abs(one.difference) <= LITTLE if name.startswith("grasp") else one.difference < -view.tolerance
 
-    return _decided(found, expected, _unmodified(view, where), where)
+    return _ablated(view, _METHODS, ("invert",), expected)
 
 
-def later_is_better(view: View) -> tuple[str, str, dict[str, Any]]:
+def _ablated(
+    view: View, methods: Sequence[str], ablations: Sequence[str], expected: Callable[[Comparison, str], bool]
+) -> Decision:
+    """Decides by the comparisons of ablations with their methods, beyond the trivial sparsities."""
+    where = _beyond_trivial(view)
+    found = {
+        f"{method}, {ablation}": _contrast(view, Series(method, ablation=ablation), Series(method), where)
+        for method in methods
+        for ablation in ablations
+    }
+    unknown = f", none being known without {view.tolerance_lacks}" if view.tolerance_lacks else ""
+    tolerance = f"tolerance {100 * view.tolerance:.2f} points{unknown}"
+    return _decided(found, expected, f"against unmodified {where.said} ({tolerance})", where)
+
+
+def later_is_better(view: View) -> Decision:
     """F7: the mean is higher at the last step of pruning than at the first, and rises with the step.
 
-    That is, Spearman's rank correlation is above 0; for every method that was pruned at three steps or more.
+    It rises if Spearman's rank correlation is above 0. Every method pruned at three steps or more counts.
     """
     found: dict[str, _Contrast] = {}
     ranks: dict[str, float] = {}
     fewer: list[str] = []
     for series in map(Series, _METHODS):
-        levels = view.moments.get(series, {})
+        levels = view.by_step.get(series, {})
         several = [list(steps.items()) for steps in levels.values() if len(steps) >= _FEWEST_STEPS]
         if not several:
             steps = sorted({step for steps in levels.values() for step in steps})
@@ -150,26 +168,26 @@ def later_is_better(view: View) -> tuple[str, str, dict[str, Any]]:
         ranks[series.method] = math.fsum(correlations) / len(correlations)
     if not found:
         only = f"; only {', '.join(fewer)}" if fewer else ""
-        return UNKNOWN, f"none of {_names(_METHODS)} was pruned to one sparsity at three steps or more{only}.", {}
+        return UNKNOWN, f"none of {_NAMES} was pruned to one sparsity at three steps or more{only}.", {}
     decided = _decided(found, lambda one, name: one.difference > 0 and ranks[name] > 0, "from the first step to the last")
     return decided[0], decided[1], {**decided[2], "rank_correlation": ranks}
 
 
-def empties_neurons(view: View) -> tuple[str, str, dict[str, Any]]:
+def empties_neurons(view: View) -> Decision:
     """F8: at the highest matching sparsity SynFlow leaves more neurons without weights than each other method."""
     sparsity = view.shown_sparsity
     if sparsity is None:
-        return UNKNOWN, f"not run: {_names(_METHODS)}, at any sparsity.", {}
+        return UNKNOWN, f"not run: {_NAMES}, at any sparsity.", {}
     shares: dict[str, Sample] = {}
     absent: list[str] = []
     unread: list[str] = []
     for method in _METHODS:
-        trials = view.at(Series(method), sparsity)
-        read = {trial.seed: trial.source.neurons() for trial in trials}
+        runs = view.at(Series(method), sparsity)
+        read = {run.seed: run.source.neurons() for run in runs}
         if values := {seed: neurons.empty(counts) for seed, counts in read.items() if counts}:
             shares[method] = Sample(values)
         else:
-            (unread if trials else absent).append(NAMES[method])
+            (unread if runs else absent).append(LABELS[method])
     why = [f"not run at {percent(sparsity)}: {', '.join(absent)}"] if absent else []
     why += [f"no masks that can be read at {percent(sparsity)}: {', '.join(unread)}"] if unread else []
     synflow = shares.pop("synflow", None)
@@ -177,11 +195,11 @@ def empties_neurons(view: View) -> tuple[str, str, dict[str, Any]]:
         return UNKNOWN, f"{'; '.join(why)}.", {}
     compared = {method: seed_statistics.compare(synflow, sample) for method, sample in shares.items()}
     said = f"at {percent(sparsity)} neurons without weights: SynFlow {synflow.mean:.1%}"
-    said += "".join(f", {NAMES[method]} {sample.mean:.1%}" for method, sample in shares.items())
+    said += "".join(f", {LABELS[method]} {sample.mean:.1%}" for method, sample in shares.items())
     numbers = {"sparsity": sparsity, "empty": {"synflow": synflow.mean, **{m: s.mean for m, s in shares.items()}}}
     numbers["compared"] = {method: _numbers(one) for method, one in compared.items()}
     pairs = {method: one.pairs if one else 0 for method, one in compared.items()}
-    few = [f"{NAMES[method]} ({count})" for method, count in pairs.items() if count < seed_statistics.FEWEST_PAIRS]
+    few = [f"{LABELS[method]} ({count})" for method, count in pairs.items() if count < seed_statistics.FEWEST_PAIRS]
     why += [f"fewer than {seed_statistics.FEWEST_PAIRS} seeds in common with SynFlow: {', '.join(few)}"] if few else []
     if why:
         return UNKNOWN, f"{'; '.join(why)}. So far {said}.", numbers
@@ -196,8 +214,8 @@ FINDINGS = {
         "No early method is best everywhere: SNIP and magnitude lead at lower sparsities, SynFlow at extreme ones.",
         none_is_best_everywhere,
     ),
-    "F4": Rule("Shuffling and reinitialising keep or improve masks found at initialization.", initial_masks_survive),
-    "F5": Rule("Shuffling and reinitialising hurt masks found after training.", late_masks_suffer),
+    "F4": Rule("Shuffling and reinitializing keep or improve masks found at initialization.", initial_masks_survive),
+    "F5": Rule("Shuffling and reinitializing hurt masks found after training.", late_masks_suffer),
     "F6": Rule("Inverting GraSP changes little; inverting SNIP, SynFlow and magnitude hurts.", inversion),
     "F7": Rule("Accuracy improves as the pruning step moves into training.", later_is_better),
     "F8": Rule("SynFlow empties whole neurons more than the others.", empties_neurons),
@@ -205,13 +223,13 @@ FINDINGS = {
 
 
 def find(view: View) -> list[Finding]:
-    """Returns what a view says of each finding."""
+    """Returns the findings, as the runs of a view decide them."""
     return [Finding(name, rule.statement, *rule.decide(view)) for name, rule in FINDINGS.items()]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Where:
-    """Sparsities that a finding is about: which, how a sentence says so, and, if there are none, why."""
+    """The sparsities that a finding is about, how a sentence names them, and the reason if there are none."""
 
     levels: Sequence[float]
     said: str
@@ -220,12 +238,12 @@ class _Where:
 
 @dataclasses.dataclass(frozen=True)
 class _Contrast:
-    """Two series compared, `comparison` being None if they cannot be; then what is missing, by kind.
+    """The comparison of two series; None if they cannot be compared.
 
     Attributes:
-      between: both, as a sentence names them.
-      not_run: what was not run -> at which sparsities.
-      apart: why two that were run cannot be compared; "" if they can.
+      between: names both series.
+      not_run: series without runs -> the sparsities at which they lack.
+      apart: why two series with runs cannot be compared; "" if they can.
     """
 
     comparison: Comparison | None
@@ -235,7 +253,7 @@ class _Contrast:
 
 
 def _beyond_trivial(view: View) -> _Where:
-    """All sparsities above the trivial range; all there are if it is not known."""
+    """The sparsities above the trivial range; all sparsities if that range is not known."""
     levels = [sparsity for sparsity in view.sparsities if view.range_of(sparsity) != "trivial"]
     unknown = listed(view.trivial_lacks)
     said = f"at every sparsity (no trivial range is known without {unknown})" if unknown else "beyond the trivial range"
@@ -246,7 +264,7 @@ def _range(view: View, name: str) -> _Where:
     """The sparsities of the matching or the extreme range."""
     levels = [sparsity for sparsity in view.sparsities if view.range_of(sparsity) == name]
     if levels:
-        return _Where(levels, f"at {_span(levels)}")
+        return _Where(levels, f"at {' to '.join(percent(sparsity) for sparsity in dict.fromkeys((levels[0], levels[-1])))}")
     unknown = listed(view.ranges_lack)
     known = f"no sparsity in the {name} range was run"
     return _Where((), "", f"the {name} range is not known without {unknown}" if unknown else known)
@@ -274,7 +292,7 @@ def _contrast(view: View, first: Series, second: Series, where: _Where) -> _Cont
 
 
 def _steps_apart(series: Series, several: Sequence[Sequence[tuple[int, Sample]]]) -> _Contrast:
-    """The last step of pruning against the first, over sparsities."""
+    """Compares the last step of pruning with the first, over sparsities."""
     compared = seed_statistics.compare_all((steps[-1][1], steps[0][1]) for steps in several)
     first, last = {steps[0][0] for steps in several}, {steps[-1][0] for steps in several}
     names = [f"{_said(series)} at step {' or '.join(f'{step:,}' for step in sorted(ends))}" for ends in (first, last)]
@@ -288,21 +306,13 @@ def _no_seed(seeds: Mapping[str, Sequence[int]]) -> str:
     return f"no seed in common: {' and '.join(told)}"
 
 
-def _ablated(view: View, methods: Sequence[Series], ablations: Sequence[str], where: _Where) -> dict[str, _Contrast]:
-    return {
-        f"{series.method}, {name}": _contrast(view, dataclasses.replace(series, ablation=name), series, where)
-        for series in methods
-        for name in ablations
-    }
-
-
 def _decided(
     found: Mapping[str, _Contrast],
     expected: Callable[[Comparison, str], bool],
     against: str,
     where: _Where | None = None,
-) -> tuple[str, str, dict[str, Any]]:
-    """The verdict over comparisons, all of which have to be as expected."""
+) -> Decision:
+    """Decides by comparisons, all of which have to be as expected."""
     numbers = {name: _numbers(one.comparison) for name, one in found.items()}
     there = {name: one.comparison for name, one in found.items() if one.comparison is not None}
     said = f"{against}: " + "; ".join(f"{_title(name)} {one}" for name, one in there.items()) if there else ""
@@ -334,40 +344,15 @@ def _percents(levels: Sequence[float]) -> str:
 
 def _title(name: str) -> str:
     method, *ablation = name.split(", ")
-    return NAMES.get(method, method) + "".join(f" ({one})" for one in ablation)
+    return LABELS.get(method, method) + "".join(f" ({one})" for one in ablation)
 
 
 def _numbers(one: Comparison | None) -> dict[str, Any] | None:
     return None if one is None else dataclasses.asdict(one)
 
 
-def _leader(view: View, methods: Sequence[Series], levels: Sequence[float]) -> str:
-    return max(methods, key=lambda one: math.fsum(view.curves[one][s].mean for s in levels)).method
-
-
 def _rank_correlation(values: Sequence[float]) -> float:
-    """Spearman's rank correlation of values with their place; of tied ones the mean rank."""
+    """Spearman's rank correlation of values with their position; equal values have their mean rank."""
     ordered = sorted(values)
     ranks = [ordered.index(value) + (ordered.count(value) - 1) / 2 for value in values]
-    middle = (len(values) - 1) / 2
-    across = math.fsum((place - middle) * (rank - middle) for place, rank in enumerate(ranks))
-    spread = math.fsum((place - middle) ** 2 for place in range(len(values)))
-    of_ranks = math.fsum((rank - middle) ** 2 for rank in ranks)
-    return across / math.sqrt(spread * of_ranks) if of_ranks else 0.0
-
-
-def _span(levels: Sequence[float]) -> str:
-    return f"{percent(levels[0])} to {percent(levels[-1])}" if len(levels) > 1 else percent(levels[0])
-
-
-def _unmodified(view: View, where: _Where) -> str:
-    return f"against unmodified {where.said} ({_tolerance(view)})"
-
-
-def _tolerance(view: View) -> str:
-    unknown = f", none being known without {view.tolerance_lacks}" if view.tolerance_lacks else ""
-    return f"tolerance {100 * view.tolerance:.2f} points{unknown}"
-
-
-def _names(methods: Iterable[str]) -> str:
-    return ", ".join(NAMES[method] for method in methods)
+    return statistics.correlation(range(len(values)), ranks) if len(set(values)) > 1 else 0.0

@@ -1,21 +1,20 @@
-"""Reads published results from a CSV file, to draw under one's own: each row has its source and recipe."""
+"""Reads published results, each with its source and recipe, from a CSV file, to show them beside one's own."""
 
 import csv
 import dataclasses
-import math
 import re
 from collections.abc import Iterable, Mapping
 
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.reporting.collect import Gap, level
-from tf_pruneinit.reporting.series import NAMES, View, name_of
+from tf_pruneinit.reporting.series import LABELS, View, name_of
 from tf_pruneinit.runtime.console import counted
 
 COLUMNS = (
     "source", "network", "dataset", "method", "variant", "sparsity_percent", "accuracy_mean", "accuracy_std", "seeds", "recipe",
 )  # fmt: skip
-_REQUIRED = ("source", "network", "dataset", "method", "sparsity_percent", "accuracy_mean", "recipe")
-# What others call a method -> what it is reported as here.
+_OPTIONAL = ("variant", "accuracy_std", "seeds")
+# Published names of methods -> the names that they are reported by here.
 ALIASES = {"ltr": "lottery_ticket_rewinding", "magnitude_after": "magnitude_after_training"}
 
 
@@ -25,14 +24,14 @@ class Reference:
 
     Attributes:
       source: where it was published.
-      network, dataset: as they are written there.
-      method: by its name here if it has one.
-      variant: what was done, as `init` or `init shuffle`; "" if it is not said.
-      sparsity: the fraction removed.
+      network, dataset: as the source writes them.
+      method: the name that it is reported by here, if there is one.
+      variant: what was done, as `init` or `init shuffle`; "" if not stated.
+      sparsity: the fraction of removed weights.
       accuracy: the mean, in [0, 1].
-      deviation: over seeds; None if it is not said.
-      seeds: how many; None likewise.
-      recipe: how it was trained.
+      std: the standard deviation over seeds; None if not stated.
+      seeds: their number; None if not stated.
+      recipe: how it was trained; "" if not stated.
     """
 
     source: str
@@ -42,33 +41,39 @@ class Reference:
     variant: str
     sparsity: float
     accuracy: float
-    deviation: float | None
+    std: float | None
     seeds: int | None
     recipe: str
 
     @property
     def label(self) -> str:
-        """What was done, where it was published and how it was trained."""
+        """Method, variant, source and recipe."""
         variant = "" if self.variant in ("", "init") else f", {self.variant}"
         return f"{name_of(self.method)}{variant} [{self.source}; {self.recipe or 'recipe not stated'}]"
+
+    @property
+    def origin(self) -> str:
+        """Source, recipe and variant."""
+        variant = "" if self.variant in ("", "init") else f"; {self.variant}"
+        return f"{self.source}: {self.recipe or 'recipe not stated'}{variant}"
 
 
 def read(path: str) -> list[Reference]:
     """Returns the rows of a file.
 
     Raises:
-      UsageError: if it cannot be read, or a row is not one: says which, the header being row 1.
+      UsageError: if the file cannot be read, or a row is not valid; names the row, the header being row 1.
     """
     number = 0
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, strict=True)
-            lacking = [name for name in _REQUIRED if name not in (rows.fieldnames or ())]
-            if lacking:
-                raise UsageError(f"references must have the columns {', '.join(COLUMNS)}; {path} lacks {', '.join(lacking)}")
+            missing = [name for name in COLUMNS if name not in (*(rows.fieldnames or ()), *_OPTIONAL)]
+            if missing:
+                raise UsageError(f"references must have the columns {', '.join(COLUMNS)}; {path} lacks {', '.join(missing)}")
             found = []
             for number, row in enumerate(rows, 2):
-                found.append(_reference(path, number, row))
+                found.append(_reference(row, f"in row {number} of {path}"))
             return found
     except OSError as error:
         raise UsageError(f"references must be a CSV file; got {path!r} ({error.strerror})") from error
@@ -77,15 +82,14 @@ def read(path: str) -> list[Reference]:
 
 
 def of_view(view: View, references: Iterable[Reference]) -> list[Reference]:
-    """Returns those of a view's network and dataset; `ResNet-20` is `resnet20`."""
-    mine = (_plain(view.model), _plain(view.dataset))
-    return [one for one in references if (_plain(one.network), _plain(one.dataset)) == mine]
+    """Returns the references of a view's network and dataset; `ResNet-20` is `resnet20`."""
+    return [one for one in references if _network(one.network, one.dataset) == _network(view.model, view.dataset)]
 
 
-def of_nothing(views: Iterable[View], references: Iterable[Reference]) -> list[Gap]:
-    """Returns the gap that references are of networks and datasets that no view is of; none if all are of one."""
-    known = {(_plain(view.model), _plain(view.dataset)) for view in views}
-    others = [one for one in references if (_plain(one.network), _plain(one.dataset)) not in known]
+def of_no_view(views: Iterable[View], references: Iterable[Reference]) -> list[Gap]:
+    """Returns one gap for the references of networks and datasets that no view is of; none if there are no such references."""
+    known = {_network(view.model, view.dataset) for view in views}
+    others = [one for one in references if _network(one.network, one.dataset) not in known]
     if not others:
         return []
     named = dict.fromkeys(f"{one.network} on {one.dataset}" for one in others)
@@ -100,51 +104,55 @@ def curves_of(references: Iterable[Reference]) -> dict[str, list[Reference]]:
     return {label: sorted(several, key=lambda one: one.sparsity) for label, several in found.items()}
 
 
+def _network(network: str, dataset: str) -> tuple[str, str]:
+    return _plain(network), _plain(dataset)
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _method(name: str) -> str:
-    """The name here of what is published as `GraSP`, `grasp` or `ltr`; of a method that has none here its own."""
-    known = {_plain(text): method for method, label in NAMES.items() for text in (method, label)}
+    """The name here of a method published as `GraSP`, `grasp` or `ltr`; its own name if it has none here."""
+    known = {_plain(text): method for method, label in LABELS.items() for text in (method, label)}
     return ALIASES.get(name.lower()) or known.get(_plain(name), name)
 
 
-def _reference(path: str, number: int, row: Mapping[str, str]) -> Reference:
-    where = f"in row {number} of {path}"
+def _reference(row: Mapping[str, str | None], where: str) -> Reference:
+    text = {name: (row.get(name) or "").strip() for name in COLUMNS}
     for name in ("source", "network", "dataset", "method"):
-        if not (row[name] or "").strip():
+        if not text[name]:
             raise UsageError(f"references must say their {name}; got none {where}")
-    sparsity = _number(row, "sparsity_percent", 0, 100, where)
-    accuracy = _number(row, "accuracy_mean", 0, 100, where)
+    sparsity = _number(text, "sparsity_percent", 0, 100, where)
+    accuracy = _number(text, "accuracy_mean", 0, 100, where)
     if sparsity is None or accuracy is None:
         raise UsageError(f"references must have numbers as sparsity_percent and accuracy_mean; got none {where}")
     if sparsity == 100:
         raise UsageError(f"sparsity_percent must be below 100; got 100 {where}")
-    deviation = _number(row, "accuracy_std", 0, 100, where)
-    seeds = _number(row, "seeds", 1, 1e6, where)
+    std = _number(text, "accuracy_std", 0, 100, where)
+    seeds = _number(text, "seeds", 1, 1e6, where)
     return Reference(
-        source=row["source"].strip(),
-        network=row["network"].strip(),
-        dataset=row["dataset"].strip(),
-        method=_method(row["method"].strip()),
-        variant=(row.get("variant") or "").strip(),
+        source=text["source"],
+        network=text["network"],
+        dataset=text["dataset"],
+        method=_method(text["method"]),
+        variant=text["variant"],
         sparsity=level(sparsity / 100),
         accuracy=accuracy / 100,
-        deviation=None if deviation is None else deviation / 100,
+        std=None if std is None else std / 100,
         seeds=None if seeds is None else int(seeds),
-        recipe=(row["recipe"] or "").strip(),
+        recipe=text["recipe"],
     )
 
 
-def _number(row: Mapping[str, str], name: str, low: float, high: float, where: str) -> float | None:
-    text = (row.get(name) or "").strip()
-    if not text:
+def _number(text: Mapping[str, str], name: str, low: float, high: float, where: str) -> float | None:
+    """The number in a column, None if it is empty."""
+    if not text[name]:
         return None
     try:
-        value = float(text)
+        value = float(text[name])
     except ValueError:
-        value = math.nan
+        value = float("nan")
     if not low <= value <= high:
-        raise UsageError(f"{name} must be a number from {low:g} to {high:g}; got {text!r} {where}")
+        raise UsageError(f"{name} must be a number from {low:g} to {high:g}; got {text[name]!r} {where}")
     return value

@@ -1,7 +1,7 @@
-"""Reads what a report needs of a run, from its directory or from an archive: many runs in one file.
+"""Reads runs from their directories, or from archives: files with a line of JSON for each of many runs.
 
-An archive has a line of JSON for each run: the name of its directory, what its files hold word for word, and in place of
-masks the number of weights that each neuron keeps.
+A line has the name of the run's directory, the values of its JSON files, its records, and in place of masks the number of
+remaining weights of each neuron.
 """
 
 import functools
@@ -9,71 +9,50 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from tf_pruneinit.config.experiment import Config
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.experiments import array_cache, run_directory
 from tf_pruneinit.pruning import neurons
 from tf_pruneinit.runtime import files
+from tf_pruneinit.runtime.console import counted
 from tf_pruneinit.sweeps import manifest
 from tf_pruneinit.training import records
 
 # Folders of a report, which may be written into a working directory.
-REPORT = ("figures", "tables")
-# What names of archives in a working directory end with.
+REPORT_FOLDERS = ("figures", "tables")
+# How names of archives in a working directory end.
 ENDING = ".jsonl"
-# What is said of a file that is called like one, and has no run.
+# The reason of a gap that is a file with such a name and without a run begins with it.
 NO_ARCHIVE = "no archive"
-# How compressed files begin -> how they are called.
+# The first bytes of compressed files, and how their names end.
 _COMPRESSED = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"\x28\xb5\x2f\xfd": ".zst", b"PK\x03\x04": ".zip"}
 _FILES = (run_directory.CONFIG, run_directory.RESULT, run_directory.FAILURE)
-# What a line of records.jsonl has at most.
-_LAST_BYTES = 4096
 
 
 class DamagedError(ValueError):
-    """What should be known of a run cannot be read."""
-
-
-class Source(Protocol):
-    """A run as it is read.
-
-    Attributes:
-      name: of its directory, which is its address.
-      path: where it is, for people.
-    """
-
-    name: str
-    path: str
-
-    def values(self, file: str) -> Any:
-        """Returns what config.json, result.json or failure.json holds; None if there is none.
-
-        Raises:
-          DamagedError: if it cannot be read.
-        """
-
-    def records(self) -> tuple[records.Record, ...]:
-        """Returns the records; none if they cannot be read."""
-
-    def last_step(self) -> int:
-        """Returns the step of the last record; 0 if there is none."""
-
-    def neurons(self) -> neurons.Counts | None:
-        """Returns what the masks leave of each neuron; None if that cannot be read."""
+    """A file or a line that should describe a run cannot be read."""
 
 
 class Directory:
-    """A run directory. A file that is as it was is read once."""
+    """A run directory, whose records and masks are cached until their files change.
+
+    Attributes:
+      name: of the directory, which is the address of the run.
+      path: of the directory.
+    """
 
     def __init__(self, path: str):
         self.path = path
         self.name = os.path.basename(path)
 
     def values(self, file: str) -> Any:
-        """Returns what a file of JSON holds; see `Source`."""
+        """Returns the value in config.json, result.json or failure.json; None if there is no such file.
+
+        Raises:
+          DamagedError: if it cannot be read.
+        """
         try:
             with open(os.path.join(self.path, file), "rb") as opened:
                 return json.loads(opened.read())
@@ -83,26 +62,15 @@ class Directory:
             raise DamagedError(f"{file} cannot be read") from error
 
     def records(self) -> tuple[records.Record, ...]:
-        """Returns the records; see `Source`."""
+        """Returns the records; none if they cannot be read."""
         path = os.path.join(self.path, run_directory.RECORDS)
         try:
             return _records(path, os.stat(path).st_mtime_ns)
         except (RunError, OSError):
             return ()
 
-    def last_step(self) -> int:
-        """Returns the step of the last whole line of records; see `Source`."""
-        path = os.path.join(self.path, run_directory.RECORDS)
-        try:
-            with open(path, "rb") as file:
-                file.seek(max(0, os.path.getsize(path) - _LAST_BYTES))
-                *lines, _ = file.read().split(b"\n")
-            return int(json.loads(lines[-1])["step"])
-        except (OSError, IndexError, ValueError, KeyError, TypeError):
-            return 0
-
     def neurons(self) -> neurons.Counts | None:
-        """Returns what the masks leave of each neuron; see `Source`."""
+        """Returns how many weights each neuron has, and how many remain; None if the masks cannot be read."""
         path = os.path.join(self.path, run_directory.MASKS)
         try:
             return _counts(path, os.stat(path).st_mtime_ns)
@@ -118,156 +86,131 @@ def _records(path: str, modified: int) -> tuple[records.Record, ...]:
 @functools.lru_cache(maxsize=4096)
 def _counts(path: str, modified: int) -> neurons.Counts | None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Who asks says so: the report lists it.
+        warnings.simplefilter("ignore")  # The report lists damaged masks as gaps.
         masks = files.load_arrays(path)
     return neurons.counts(masks) if masks else None
 
 
-class Line:
-    """A run of an archive."""
+class ArchivedRun:
+    """A run in an archive, with the attributes and methods of `Directory`."""
 
-    def __init__(self, archive: str, line: bytes):
-        """Reads it.
-
-        Raises:
-          DamagedError: if the line is not that of a run.
-        """
-        try:
-            self._held = json.loads(line)
-            self.name = self._held["name"]
-            self._held[run_directory.CONFIG]
-            valid = isinstance(self.name, str) and os.path.basename(self.name) == self.name != ""
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DamagedError("it is not that of a run") from error
-        if not valid:
-            raise DamagedError("its name is none of a directory")
+    def __init__(self, held: Mapping[str, Any], archive: str = ""):
+        self._held = held
+        self.name: str = held["name"]
         self.path = os.path.join(archive, self.name)
 
     def values(self, file: str) -> Any:
-        """Returns what the file of JSON held; see `Source`."""
         return self._held.get(file)
 
     def records(self) -> tuple[records.Record, ...]:
-        """Returns the records; see `Source`."""
         try:
             return tuple(records.Record.from_json(one) for one in self._held["records"])
         except (KeyError, TypeError, ValueError):
             return ()
 
-    def last_step(self) -> int:
-        """Returns the step of the last record; see `Source`."""
-        found = self.records()
-        return found[-1].step if found else 0
-
     def neurons(self) -> neurons.Counts | None:
-        """Returns what the masks left of each neuron; see `Source`."""
         try:
             return neurons.from_json(self._held["neurons"])
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
 
-class Planned:
-    """A run that a sweep has and has not begun: nothing but a configuration."""
+Source = Directory | ArchivedRun
 
-    def __init__(self, config: Config):
-        self._config = config
-        self.name = self.path = config.address
 
-    def values(self, file: str) -> Any:
-        """Returns the configuration; see `Source`."""
-        return self._config.to_json() if file == run_directory.CONFIG else None
-
-    def records(self) -> tuple[records.Record, ...]:
-        """Returns none."""
-        return ()
-
-    def last_step(self) -> int:
-        """Returns 0."""
-        return 0
-
-    def neurons(self) -> neurons.Counts | None:
-        """Returns None."""
-        return None
+def last_step(source: Source) -> int:
+    """Returns the step of the last record; 0 if there is none."""
+    records = source.records()
+    return records[-1].step if records else 0
 
 
 def sources(workdirs: Iterable[str]) -> tuple[list[Source], list[tuple[str, str]]]:
-    """Returns all that may be runs in working directories and archives, by name within each; and what is damaged: where, why.
+    """Returns everything in working directories and archives that may be a run, and what is damaged.
 
-    A working directory has directories of runs, archives (`*.jsonl`), or both: then its directories come first.
+    A working directory has run directories, archives (`*.jsonl`), or both: then its run directories come first.
+
+    Returns:
+      The sources, by name within each working directory; and, for each damaged file or line, where it is and why.
 
     Raises:
-      UsageError: if one is neither, or a file that is named cannot be read as an archive.
+      UsageError: if a path is neither a directory nor an archive with a run.
     """
     found: list[Source] = []
     damaged: list[tuple[str, str]] = []
     for workdir in workdirs:
         if os.path.isfile(workdir):
-            several, lines, reason = _lines(workdir)
-            if not several:
+            runs, lines, reason = _read_archive(workdir)
+            if not runs:
                 raise UsageError(f"workdir must be a directory of runs, or an archive of them; got {workdir!r}, {reason}")
-            found += several
+            found += runs
             damaged += lines
         elif os.path.isdir(workdir):
-            apart = (manifest.FOLDER, array_cache.FOLDER, *REPORT)
+            others = (manifest.FOLDER, array_cache.FOLDER, *REPORT_FOLDERS)
             with os.scandir(workdir) as entries:
                 items = sorted((item for item in entries if item.name[0] != "."), key=lambda item: item.name)
-            found += [Directory(os.path.join(workdir, item.name)) for item in items if item.is_dir() and item.name not in apart]
-            # Beside config.json, records.jsonl is that of a run.
-            is_run = any(item.name == run_directory.CONFIG for item in items)
+            found += [
+                Directory(os.path.join(workdir, item.name)) for item in items if item.is_dir() and item.name not in others
+            ]
+            if any(item.name == run_directory.CONFIG for item in items):
+                continue  # The directory of a run, whose records.jsonl is no archive.
             for item in items:
-                if item.is_file() and _is_archive_named(item.name) and not is_run:
+                if item.is_file() and item.name.endswith((ENDING, *(ENDING + end for end in _COMPRESSED.values()))):
                     path = os.path.join(workdir, item.name)
-                    several, lines, reason = _lines(path)
-                    found += several
-                    damaged += lines if several else [(path, f"{NO_ARCHIVE}, {reason}")]
+                    runs, lines, reason = _read_archive(path)
+                    found += runs
+                    damaged += lines if runs else [(path, f"{NO_ARCHIVE}, {reason}")]
         else:
-            raise UsageError(f"workdir must be a directory of runs, or an archive of them; got {workdir!r}, which is none")
+            raise UsageError(f"workdir must be a directory of runs, or an archive of them; got {workdir!r}, which is neither")
     return found, damaged
 
 
-def _is_archive_named(name: str) -> bool:
-    return name.endswith((ENDING, *(ENDING + end for end in _COMPRESSED.values())))
-
-
-def _lines(archive: str) -> tuple[list[Line], list[tuple[str, str]], str]:
-    """The runs of an archive, the lines that are damaged, and, if there is no run, what the file is."""
+def _read_archive(path: str) -> tuple[list[ArchivedRun], list[tuple[str, str]], str]:
+    """The runs of an archive, its damaged lines, and the reason why there is no run if there is none."""
     try:
-        with open(archive, "rb") as file:
+        with open(path, "rb") as file:
             content = file.read()
     except OSError as error:
         return [], [], f"which cannot be read ({error.strerror})"
     for begins, end in _COMPRESSED.items():
         if content.startswith(begins):
             return [], [], f"which has no run: it is compressed ({end[1:]}), unpack it first"
-    found, damaged = [], []
+    runs, damaged = [], []
     for number, line in enumerate(content.splitlines(), 1):
         try:
-            found.append(Line(archive, line))
+            runs.append(_read_line(line, path))
         except DamagedError as error:
-            damaged.append((f"{archive}, line {number}", str(error)))
-    return (
-        found,
-        damaged,
-        f"which has no run in {len(damaged):,} line{'s' * (len(damaged) != 1)}" if content else "which has no run: it is empty",
-    )
+            damaged.append((f"{path}, line {number}", str(error)))
+    return runs, damaged, f"which has no run in {counted(len(damaged), 'line')}" if content else "which has no run: it is empty"
+
+
+def _read_line(line: bytes, archive: str) -> ArchivedRun:
+    try:
+        held = json.loads(line)
+        name, _ = held["name"], held[run_directory.CONFIG]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedError("it does not describe a run") from error
+    if not isinstance(name, str) or not name or os.path.basename(name) != name:
+        raise DamagedError("its name is not that of a directory")
+    return ArchivedRun(held, archive)
 
 
 def write(path: str, several: Sequence[Source], progress: Callable[[int, int], None] = lambda done, of: None) -> int:
-    """Writes an archive of runs, each once; returns of how many. What is no run, or has no configuration to read, is not in it.
+    """Writes an archive with each run once; returns how many runs it has.
+
+    Sources without a configuration that can be read are left out.
 
     Args:
-      path: of the file. It may be one of those that `several` come from.
-      several: as `sources` gives them; of one name the first that is complete is taken, else the one that is furthest.
-      progress: is called with how many of how many have been read.
+      path: of the file. It may be an archive that some of `several` come from.
+      several: what `sources` returns; of one name the first complete run is written, else the one with the most steps.
+      progress: is called with the number of sources that have been read, and the number of all.
     """
-    lines: dict[str, tuple[float, str]] = {}  # Name -> how far the run is, its line.
+    lines: dict[str, tuple[float, str]] = {}  # Name -> steps of the run (infinity: it is complete), its line.
     for done, source in enumerate(several, 1):
-        far, _ = lines.get(source.name, (-1, ""))
-        if far < math.inf and (held := _held(source)) is not None:
-            reached = math.inf if run_directory.RESULT in held else source.last_step()
-            if reached > far:
-                lines[source.name] = reached, json.dumps(held, separators=(",", ":")) + "\n"
+        known, _ = lines.get(source.name, (-1, ""))
+        if known < math.inf and (held := _held(source)) is not None:
+            steps = math.inf if run_directory.RESULT in held else last_step(source)
+            if steps > known:
+                lines[source.name] = steps, json.dumps(held, separators=(",", ":")) + "\n"
         progress(done, len(several))
     with files.atomically(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         file.writelines(lines[name][1] for name in sorted(lines))
@@ -275,12 +218,13 @@ def write(path: str, several: Sequence[Source], progress: Callable[[int, int], N
 
 
 def _held(source: Source) -> dict[str, Any] | None:
+    """The values of a line; None if the configuration cannot be read."""
     held: dict[str, Any] = {"name": source.name}
     for file in _FILES:
         try:
             value = source.values(file)
         except DamagedError:
-            value = None
+            continue
         if value is not None:
             held[file] = value
     if run_directory.CONFIG not in held:

@@ -1,28 +1,28 @@
-"""Computes mean, standard deviation and paired comparisons of accuracies over seeds. Maths only."""
+"""Computes means, standard deviations and paired comparisons of accuracies over seeds."""
 
 import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Mapping
 
-# With two pairs a t test has one degree of freedom and says nothing.
+# With two pairs a t test has one degree of freedom, and finds next to nothing.
 FEWEST_PAIRS = 3
-# Accuracies are counts of images. Less than this is the rounding of float32, and no image: one of 50,000, of one seed of three,
-# at one of 30 sparsities is twice as much.
+# Accuracies are counts of images; smaller differences are rounding errors of float32. One image of 50,000, for one seed of
+# three, at one of 30 sparsities is a mean difference of twice as much.
 _ROUNDING = 1e-7
-# Of a p value, below which a difference is called significant.
+# Differences with a smaller p value are significant.
 SIGNIFICANT = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One number for each of some seeds."""
+    """A number for each of some seeds: seed -> value."""
 
     values: Mapping[int, float]
 
     @property
     def n(self) -> int:
-        """How many seeds."""
+        """The number of seeds."""
         return len(self.values)
 
     @functools.cached_property
@@ -31,8 +31,8 @@ class Sample:
         return math.fsum(self.values.values()) / self.n
 
     @functools.cached_property
-    def deviation(self) -> float | None:
-        """The standard deviation of a sample, n - 1 in the denominator; None of a single seed."""
+    def std(self) -> float | None:
+        """The standard deviation, with n - 1 in the denominator; None for a single seed."""
         if self.n < 2:
             return None
         return math.sqrt(math.fsum((value - self.mean) ** 2 for value in self.values.values()) / (self.n - 1))
@@ -40,14 +40,14 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """How one sample differs from another one of the same seeds.
+    """How two samples of the same seeds differ.
 
     Attributes:
-      difference: the mean over seeds of the first less the second.
-      pairs: how many seeds both have.
+      difference: the mean over seeds of the first minus the second.
+      pairs: the number of seeds that both have.
       p: two-sided, of Student's t test for paired samples; None if there is no test.
-      reason: why there is none, as `n too small (2)`: fewer than three pairs, or the same difference for every seed. Of a
-        deviation of zero a t test says nothing: p would be 0, as if three seeds could be certain. "" if there is a test.
+      reason: why there is no test, as `n too small (2)`: fewer than three pairs, or the same difference for every seed. With a
+        standard deviation of zero p would be 0, as if three seeds could be certain. "" if there is a test.
     """
 
     difference: float
@@ -76,16 +76,16 @@ class Comparison:
 
 
 def compare(first: Sample, second: Sample) -> Comparison | None:
-    """Returns the paired comparison of two samples; None if they have no seed in common."""
+    """Returns the comparison of two samples; None if they have no seed in common."""
     return compare_all([(first, second)])
 
 
 def compare_all(pairs: Iterable[tuple[Sample, Sample]]) -> Comparison | None:
-    r"""Returns the comparison of several pairs of samples together: each seed counts once, with its mean difference.
+    """Returns one comparison of several pairs of samples, in which each seed counts once, by its mean difference.
 
-        t = mean(d) / (deviation(d) / sqrt(n)),   d_seed = mean over pairs of (first[seed] - second[seed])
+        t = mean(d) / (std(d) / sqrt(n)),   d_seed = mean over pairs of (first[seed] - second[seed])
 
-    Differences of one seed at several sparsities are not independent, and seeds are; so seeds are what is counted.
+    Differences of one seed at several sparsities are not independent; those of several seeds are.
 
     Args:
       pairs: samples to compare, for example one pair a sparsity.
@@ -100,10 +100,10 @@ def compare_all(pairs: Iterable[tuple[Sample, Sample]]) -> Comparison | None:
     mean = differences.mean if abs(differences.mean) > _ROUNDING else 0.0
     if differences.n < FEWEST_PAIRS:
         return Comparison(mean, differences.n, None, f"n too small ({differences.n})")
-    deviation = differences.deviation or 0.0
-    if deviation < _ROUNDING:
+    std = differences.std or 0.0
+    if std < _ROUNDING:
         return Comparison(mean, differences.n, None, f"no test: the same for each of {differences.n} seeds")
-    return Comparison(mean, differences.n, _p_value(mean / (deviation / math.sqrt(differences.n)), differences.n - 1))
+    return Comparison(mean, differences.n, _p_value(mean / (std / math.sqrt(differences.n)), differences.n - 1))
 
 
 def _p_value(t: float, freedom: int) -> float:

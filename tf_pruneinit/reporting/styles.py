@@ -1,18 +1,28 @@
-"""Gives each method one look in all pictures: a color that color-blind people tell apart (Okabe and Ito), a marker."""
+"""Gives each series one look in all figures and plots."""
 
 import dataclasses
 
+from tf_pruneinit.config import registry
 from tf_pruneinit.reporting.series import Series, parts
+
+# Matplotlib's names of markers and lines -> Plotly's.
+SYMBOLS = {
+    "o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "<": "triangle-left", ">": "triangle-right",
+    "D": "diamond", "X": "x", "P": "cross", "*": "star", "h": "hexagon",
+}  # fmt: skip
+_DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Style:
-    """Colour, marker and dash of a curve, the last two in Matplotlib's names; `hollow` markers are of variants."""
+class Style(registry.Look):
+    """A look whose markers may be `hollow`: those of variants of a method are."""
 
-    colour: str
-    marker: str
-    dash: str = "-"
     hollow: bool = False
+
+    @property
+    def face(self) -> str:
+        """The color inside a marker."""
+        return "white" if self.hollow else self.color
 
     @property
     def symbol(self) -> str:
@@ -20,41 +30,13 @@ class Style:
         return SYMBOLS[self.marker] + ("-open" if self.hollow else "")
 
     @property
-    def plotly_dash(self) -> str:
-        """The dash's name in Plotly."""
-        return {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}[self.dash]
+    def dash(self) -> str:
+        """The line's name in Plotly."""
+        return _DASHES[self.line]
 
 
-SYMBOLS = {
-    "o": "circle",
-    "s": "square",
-    "^": "triangle-up",
-    "v": "triangle-down",
-    "D": "diamond",
-    "X": "x",
-    "P": "cross",
-    "*": "star",
-    "<": "triangle-left",
-    ">": "triangle-right",
-    "h": "hexagon",
-}
-
-METHODS = {
-    "random": Style("#7f7f7f", "X"),
-    "magnitude": Style("#E69F00", "s"),
-    "snip": Style("#0072B2", "o"),
-    "grasp": Style("#009E73", "^"),
-    "grasp_abs": Style("#56B4E9", "v"),
-    "synflow": Style("#D55E00", "D"),
-    "iterative_snip": Style("#0072B2", "<", ":"),
-    "force": Style("#0072B2", ">", ":"),
-    "prospr": Style("#56B4E9", "P"),
-    "ntk_sap": Style("#D55E00", "*", "-."),
-    "phew": Style("#009E73", "X", ":"),
-    "lamp": Style("#E69F00", "h", "-."),
-    "gradual_magnitude": Style("#000000", "v", ":"),
-    "set": Style("#7f7f7f", "^", "-."),
-    "rigl": Style("#CC79A7", "D", ":"),
+# Looks of methods are in their rows; these are of what some runs of them are reported as.
+METHODS = {name: Style(**vars(row.look)) for name, row in (registry.METHODS | registry.IN_TRAINING).items()} | {
     "magnitude_after_training": Style("#000000", "P", "--"),
     "lamp_after_training": Style("#E69F00", "h", "--"),
     "lottery_ticket_rewinding": Style("#CC79A7", "*", "--"),
@@ -70,18 +52,19 @@ ABLATIONS = {
     "invert": Style("#D55E00", "D", ":"),
 }
 
+# Of a published method that is unknown here.
 OTHER = Style("#882255", "h")
 
-# Of the background of the three ranges, light enough for all of the above.
+# Backgrounds of the three ranges, light enough for all colors above.
 RANGES = {"trivial": "#ffffff", "matching": "#eef3f8", "extreme": "#e3e3e3"}
 
 
 def of(series: Series) -> Style:
-    """Returns the style of a series of any name; a variant has its method's colour."""
+    """Returns the style of a series of any name; a variant has its method's color."""
     style = METHODS.get(series.method)
     if style is None:
         first, base, ends = parts(series.method)
-        dash = ":" if first else "--" if len(ends) > 1 else "-."
-        return dataclasses.replace(METHODS.get(base, OTHER), dash=dash, hollow=True)
+        line = ":" if first else "--" if len(ends) > 1 else "-."
+        return dataclasses.replace(METHODS.get(base, OTHER), line=line, hollow=True)
     is_variant = bool(series.variant) and not series.variant.startswith("rewind_to=")
-    return dataclasses.replace(style, dash=":", hollow=True) if is_variant else style
+    return dataclasses.replace(style, line=":", hollow=True) if is_variant else style

@@ -241,9 +241,9 @@ def test_sweeps_make_them_beside_others_and_reports_draw_their_course(tmp_path, 
     assert {series.label for series in view.curves} >= {"RigL", "SET", "gradual magnitude", "random"}
     assert [series.label for series in view.before] == ["random"]
     assert {series.label for series in view.drawn} >= {"RigL", "SET", "gradual magnitude", "random"}
-    one = next(trial for trial in view.trials if trial.method == "gradual_magnitude")
-    remaining = figure_data.Remaining(curves.Series(one.method), "", 0, 0.5, one.remaining, 1, False)
-    times, kept = figure_data.course(view, remaining, one.steps)
+    one = next(run for run in view.runs if run.method == "gradual_magnitude")
+    remaining = figure_data.Remaining(curves.Series(one.method), "", 0.5, one, 1)
+    times, kept = figure_data.remaining_by_step(remaining, one.steps)
     records = [
         json.loads(line) for line in (run_of(tmp_path / "w", "gradual_magnitude") / "records.jsonl").read_text().splitlines()
     ]
