@@ -13,7 +13,7 @@ from tf_pruneinit.errors import UsageError, reason
 from tf_pruneinit.pruning import summary as sparsity
 from tf_pruneinit.reporting import confusion
 from tf_pruneinit.runtime.command_line import exit_code, start_tensorflow
-from tf_pruneinit.runtime.console import Console, printable
+from tf_pruneinit.runtime.console import Console, aligned, printable
 
 PURPOSE = "Evaluates networks: accuracy, top-5, loss, calibration, accuracy of each class, confusion matrix, sparsity."
 
@@ -295,13 +295,7 @@ def _comparison(found: list[dict[str, Any]]) -> str:
     for one in found:
         numbers = (_percent(one["sparsity"]), _percent(one["accuracy"]), _percent(one["top5"]), _number(one["loss"]))
         rows.append((_short(one["saved_model"]), one["dataset"], *numbers, _percent(one["calibration_error"])))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if n < 2 else cell.rjust(width) for n, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
+    lines = aligned(rows)
     notes = {f"note           {one['dataset']}: {one['dataset_note']}": None for one in found if one["dataset_note"]}
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *notes])
 
