@@ -33,11 +33,12 @@ from tf_pruneinit.runtime.console import Console
 from tf_pruneinit.sweeps import job
 from tf_pruneinit.sweeps import manifest as manifests
 from tf_pruneinit.sweeps.launchers import local, ray_cluster
+from tf_pruneinit.sweeps.launchers.events import Event
 from tf_pruneinit.training import records
 
 STEPS, EPOCHS = 100, 10
 LAYERS = {f"layer{k}/kernel": (3, 3, 8, 8) for k in range(4)}
-_MAKE = ray_cluster._make
+_RUN_TASK = ray_cluster._run_task
 
 
 def made_up_run(
@@ -85,17 +86,15 @@ def stand_in() -> None:
     vars(experiment)["run"] = made_up_run
     sys.modules["tf_pruneinit.experiments.run"] = experiment
     vars(tf_pruneinit)["experiment"] = experiment
-    vars(job)["describe"] = lambda folder: None
-    for module in (local, ray_cluster, sweep):
-        vars(module)["start_tensorflow"] = lambda: None
+    vars(job)["prepare"] = lambda folder: None
     vars(local)["_WORKER"] = (sys.executable, os.path.abspath(__file__), "worker")
-    vars(ray_cluster)["_make"] = benchmark_scale.make_in_ray
+    vars(ray_cluster)["_run_task"] = benchmark_scale.run_in_ray
 
 
-def make_in_ray(*what: Any) -> tuple[str, str]:
-    """What a task of Ray does, in a process that Ray has started."""
+def run_in_ray(*what: Any) -> Event:
+    """Runs a task of Ray, in a process that Ray has started."""
     stand_in()
-    return _MAKE(*what)
+    return _RUN_TASK(*what)
 
 
 def make_tasks(manifest: str, tasks: int) -> None:

@@ -76,7 +76,7 @@ def run(
       RunError: if training diverges, memory or disk runs out, a worker is lost, or a file of the run is damaged. Likewise.
       Preempted: if the process is asked to end; a checkpoint is written first.
     """
-    preemption.allow(execution.grace_seconds)
+    preemption.set_grace_seconds(execution.grace_seconds)
     clock = Clock()
     with _failures(os.path.join(execution.workdir, config.address)):
         experiment = _Experiment(config, execution, console, share)

@@ -47,7 +47,7 @@ class Run:
 
     def __init__(self, path: str):
         self.path = path
-        self.claim: locks.Claim | None = None
+        self.claim: locks.Lock | None = None
 
     def file(self, name: str) -> str:
         """Returns the path of one of its files."""
@@ -243,7 +243,7 @@ def open_run(workdir: str, config: Config, *, again: bool = False, wait: Callabl
         try:
             if not made:
                 _require_same(run, config, again)
-            run.claim = stack.enter_context(locks.claimed(run.path, wait))
+            run.claim = stack.enter_context(locks.locked(run.path, wait))
             _require_same(run, config, again)
             for name in (FAILURE, *_unfinished(run)):
                 files.remove(run.file(name))

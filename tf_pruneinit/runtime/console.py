@@ -1,4 +1,4 @@
-"""Prints lines, and on a terminal one line that is updated while a command works."""
+"""Prints lines, aligned tables and, on a terminal, one line that is updated while a command works."""
 
 import shutil
 import sys
@@ -10,7 +10,11 @@ _SECONDS_BETWEEN_LINES = 30
 
 
 class Console:
-    """Writes lines, and progress: rewritten in place on a terminal, elsewhere a line now and then."""
+    """Writes lines, and progress: on a terminal in one line that it rewrites, elsewhere in a line now and then.
+
+    Args:
+      stream: standard output by default.
+    """
 
     def __init__(self, stream: TextIO | None = None):
         self._stream = stream or sys.stdout
@@ -20,17 +24,17 @@ class Console:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a person sees it as it is written."""
+        """Whether a person sees the lines as they are written."""
         return self._terminal
 
     def line(self, text: str = "") -> None:
-        """Writes text that stays."""
+        """Writes a line."""
         self._clear()
         print(text, file=self._stream, flush=True)
         self._last = time.monotonic()
 
     def live(self, text: str) -> None:
-        """Shows what is going on just now."""
+        """Shows progress."""
         if self._terminal:
             width = shutil.get_terminal_size().columns - 1
             self._stream.write(f"\r\x1b[K{text[:width]}")
@@ -73,5 +77,5 @@ def duration(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Returns text without what a terminal would obey: names in files from elsewhere may hold anything."""
+    """Returns text without characters that control a terminal: names in files from elsewhere may have any."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)

@@ -191,7 +191,7 @@ class Training:
 
     def _end_if_asked(self) -> None:
         """All workers end after the same step, whichever of them was asked to."""
-        if self._engine.most(preemption.asked()):
+        if self._engine.most(preemption.requested()):
             raise preemption.Preempted
 
     def _next_stop(self) -> int:
