@@ -33,15 +33,16 @@ from tf_pruneinit.runtime.console import Console
 from tf_pruneinit.sweeps import job
 from tf_pruneinit.sweeps import manifest as manifests
 from tf_pruneinit.sweeps.launchers import local, ray_cluster
+from tf_pruneinit.sweeps.launchers.events import Event
 from tf_pruneinit.training import records
 
 STEPS, EPOCHS = 100, 10
 LAYERS = {f"layer{k}/kernel": (3, 3, 8, 8) for k in range(4)}
-_MAKE = ray_cluster._make
+_RUN_TASK = ray_cluster._run_task
 
 
 def simulated_run(
-    config: Config, execution: Execution, console: Console, *, moments: Collection[str] = (), complete: bool, share: bool
+    config: Config, execution: Execution, console: Console, *, snapshots_at: Collection[str] = (), complete: bool, share: bool
 ) -> run_directory.Run:
     """Stands for `run.run`: writes what a run writes, in the same order."""
     rng = np.random.default_rng(config.seed)
@@ -51,7 +52,7 @@ def simulated_run(
         array_cache.Shared(folder).arrays("scores", origin, lambda: {"scores": rng.random(8)})
         masks = {name: (rng.random(shape) >= config.sparsity).astype(np.uint8) for name, shape in LAYERS.items()}
         run.save_masks(masks)
-        for text in moments:
+        for text in snapshots_at:
             run.save_snapshot(TrainingPoint.parse("moment", text).step("moment", STEPS // EPOCHS, STEPS), {"w": np.zeros(8)})
         for step in (STEPS // 2, STEPS):
             run.append(records.Record(step, step * EPOCHS / STEPS, 1.0, 0.9, 1.0, 0.9, 0.1, 1.0, 9.0, method=config.method))
@@ -85,17 +86,15 @@ def simulate_training() -> None:
     vars(experiment)["run"] = simulated_run
     sys.modules["tf_pruneinit.experiments.run"] = experiment
     vars(tf_pruneinit)["experiment"] = experiment
-    vars(job)["describe"] = lambda folder: None
-    for module in (local, ray_cluster, sweep):
-        vars(module)["start_tensorflow"] = lambda: None
+    vars(job)["prepare"] = lambda folder: None
     vars(local)["_WORKER"] = (sys.executable, os.path.abspath(__file__), "worker")
-    vars(ray_cluster)["_make"] = benchmark_scale.make_in_ray
+    vars(ray_cluster)["_run_task"] = benchmark_scale.run_in_ray
 
 
-def make_in_ray(*what: Any) -> tuple[str, str]:
+def run_in_ray(*what: Any) -> Event:
     """Runs a task of Ray, in a process that Ray has started."""
     simulate_training()
-    return _MAKE(*what)
+    return _RUN_TASK(*what)
 
 
 def make_tasks(manifest: str, tasks: int) -> None:

@@ -17,12 +17,14 @@ import pytest
 from waiting import has_checkpoint, has_record, wait_for
 
 from tf_pruneinit import __version__, describe, evaluate, main, report, sweep
+from tf_pruneinit.config.execution import Execution
+from tf_pruneinit.config.experiment import Config
 from tf_pruneinit.errors import RunError
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.pruning import score as scoring
 from tf_pruneinit.runtime import machine
+from tf_pruneinit.sweeps import launch, plan
 from tf_pruneinit.sweeps import manifest as manifests
-from tf_pruneinit.sweeps import plan
 from tf_pruneinit.sweeps.launchers import local
 from tf_pruneinit.training import records, step
 
@@ -187,40 +189,31 @@ class TestKilled:
             process.terminate()
             _, error = process.communicate(timeout=60)
         assert process.returncode == 143
-        assert error == "error: asked to end (SIGTERM); the same command goes on\n"
+        assert error == "error: preempted (SIGTERM); the same command resumes the sweep\n"
         assert list(tmp_path.glob("*-0.5-*/checkpoints/step-*"))
         assert not digests(tmp_path)
 
     def test_a_process_is_not_ended_while_it_writes_and_has_less_time_than_the_sweep(self, tmp_path, monkeypatch):
-        """It is asked to end, and a file that it writes then takes longer than all of them have."""
-        from tf_pruneinit.config.execution import Execution
-        from tf_pruneinit.sweeps.launchers import local
-
+        """It is preempted, and a file that it writes then takes longer than all of them have."""
         script = """
-import json, sys, time
+import sys, time
+from multiprocessing.connection import Connection
 from tf_pruneinit.runtime import files, preemption
-preemption.allow(json.loads(sys.argv[1])["execution"]["grace_seconds"])
-print("{}", flush=True)
-with preemption.watched(), files.atomically(sys.argv[2]) as path, open(path, "w") as file:
-    print("{}", flush=True)
+execution, *_ = Connection(int(sys.argv[2])).recv()
+preemption.set_grace_seconds(execution.grace_seconds)
+with preemption.watched(), files.atomically(sys.argv[1]) as path, open(path, "w") as file:
     time.sleep(2)
-    file.write(sys.argv[1])
+    file.write(str(execution.grace_seconds))
 """
-        start = subprocess.Popen
         file = tmp_path / "file"
-
-        def made_up(command, **options):
-            return start([sys.executable, "-c", script, command[-1], str(file)], **options)
-
-        monkeypatch.setattr(local.subprocess, "Popen", made_up)
-        pool = local._Pool(Execution(grace_seconds=1.0), [local.Share()], str(tmp_path))
-        process = local._Process(pool._execution, local.Share(), str(tmp_path), 0)
-        pool._processes[0] = process
-        process.address = "a run"
+        monkeypatch.setattr(local, "_WORKER", (sys.executable, "-c", script, str(file)))
+        pool = local._Pool(Execution(grace_seconds=1.0), str(tmp_path), [local.Share()])
+        pool.start(plan.Job(Config()))
         wait_for(lambda: list(tmp_path.glob(".file.*")))
+        (process,) = pool._processes.values()
         pool.end()
         assert process._process.returncode == 143
-        assert json.loads(file.read_text())["execution"]["grace_seconds"] == 0.9
+        assert file.read_text() == "0.9"
 
     def test_a_process_that_is_killed_while_it_starts_is_replaced(self, whole, tmp_path):
         with subprocess.Popen(command(tmp_path, *GRID), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -290,8 +283,8 @@ class TestFailures:
         last = ran.stdout[ran.stdout.index("missing:") :].splitlines()
         assert len(last) == 4  # The run itself, the dense one, and the one that begins with that.
         assert sum("loss is not finite" in line or "test loss is nan" in line for line in last) == 2
-        assert sum("what it begins with failed: digits-lenet_300_100-dense" in line for line in last) == 1
-        assert ran.stderr == "error: 3 of 6 runs are missing; --retry_failed tries those that failed again\n"
+        assert sum("its parent failed: digits-lenet_300_100-dense" in line for line in last) == 1
+        assert ran.stderr == "error: 3 of 6 runs are missing; --retry_failed retries those that failed\n"
 
     def test_a_failure_is_recorded_and_not_tried_again_unless_asked_to(self, failed):
         workdir, _ = failed
@@ -310,8 +303,8 @@ class TestFailures:
         workdir, _ = failed
         assert here(workdir, "--status") == 0
         out = capsys.readouterr().out
-        assert "complete 3" in out
-        assert "failed   2" in out
+        assert "complete  3" in out
+        assert "failed    2" in out
         assert out.count("not finite") == 2
         assert here(workdir, "--status", "--json") == 0
         found = json.loads(capsys.readouterr().out)
@@ -320,10 +313,10 @@ class TestFailures:
     def test_what_is_dead_is_named_at_the_end_and_by_status(self, tmp_path, capsys):
         grid = ["--grid=method=random", "--grid=sparsity=0.9,0.99999"]
         ran = make(tmp_path, *grid, "--epochs=1")
-        assert "dead     1  (no path is left" in ran.stdout
+        assert "dead: 1 (no path is left" in ran.stdout
         assert ran.stdout.count("  dead: digits-lenet_300_100-random-0.99999-") == 1
         assert here(tmp_path, "--status") == 0
-        assert "dead     1  (no path is left" in capsys.readouterr().out
+        assert "dead: 1 (no path is left" in capsys.readouterr().out
         assert here(tmp_path, "--status", "--json") == 0
         found = json.loads(capsys.readouterr().out)
         assert (found["dead"], sorted(run["dead"] for run in found["runs"].values())) == (1, [False, True])
@@ -342,7 +335,7 @@ class TestFailures:
         (tmp_path / "sweeps" / "other" / "manifest.jsonl").write_text('{"format":')
         for more in (["--status"], ["--grid=seed=0:2", "--dry_run"]):
             assert here(tmp_path, *more) == 0
-            assert "is damaged: it is not the manifest of a sweep; it is left out" in capsys.readouterr().err
+            assert "is damaged: it is not the manifest of a sweep; it is ignored" in capsys.readouterr().err
 
     def test_a_full_disk_is_no_fault_of_the_run(self, tmp_path, monkeypatch):
         assert here(tmp_path, "--grid=sparsity=0.5", "--emit=slurm") == 0
@@ -385,7 +378,7 @@ class TestPlan:
         assert here(tmp_path / "none", *GRID, "--dry_run") == 0
         out = capsys.readouterr().out
         assert "runs       6" in out
-        assert "nothing like them is complete" in out
+        assert "no run like them is complete" in out
         assert out.count("waiting") == 7
         assert not (tmp_path / "none").exists()
 
@@ -423,7 +416,7 @@ class TestMistakes:
             (["--grid=seed=0:2", "--workers=0"], "workers must be an integer >= 1; got 0"),
             (["--grid=seed=0:2", "--workers=two"], "workers"),
             (["--grid=seed=0:2", "--engine=dask"], "engine must be one of local, ray; got 'dask'"),
-            (["--grid=seed=0:2", "--engine=ray", "--workers=2"], "workers is for engine=local"),
+            (["--grid=seed=0:2", "--engine=ray", "--workers=2"], "workers needs engine=local"),
             (["--grid=seed=0:2", "--emit=pbs"], "emit must be one of slurm; got 'pbs'"),
             (["--grid=seed=0:2", "--overwrite"], "overwrite is for main"),
             (["--grid=seed=0:2", "--devices=64"], "workers of 64 devices each need"),
@@ -431,7 +424,7 @@ class TestMistakes:
             (["--grid=seed=0:100000000"], "seed has more than 1,000,000 values"),
             (["--grid=seed=0:1000000 sparsity=0.5,0.9"], "a sweep must have at most 1,000,000 runs; got 2,000,000"),
             (["--grid=prune_first=maybe"], "does not take 'maybe': Non-boolean argument to boolean flag"),
-            (["--status"], "no sweep was begun in workdir"),
+            (["--status"], "workdir must have a sweep to show"),
             (["--manifest=nowhere"], "manifest and task go together"),
             (["--manifest=nowhere", "--task=0"], "manifest must be a file that a sweep has written; got 'nowhere'"),
             (["--manifest=/dev/null", "--task=0"], "is damaged: it is not the manifest of a sweep"),
@@ -460,12 +453,14 @@ class TestMistakes:
             assert here(workdir, *more) == 2
             (line,) = capsys.readouterr().err.splitlines()
             assert "is of tf_pruneinit 0.0.7, and this is" in line
-            assert "take another --workdir, or go on with that version (pip install tf-pruneinit==0.0.7)" in line
+            assert "take another --workdir, or resume it with that version (pip install tf-pruneinit==0.0.7)" in line
 
     def test_more_workers_than_memory_can_hold_are_warned_of(self, monkeypatch):
         monkeypatch.setattr(machine, "free_memory", lambda: 2_000_000_000)
-        with pytest.warns(UserWarning, match=r"8 workers need 12\.9 GB at the least, and 2\.0 GB are free: fewer --workers"):
-            sweep._warn_of_memory(8, 100)
+        with pytest.warns(
+            UserWarning, match=r"8 workers need 12\.9 GB at the least, and 2\.0 GB are free: use fewer --workers"
+        ):
+            launch._warn_of_memory(8, 100)
 
     def test_memory_that_is_free_is_known(self):
         assert 1 << 20 < machine.free_memory() < 1 << 50
@@ -611,7 +606,7 @@ def test_a_sweep_on_ray_that_is_asked_to_end_lets_its_runs_save_theirs(tmp_path)
         process.terminate()
         _, error = process.communicate(timeout=60)
     assert process.returncode == 143, error
-    assert "asked to end (SIGTERM)" in error
+    assert "preempted (SIGTERM)" in error
     (checkpoint,) = tmp_path.glob("*/checkpoints/step-*.npz")  # No step is a multiple of what was asked for.
     assert int(checkpoint.stem.partition("-")[2]) > 0
     assert not [*tmp_path.glob("*/.claim-*")]

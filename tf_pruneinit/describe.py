@@ -15,7 +15,7 @@ from tf_pruneinit.config.options import option
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.pruning import summary as sparsity
 from tf_pruneinit.runtime.command_line import exit_code, start_tensorflow
-from tf_pruneinit.runtime.console import printable
+from tf_pruneinit.runtime.console import aligned, printable
 
 PURPOSE = "Says what was pruned of a network: sparsity, dead channels, multiply-accumulates, parameters, bytes."
 
@@ -178,17 +178,11 @@ def _text(found: dict[str, Any]) -> str:
         share = _share(row["multiply_accumulates_remaining"], row["multiply_accumulates"])
         sparse = f"{1 - row['remaining'] / row['total']:.2%}"
         rows.append((row["name"], shape, f"{row['total']:,}", f"{row['remaining']:,}", sparse, *map(_count, counts), share))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if n < 2 else cell.rjust(width) for n, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    lines = aligned(rows)
     asked, sizes, work = found["sparsity"], found["bytes"], found["multiply_accumulates"]
     said = [found[name] for name in ("model", "dataset", "method") if found[name]]
     text = [f"{found['saved_model']}{': ' if said else ''}{', '.join(map(str, said))}", ""]
-    text += [lines[0], "-" * len(lines[0]), *[line.rstrip() for line in lines[1:]], ""]
+    text += [lines[0], "-" * len(lines[0]), *lines[1:], ""]
     text += [f"not pruned            {', '.join(found['not_pruned'])}"] if found["not_pruned"] else []
     weights = f"{found['remaining']:,} of {found['total']:,} weights remain"
     text += [

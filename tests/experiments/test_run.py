@@ -442,7 +442,7 @@ CODES = {
 }
 # What is done at each stage of a run, in this order; a dot and a file's name: when that file is written.
 STAGES = {
-    "opening": (run_directory.locks, "claimed"),
+    "opening": (run_directory.locks, "locked"),
     "the configuration": "config.json",
     "reading data": (setup, "_dataset"),
     "building": (setup.build, "build"),

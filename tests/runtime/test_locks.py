@@ -36,18 +36,18 @@ def of_another_machine(folder, number=1, age=0.0):
 
 
 def test_a_second_one_is_refused_until_the_first_is_done(folder):
-    with locks.claimed(folder):
+    with locks.locked(folder):
         assert links(folder) == [".claim-1"]
-        with pytest.raises(BusyError, match="another process is writing"), locks.claimed(folder):
+        with pytest.raises(BusyError, match="another process is writing"), locks.locked(folder):
             pass
     assert links(folder) == []
-    with locks.claimed(folder):
+    with locks.locked(folder):
         pass
 
 
 def test_who_waits_goes_on_when_the_first_is_done(folder):
     waited = []
-    first = locks.claimed(folder)
+    first = locks.locked(folder)
     first.__enter__()
 
     def wait():
@@ -55,17 +55,17 @@ def test_who_waits_goes_on_when_the_first_is_done(folder):
         if len(waited) == 2:
             first.__exit__(None, None, None)
 
-    with locks.claimed(folder, wait):
+    with locks.locked(folder, wait):
         assert len(waited) == 2
 
 
 def test_what_a_killed_process_of_this_machine_had_is_free_at_once(folder):
-    claim = f"lock = locks.claimed({folder!r}); lock.__enter__()"
-    code = f"import os; from tf_pruneinit.runtime import locks; {claim}; os.kill(os.getpid(), 9)"
+    code = f"lock = locks.locked({folder!r}); lock.__enter__()"
+    code = f"import os; from tf_pruneinit.runtime import locks; {code}; os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
     assert links(folder) == [".claim-1"]
     assert locks.owner(folder) is None
-    with locks.claimed(folder):
+    with locks.locked(folder):
         assert links(folder) == [".claim-2"]
 
 
@@ -74,32 +74,32 @@ def test_without_locks_of_the_system_a_living_process_of_this_machine_has_it(fol
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(locks.fcntl, "flock", without)
-    with locks.claimed(folder), pytest.raises(BusyError), locks.claimed(folder):
+    with locks.locked(folder), pytest.raises(BusyError), locks.locked(folder):
         pass
     gone = subprocess.Popen(["true"])
     gone.wait()
     with open(os.path.join(folder, ".claim-1"), "w") as file:
         file.write(f"{locks._machine()}\nhere\n{gone.pid}")
-    with locks.claimed(folder):
+    with locks.locked(folder):
         assert links(folder) == [".claim-2"]
 
 
 def test_another_machine_has_it_until_its_claim_is_stale(folder, monkeypatch):
     of_another_machine(folder)
     assert locks.owner(folder) == "node7, process 123"
-    with pytest.raises(BusyError), locks.claimed(folder):
+    with pytest.raises(BusyError), locks.locked(folder):
         pass
     assert links(folder) == [".claim-1"]
     os.unlink(os.path.join(folder, ".claim-1"))
     of_another_machine(folder, age=locks.SECONDS_UNTIL_STALE + 1)
     assert locks.owner(folder) is None
-    with locks.claimed(folder):
+    with locks.locked(folder):
         assert links(folder) == [".claim-2"]
 
 
 def test_owner_touches_its_claim(folder, monkeypatch):
     monkeypatch.setattr(locks, "SECONDS_BETWEEN_TOUCHES", 0.02)
-    with locks.claimed(folder):
+    with locks.locked(folder):
         path = os.path.join(folder, ".claim-1")
         os.utime(path, (0, 0))
         time.sleep(0.5)
@@ -107,12 +107,12 @@ def test_owner_touches_its_claim(folder, monkeypatch):
 
 
 def test_owner_that_was_taken_for_gone_stops_and_disturbs_nobody(folder):
-    with locks.claimed(folder) as claim:
-        claim.require()
+    with locks.locked(folder) as lock:
+        lock.require()
         os.unlink(os.path.join(folder, ".claim-1"))
         of_another_machine(folder, 2)
         with pytest.raises(RunError, match="another process has taken over"):
-            claim.require()
+            lock.require()
     assert links(folder) == [".claim-2"]
 
 
@@ -120,13 +120,13 @@ def test_of_two_that_find_a_lock_stale_one_alone_takes_it(folder, monkeypatch):
     """Both have looked before either of them acts, and neither sees the other's lock of the system."""
     of_another_machine(folder, age=locks.SECONDS_UNTIL_STALE + 1)
     both = threading.Barrier(2, timeout=20)
-    make = locks._make
+    link = locks._link
 
     def late(unlinked, path):
         both.wait()
-        return make(unlinked, path)
+        return link(unlinked, path)
 
-    monkeypatch.setattr(locks, "_make", late)
+    monkeypatch.setattr(locks, "_link", late)
     taken = []
     threads = [threading.Thread(target=lambda: taken.append(locks._take(folder, alone=False))) for _ in range(2)]
     for thread in threads:
@@ -142,15 +142,15 @@ def test_of_two_that_find_a_lock_stale_one_alone_takes_it(folder, monkeypatch):
 def test_lock_that_a_third_one_has_made_meanwhile_is_respected(folder, monkeypatch, number):
     """An owner taken for gone comes back and leaves; a third process then begins with the first number again."""
     of_another_machine(folder, number, age=locks.SECONDS_UNTIL_STALE + 1)
-    make = locks._make
+    link = locks._link
 
     def late(unlinked, path):
         os.unlink(os.path.join(folder, f".claim-{number}"))
         of_another_machine(folder, 1)
-        return make(unlinked, path)
+        return link(unlinked, path)
 
-    monkeypatch.setattr(locks, "_make", late)
-    with pytest.raises(BusyError), locks.claimed(folder):
+    monkeypatch.setattr(locks, "_link", late)
+    with pytest.raises(BusyError), locks.locked(folder):
         pass
     assert links(folder) == [".claim-1"]
 
@@ -158,14 +158,14 @@ def test_lock_that_a_third_one_has_made_meanwhile_is_respected(folder, monkeypat
 def test_owner_that_comes_back_in_time_keeps_its_lock(folder, monkeypatch):
     """It touches its file after another process has found that stale, and before that one is done."""
     of_another_machine(folder, age=locks.SECONDS_UNTIL_STALE + 1)
-    make = locks._make
+    link = locks._link
 
     def late(unlinked, path):
         os.utime(os.path.join(folder, ".claim-1"))
-        return make(unlinked, path)
+        return link(unlinked, path)
 
-    monkeypatch.setattr(locks, "_make", late)
-    with pytest.raises(BusyError), locks.claimed(folder):
+    monkeypatch.setattr(locks, "_link", late)
+    with pytest.raises(BusyError), locks.locked(folder):
         pass
     assert links(folder) == [".claim-1"]
 
@@ -180,59 +180,59 @@ class TestOwnerThatSlept:
         os.utime(path, (1e9, 1e9))
         return path
 
-    def lost(self, folder, claim, match="another process has taken over"):
+    def lost(self, folder, lock, match="another process has taken over"):
         with pytest.raises(RunError, match=match):
-            claim.require()
+            lock.require()
 
     def test_does_not_take_anothers_lock_for_its_own(self, folder):
-        with locks.claimed(folder) as claim:
+        with locks.locked(folder) as lock:
             os.unlink(os.path.join(folder, ".claim-1"))  # Taken over, and released.
             path = self.other(folder)
-            self.lost(folder, claim)
-            assert not claim._touch()
+            self.lost(folder, lock)
+            assert not lock._touch()
             assert os.stat(path).st_mtime == 1e9
         assert os.path.exists(path)  # Nor is it released.
 
     @pytest.mark.parametrize("content", ["", "\n\n", "another-machine\nnode7\n123", "\0" * 10_000, "a\n" * 9])
     def test_takes_what_is_damaged_or_of_an_earlier_version_for_anothers(self, folder, content):
-        with locks.claimed(folder) as claim:
+        with locks.locked(folder) as lock:
             path = self.other(folder, content)
-            self.lost(folder, claim)
+            self.lost(folder, lock)
         assert os.path.exists(path)
 
     def test_stops_where_nobody_has_the_folder_any_more(self, folder):
-        with locks.claimed(folder) as claim:
+        with locks.locked(folder) as lock:
             os.unlink(os.path.join(folder, ".claim-1"))
-            self.lost(folder, claim)
+            self.lost(folder, lock)
         assert links(folder) == []
 
     def test_stops_where_the_folder_was_removed(self, folder):
-        with locks.claimed(folder) as claim:
+        with locks.locked(folder) as lock:
             shutil.rmtree(folder)
-            self.lost(folder, claim, "was removed while it was written")
+            self.lost(folder, lock, "was removed while it was written")
         assert not os.path.exists(folder)
 
     def test_stops_where_the_folder_was_removed_and_made_again(self, folder):
-        with locks.claimed(folder) as claim:
+        with locks.locked(folder) as lock:
             shutil.rmtree(folder)
-            with locks.claimed(folder) as other:
+            with locks.locked(folder) as other:
                 other.require()
-                self.lost(folder, claim)
-                claim.release()
+                self.lost(folder, lock)
+                lock.release()
                 other.require()
 
     def test_is_heard_of_once_more_with_every_write(self, folder):
-        with locks.claimed(folder) as claim:
+        with locks.locked(folder) as lock:
             path = os.path.join(folder, ".claim-1")
             os.utime(path, (1e9, 1e9))
-            claim.require()
+            lock.require()
             assert time.time() - os.stat(path).st_mtime < 60
 
     def test_waits_for_who_has_made_a_newer_lock_and_leaves_again(self, folder, monkeypatch):
-        with locks.claimed(folder) as claim:
+        with locks.locked(folder) as lock:
             of_another_machine(folder, 2)
             monkeypatch.setattr(locks.time, "sleep", lambda _: os.unlink(os.path.join(folder, ".claim-2")))
-            claim.require()
+            lock.require()
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"another-machine", b"a\nb\nc\nd\ne\nf", b"another-machine\nnode7\n123"])
@@ -242,11 +242,11 @@ def test_damaged_and_earlier_locks_are_anothers_until_they_are_stale(folder, con
     with open(path, "wb") as file:
         file.write(content)
     assert locks.owner(folder) is not None
-    with pytest.raises(BusyError), locks.claimed(folder):
+    with pytest.raises(BusyError), locks.locked(folder):
         pass
     os.utime(path, (1e9, 1e9))
     assert locks.owner(folder) is None
-    with locks.claimed(folder):
+    with locks.locked(folder):
         assert links(folder) == [".claim-2"]
 
 
@@ -260,10 +260,10 @@ def test_process_of_another_container_is_not_taken_for_gone(folder, monkeypatch)
     with open(path, "w") as file:
         file.write(f"{locks._machine()}\nhere\n{gone.pid}\ntoken\npid:[17]")
     assert locks.owner(folder) == f"here, process {gone.pid}"
-    with pytest.raises(BusyError), locks.claimed(folder):
+    with pytest.raises(BusyError), locks.locked(folder):
         pass
     os.utime(path, (1e9, 1e9))
-    with locks.claimed(folder):
+    with locks.locked(folder):
         pass
 
 
@@ -282,14 +282,14 @@ def test_whatever_others_do_while_an_owner_sleeps_one_alone_writes(tmp_path, mon
     """All that two other machines can do in three steps; they share a file system and see nothing of each other but that."""
     monkeypatch.setattr(locks, "_lock", lambda lock, folder: True)
     monkeypatch.setattr(locks, "_LOOKS", 1)
-    monkeypatch.setattr(locks.Claim, "_touch_now_and_then", lambda self: None)
+    monkeypatch.setattr(locks.Lock, "_keep_touching", lambda self: None)
 
     def on(machine):
         monkeypatch.setattr(locks, "_machine", lambda: machine)
 
-    def passes(claim):
+    def passes(lock):
         try:
-            claim.require()
+            lock.require()
         except RunError:
             return False
         return True
@@ -297,8 +297,8 @@ def test_whatever_others_do_while_an_owner_sleeps_one_alone_writes(tmp_path, mon
     def step(folder, owners, what, machine):
         on(machine)
         if what == "take" and machine not in owners:
-            if claim := locks._acquired(folder):
-                owners[machine] = claim
+            if lock := locks._acquired(folder):
+                owners[machine] = lock
         elif what == "release" and machine in owners:
             owners.pop(machine).release()
         elif what == "time passes":
@@ -375,7 +375,7 @@ def test_however_their_calls_interleave_one_alone_writes(tmp_path, monkeypatch, 
     folder = str(tmp_path / "run")
     monkeypatch.setattr(locks, "_lock", lambda lock, folder: None)
     monkeypatch.setattr(locks, "_LOOKS", 1)
-    monkeypatch.setattr(locks.Claim, "_touch_now_and_then", lambda self: None)
+    monkeypatch.setattr(locks.Lock, "_keep_touching", lambda self: None)
     machine = threading.local()
     monkeypatch.setattr(locks, "_machine", lambda: machine.name)
     machine.name = "A"
@@ -383,9 +383,9 @@ def test_however_their_calls_interleave_one_alone_writes(tmp_path, monkeypatch, 
     os.utime(os.path.join(folder, ".claim-1"), (1e9, 1e9))
     writes, writing = [], set()
 
-    def write(name, claim):
+    def write(name, lock):
         try:
-            claim.require()
+            lock.require()
         except RunError:
             return
         writing.add(name)
@@ -394,17 +394,17 @@ def test_however_their_calls_interleave_one_alone_writes(tmp_path, monkeypatch, 
             writes.append(sorted(writing))
         writing.discard(name)
 
-    def owner(name, claim, rounds):
+    def owner(name, lock, rounds):
         machine.name = name
         for _ in range(rounds):
-            if claim is None and (claim := locks._acquired(folder)) is None:
+            if lock is None and (lock := locks._acquired(folder)) is None:
                 continue
-            write(name, claim)
-            claim.release()
-            claim = None
+            write(name, lock)
+            lock.release()
+            lock = None
 
-    def writer(name, claim):
-        return lambda: owner(name, claim, 2)
+    def writer(name, lock):
+        return lambda: owner(name, lock, 2)
 
     Turns(monkeypatch, chance.randrange).run([writer("A", first), writer("B", None), writer("C", None)])
     assert all(len(several) == 1 for several in writes)

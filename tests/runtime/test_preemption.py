@@ -12,7 +12,7 @@ import pytest
 from tf_pruneinit.runtime import preemption
 from tf_pruneinit.training import records
 
-ENDED = (143, b"error: asked to end (SIGTERM); the run is not complete\n")
+ENDED = (143, b"error: preempted (SIGTERM); the run is not complete\n")
 
 
 def run(script: str, **options) -> tuple[int, bytes]:
@@ -85,11 +85,11 @@ class TestDeferred:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def test_check_raises_and_nothing_else(self):
-        with pytest.raises(preemption.Preempted, match="asked to end"), preemption.deferred():
+        with pytest.raises(preemption.Preempted, match="preempted"), preemption.deferred():
             preemption.check()
-            assert not preemption.asked()
+            assert not preemption.requested()
             self.terminate()
-            assert preemption.asked()
+            assert preemption.requested()
             with pytest.raises(preemption.Preempted):
                 preemption.check()
 
@@ -141,14 +141,14 @@ with preemption.watched():
 
 def test_ends_the_process_when_nothing_is_saved_in_time():
     script = """
-preemption.allow(1)
+preemption.set_grace_seconds(1)
 with preemption.watched(), preemption.deferred():
     TERMINATE
     time.sleep(50)
 """
     code, error = run(script)
     assert (code, error.count(b"\n")) == (143, 1)
-    assert error.startswith(b"error: asked to end (SIGTERM); the 1 s of grace_seconds are over; the same command resumes from")
+    assert error.startswith(b"error: preempted (SIGTERM); the 1 s of grace_seconds are over; the same command resumes from")
 
 
 @pytest.mark.parametrize("deferred", [True, False])
@@ -157,7 +157,7 @@ def test_what_is_being_written_when_the_time_is_over_is_finished(tmp_path, defer
     script = f"""
 import contextlib
 from tf_pruneinit.runtime import files
-preemption.allow(0.2)
+preemption.set_grace_seconds(0.2)
 with preemption.watched(), preemption.deferred() if {deferred} else contextlib.nullcontext():
     for name in ("first", "second"):
         with files.atomically({str(tmp_path)!r} + "/" + name) as path, open(path, "w") as file:
@@ -168,7 +168,7 @@ with preemption.watched(), preemption.deferred() if {deferred} else contextlib.n
 """
     code, error = run(script)
     assert (code, error.count(b"\n")) == (143, 1)
-    assert error.startswith(b"error: asked to end (SIGTERM); ")
+    assert error.startswith(b"error: preempted (SIGTERM); ")
     assert [path.name for path in tmp_path.iterdir()] == ["first"]
     assert (tmp_path / "first").read_text() == "whole"
 
@@ -183,12 +183,12 @@ def test_a_record_is_a_write_too(tmp_path, monkeypatch):
 
 
 def test_children_have_ended_before_the_time_is_over():
-    assert [preemption.of_children(seconds) for seconds in (1, 10, 30, 600)] == [0.9, 9, 28, 598]
+    assert [preemption.seconds_for_children(seconds) for seconds in (1, 10, 30, 600)] == [0.9, 9, 28, 598]
 
 
 def test_what_is_saved_in_time_is_not_disturbed():
     script = """
-preemption.allow(0.5)
+preemption.set_grace_seconds(0.5)
 with preemption.watched():
     try:
         with preemption.deferred():
@@ -204,7 +204,7 @@ with preemption.watched():
 def test_what_lets_no_python_code_run_is_killed():
     script = """
 import ctypes, threading
-with preemption.watched(), preemption.left_to_the_system():
+with preemption.watched(), preemption.default_handlers():
     pid = os.fork()
     if not pid:
         time.sleep(0.5)
@@ -218,7 +218,7 @@ with preemption.watched(), preemption.left_to_the_system():
 def test_handlers_are_taken_back_from_others():
     script = """
 with preemption.watched():
-    with preemption.left_to_the_system():
+    with preemption.default_handlers():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     TERMINATE
 """
@@ -244,4 +244,4 @@ with preemption.watched():
 """
     code, error = run(script)
     assert code == 143
-    assert error.count(b"asked to end") <= 1
+    assert error.count(b"preempted") <= 1

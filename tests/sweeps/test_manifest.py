@@ -1,16 +1,17 @@
 """What a sweep writes for its tasks and for who watches; a task reads what is its own, whatever the number of all."""
 
+import json
 import os
 import pathlib
 
 import made_runs
 import pytest
 
-from tf_pruneinit import sweep
 from tf_pruneinit.config.execution import Execution
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.sweeps import manifest as manifests
 from tf_pruneinit.sweeps import plan as plans
+from tf_pruneinit.sweeps import status
 
 
 def emitted(workdir, seeds, size=1):
@@ -165,7 +166,7 @@ def test_the_files_of_a_run_are_opened_as_often_for_the_status_of_many(tmp_path,
         opened.append(0)
         with monkeypatch.context() as patched:
             patched.setattr("builtins.open", counted)
-            found = sweep._status(plans.plan(several), str(tmp_path / str(seeds)))
-        assert found["complete"] == seeds
+            found = status.status(plans.plan(several), str(tmp_path / str(seeds)), as_json=True)
+        assert json.loads(found)["complete"] == seeds
         opened[-1] /= seeds
     assert opened[0] == opened[1] <= 3

@@ -9,8 +9,8 @@ import pytest
 
 from tf_pruneinit.config.experiment import Config, Prune, Train
 from tf_pruneinit.experiments import run_directory
-from tf_pruneinit.sweep import configurations
 from tf_pruneinit.sweeps import plan as plans
+from tf_pruneinit.sweeps.options import configurations
 from tf_pruneinit.training import records
 
 TRAIN = Train(None, 100)
@@ -26,8 +26,8 @@ def dense_of(plan):
 
 def test_pruning_at_initialization_begins_with_nothing():
     found = plan("method=snip,grasp sparsity=0.5,0.9 seed=0:3")
-    assert len(found.jobs) == len(found.asked) == 12
-    assert found.shared == []
+    assert len(found.jobs) == len(found.requested) == 12
+    assert found.all_parents == []
 
 
 def test_what_is_asked_for_twice_is_made_once():
@@ -36,11 +36,11 @@ def test_what_is_asked_for_twice_is_made_once():
 
 def test_a_dense_run_of_each_seed_serves_all_methods_steps_and_sparsities():
     found = plan("method=snip,magnitude sparsity=0.5,0.9 seed=0:2 prune_at=0,10,50")
-    assert len(found.asked) == 24
+    assert len(found.requested) == 24
     dense = dense_of(found)
     assert sorted(dense) == [0, 1]
-    assert found.shared == [job.address for job in dense.values()]
-    assert {(job.moments, job.complete) for job in dense.values()} == {(("10", "50"), False)}
+    assert found.all_parents == [job.address for job in dense.values()]
+    assert {(job.snapshots_at, job.complete) for job in dense.values()} == {(("10", "50"), False)}
     for address, job in found.jobs.items():
         begins_with = [dense[job.config.seed].address] if job.config.parent else []
         assert list(found.parents[address]) == begins_with
@@ -49,20 +49,20 @@ def test_a_dense_run_of_each_seed_serves_all_methods_steps_and_sparsities():
 def test_rewinding_needs_two_moments_of_one_dense_run():
     found = plan("method=magnitude sparsity=0.9 prune_at=end rewind_to=20")
     (dense,) = dense_of(found).values()
-    assert (dense.moments, dense.complete) == (("20", "end"), True)
-    assert plan("method=magnitude sparsity=0.9 prune_at=end rewind_to=0").jobs[dense.address].moments == ("end",)
+    assert (dense.snapshots_at, dense.complete) == (("20", "end"), True)
+    assert plan("method=magnitude sparsity=0.9 prune_at=end rewind_to=0").jobs[dense.address].snapshots_at == ("end",)
 
 
 def test_weights_that_are_drawn_anew_need_no_rewinding():
     found = plan("method=magnitude sparsity=0.9 prune_at=end rewind_to=20 ablation=reinit")
-    assert [job.moments for job in dense_of(found).values()] == [("end",)]
+    assert [job.snapshots_at for job in dense_of(found).values()] == [("end",)]
 
 
 def test_a_dense_run_that_is_asked_for_is_complete_and_keeps_what_others_need():
     found = plan("method=dense,snip sparsity=0.5 prune_at=10")
     (dense,) = dense_of(found).values()
-    assert (dense.moments, dense.complete) == (("10",), True)
-    assert dense.address in found.asked
+    assert (dense.snapshots_at, dense.complete) == (("10",), True)
+    assert dense.address in found.requested
 
 
 def test_each_round_comes_after_the_one_before():
@@ -70,7 +70,7 @@ def test_each_round_comes_after_the_one_before():
     order = list(found.jobs)
     for address, parents in found.parents.items():
         assert all(order.index(parent) < order.index(address) for parent in parents)
-    assert sorted(found.level(address) for address in found.asked) == [3, 3]
+    assert sorted(found.level(address) for address in found.requested) == [3, 3]
     assert all(job.complete for job in found.jobs.values())
 
 
@@ -148,35 +148,3 @@ class TestState:
         run_directory.record_failure(str(tmp_path), job.config, "no luck", "Traceback ...")
         with run_directory.open_run(str(tmp_path), job.config) as run:
             assert run.failure is None
-
-
-class TestEstimate:
-    def result(self, train, steps=100, epochs=4.0):
-        return {"steps": steps, "epochs": epochs, "seconds": {"data": 1.0, "train": train, "export": 2.0, "parents": 1000.0}}
-
-    def test_is_of_runs_alike(self):
-        estimate = plans.Estimate()
-        job = plans.Job(Config(train=TRAIN))
-        assert estimate.seconds(job) is None
-        estimate.learn(job.config, self.result(50.0))
-        assert estimate.seconds(job) == 53.0
-        assert estimate.seconds(job, step=40) == 33.0
-        assert estimate.seconds(plans.Job(Config(model="convnet", train=TRAIN))) is None
-        assert estimate.seconds(plans.Job(Config(train=Train(None, 100, batch_size=64)))) is None
-
-    def test_knows_epochs_and_how_far_a_parent_goes(self):
-        estimate = plans.Estimate()
-        estimate.learn(Config(train=TRAIN), self.result(50.0))
-        assert estimate.seconds(plans.Job(Config(train=Train(8)))) == 103.0
-        assert estimate.seconds(plans.Job(Config(train=Train(8)), ("10", "2ep"), False)) == 28.0
-
-
-def test_what_jobs_take_is_worked_out_once_for_all_that_are_alike(monkeypatch):
-    medians = []
-    monkeypatch.setattr(plans.statistics, "median", lambda values: medians.append(1) or sorted(values)[len(values) // 2])
-    estimate = plans.Estimate()
-    for seed in range(3):
-        estimate.learn(Config(seed=seed, train=TRAIN), {"steps": 100, "epochs": 4.0, "seconds": {"train": 50.0, "data": 1.0}})
-    for seed in range(20):
-        assert estimate.seconds(plans.Job(Config(seed=seed, train=TRAIN))) == 51.0
-    assert len(medians) == 2

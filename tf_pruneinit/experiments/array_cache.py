@@ -42,7 +42,7 @@ class Shared:
         folder = os.path.join(self._folder, f"{purpose}-{name}")
         path = os.path.join(folder, "arrays.npz")
         if (found := _found(path)) is None:
-            with locks.claimed(folder, wait=lambda: None):
+            with locks.locked(folder, wait=lambda: None):
                 # The order of the arrays matters, and an archive has it.
                 if (found := _found(path)) is None:
                     found = dict(compute())

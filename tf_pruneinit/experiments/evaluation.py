@@ -14,7 +14,7 @@ from tf_pruneinit.datasets import dataset as datasets
 from tf_pruneinit.errors import UsageError, reason
 from tf_pruneinit.export import compressed_file, load, saved_model
 from tf_pruneinit.pruning import summary as sparsity
-from tf_pruneinit.runtime.console import Console
+from tf_pruneinit.runtime.console import Console, aligned
 from tf_pruneinit.training import metrics
 
 # The default batch: 500 small images, fewer of larger ones, so that all have at most 2^24 numbers.
@@ -228,12 +228,7 @@ def _comparison(found: Sequence[dict[str, Any]]) -> str:
     for one in found:
         numbers = (_percent(one["sparsity"]), _percent(one["accuracy"]), _percent(one["top5"]), _number(one["loss"]))
         rows.append((short_name(one["saved_model"]), one["dataset"], *numbers, _percent(one["calibration_error"])))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        padded = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
-        padded += [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
-        lines.append("  ".join(padded).rstrip())
+    lines = aligned(rows)
     notes = {f"note           {one['dataset']}: {one['dataset_note']}": None for one in found if one["dataset_note"]}
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *notes])
 

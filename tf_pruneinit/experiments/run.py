@@ -34,7 +34,7 @@ def run(
     execution: Execution,
     console: Console,
     *,
-    training_points: Collection[str] = (),
+    snapshots_at: Collection[str] = (),
     complete: bool = True,
     share: bool = False,
 ) -> Run | None:
@@ -50,7 +50,8 @@ def run(
       config: what the experiment is.
       execution: how it is run.
       console: where progress is shown.
-      training_points: those whose weights are saved for runs that start from this one, as `TrainingPoint.parse` reads them.
+      snapshots_at: training points, as `TrainingPoint.parse` reads them, whose weights are saved for runs that start from this
+        one.
       complete: False trains no further than the last of these.
       share: whether scores are cached in the working directory, for other runs that start from the same network.
 
@@ -62,11 +63,11 @@ def run(
         can still be resumed.
       Preempted: if the process receives SIGTERM; a checkpoint is written first.
     """
-    preemption.allow(execution.grace_seconds)
+    preemption.set_grace_seconds(execution.grace_seconds)
     clock = Clock()
     with _failures(os.path.join(execution.workdir, config.address)):
         setup = Setup(config, execution, console, share)
-        points = {setup.step_of("training point", point) for point in training_points}
+        points = {setup.step_of("snapshots_at", point) for point in snapshots_at}
         leg = Leg(config, setup.steps if complete else max(points), frozenset({*points, *execution.snapshot_steps}))
         clock.lap("data")
         if not setup.workers.chief:

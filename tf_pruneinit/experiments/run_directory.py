@@ -47,7 +47,7 @@ class Run:
 
     def __init__(self, path: str):
         self.path = path
-        self.claim: locks.Claim | None = None
+        self.claim: locks.Lock | None = None
 
     def file(self, name: str) -> str:
         """Returns the path of one of its files."""
@@ -258,7 +258,7 @@ def open_run(workdir: str, config: Config, *, overwrite: bool = False, wait: Cal
         try:
             if not created:
                 _require_same(run, config, overwrite)
-            run.claim = stack.enter_context(locks.claimed(run.path, wait))
+            run.claim = stack.enter_context(locks.locked(run.path, wait))
             _require_same(run, config, overwrite)
             for name in (FAILURE, *_unfinished(run)):
                 files.remove(run.file(name))

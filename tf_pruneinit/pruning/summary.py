@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.runtime.console import aligned
 
 # What is said of a network whose masks cut it in two, and what prevents it.
 DEAD = "no path is left from the input to the output, so that the outputs are the same for every input"
@@ -95,8 +96,7 @@ class Summary:
             part = layer or self
             row = (layer.name if layer else "total", shape, f"{part.total:,}", f"{part.remaining:,}", f"{part.sparsity:.2%}")
             rows.append((*row, f"{part.connected:,}") if known else row)
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(map(_align, row, widths, range(len(row)))) for row in rows]
+        lines = aligned(rows)
         rule = "-" * len(lines[0])
         lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
         if known:
@@ -104,11 +104,7 @@ class Summary:
             lines.append(f"effective sparsity {self.effective_sparsity:.2%}: {cut}")
         lines += [f"dead: {DEAD}"] if self.dead else []
         lines += [f"not pruned: {', '.join(self.exempt)}"] if self.exempt else []
-        return "\n".join(line.rstrip() for line in lines)
-
-
-def _align(cell: str, width: int, column: int) -> str:
-    return cell.ljust(width) if column < 2 else cell.rjust(width)
+        return "\n".join(lines)
 
 
 def summarise(

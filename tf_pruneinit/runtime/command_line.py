@@ -1,4 +1,4 @@
-"""Runs commands: exit codes, errors and warnings in one line, TensorFlow without its log."""
+"""Runs commands: turns errors into one line and an exit code, and starts TensorFlow without its log."""
 
 import os
 import sys
@@ -11,9 +11,14 @@ from tf_pruneinit.runtime.console import printable
 
 
 def exit_code(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None) -> int:
-    """Runs a command; returns its exit code. Errors are one line on standard error.
+    """Runs a command; writes an error as one line on standard error.
 
-    0: done. 1: the run failed, or data is damaged. 2: a mistake of the user's. 130: interrupted. 143: asked to end by SIGTERM.
+    Args:
+      command: a function of the command line.
+      argv: the command line, the program's name first; None means that of this process.
+
+    Returns:
+      The exit code. 0: done. 1: the run failed, or data is damaged. 2: a mistake of the user. 130: interrupted. 143: preempted.
     """
     warnings.showwarning = _show_warning
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -31,12 +36,11 @@ def exit_code(command: Callable[[Sequence[str]], None], argv: Sequence[str] | No
     except (DataError, RunError) as error:
         return _fail(error, 1)
     except BrokenPipeError:
-        # Nobody reads any more (`| head`); Python would complain once more when it closes the stream.
+        # The reader has ended (`| head`); Python would complain again when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        return _fail(f"{error.strerror or error}{where}", 1)
+        return _fail(system_error(error), 1)
     except MemoryError:
         return _fail(OUT_OF_MEMORY, 1)
     except KeyboardInterrupt:
@@ -47,6 +51,11 @@ def exit_code(command: Callable[[Sequence[str]], None], argv: Sequence[str] | No
         if (known := of_tensorflow(error)) is None:
             raise  # A defect: its traceback is what helps.
         return _fail(known, 1)
+
+
+def system_error(error: OSError) -> str:
+    """Returns what an error of the system says, and of which file."""
+    return f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
 
 
 def _fail(message: object, code: int) -> int:
@@ -64,8 +73,8 @@ def _say(kind: str, message: object) -> None:
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow and finds its devices without its greetings on standard error; Python's errors still show."""
-    # Where a worker is lost TensorFlow would say so in many lines, and we in one.
+    """Imports TensorFlow, and lists its devices, without its log on standard error; Python's errors still show."""
+    # When a worker is lost TensorFlow says so in many lines, and we in one.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
     sys.stderr.flush()
     kept = os.dup(2)
@@ -75,7 +84,7 @@ def start_tensorflow() -> None:
         import tensorflow as tf
 
         tf.config.list_physical_devices()
-        # It warns of functions that are traced again, as they are for each of several runs.
+        # It warns of functions that are retraced, as they are for each of several runs.
         tf.get_logger().setLevel("ERROR")
     finally:
         os.dup2(kept, 2)

@@ -1,15 +1,20 @@
-"""Prints lines, and on a terminal one line that is updated while a command works."""
+"""Prints lines, aligned tables and, on a terminal, one line that is updated while a command works."""
 
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from typing import TextIO
 
 _SECONDS_BETWEEN_LINES = 30
 
 
 class Console:
-    """Writes lines, and progress: rewritten in place on a terminal, elsewhere a line now and then."""
+    """Writes lines, and progress: on a terminal in one line that it rewrites, elsewhere in a line now and then.
+
+    Args:
+      stream: standard output by default.
+    """
 
     def __init__(self, stream: TextIO | None = None):
         self._stream = stream or sys.stdout
@@ -19,17 +24,17 @@ class Console:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a person sees it as it is written."""
+        """Whether a person sees the lines as they are written."""
         return self._terminal
 
     def line(self, text: str = "") -> None:
-        """Writes text that stays."""
+        """Writes a line."""
         self._clear()
         print(text, file=self._stream, flush=True)
         self._last = time.monotonic()
 
     def live(self, text: str) -> None:
-        """Shows what is going on just now."""
+        """Shows progress."""
         if self._terminal:
             width = shutil.get_terminal_size().columns - 1
             self._stream.write(f"\r\x1b[K{text[:width]}")
@@ -42,6 +47,18 @@ class Console:
         if self._live:
             self._stream.write("\r\x1b[K")
             self._live = False
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int = 2) -> list[str]:
+    """Returns rows of cells as lines with aligned columns, two spaces apart.
+
+    Columns from number `left` on are aligned to the right, as numbers are.
+    """
+    columns = []
+    for number, column in enumerate(zip(*rows, strict=True)):
+        width = max(map(len, column))
+        columns.append([cell.ljust(width) if number < left else cell.rjust(width) for cell in column])
+    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
 
 
 def counted(number: int, noun: str) -> str:
@@ -60,5 +77,5 @@ def duration(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Returns text without what a terminal would obey: names in files from elsewhere may hold anything."""
+    """Returns text without characters that control a terminal: names in files from elsewhere may have any."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)

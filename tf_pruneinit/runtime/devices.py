@@ -25,7 +25,7 @@ def strategy(count: int) -> tf.distribute.Strategy:
         _require(count <= max(1, len(gpus)), f"{len(gpus)} GPUs of each worker, or its CPU as one device", count)
         tf.config.set_visible_devices(gpus[:count], "GPU")
         # TensorFlow waits for the other workers here, and handles SIGTERM itself.
-        with preemption.left_to_the_system():
+        with preemption.default_handlers():
             return tf.distribute.MultiWorkerMirroredStrategy()
     if not gpus:
         _require(count <= cores(), f"{cores()} CPU cores", count)

@@ -1,12 +1,12 @@
-"""Writes files that are whole or not there: beside their name, then renamed."""
+"""Writes files that are whole or absent, and reads files that may be damaged or hostile."""
 
 import contextlib
 import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -18,7 +18,7 @@ from tf_pruneinit.runtime import preemption
 
 
 def path_of(value: Any) -> str:
-    """Returns a path as a string; raises `UsageError` for what is none."""
+    """Returns a path as a string; raises `UsageError` for any other value."""
     path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(path, str) or not path or "\0" in path:
         raise UsageError(f"a path must be a str, or a pathlib.Path; got {shown(value)}")
@@ -27,19 +27,18 @@ def path_of(value: Any) -> str:
 
 @contextlib.contextmanager
 def atomically(path: str) -> Iterator[str]:
-    """Gives a temporary path to write; afterwards the file is at `path` whole and on disk, or, on any failure, not at all.
+    """Gives a temporary path to write; afterwards the file is at `path` whole and on disk, or, on any failure, absent.
 
     SIGTERM ends the process after it, not within.
     """
     folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}")
     with preemption.writing(), naming(path):
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
-        os.close(handle)
+        open(temporary, "x").close()
         try:
             yield temporary
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):  # An interrupt came after the rename.
@@ -50,7 +49,7 @@ def atomically(path: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Within it an error of the system names the file; that of a write to a full disk names none by itself."""
+    """Names the file in errors of the system that its body raises; that of a write to a full disk names none."""
     try:
         yield
     except OSError as error:
@@ -59,7 +58,7 @@ def naming(path: str) -> Iterator[None]:
 
 
 def remove(path: str) -> None:
-    """Removes a file, a link or a folder with all that is in it, if it is there."""
+    """Removes a file, a link or a folder with its content, if it exists."""
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
     elif os.path.lexists(path):
@@ -67,13 +66,13 @@ def remove(path: str) -> None:
 
 
 def unfinished(folder: str, names: Iterable[str]) -> list[str]:
-    """Returns the names of what a process was writing, to a name that begins like one of these, when it was killed."""
-    begins = tuple(f".{name}" for name in names)
-    return [name for name in os.listdir(folder) if name.startswith(begins)]
+    """Returns the names of temporary files that killed processes left, for files whose names start with one of `names`."""
+    starts = tuple(f".{name}" for name in names)
+    return [name for name in os.listdir(folder) if name.startswith(starts)]
 
 
 def _sync(folder: str) -> None:
-    """Puts names in a folder on disk: until then a loss of power undoes a rename."""
+    """Puts the names in a folder on disk: until then a loss of power undoes a rename."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # Some network file systems cannot.
@@ -82,14 +81,14 @@ def _sync(folder: str) -> None:
         os.close(handle)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def save_arrays(path: str, arrays: Mapping[str, np.ndarray], *, compressed: bool = False) -> None:
-    """Writes named arrays as an .npz file."""
+    """Writes named arrays as an .npz file.
+
+    Args:
+      path: of the file.
+      arrays: name -> array, of any shape and of a dtype without Python objects.
+      compressed: whether to deflate them.
+    """
     with atomically(path) as temporary, open(temporary, "wb") as file:
         (np.savez_compressed if compressed else np.savez)(file, **arrays)  # type: ignore[arg-type]
 
@@ -98,7 +97,7 @@ def load_arrays(path: str) -> dict[str, np.ndarray] | None:
     """Returns the arrays of an .npz file; None, with a warning, if it is damaged: each array has a checksum.
 
     Raises:
-      OSError: if it cannot be read, which says nothing of what is in it.
+      OSError: if it cannot be read, which does not say that it is damaged.
     """
     if os.path.isdir(path):
         reason: object = "it is a folder"
@@ -117,18 +116,18 @@ def load_arrays(path: str) -> dict[str, np.ndarray] | None:
 
 def _arrays(content: io.BytesIO) -> dict[str, np.ndarray]:
     with np.lib.npyio.NpzFile(content, allow_pickle=False) as arrays:
-        # One wrong length in the directory hides all entries after it; how many there are stands at the end once more.
+        # A wrong length in the directory of the archive hides all entries after it; the end of the archive has their number.
         if len(arrays.files) != int.from_bytes(content.getvalue()[-12:-10], "little"):
             raise ValueError("its directory is not whole")
         return {name: arrays[name] for name in arrays.files}
 
 
 def read_json(path: str, most_bytes: int) -> Any:
-    """Returns the value of a JSON file that somebody else may have written.
+    """Returns the value of a JSON file, which may come from anybody.
 
     Raises:
       OSError: if it cannot be read.
-      UsageError: if it is larger than `most_bytes`, or no JSON.
+      UsageError: if it is larger than `most_bytes`, or is not JSON.
     """
     with open(path, "rb") as file:
         content = file.read(most_bytes + 1)
@@ -138,14 +137,14 @@ def read_json(path: str, most_bytes: int) -> Any:
 
 
 def parse_json(content: bytes, path: str) -> Any:
-    """Returns the value of JSON that stands in a file.
+    """Returns the value of JSON that was read from a file.
 
     Raises:
-      UsageError: if it is none.
+      UsageError: if it is not JSON; the message names `path`.
     """
     try:
         return json.loads(content)
-    except (ValueError, RecursionError) as error:  # An integer of too many digits; brackets without end.
+    except (ValueError, RecursionError) as error:  # An integer of too many digits; nested too deeply.
         raise UsageError(f"{path} is damaged: it is not JSON") from error
 
 

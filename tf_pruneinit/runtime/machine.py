@@ -1,29 +1,30 @@
-"""Counts the cores and the free memory of this process, and empties its caches."""
+"""Counts the cores and the free memory of this process, and clears its caches."""
 
 import contextlib
 import ctypes
 import gc
 import os
+import pathlib
 from collections.abc import Callable
 
 _caches: list[Callable[[], None]] = []
 
 
 def cores() -> list[int]:
-    """Returns the numbers of the cores, in order; on systems that bind no process to cores, those of all there are."""
+    """Returns the numbers of the cores that this process may use, in order; all, on systems that bind no process to cores."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def frees(function: Callable[[], None]) -> Callable[[], None]:
-    """Registers a function that empties a cache of this process, which `clear_cache` is then to call; returns it."""
+    """Registers a function that clears a cache of this process, for `clear_cache`; a decorator."""
     _caches.append(function)
     return function
 
 
 def clear_cache() -> None:
-    """Frees what this process has cached for later calls: compiled scorers, the compiled training step, and the dataset.
+    """Frees what this process caches for later calls: compiled scorers, the compiled training step, and the dataset.
 
-    What is needed again is computed again: results stay the same.
+    Later calls compute these again: results do not change.
     """
     for function in _caches:
         function()
@@ -31,9 +32,10 @@ def clear_cache() -> None:
 
 
 def give_back(collect: bool = True) -> None:
-    """Returns memory that nothing refers to any more to the system, as Python and glibc by themselves do not.
+    """Returns unused memory to the system, which Python and glibc by themselves do not.
 
-    `collect` says whether to look for it in cycles of references, as Keras models and traced functions are (0.3 s).
+    Args:
+      collect: whether to collect cycles of references first, as Keras models and traced functions are (0.3 s).
     """
     if collect:
         gc.collect()
@@ -42,17 +44,12 @@ def give_back(collect: bool = True) -> None:
 
 
 def free_memory() -> int | None:
-    """Returns the bytes that processes can still take; None where the system does not say."""
+    """Returns the bytes of memory that this process can still take; None where the system does not say."""
     found = []
     with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/meminfo") as file:
         found += [int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable")]
-    # Within a container or a job of a cluster.
+    # The limit of a container or of a job of a cluster.
+    cgroup = pathlib.Path("/sys/fs/cgroup")
     with contextlib.suppress(OSError, ValueError):
-        limit, used = (_number(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-        found.append(limit - used)
+        found.append(int((cgroup / "memory.max").read_text()) - int((cgroup / "memory.current").read_text()))
     return min(found, default=None)
-
-
-def _number(path: str) -> int:
-    with open(path) as file:
-        return int(file.read())

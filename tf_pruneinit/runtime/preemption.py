@@ -1,4 +1,4 @@
-"""Ends the process after SIGTERM: at once if there is nothing to save, else when it is saved, never within a write."""
+"""Ends the process after SIGTERM: at once if there is nothing to save, else when it is saved, and never within a write."""
 
 import contextlib
 import os
@@ -9,43 +9,42 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 EXIT_CODE = 143
-# Machines are usually taken back half a minute after they say so.
+# Machines are usually taken back half a minute after SIGTERM.
 GRACE_SECONDS = 30.0
 _SECONDS_TO_HANDLE = 1
+_MESSAGE = "preempted (SIGTERM); the run is not complete"
 
 
 class Preempted(BaseException):
-    """Raised when the process has been asked to end (SIGTERM). Like KeyboardInterrupt no `except Exception` stops it."""
+    """Raised when the process is preempted (SIGTERM). Like KeyboardInterrupt it passes every `except Exception`."""
 
-
-_SAYING = "asked to end (SIGTERM); the run is not complete"
 
 _grace_seconds = GRACE_SECONDS
 _deferred = False
-_asked = False
+_requested = False
 _stderr = 2
 _handled = threading.Event()
 _ending = threading.Lock()
-# The handler may interrupt the main thread while that has it.
+# Reentrant: the handler may interrupt the main thread while that holds it.
 _writing = threading.RLock()
 _writes = 0
-_said_last: str | None = None
+_message_after_write: str | None = None
 
 
-def allow(seconds: float) -> None:
-    """Sets how long after SIGTERM the process may go on to save: the option `grace_seconds`."""
+def set_grace_seconds(seconds: float) -> None:
+    """Sets how long the process may continue after SIGTERM in order to save: the option `grace_seconds`."""
     global _grace_seconds
     _grace_seconds = seconds
 
 
-def of_children(seconds: float) -> float:
-    """Returns how long processes have that this one asks to end, so that they have ended when its own time is over."""
+def seconds_for_children(seconds: float) -> float:
+    """Returns the grace period of child processes, which have to end before that of this process is over."""
     return seconds - min(2.0, seconds / 10)
 
 
 @contextlib.contextmanager
 def writing() -> Iterator[None]:
-    """Within it SIGTERM ends nothing: the process that was to end ends when what is being written is whole."""
+    """Defers the end of the process while its body writes a file."""
     global _writes
     with _writing:
         _writes += 1
@@ -54,13 +53,15 @@ def writing() -> Iterator[None]:
     finally:
         with _writing:
             _writes -= 1
-        if not _writes and _said_last is not None:
-            _end(_said_last)
+        if not _writes and _message_after_write is not None:
+            _end(_message_after_write)
 
 
 @contextlib.contextmanager
 def watched(*also: signal.Signals) -> Iterator[None]:
-    """Within it SIGTERM ends the process with code 143. Does nothing outside the main thread, where no signal arrives.
+    """Makes SIGTERM end the process with code 143 while its body runs.
+
+    Outside the main thread, where no signal arrives, it does nothing.
 
     Args:
       also: other signals that mean the same.
@@ -88,31 +89,33 @@ def watched(*also: signal.Signals) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deferred(saying: str = _SAYING) -> Iterator[None]:
-    """Within it SIGTERM only makes `check` raise, for a while: an exception from the handler could end TensorFlow's own code.
+def deferred(message: str = _MESSAGE) -> Iterator[None]:
+    """Makes SIGTERM, for the grace period, set what `requested` and `check` see while its body runs.
+
+    An exception from the handler could end TensorFlow's own code.
 
     Args:
-      saying: what is said if the process has been asked to end by its end.
+      message: of the exception at the end of the body.
 
     Raises:
-      Preempted: at its end, if the process has been asked to end since the last check.
+      Preempted: at the end of the body, if SIGTERM came after the last check.
     """
-    global _deferred, _asked
-    _deferred, _asked = True, False
+    global _deferred, _requested
+    _deferred, _requested = True, False
     try:
         yield
     finally:
         _deferred = False
-        asked_late, _asked = _asked, False
-    if asked_late:
-        raise Preempted(saying)
+        late, _requested = _requested, False
+    if late:
+        raise Preempted(message)
 
 
 @contextlib.contextmanager
-def left_to_the_system() -> Iterator[None]:
-    """Within it SIGTERM and an interrupt kill: for what may wait for long and lets no Python code run, a handler neither.
+def default_handlers() -> Iterator[None]:
+    """Makes SIGTERM and an interrupt kill while its body waits in code that lets no Python run, a handler neither.
 
-    Afterwards handlers are again what they were, whatever was set by others in the meantime.
+    Restores the handlers afterwards, even if other code has set its own.
     """
     try:
         before = [(number, signal.signal(number, signal.SIG_DFL)) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -126,62 +129,58 @@ def left_to_the_system() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def asked() -> bool:
-    """Returns whether the process has been asked to end."""
-    return _asked
+def requested() -> bool:
+    """Returns whether SIGTERM has come while it is deferred."""
+    return _requested
 
 
 def check() -> None:
-    """Raises `Preempted` if the process has been asked to end."""
-    if _asked:
-        raise Preempted(_SAYING)
+    """Raises `Preempted` if SIGTERM has come while it is deferred."""
+    if _requested:
+        raise Preempted(_MESSAGE)
 
 
 def _handle(number: int, frame: Any) -> None:
     _handled.set()
-    _take_note()
+    _preempt()
 
 
-def _take_note() -> None:
-    global _asked
+def _preempt() -> None:
+    global _requested
     if _deferred:
-        _asked = True
+        _requested = True
     else:
-        _end(_SAYING)
+        _end(_MESSAGE)
 
 
 def _watch(arrived: int, numbers: Collection[int]) -> None:
-    """Takes note where the handler does not, as long as the main thread is in other than Python's code."""
+    """Does the work of the handler, which Python calls only when the main thread runs Python; ends a process that is late."""
     with open(arrived, "rb", buffering=0) as signals:
         while number := signals.read(1):
             if number[0] in numbers:
                 if not _handled.wait(_SECONDS_TO_HANDLE):
-                    _take_note()
+                    _preempt()
                 _handled.clear()
                 threading.Thread(target=_end_late, daemon=True).start()
 
 
 def _end_late() -> None:
     time.sleep(_grace_seconds)
-    if _deferred and _asked:
+    if _deferred and _requested:
         over = f"the {_grace_seconds:g} s of grace_seconds are over"
-        _end(f"asked to end (SIGTERM); {over}; the same command resumes from what is saved")
+        _end(f"preempted (SIGTERM); {over}; the same command resumes from what is saved")
 
 
-def _end(saying: str) -> None:
-    global _said_last
-    with _writing:  # No write begins while the process ends.
+def _end(message: str) -> None:
+    global _message_after_write
+    with _writing:  # No write starts while the process ends.
         if _writes:
-            _said_last = saying
+            _message_after_write = message
             return
-        _exit(saying)
-
-
-def _exit(saying: str) -> None:
-    if not _ending.acquire(blocking=False):
-        # Another thread ends the process just now, or a second signal has interrupted the first one's end.
-        time.sleep(_SECONDS_TO_HANDLE)
+        if not _ending.acquire(blocking=False):
+            # A second signal has interrupted the first one in the lines below.
+            time.sleep(_SECONDS_TO_HANDLE)
+            os._exit(EXIT_CODE)
+        over_live_line = "\r\x1b[K" if os.isatty(_stderr) else ""
+        os.write(_stderr, f"{over_live_line}error: {message}\n".encode())
         os._exit(EXIT_CODE)
-    over_live_line = "\r\x1b[K" if os.isatty(_stderr) else ""
-    os.write(_stderr, f"{over_live_line}error: {saying}\n".encode())
-    os._exit(EXIT_CODE)

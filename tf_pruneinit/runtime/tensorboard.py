@@ -1,4 +1,4 @@
-"""Writes numbers over time as TensorBoard scalars, and what they are of as its hyper-parameters."""
+"""Writes metrics as scalars of TensorBoard, and the hyperparameters of runs for its table of runs."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -12,11 +12,11 @@ METRICS = {"accuracy": "test accuracy", "loss": "test loss"}
 def writer(
     path: str | os.PathLike[str], hyperparameters: Mapping[str, str | float | bool] | None = None, name: str | None = None
 ) -> Callable[[int, Mapping[str, float]], None]:
-    """Returns a function of a step and named numbers that writes each as a scalar, into a folder of event files.
+    """Returns a function of a step and named numbers that writes each number as a scalar.
 
     Args:
-      path: of the folder.
-      hyperparameters: what the numbers are of, for TensorBoard's table of runs.
+      path: folder of event files.
+      hyperparameters: of the run, for TensorBoard's table of runs; None writes none.
       name: of the run in that table.
     """
     events = tf.summary.create_file_writer(str(path))
@@ -34,7 +34,7 @@ def writer(
 
 
 def describe(path: str | os.PathLike[str], hyperparameters: Mapping[str, bool]) -> None:
-    """Writes which hyper-parameters TensorBoard's table of runs has, and whether they differ: those it shows first."""
+    """Writes the columns of TensorBoard's table of runs: hyperparameters, and whether they differ; it shows those first."""
     metrics = [api.Metric(tag, display_name=shown) for tag, shown in METRICS.items()]
     summary = api.hparams_config_pb([api.HParam(name) for name in hyperparameters], metrics)
     plugin = summary.value[0].metadata.plugin_data

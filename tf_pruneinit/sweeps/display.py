@@ -1,48 +1,47 @@
-"""Shows the progress of a sweep: one live table on a terminal, elsewhere a line for each run that ends.
+"""Shows the progress of a sweep: a live table on a terminal, elsewhere a line for each run that ends.
 
-Where runs take long there is also a line now and then of what runs.
+Elsewhere a line now and then also says what runs, where that takes long.
 """
 
 import contextlib
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tf_pruneinit.runtime.console import Console, duration
-from tf_pruneinit.sweeps.launchers import BEGUN, BLOCKED, COMPLETE, ELSEWHERE, FAILED, NOTE, PROGRESS, Event
+from tf_pruneinit.sweeps.launchers.events import BLOCKED, COMPLETE, ELSEWHERE, FAILED, NOTE, PROGRESS, STARTED, Event
 
 _ROWS = 8
 
 
 class Board:
-    """Counts jobs and shows them.
+    """Counts jobs by their events.
 
     Args:
-      jobs: addresses of all of them.
-      complete: of those that were complete before.
-      left: of the others, how long each will take, in seconds; None where it is not known.
-      workers: how many jobs are made at a time.
+      complete: the number of jobs that were complete before.
+      remaining: address of each other job -> the seconds that it will take, or None if they are not known.
+      workers: the number of jobs that run at a time.
     """
 
-    def __init__(self, jobs: Iterable[str], complete: Iterable[str], left: dict[str, float | None], workers: int):
-        self._all = list(jobs)
-        self._complete = set(complete)
-        self._left = dict(left)
-        # Sums, since each event shows them: over all that are left, of those that have an estimate, and over those that ended.
-        self._unknown = sum(estimate is None for estimate in self._left.values())
-        self._known = math.fsum(estimate for estimate in self._left.values() if estimate is not None)
+    def __init__(self, complete: int, remaining: Mapping[str, float | None], workers: int):
+        self._total = complete + len(remaining)
+        self._complete = complete
+        self._remaining = dict(remaining)
+        # Sums, since each event shows them: estimates that are not known, and the sum of the others.
+        self._unknown = sum(estimate is None for estimate in self._remaining.values())
+        self._known = math.fsum(estimate for estimate in self._remaining.values() if estimate is not None)
         self._workers = workers
         self._running: dict[str, tuple[float, str]] = {}
         self._elsewhere: set[str] = set()
         self._missing: dict[str, str] = {}
-        self._took, self._ended = 0.0, 0
+        self._seconds_of_ended, self._ended = 0.0, 0
 
     def add(self, event: Event) -> str | None:
-        """Takes note of an event; returns the line that it is worth, if any."""
+        """Counts an event; returns a line about it if it is worth one."""
         address = event.address
-        if event.kind == BEGUN:
-            self._running[address] = (time.monotonic(), "begins")
+        if event.kind == STARTED:
+            self._running[address] = (time.monotonic(), "starts")
             self._elsewhere.discard(address)
         elif event.kind == PROGRESS and address in self._running:
             self._running[address] = (self._running[address][0], event.text)
@@ -50,15 +49,17 @@ class Board:
             self._running.pop(address, None)
             self._elsewhere.add(address)
         elif event.kind in (COMPLETE, FAILED, BLOCKED):
-            began = self._running.pop(address, None)
+            started, _ = self._running.pop(address, (None, ""))
             self._elsewhere.discard(address)
-            self._forget(address)
+            estimate = self._remaining.pop(address, 0.0)
+            self._unknown -= estimate is None
+            self._known -= estimate or 0.0
             if event.kind != COMPLETE:
                 self._missing[address] = event.text
                 return f"{self._counts()}  {event.kind}: {address}: {event.text}"
-            self._complete.add(address)
-            if began:
-                self._took += time.monotonic() - began[0]
+            self._complete += 1
+            if started is not None:
+                self._seconds_of_ended += time.monotonic() - started
                 self._ended += 1
             return self.line(event)
         return event.text if event.kind == NOTE and event.text else None
@@ -68,80 +69,69 @@ class Board:
         return f"{self._counts()}  {event.address}  {event.text}".rstrip()
 
     def summary(self) -> str:
-        """Returns what is missing, a line each, below the counts."""
+        """Returns the counts and, below them, a line for each missing run."""
         rows = [f"  {address}: {error}" for address, error in self._missing.items()]
         return "\n".join([self._counts(), *(["missing:", *rows] if rows else [])])
 
     @property
     def missing(self) -> int:
-        """How many jobs were given up."""
+        """The number of jobs that failed or are blocked."""
         return len(self._missing)
 
     def seconds_left(self) -> float | None:
-        """Returns how long the rest takes, by estimates or else by those that have ended; None before anything is known."""
-        if not self._left:
+        """Returns the time left, by estimates or else by the runs that have ended; None while neither is known."""
+        if not self._remaining:
             return 0.0
         if self._unknown and not self._ended:
             return None
-        usual = self._took / self._ended if self._ended else 0.0
-        spent = sum(time.monotonic() - began for began, _ in self._running.values())
-        return max(0.0, self._known + self._unknown * usual - spent) / min(self._workers, len(self._left))
-
-    def _forget(self, address: str) -> None:
-        if address in self._left:
-            estimate = self._left.pop(address)
-            self._unknown -= estimate is None
-            self._known -= estimate or 0.0
+        usual = self._seconds_of_ended / self._ended if self._ended else 0.0
+        spent = sum(time.monotonic() - started for started, _ in list(self._running.values()))
+        return max(0.0, self._known + self._unknown * usual - spent) / min(self._workers, len(self._remaining))
 
     def _counts(self) -> str:
         left = self.seconds_left()
-        parts = [f"{len(self._complete)}/{len(self._all)} complete"]
+        parts = [f"{self._complete}/{self._total} complete"]
         parts += [f"{self.missing} missing"] if self._missing else []
-        parts += [f"{len(self._elsewhere)} made by another sweep"] if self._elsewhere else []
+        parts += [f"{len(self._elsewhere)} run by another sweep"] if self._elsewhere else []
         parts += [f"{duration(left)} left"] if left else []
         return ", ".join(parts)
 
     def table(self) -> Any:
-        """Returns the table that a terminal shows."""
+        """Returns the table that a terminal shows, as Rich prints it. May be called in another thread."""
         from rich.table import Table
 
+        running = list(self._running.items())
         table = Table(title=self._counts(), title_justify="left", show_edge=False, header_style="")
         table.add_column("running", no_wrap=True, overflow="ellipsis")
-        for address, (began, text) in list(self._running.items())[:_ROWS]:
-            # The name of a run has its hash at the end, and fills a line.
-            table.add_row(f"{address}\n  {duration(time.monotonic() - began)}: {text}")
-        if len(self._running) > _ROWS:
-            table.add_row(f"and {len(self._running) - _ROWS} more")
+        for address, (started, text) in running[:_ROWS]:
+            # An address has its hash at the end, and fills a line.
+            table.add_row(f"{address}\n  {duration(time.monotonic() - started)}: {text}")
+        if len(running) > _ROWS:
+            table.add_row(f"and {len(running) - _ROWS} more")
         return table
 
 
 @contextlib.contextmanager
-def shown(board: Board, console: Console) -> Iterator[Any]:
-    """Gives a function that is told of each event; meanwhile the board is seen."""
-    if not console.is_terminal:
+def shown(board: Board, console: Console) -> Iterator[Callable[[Event], None]]:
+    """Shows a board while its body runs; gives a function that adds an event to the board."""
+    if console.is_terminal:
+        from rich.console import Console as Screen
+        from rich.live import Live
 
-        def tell(event: Event) -> None:
+        with Live(get_renderable=board.table, console=Screen(), transient=True) as live:
+
+            def add(event: Event) -> None:
+                line = board.add(event)
+                if line and event.kind != COMPLETE:
+                    live.console.print(line, highlight=False, markup=False)
+
+            yield add
+    else:
+
+        def add(event: Event) -> None:
             if line := board.add(event):
                 console.line(line)
             elif event.kind == PROGRESS:
                 console.live(board.line(event))
 
-        yield tell
-        return
-    from rich.console import Console as Screen
-    from rich.live import Live
-
-    with Live(board.table(), console=Screen(), auto_refresh=False) as live:
-        last = 0.0
-
-        def update(event: Event) -> None:
-            nonlocal last
-            line = board.add(event)
-            if line and event.kind != COMPLETE:
-                live.console.print(line, highlight=False, markup=False)
-            if time.monotonic() - last > 0.25:
-                last = time.monotonic()
-                live.update(board.table(), refresh=True)
-
-        yield update
-        live.update("", refresh=True)
+        yield add

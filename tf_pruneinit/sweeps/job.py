@@ -1,4 +1,4 @@
-"""Runs one job of a sweep in this process, and records an error of it without ending others."""
+"""Runs one job of a sweep in this process, and records its error without ending the process."""
 
 import contextlib
 import errno
@@ -7,51 +7,21 @@ import traceback
 
 from tf_pruneinit import errors
 from tf_pruneinit.config.execution import Execution
-from tf_pruneinit.errors import BusyError, DataError, NoSpaceError, RunError, UsageError
+from tf_pruneinit.errors import BusyError, NoSpaceError
 from tf_pruneinit.experiments import run_directory
+from tf_pruneinit.runtime.command_line import start_tensorflow, system_error
 from tf_pruneinit.runtime.console import Console
 from tf_pruneinit.sweeps import manifest
+from tf_pruneinit.sweeps.launchers.events import COMPLETE, ELSEWHERE, FAILED, STOPPED, Event
 from tf_pruneinit.sweeps.plan import Job
 
-COMPLETE, FAILED, ELSEWHERE = "complete", "failed", "elsewhere"
 
+def prepare(folder: str) -> None:
+    """Starts TensorFlow in this process, which is to run jobs of the sweep that has this folder.
 
-def attempt(job: Job, execution: Execution, console: Console) -> tuple[str, str]:
-    """Makes a run, or goes on with it.
-
-    Returns:
-      "complete" and its accuracy, "failed" and why, or "elsewhere" (another process makes it).
-
-    Raises:
-      NoSpaceError: if the disk is full, which is no fault of the run: others would fail as well.
-      Preempted: if the process is asked to end.
+    Writes the hyperparameters of the sweep there, for TensorBoard, unless another process has.
     """
-    # TensorFlow is imported where it is needed: who plans and watches has none.
-    from tf_pruneinit.experiments import run as experiment
-
-    try:
-        run = experiment.run(job.config, execution, console, training_points=job.moments, complete=job.complete, share=True)
-        result = run.result if run else None
-        return COMPLETE, f"{result['test_accuracy']:.2%}" if result else ""
-    except BusyError as error:
-        return ELSEWHERE, str(error)
-    except NoSpaceError:
-        raise
-    except (UsageError, DataError, RunError) as error:
-        return _failed(job, execution, error, str(error))
-    except MemoryError as error:
-        return _failed(job, execution, error, errors.OUT_OF_MEMORY)
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpaceError(f"{error.strerror}{where}") from error
-        return _failed(job, execution, error, f"{error.strerror or error}{where}")
-    except Exception as error:  # A defect: the other runs may be well.
-        return _failed(job, execution, error, f"{type(error).__name__}: {error}", traceback.format_exc())
-
-
-def describe(folder: str) -> None:
-    """Writes, for TensorBoard, the hyper-parameters of a sweep into its folder, unless they are there."""
+    start_tensorflow()
     from tf_pruneinit.runtime import tensorboard
 
     path = os.path.join(folder, run_directory.TENSORBOARD)
@@ -60,7 +30,45 @@ def describe(folder: str) -> None:
         tensorboard.describe(path, manifest.hyperparameters(folder))
 
 
-def _failed(job: Job, execution: Execution, error: Exception, text: str, details: str = "") -> tuple[str, str]:
-    line = " ".join(text.split())[:1000]
-    run_directory.record_failure(execution.workdir, job.config, line, details, kind=errors.kind(error))
-    return FAILED, line
+def run(job: Job, execution: Execution, console: Console) -> Event:
+    """Runs a job, or resumes it.
+
+    Args:
+      job: what to run.
+      execution: how to run it.
+      console: shows its progress.
+
+    Returns:
+      How it ended: complete, with its accuracy; failed, with the error, which is recorded in its directory; elsewhere, if
+      another process runs it; or stopped, if the disk is full, of which other jobs would fail too.
+
+    Raises:
+      Preempted: after SIGTERM, when the run is saved.
+    """
+    # Processes that plan and watch import this module, and no TensorFlow.
+    from tf_pruneinit.experiments import run as experiment
+
+    try:
+        found = experiment.run(job.config, execution, console, snapshots_at=job.snapshots_at, complete=job.complete, share=True)
+        result = found.result if found else None
+        return Event(COMPLETE, job.address, f"{result['test_accuracy']:.2%}" if result else "")
+    except BusyError as error:
+        return Event(ELSEWHERE, job.address, str(error))
+    except Exception as error:
+        text = _in_one_line(error)
+        if isinstance(error, NoSpaceError) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+            return Event(STOPPED, job.address, text)
+        kind = errors.kind(error)
+        details = traceback.format_exc() if kind == errors.DEFECT else ""
+        run_directory.record_failure(execution.workdir, job.config, text, details, kind=kind)
+        return Event(FAILED, job.address, text)
+
+
+def _in_one_line(error: Exception) -> str:
+    if isinstance(error, OSError):
+        text = system_error(error)
+    elif isinstance(error, MemoryError):
+        text = errors.OUT_OF_MEMORY
+    else:
+        text = f"{type(error).__name__}: {error}" if errors.kind(error) == errors.DEFECT else str(error)
+    return " ".join(text.split())[:1000]

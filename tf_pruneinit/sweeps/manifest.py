@@ -1,8 +1,8 @@
 """Records which runs were requested in a working directory: WORKDIR/sweeps/<12 hex>/manifest.jsonl.
 
-Its first line says by what, every other one is a job; `--status` reads it. Beside it are, for the tasks of a cluster's array,
-`tasks.jsonl`, a line for each, all of one length: a task reads its own alone; and `complete.json`, up to where in the manifest
-all jobs were complete when somebody last looked: whoever is done with a run looks from there, up to the first that is not.
+Its first line describes the sweep, every other line is a job. Beside it are, for the tasks of a cluster's array, `tasks.jsonl`:
+a line per task, all of one length, so that a task reads only its own; and `complete.json`: the offset in the manifest up to
+which all jobs were complete when a process last looked, from which the next one looks for the first job that is not.
 """
 
 import contextlib
@@ -27,22 +27,21 @@ FOLDER = "sweeps"
 MANIFEST = "manifest.jsonl"
 TASKS = "tasks.jsonl"
 _COMPLETE = "complete.json"
-# Runs that an older one has made are not what this one would make, or are not where it looks for them.
 _FORMAT = 1
 
 
 class _DamagedError(UsageError):
-    """Raised for what is no manifest, or not a whole one."""
+    """Raised for a file that is no manifest, or not a whole one."""
 
 
 def write(plan: Plan, execution: Execution, argv: Sequence[str], tasks: Sequence[Sequence[str]] = ()) -> str:
     """Writes the manifest of a sweep; returns its folder.
 
     Args:
-      plan: what is to be made.
-      execution: how; the tasks of an array are made so.
+      plan: the jobs.
+      execution: how tasks of an array run them.
       argv: the command line.
-      tasks: addresses of the runs of each task of an array.
+      tasks: addresses of the jobs of each task of an array; none by default.
 
     Raises:
       UsageError: if the working directory is of another version, or cannot be written.
@@ -50,22 +49,20 @@ def write(plan: Plan, execution: Execution, argv: Sequence[str], tasks: Sequence
     require_version(execution.workdir)
     digest = hashlib.sha256(json.dumps([list(plan.jobs), [list(task) for task in tasks]]).encode()).hexdigest()[:12]
     folder = os.path.join(execution.workdir, FOLDER, digest)
+    common = {"format": _FORMAT, "tf_pruneinit": __version__, "execution": dataclasses.asdict(execution)}
     head = {
-        "format": _FORMAT,
-        "tf_pruneinit": __version__,
+        **common,
         "command": list(argv),
-        "execution": dataclasses.asdict(execution),
         "hyperparameters": plan.hyperparameters(),
         "tasks": [list(task) for task in tasks],
     }
-    lines = ({"asked": address in plan.asked, **job.to_json()} for address, job in plan.jobs.items())
-    ours = {name: head[name] for name in ("format", "tf_pruneinit", "execution")}
-    own = [json.dumps({**ours, "jobs": [plan.jobs[address].to_json() for address in task]}) for task in tasks]
-    length = max(map(len, own), default=0)
+    lines = ({"asked": address in plan.requested, **job.to_json()} for address, job in plan.jobs.items())
+    of_tasks = [json.dumps({**common, "jobs": [plan.jobs[address].to_json() for address in task]}) for task in tasks]
+    length = max(map(len, of_tasks), default=0)
     try:
         os.makedirs(folder, exist_ok=True)
-        if own:
-            _write(os.path.join(folder, TASKS), (line.ljust(length) for line in own))
+        if of_tasks:
+            _write(os.path.join(folder, TASKS), (line.ljust(length) for line in of_tasks))
         _write(os.path.join(folder, MANIFEST), map(json.dumps, itertools.chain([head], lines)))
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         rule = "workdir must be a directory that can be written"
@@ -74,7 +71,7 @@ def write(plan: Plan, execution: Execution, argv: Sequence[str], tasks: Sequence
 
 
 def begun(workdir: str) -> bool:
-    """Returns whether a sweep was begun in a working directory."""
+    """Returns whether a working directory has the manifest of a sweep."""
     return bool(_manifests(workdir))
 
 
@@ -86,13 +83,12 @@ def everything(workdir: str) -> Plan:
     """
     found = list(_readable(workdir))
     if not found:
-        raise UsageError(f"no sweep was begun in workdir {workdir!r}")
-    asked = [job.config for _, jobs in found for is_asked, job in jobs if is_asked]
-    return plans.plan(asked)
+        raise UsageError(f"workdir must have a sweep to show; got {workdir!r}")
+    return plans.plan(job.config for _, jobs in found for requested, job in jobs if requested)
 
 
 def task(path: str, number: int) -> tuple[list[Job], Execution]:
-    """Returns the jobs of one task of an array, and how they are made.
+    """Returns the jobs of one task of an array, and how to run them.
 
     Raises:
       UsageError: if the manifest cannot be read, is of another version, or has no such task.
@@ -107,7 +103,7 @@ def task(path: str, number: int) -> tuple[list[Job], Execution]:
             values = json.loads(file.read(length))
             _require_same_version(path, values)
             return [Job.from_json(job) for job in values["jobs"]], Execution(**values["execution"])
-    head, jobs = _read(path)  # Earlier versions wrote nothing else.
+    head, jobs = _read(path)  # Earlier versions wrote only the manifest.
     tasks = head["tasks"]
     _require_task(path, number, len(tasks))
     by_address = {job.address: job for _, job in jobs}
@@ -120,7 +116,7 @@ def _require_task(path: str, number: int, tasks: int) -> None:
 
 
 def hyperparameters(folder: str) -> dict[str, bool]:
-    """Returns the names of all hyper-parameters of a sweep's runs, and whether they differ."""
+    """Returns the names of all hyperparameters of a sweep's runs, and whether they differ."""
     head, _ = _read(os.path.join(folder, MANIFEST), head_only=True)
     return head["hyperparameters"]
 
@@ -132,11 +128,11 @@ def require_version(workdir: str) -> None:
 
 
 def remove_shared(workdir: str, first: str | None = None) -> None:
-    """Removes what runs have shared, when no sweep of the working directory has a run left that could use it.
+    """Removes the arrays that runs share, unless a job of a sweep of the working directory is not complete.
 
     Args:
       workdir: the working directory.
-      first: folder of the sweep that is looked at first: the one that most likely has a run left.
+      first: folder of the sweep to look at first: the one that most likely has such a job.
     """
     folder = os.path.join(workdir, array_cache.FOLDER)
     if not os.path.isdir(folder):
@@ -147,25 +143,25 @@ def remove_shared(workdir: str, first: str | None = None) -> None:
 
 
 def _is_complete(workdir: str, path: str) -> bool:
-    """Whether all jobs of a manifest are complete. Those that were when somebody last looked are not looked at again.
+    """Whether all jobs of a manifest are complete. Looks only at those after `complete.json`.
 
-    A manifest of another version may have runs left; a damaged one says nothing.
+    One of another version may have jobs that are not; a damaged one tells nothing.
     """
-    known = os.path.join(os.path.dirname(path), _COMPLETE)
+    cache = os.path.join(os.path.dirname(path), _COMPLETE)
     try:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
-            begun = at = _complete_up_to(known, [status.st_size, status.st_mtime_ns])
-            if not at:
+            begin = end = _complete_up_to(cache, [status.st_size, status.st_mtime_ns])
+            if not end:
                 _require_same_version(path, json.loads(file.readline()))
-                at = file.tell()
-            file.seek(at)
+                end = file.tell()
+            file.seek(end)
             complete = True
             while complete and (line := file.readline()):
                 complete = plans.state(workdir, Job.from_json(json.loads(line))).name == plans.COMPLETE
-                at = file.tell() if complete else at
-        if at != begun:
-            _write(known, [json.dumps({"manifest": [status.st_size, status.st_mtime_ns], "up_to": at})])
+                end = file.tell() if complete else end
+        if end != begin:
+            _write(cache, [json.dumps({"manifest": [status.st_size, status.st_mtime_ns], "up_to": end})])
         return complete
     except (OSError, UsageError):
         return False
@@ -174,6 +170,7 @@ def _is_complete(workdir: str, path: str) -> bool:
 
 
 def _complete_up_to(path: str, manifest: list[int]) -> int:
+    """The offset that `complete.json` has, or 0 if it is not of this manifest, which has this size and time."""
     try:
         with open(path, "rb") as file:
             values = json.load(file)
@@ -188,12 +185,12 @@ def _write(path: str, lines: Iterable[str]) -> None:
 
 
 def _readable(workdir: str, head_only: bool = False) -> Iterator[tuple[dict[str, Any], list[tuple[bool, Job]]]]:
-    """All that are not damaged; a damaged one says nothing of runs that it had, and its command writes it anew."""
+    """All manifests that are not damaged; the command of a damaged one writes it again."""
     for path in _manifests(workdir):
         try:
             yield _read(path, head_only)
         except _DamagedError as error:
-            warnings.warn(f"{error}; it is left out", stacklevel=2)
+            warnings.warn(f"{error}; it is ignored", stacklevel=2)
 
 
 def _manifests(workdir: str) -> list[str]:
@@ -224,11 +221,11 @@ def _reading(path: str) -> Iterator[None]:
 
 
 def _require_same_version(path: str, head: dict[str, Any]) -> None:
-    # Before 1.0 the second number counts what does not go together.
+    # Before 1.0 versions that differ in the second number run other experiments, or look for runs in other directories.
     mine, theirs = ((version.split(".") + ["", ""])[:2] for version in (__version__, str(head["tf_pruneinit"])))
     if head["format"] != _FORMAT or mine != theirs:
-        made = f"{path} is of tf_pruneinit {head['tf_pruneinit']}"
+        version = head["tf_pruneinit"]
         raise UsageError(
-            f"{made}, and this is {__version__}: take another --workdir, or go on with that version "
-            f"(pip install tf-pruneinit=={head['tf_pruneinit']})"
+            f"{path} is of tf_pruneinit {version}, and this is {__version__}: take another --workdir, or resume it with that "
+            f"version (pip install tf-pruneinit=={version})"
         )

@@ -1,9 +1,8 @@
-"""Plans a sweep: each run once, those that others begin with first, and how far it is. No TensorFlow."""
+"""Plans the jobs of a sweep, each once and parents first, and reads from their files how far they are."""
 
 import dataclasses
 import os
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tf_pruneinit.config.experiment import Config
@@ -18,16 +17,16 @@ COMPLETE, RUNNING, FAILED, BEGUN, WAITING = "complete", "running", "failed", "be
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A run to make.
+    """A run that a sweep schedules.
 
     Attributes:
-      config: what it is.
-      moments: of its training, as `TrainingPoint.parse` reads them, whose weights others begin with.
-      complete: whether it is to be completed; if not, it is trained up to the last of these moments.
+      config: the experiment.
+      snapshots_at: training points, as `TrainingPoint.parse` reads them, whose weights other runs start from.
+      complete: whether the run is to be completed; if not, it is trained up to the last of these training points.
     """
 
     config: Config
-    moments: tuple[str, ...] = ()
+    snapshots_at: tuple[str, ...] = ()
     complete: bool = True
 
     @property
@@ -36,12 +35,12 @@ class Job:
         return self.config.address
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as JSON values."""
-        return {"config": self.config.to_json(), "moments": [*self.moments], "complete": self.complete}
+        """Returns the job as JSON values."""
+        return {"config": self.config.to_json(), "moments": [*self.snapshots_at], "complete": self.complete}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Job":
-        """Returns what `to_json` gave."""
+        """Returns the job that `to_json` gave."""
         return cls(Config.from_json(values["config"]), tuple(values["moments"]), values["complete"])
 
 
@@ -50,99 +49,84 @@ class Plan:
     """The jobs of a sweep.
 
     Attributes:
-      jobs: by address, in an order in which they can be made one after the other.
-      asked: addresses of the runs that the grid has; the others are there for these.
-      parents: address -> addresses of the jobs that have to be made before, directly.
+      jobs: address -> job, parents first.
+      requested: addresses of the runs of the grid; the other jobs are their parents.
+      parents: address -> addresses of the jobs whose weights the job starts from.
     """
 
     jobs: dict[str, Job]
-    asked: frozenset[str]
+    requested: frozenset[str]
     parents: dict[str, tuple[str, ...]]
 
     @property
-    def shared(self) -> list[str]:
-        """Addresses of the runs that others begin with."""
+    def all_parents(self) -> list[str]:
+        """Addresses of the jobs that others start from."""
         named = {parent for parents in self.parents.values() for parent in parents}
         return [address for address in self.jobs if address in named]
 
     def hyperparameters(self) -> dict[str, bool]:
-        """Returns the names of all hyper-parameters of the runs, and whether they differ; those first that do."""
+        """Returns the names of all hyperparameters of the runs, and whether they differ; those first that do."""
         values: dict[str, set[Any]] = {}
         for job in self.jobs.values():
             for name, value in job.config.hyperparameters().items():
                 values.setdefault(name, set()).add(value)
-        # What a run is reported as follows from the others.
+        # The name under which a run is reported follows from the others.
         differ = {name: len(found) > 1 and name != "reported_as" for name, found in values.items()}
         return dict(sorted(differ.items(), key=lambda item: not item[1]))
 
     def level(self, address: str) -> int:
-        """Returns how many jobs have to be made before one, one after the other."""
+        """Returns the length of the longest chain of jobs that have to be complete before this one."""
         return max((self.level(parent) + 1 for parent in self.parents[address]), default=0)
 
 
 def plan(configs: Iterable[Config]) -> Plan:
-    """Returns the plan of these runs and of those that they begin with, each made once, and those as far as they are needed."""
-    asked = dict.fromkeys(configs)
-    kept: dict[Config, set[TrainingPoint]] = {}
-    parents: dict[Config, dict[Config, None]] = {}
-    todo = list(asked)
-    while todo:
-        config = todo.pop()
+    """Returns the plan of experiments and their parents: each once, and parents trained only as far as others need them."""
+    requested = dict.fromkeys(configs)
+    parents: dict[Config, tuple[Config, ...]] = {}
+    snapshots: dict[Config, set[TrainingPoint]] = {}
+
+    def add(config: Config) -> None:
         if config in parents:
-            continue
-        begun = parents[config] = {}
-        kept.setdefault(config, set())
-        prune = config.prune
-        if prune is None or config.parent is None:
-            continue
-        needed = [(config.parent, prune.prune_at)]
-        if prune.rewind_to not in (None, "0") and prune.ablation != "reinit":
-            needed.append((config.dense, prune.rewind_to))
-        for parent, moment in needed:
-            begun[parent] = None
-            kept.setdefault(parent, set()).add(TrainingPoint.parse("moment", moment))
-            todo.append(parent)
-    jobs = {config: _job(config, kept[config], config in asked) for config in parents}
-    order = sorted(_in_order(list(asked), parents), key=_alike(asked))
-    addresses = {config: config.address for config in order}
+            return
+        needed = _needed(config)
+        for parent, point in needed:
+            add(parent)
+            snapshots[parent].add(TrainingPoint.parse("training point", point))
+        parents[config] = tuple(dict.fromkeys(parent for parent, _ in needed))
+        snapshots[config] = set()
+
+    for config in requested:
+        add(config)
+    # Runs of one network and schedule stand together: they share the compiled step.
+    groups: dict[Any, int] = {}
+    for config in (*requested, *parents):
+        groups.setdefault(_network_and_schedule(config), len(groups))
+    jobs = {}
+    for config in sorted(parents, key=lambda config: groups[_network_and_schedule(config)]):
+        # Points of one unit are in order; which of a step and an epoch comes later does not matter here.
+        points = tuple(str(point) for point in sorted(snapshots[config]))
+        jobs[config] = Job(config, points, config in requested or "end" in points)
+    addresses = {config: config.address for config in jobs}
     return Plan(
-        {addresses[config]: jobs[config] for config in order},
-        frozenset(addresses[config] for config in asked),
-        {addresses[config]: tuple(addresses[parent] for parent in parents[config]) for config in order},
+        {addresses[config]: job for config, job in jobs.items()},
+        frozenset(addresses[config] for config in requested),
+        {addresses[config]: tuple(addresses[parent] for parent in parents[config]) for config in jobs},
     )
 
 
-def _job(config: Config, kept: set[TrainingPoint], asked: bool) -> Job:
-    # Within a unit they are in order, and which of a step and an epoch is later nobody needs to know here.
-    moments = tuple(str(moment) for moment in sorted(kept))
-    return Job(config, moments, asked or "end" in moments)
+def _needed(config: Config) -> list[tuple[Config, str]]:
+    """The runs that a run starts from, and the training points of which it needs the weights."""
+    prune = config.prune
+    if prune is None or config.parent is None:
+        return []
+    needed = [(config.parent, prune.prune_at)]
+    if prune.rewind_to not in (None, "0") and prune.ablation != "reinit":
+        needed.append((config.dense, prune.rewind_to))
+    return needed
 
 
-def _in_order(asked: Sequence[Config], parents: Mapping[Config, Iterable[Config]]) -> list[Config]:
-    """Each after those that it begins with, else as they were asked for."""
-    order: dict[Config, None] = {}
-
-    def add(config: Config) -> None:
-        if config not in order:
-            for parent in parents[config]:
-                add(parent)
-            order[config] = None
-
-    for config in asked:
-        add(config)
-    return list(order)
-
-
-def _alike(asked: Iterable[Config]) -> Any:
-    """A key that brings together runs of one network and schedule, which share what is compiled."""
-    groups: dict[Any, int] = {}
-
-    def group(config: Config) -> int:
-        return groups.setdefault((config.dataset, config.model, config.train), len(groups))
-
-    for config in asked:
-        group(config)
-    return group
+def _network_and_schedule(config: Config) -> Any:
+    return config.dataset, config.model, config.train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +135,7 @@ class State:
 
     Attributes:
       name: complete, running, failed, begun or waiting.
-      text: of a failed one the error, of a running one who makes it, else "".
+      text: the error of a failed job, the process of a running one, else "".
       step: of the last record.
       result: of a complete run.
     """
@@ -163,7 +147,7 @@ class State:
 
 
 def state(workdir: str, job: Job) -> State:
-    """Returns how far a job is, from its files; one whose directory is damaged, or another run's, has failed."""
+    """Returns how far a job is, from its files; it has failed if its directory is damaged or is that of another run."""
     try:
         return _state(workdir, job)
     except (UsageError, RunError, OSError) as error:
@@ -177,81 +161,32 @@ def _state(workdir: str, job: Job) -> State:
     result = run.result
     if result is not None and not (isinstance(result, dict) and {"steps", "epochs"} <= result.keys()):
         return State(FAILED, f"{run.file(run_directory.RESULT)} is damaged: it is not the result of a run")
-    if (result is not None or not job.complete) and _has_moments(run, job, result):
+    if (result is not None or not job.complete) and _has_snapshots(run, job, result):
         return State(COMPLETE, result=result or {})
     found = records.read(run.file(run_directory.RECORDS))
     step = found[-1].step if found else 0
-    if (by := locks.owner(run.path)) is not None:
-        return State(RUNNING, by, step)
+    if (owner := locks.owner(run.path)) is not None:
+        return State(RUNNING, owner, step)
     if (error := run.failure) is not None:
         return State(FAILED, error, step)
     begun = os.path.exists(run.file(run_directory.MASKS))
     return State(BEGUN if begun else WAITING, step=step)
 
 
-def _has_moments(run: run_directory.Run, job: Job, result: Mapping[str, Any] | None) -> bool:
-    """Whether the weights that others need are kept; False where it is not known which step a moment is."""
-    for text in job.moments:
-        moment = TrainingPoint.parse("moment", text)
-        if moment.unit == 0:
-            step = int(moment.number)
+def _has_snapshots(run: run_directory.Run, job: Job, result: Mapping[str, Any] | None) -> bool:
+    """Whether the weights that others need are saved; False while it is not known which step a training point is."""
+    for text in job.snapshots_at:
+        point = TrainingPoint.parse("training point", text)
+        if point.unit == 0:
+            step = int(point.number)
         elif result is not None:
             steps, epochs = result["steps"], result["epochs"]
-            step = moment.step("moment", round(steps / epochs), steps)
+            step = point.step("training point", round(steps / epochs), steps)
         else:
             found = records.read(run.file(run_directory.RECORDS))
-            if not found or moment.unit == 2:
+            if not found or point.unit == 2:
                 return False
-            step = round(moment.number * round(found[-1].step / found[-1].epoch))
+            step = round(point.number * round(found[-1].step / found[-1].epoch))
         if not os.path.exists(run.snapshot(step)):
             return False
     return True
-
-
-class Estimate:
-    """How long jobs take, by those that are done."""
-
-    def __init__(self) -> None:
-        self._paces: dict[Any, list[float]] = {}
-        self._others: list[float] = []
-        self._steps_an_epoch: dict[Any, int] = {}
-        self._medians: dict[Any, float] = {}
-
-    def learn(self, config: Config, result: Mapping[str, Any]) -> None:
-        """Takes note of a complete run."""
-        laps, steps = result.get("seconds", {}), result.get("steps", 0)
-        if not steps or "train" not in laps:
-            return
-        self._medians.clear()
-        self._paces.setdefault(_alike_in_pace(config), []).append(laps["train"] / steps)
-        # What it waited for others with is theirs.
-        self._others.append(sum(seconds for lap, seconds in laps.items() if lap not in ("train", "parents")))
-        self._steps_an_epoch[config.dataset, config.train.batch_size] = max(1, round(steps / result["epochs"]))
-
-    def seconds(self, job: Job, step: int = 0) -> float | None:
-        """Returns how long a job takes from a step on; None if nothing like it is done."""
-        alike, steps = _alike_in_pace(job.config), self._steps(job)
-        if alike not in self._paces or steps is None:
-            return None
-        return self._median(alike, self._paces[alike]) * max(0, steps - step) + self._median(None, self._others)
-
-    def _median(self, of: Any, values: Sequence[float]) -> float:
-        """One for all jobs that are alike."""
-        if of not in self._medians:
-            self._medians[of] = statistics.median(values)
-        return self._medians[of]
-
-    def _steps(self, job: Job) -> int | None:
-        train = job.config.train
-        epoch = self._steps_an_epoch.get((job.config.dataset, train.batch_size))
-        whole = train.steps or (epoch and epoch * (train.epochs or 0))
-        if job.complete or whole is None:
-            return whole
-        moments = [TrainingPoint.parse("moment", text) for text in job.moments]
-        if epoch is None and any(moment.unit for moment in moments):
-            return whole
-        return max(moment.step("moment", epoch or 1, whole) for moment in moments)
-
-
-def _alike_in_pace(config: Config) -> Any:
-    return config.dataset, config.model, config.train.batch_size, config.train.precision

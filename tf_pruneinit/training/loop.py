@@ -215,7 +215,7 @@ class Training:
 
     def _end_if_preempted(self) -> None:
         """Ends all workers after the same step, whichever of them received SIGTERM."""
-        if self._engine.most(preemption.asked()):
+        if self._engine.most(preemption.requested()):
             raise preemption.Preempted
 
     def _next_stop(self) -> int:

@@ -40,7 +40,7 @@ def test_what_is_complete_before_is_waited_for_by_nobody():
 def test_what_begins_with_a_lost_one_is_lost_in_order():
     schedule = Schedule(plan(a="", b="a", c="", d="b", e="ac", f="c"), "abcdef", ())
     assert ready(schedule) == ["a", "c"]
-    assert list(schedule.lose("a")) == [("b", "a"), ("d", "b"), ("e", "a")]
+    assert list(schedule.fail("a")) == [("b", "a"), ("d", "b"), ("e", "a")]
     schedule.complete("c")
     assert ready(schedule) == ["f"]
     schedule.complete("f")
@@ -56,7 +56,7 @@ def test_what_begins_with_one_that_was_given_up_before_is_lost_at_once():
 def test_one_whose_process_ended_comes_before_all_others():
     schedule = Schedule(plan(a="", b="", c=""), "abc", ())
     assert schedule.next() == "a"
-    schedule.again("a")
+    schedule.retry("a")
     assert ready(schedule) == ["a", "b", "c"]
 
 
@@ -65,7 +65,7 @@ def test_one_that_another_sweep_makes_is_looked_at_again_later(monkeypatch):
     monkeypatch.setattr(schedules.time, "monotonic", lambda: now[0])
     schedule = Schedule(plan(a="", b=""), "ab", ())
     assert schedule.next() == "a"
-    schedule.later("a")
+    schedule.postpone("a")
     assert ready(schedule) == ["b"]
     now[0] += 4
     assert ready(schedule) == ["a"]
@@ -88,7 +88,7 @@ def test_all_come_to_an_end_whatever_fails(seed):
             assert complete.issuperset(parents[name])
             if chance.random() < 0.1:
                 failed.add(name)
-                lost |= {address for address, _ in schedule.lose(name)}
+                lost |= {address for address, _ in schedule.fail(name)}
             else:
                 schedule.complete(name)
                 complete.add(name)
@@ -107,7 +107,7 @@ class Counted(dict):
         return super().__getitem__(key)
 
 
-@pytest.mark.parametrize("event", ["next", "complete", "lose", "again", "later"])
+@pytest.mark.parametrize("event", ["next", "complete", "fail", "retry", "postpone"])
 def test_an_event_looks_at_as_much_whatever_the_number_of_jobs(event, monkeypatch):
     """Runs of which each seed has a few that wait for a dense one."""
     looks = []
