@@ -10,6 +10,8 @@ import tensorflow_datasets as tfds
 from tf_pruneinit.datasets import dataset, tfds_source
 from tf_pruneinit.errors import DataError, UsageError
 
+MNIST = tfds_source.Source("mnist")
+
 
 def mistake(folder, name="mnist", error=UsageError):
     """The one line of the error."""
@@ -156,11 +158,11 @@ def test_a_damaged_folder_is_one_clear_error(damage, tfds_folder, tmp_path):
 
 
 def test_a_stream_has_the_shape_that_tfds_says_unless_it_is_given(tfds_folder):
-    assert tfds_source.stream("mnist", "train[:7]", str(tfds_folder), "").shape == (28, 28, 1)
-    assert len(tfds_source.stream("mnist", "train[:7]", str(tfds_folder), "")) == 7
-    assert tfds_source.stream("mnist", "test", str(tfds_folder), "", shape=(4, 4, 1)).shape == (4, 4, 1)
+    assert tfds_source.stream(MNIST, "train[:7]", str(tfds_folder)).shape == (28, 28, 1)
+    assert len(tfds_source.stream(MNIST, "train[:7]", str(tfds_folder))) == 7
+    assert tfds_source.stream(MNIST, "test", str(tfds_folder), shape=(4, 4, 1)).shape == (4, 4, 1)
 
 
 def test_a_split_that_is_not_there_is_refused(tfds_folder):
     with pytest.raises(DataError, match=rf"^mnist in {tfds_folder} cannot be read by TFDS: .*validation"):
-        tfds_source.stream("mnist", "validation", str(tfds_folder), "")
+        tfds_source.stream(MNIST, "validation", str(tfds_folder))

@@ -230,8 +230,8 @@ def test_other_files_do_not_matter_and_names_of_images_may_end_as_they_like(fold
     shutil.copytree(folder, copy)
     images = (copy / IMAGE).parent
     for name in (".DS_Store", "._hidden.JPEG", "Thumbs.db", "notes.txt"):
-        for folder in (images, copy / "val" / "images", copy):
-            (folder / name).write_bytes(b"junk")
+        for parent in (images, copy / "val" / "images", copy):
+            (parent / name).write_bytes(b"junk")
     (copy / IMAGE).rename(images / f"{NAMES[3]}_17.jpg")
     (images / f"{NAMES[3]}_3.JPEG").rename(images / f"{NAMES[3]}_3.Jpeg")
     replace(copy / LINES, "\n", "\r\n")

@@ -19,6 +19,12 @@ def test_every_class_of_keras_has_a_row(cls):
     assert cls in keras_layers.LAYERS, f"say in the table of layers/keras_layers.py what is known of {cls.__name__}"
 
 
+@pytest.mark.parametrize("table", [keras_layers._LAYERS, keras_layers._OPERATIONS], ids=["layers", "operations"])
+def test_no_class_is_in_two_rows(table):
+    names = " ".join(names for _, names in table).split()
+    assert len(names) == len(set(names))
+
+
 def test_a_class_with_masks_has_the_row_of_its_stock_class():
     layer = MASKED[L.Conv2D](3, 1)
     assert keras_layers.row(layer) is keras_layers.LAYERS[L.Conv2D]

@@ -97,12 +97,6 @@ CASES = {
     "RMSNormalization": [of(L.RMSNormalization, X4)],
     "SpectralNormalization": [(lambda: L.SpectralNormalization(L.Dense(3)), X4)],
     "UnitNormalization": [of(L.UnitNormalization, X4)],
-    "AdaptiveAveragePooling1D": [of(L.AdaptiveAveragePooling1D, X1D, 2)],
-    "AdaptiveAveragePooling2D": [of(L.AdaptiveAveragePooling2D, X2D, 2)],
-    "AdaptiveAveragePooling3D": [of(L.AdaptiveAveragePooling3D, X3D, 2)],
-    "AdaptiveMaxPooling1D": [of(L.AdaptiveMaxPooling1D, X1D, 2)],
-    "AdaptiveMaxPooling2D": [of(L.AdaptiveMaxPooling2D, X2D, 2)],
-    "AdaptiveMaxPooling3D": [of(L.AdaptiveMaxPooling3D, X3D, 2)],
     "AveragePooling1D": [of(L.AveragePooling1D, X1D, 2)],
     "AveragePooling2D": [of(L.AveragePooling2D, X2D, 2)],
     "AveragePooling3D": [of(L.AveragePooling3D, X3D, 2)],
@@ -175,9 +169,6 @@ CASES = {
     "CenterCrop": [of(L.CenterCrop, IMAGES, 4, 4)],
     "AugMix": [of(L.AugMix, IMAGES, value_range=(0, 255))],
     "AutoContrast": [of(L.AutoContrast, IMAGES)],
-    "ContrastLimitedAdaptiveHistogramEqualization": [
-        of(L.ContrastLimitedAdaptiveHistogramEqualization, IMAGES, tile_grid_size=(2, 2))
-    ],
     "Equalization": [of(L.Equalization, IMAGES)],
     "RandAugment": [of(L.RandAugment, IMAGES)],
     "RandomBrightness": [of(L.RandomBrightness, IMAGES, 0.2)],
@@ -236,6 +227,16 @@ CASES = {
     "StackedRNNCells": [(lambda: L.RNN(L.StackedRNNCells([L.LSTMCell(3), L.LSTMCell(2)])), X1D)],
     "TimeDistributed": [(lambda: L.TimeDistributed(L.Dense(2)), X1D)],
 }
+# Layers that not every version of Keras has.
+_NEWER = {
+    **{
+        f"Adaptive{kind}Pooling{n}D": (x, {"output_size": 2})
+        for kind in ("Average", "Max")
+        for n, x in enumerate((X1D, X2D, X3D), 1)
+    },
+    "ContrastLimitedAdaptiveHistogramEqualization": (IMAGES, {"tile_grid_size": (2, 2)}),
+}
+CASES |= {name: [of(getattr(L, name), x, **options)] for name, (x, options) in _NEWER.items() if hasattr(L, name)}
 
 
 # What is refused: (a function's name, a layer's) -> the message.

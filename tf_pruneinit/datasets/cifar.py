@@ -25,5 +25,5 @@ def cifar100(data_dir: str | None = None) -> Dataset:
 
 
 def _cifar(name: str, classes: int, data_dir: str | None) -> Dataset:
-    train, test, note = tfds_source.read(name, data_dir, "https://www.cs.toronto.edu/~kriz/")
+    train, test, note = tfds_source.read(tfds_source.Source(name, url="https://www.cs.toronto.edu/~kriz/"), data_dir)
     return Dataset(name, classes, train, test, IMAGENET_COLORS, AUGMENTATIONS["crop"], note)

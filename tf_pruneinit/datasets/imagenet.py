@@ -13,7 +13,7 @@ from tf_pruneinit.datasets.dataset import IMAGENET_COLORS, Dataset
 
 SIDE = 224
 CLASSES = 1000
-FILES = (("ILSVRC2012_img_train.tar",), ("ILSVRC2012_img_val.tar",))
+SOURCE = tfds_source.Source("imagenet2012", manual=(("ILSVRC2012_img_train.tar",), ("ILSVRC2012_img_val.tar",)))
 
 _SHORTER_SIDE = 256
 _ATTEMPTS = 10
@@ -27,8 +27,7 @@ def imagenet2012(data_dir: str | None = None) -> Dataset:
     are those that it has for TinyImageNet. All images are normalized by ImageNet's colors.
     """
     train, test = (
-        tfds_source.stream("imagenet2012", split, data_dir, manual=FILES, shape=(SIDE, SIDE, 3), read=read)
-        for split in ("train", "validation")
+        tfds_source.stream(SOURCE, split, data_dir, shape=(SIDE, SIDE, 3), read=read) for split in ("train", "validation")
     )
     return Dataset("imagenet2012", CLASSES, train, test, IMAGENET_COLORS)
 

@@ -12,5 +12,6 @@ def mnist(data_dir: str | None = None) -> Dataset:
 
     All are normalized by the mean and standard deviation of the training images.
     """
-    train, test, note = tfds_source.read("mnist", data_dir, "https://storage.googleapis.com/cvdf-datasets/mnist/")
+    source = tfds_source.Source("mnist", url="https://storage.googleapis.com/cvdf-datasets/mnist/")
+    train, test, note = tfds_source.read(source, data_dir)
     return Dataset("mnist", 10, train, test, Preprocessing(scale=255, mean=(0.1307,), deviation=(0.3081,)), note=note)

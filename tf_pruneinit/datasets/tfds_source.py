@@ -1,6 +1,7 @@
 """Opens datasets of TensorFlow Datasets (TFDS), in memory or as a stream; downloads or prepares those that are missing."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import sys
@@ -16,42 +17,43 @@ from tf_pruneinit.datasets.dataset import Split
 from tf_pruneinit.datasets.tfds_stream import Read, Stream, as_decoded, unreadable
 from tf_pruneinit.errors import DataError, UsageError
 
-# Files that the user provides, each as the names that it may have.
-Manual = Sequence[Sequence[str]]
-
 _CONNECTION_SECONDS = 10
 
 
-def read(
-    name: str, data_dir: str | None, source: str | None = None, *, manual: Manual = (), test: str = "test"
-) -> tuple[Split, Split, str]:
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where TFDS gets a dataset from.
+
+    Attributes:
+      name: TFDS's name of a dataset with the features "image" and "label".
+      url: address that TFDS downloads it from; None if it prepares it from `manual`.
+      manual: files that the user has to put into TFDS's folder `downloads/manual`, each under one of its names.
+    """
+
+    name: str
+    url: str | None = None
+    manual: Sequence[Sequence[str]] = ()
+
+
+def read(source: Source, data_dir: str | None, test: str = "test") -> tuple[Split, Split, str]:
     """Returns the training split, the test split, and a note on this copy of the data ("" if there is nothing to say).
 
     Args:
-      name: TFDS's name of a dataset with the split "train" and the features "image", all of one shape, and "label".
+      source: of a dataset with the split "train", whose images have one shape.
       data_dir: see `stream`.
-      source: see `stream`.
-      manual: see `stream`.
       test: TFDS's name of the split to test on (default "test").
 
     Raises:
       UsageError: see `stream`.
       DataError: see `stream`; also if a file cannot be read.
     """
-    streams = [stream(name, split, data_dir, source, manual=manual) for split in ("train", test)]
+    streams = [stream(source, split, data_dir) for split in ("train", test)]
     training, testing = (one.take(np.arange(len(one))) for one in streams)
     return training, testing, _note(streams[0].builder)
 
 
 def stream(
-    name: str,
-    split: str,
-    data_dir: str | None,
-    source: str | None = None,
-    *,
-    manual: Manual = (),
-    shape: tuple[int, ...] | None = None,
-    read: Read = as_decoded,
+    source: Source, split: str, data_dir: str | None, *, shape: tuple[int, ...] | None = None, read: Read = as_decoded
 ) -> Stream:
     """Returns a split of a dataset of TFDS, which is read as it is used.
 
@@ -59,11 +61,9 @@ def stream(
     progress on a terminal. A failure leaves nothing unfinished in the directory.
 
     Args:
-      name: TFDS's name of a dataset with the features "image" and "label".
+      source: where TFDS gets the dataset from.
       split: TFDS's name of a split, or of a part of one.
       data_dir: TFDS's data directory; None means TFDS_DATA_DIR, or ~/tensorflow_datasets.
-      source: address that TFDS downloads the dataset from; None if it must be prepared from `manual`.
-      manual: files that the user has to put into TFDS's folder `downloads/manual`, each under one of its names.
       shape: of an image that `read` returns; None means the shape that TFDS gives for all images.
       read: see `Stream`; the default returns images as they were decoded.
 
@@ -74,14 +74,14 @@ def stream(
     import tensorflow_datasets as tfds
 
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        builder = tfds.builder(source.name, data_dir=data_dir)
         if not builder.data_path.exists():
-            if source:
-                _require_answer(builder, name, source)
+            if source.url:
+                _require_answer(builder, source.url)
             else:
-                _require_files(builder, name, manual)
+                _require_files(builder, source.manual)
             _prepare(builder)
-            builder = tfds.builder(name, data_dir=data_dir)
+            builder = tfds.builder(source.name, data_dir=data_dir)
         found = Stream(builder, split, shape or builder.info.features["image"].shape, read)
         len(found)  # Raises if there is no such split.
         return found
@@ -91,9 +91,9 @@ def stream(
         raise UsageError(f"data_dir must be a directory for data; got {str(data_dir)!r} ({error.strerror})") from error
     except Exception as error:  # TFDS raises almost anything for a damaged or unknown folder.
         if "://" in str(data_dir) and "Failed to construct dataset" in str(error):
-            rule = f"{name} cannot be read by TFDS: data_dir must be of a file system that it knows"
+            rule = f"{source.name} cannot be read by TFDS: data_dir must be of a file system that it knows"
             raise UsageError(f"{rule}; got {str(data_dir)!r}") from error
-        raise unreadable(name, data_dir or "TFDS's data directory", error) from error
+        raise unreadable(source.name, data_dir or "TFDS's data directory", error) from error
 
 
 def _prepare(builder: Any) -> None:
@@ -133,28 +133,28 @@ def _prepare(builder: Any) -> None:
                 folder.rmdir()
 
 
-def _require_answer(builder: Any, name: str, source: str) -> None:
-    missing = f"{name} is not in {builder.data_path}"
+def _require_answer(builder: Any, url: str) -> None:
+    missing = f"{builder.name} is not in {builder.data_path}"
     try:
         # TFDS retries silently for minutes when there is no network.
-        urllib.request.urlopen(urllib.request.Request(source, method="HEAD"), timeout=_CONNECTION_SECONDS).close()
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_CONNECTION_SECONDS).close()
     except urllib.error.HTTPError:
         pass  # The host answers; TFDS will say more.
     except OSError as error:
         reason = getattr(error, "reason", error)
-        raise UsageError(f"{missing}, and cannot be downloaded: {source} does not answer ({reason}); see data_dir") from error
-    _announce(f"{missing}: downloading it from {source}")
+        raise UsageError(f"{missing}, and cannot be downloaded: {url} does not answer ({reason}); see data_dir") from error
+    _announce(f"{missing}: downloading it from {url}")
 
 
-def _require_files(builder: Any, name: str, manual: Manual) -> None:
+def _require_files(builder: Any, manual: Sequence[Sequence[str]]) -> None:
     folder = builder.data_path.parent.parent / "downloads" / "manual"
     found = [[folder / file for file in names if (folder / file).exists()] for names in manual]
     if not all(found):
         files = " and ".join(" or ".join(names) for names, paths in zip(manual, found, strict=True) if not paths)
-        raise UsageError(f"{name} is not in {builder.data_path}, and cannot be downloaded: put {files} into {folder}")
+        raise UsageError(f"{builder.name} is not in {builder.data_path}, and cannot be downloaded: put {files} into {folder}")
     for path in (path for paths in found for path in paths if path.suffix == ".tar"):
         _require_whole(path)
-    _announce(f"preparing {name} from {folder}")
+    _announce(f"preparing {builder.name} from {folder}")
 
 
 def _announce(text: str) -> None:

@@ -20,7 +20,7 @@ from tf_pruneinit.datasets.dataset import IMAGENET_COLORS, Dataset
 from tf_pruneinit.errors import DataError
 
 FOLDER = "tiny-imagenet-200"
-FILES = ((FOLDER, f"{FOLDER}.zip"),)
+SOURCE = tfds_source.Source("tiny_imagenet", manual=((FOLDER, f"{FOLDER}.zip"),))
 CLASSES = 200
 
 _SHAPE = (64, 64, 3)
@@ -33,7 +33,7 @@ def tiny_imagenet(data_dir: str | None = None) -> Dataset:
     As in the paper for the modified ResNet-18, training images are flipped, and cropped after padding by 4; all are normalized
     by ImageNet's colors.
     """
-    train, test, _ = tfds_source.read("tiny_imagenet", data_dir, manual=FILES, test="validation")
+    train, test, _ = tfds_source.read(SOURCE, data_dir, test="validation")
     return Dataset("tiny_imagenet", CLASSES, train, test, IMAGENET_COLORS, AUGMENTATIONS["crop"])
 
 

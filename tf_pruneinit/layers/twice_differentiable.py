@@ -107,9 +107,6 @@ EXACT: dict[type, type] = {
     keras.layers.AveragePooling3D: _exact_pooling(keras.layers.AveragePooling3D),
 }
 
-# Layers whose second derivatives, after that replacement, tests compare with differences of the gradient.
-TWICE_DIFFERENTIABLE = tuple(cls for cls, row in keras_layers.LAYERS.items() if row.twice_differentiable)
-
 
 def unverified(model: keras.Model) -> list[str]:
     """Returns the layers and operations of a model whose second derivatives no test verifies, as "name (class)"."""
