@@ -129,20 +129,11 @@ def is_one(path: str) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def load(path: str) -> keras.Model:
-    """Returns the Keras model, with masks, that a file holds.
-
-    Raises:
-      UsageError: if it is not such a file, damaged, of a newer version, or larger than the memory.
-    """
-    return read(path).model()
-
-
 def read(path: str) -> Stored:
     """Returns the network that a file holds.
 
     Raises:
-      UsageError: as `load`.
+      UsageError: if it is not such a file, damaged, of a newer version, or larger than the memory.
     """
     try:
         with open(path, "rb") as file:

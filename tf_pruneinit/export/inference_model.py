@@ -1,4 +1,4 @@
-"""Simplifies a trained network for inference: batch normalization is folded, constants are absorbed."""
+"""Builds and writes smaller networks for inference alone, without dead channels and without constant ones."""
 
 import dataclasses
 import os
