@@ -153,7 +153,7 @@ def _decoded(content: bytes) -> Stored:
     if content[: len(MAGIC)] != MAGIC or len(content) < _HEAD + _DIGEST:
         raise UsageError("it does not begin like one, or is too short")
     if content[len(MAGIC)] != VERSION:
-        raise UsageError(f"it is of version {content[len(MAGIC)]} of the format; this package reads {VERSION}")
+        raise UsageError(f"it is of version {content[len(MAGIC)]} of the format; this package reads {VERSION}: upgrade it")
     body = memoryview(content)[:-_DIGEST]
     if hashlib.sha256(body).digest() != content[-_DIGEST:]:
         raise UsageError("its checksum differs")

@@ -184,16 +184,16 @@ def save(path: str, out: str) -> dict[str, Any]:
         "multiply_accumulates": None if None in work else work,
     }
     # The configuration describes kernels of other shapes.
-    kept = {key: value for key, value in metadata.items() if key not in ("config", "weights_sha256")}
-    kept.setdefault("trained_as", metadata.get("config"))
+    described = {key: value for key, value in metadata.items() if key not in ("config", "weights_sha256")}
+    described.setdefault("trained_as", metadata.get("config"))
     of = {"from": os.path.abspath(path), "weights_sha256": metadata.get("weights_sha256")}
-    kept["compacted"] = {"tf_pruneinit": __version__, **of, **found}
+    described["compacted"] = {"tf_pruneinit": __version__, **of, **found}
     if form == load.KERAS:
         _save_keras(small, out)
     elif form == load.COMPRESSED:
-        compressed_file.compress(small, out, kept)
+        compressed_file.compress(small, out, described)
     elif preprocessing:
-        saved_model.save(small, out, preprocessing, kept)
+        saved_model.save(small, out, preprocessing, described)
     return found | {"bytes": [_bytes(path), _bytes(out)] if load.form(path) == form else None}
 
 

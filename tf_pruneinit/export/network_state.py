@@ -53,7 +53,8 @@ class Stored:
           UsageError: if no model can be made of the architecture, or its variables or kernels are not those that are stored.
         """
         if self.config is None:
-            raise UsageError("the network has layers of its author's own, of which no Keras model can be made")
+            rule = "no Keras model can be made of a network that has layers of classes that are not registered with Keras"
+            raise UsageError(f"{rule}: register them, and export it again")
         model = model_config.built(self.config, [value.shape for value in self.values])
         for variable, value in zip(model.variables, self.values, strict=True):
             variable.assign(value)

@@ -177,7 +177,7 @@ def metadata(path: str) -> dict[str, Any]:
         raise UsageError(f"{foreign} lacks entries")
     version = described.get("format", FORMAT)
     if type(version) is not int or version != FORMAT:
-        raise UsageError(f"{path!r} is of version {version!r:.20} of the format; this package reads {FORMAT}")
+        raise UsageError(f"{path!r} is of version {version!r:.20} of the format; this package reads {FORMAT}: upgrade it")
     if _CHECKED & set(described) and described.get("sha256") != _digest(described):
         raise UsageError(f"{foreign} is damaged: it has another checksum than when it was written")
     shape = described["input_shape"]
