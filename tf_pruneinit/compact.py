@@ -1,7 +1,7 @@
 """Writes a trained, pruned network as a smaller one: `python -m tf_pruneinit.compact --saved_model=DIR --out=DIR2`.
 
-The package has a function of this name as well, `tf_pruneinit.compact(model)`, and importing a module puts it where the
-function is found. So this module, called, is that function.
+The package has a function of the name of this module as well, `tf_pruneinit.compact(model)`. To import the module hides the
+function; so the module can be called, and does what the function does.
 """
 
 import dataclasses
@@ -16,15 +16,17 @@ from tf_pruneinit.config.options import option
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.runtime.command_line import exit_code, start_tensorflow
 
-PURPOSE = "Writes a trained, pruned network as a smaller dense one with the same outputs, without what has no effect."
+PURPOSE = "Writes a trained, pruned network as a smaller dense one with the same outputs, without dead channels."
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What to make smaller, and where to."""
+    """Which network to make smaller, and where to write it."""
 
     saved_model: str = option("", "SavedModel's folder (in a run: saved_model), compressed file, or .keras file with masks")
-    out: str = option("", "what is written: NAME.keras, NAME.tfpruned (compressed), or else a SavedModel's folder")
+    out: str = option(
+        "", "path to write: NAME.keras, NAME.tfpruned (compressed), or else a SavedModel's folder; must not exist"
+    )
     json: bool = option(False, "write one JSON object, and nothing else, to standard output")
 
     def __post_init__(self):
@@ -34,7 +36,7 @@ class Options:
 
 
 def command(argv: Sequence[str]) -> None:
-    """Prints what `inference_model.save` says."""
+    """Writes the smaller network, and prints the sizes of both."""
     options = Options(**flags.parse(argv, PURPOSE, {"Flags": flags.define(Options)}))
     start_tensorflow()
     from tf_pruneinit.export import inference_model
@@ -53,7 +55,7 @@ def _table(found: dict[str, Any], out: str) -> str:
 
 
 class _Callable(types.ModuleType):
-    """A module that is the function of its name when it is called."""
+    """A module that, when it is called, does what the function of its name does."""
 
     def __call__(self, model: Any) -> Any:
         from tf_pruneinit.compaction import compact_model

@@ -17,7 +17,7 @@ PURPOSE = "Evaluates networks: accuracy, top-5, loss, calibration, accuracy of e
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What to evaluate, and on what."""
+    """Which networks to evaluate, and on which images."""
 
     saved_model: Sequence[str] = option(
         (),
@@ -26,8 +26,10 @@ class Options:
     )
     dataset: str | None = option(None, "dataset whose test images are used (default: the one it was trained on)")
     data_dir: str | None = option(None, "TFDS data directory (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)")
-    batch_size: int | None = option(None, "images in one call (default: by their size; fewer if memory runs out)")
-    devices: int = option(1, "replicas: GPUs, or where there are none shares of the CPU's cores")
+    batch_size: int | None = option(
+        None, "images in one batch (default: 500 or, of large images, fewer; half as many if memory runs out)"
+    )
+    devices: int = option(1, "number of replicas: GPUs or, without any, shares of the CPU's cores")
     confusion: str | None = option(None, "file for a picture of the confusion matrix: .png, .pdf or .svg")
     json: bool = option(False, "write one JSON object, and nothing else, to standard output")
 

@@ -107,7 +107,7 @@ def put_together(head, streams):
 def refused(content, tmp_path):
     (tmp_path / "model").write_bytes(content)
     with pytest.raises(UsageError) as caught:
-        compressed_file.load(str(tmp_path / "model"))
+        compressed_file.read(str(tmp_path / "model")).model()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

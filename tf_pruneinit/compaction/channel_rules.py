@@ -44,6 +44,21 @@ class Rule:
     is_sum: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """How channels flow through a model.
+
+    Attributes:
+      graph: the model.
+      calls: the calls of its operations, Keras' nodes, each after those whose outputs it is given, with their rules.
+      live: of each tensor, by its identity, which channels are live: booleans (channels,).
+    """
+
+    graph: Any
+    calls: Sequence[tuple[Any, Rule]]
+    live: Mapping[int, np.ndarray]
+
+
 def channels_of(tensor: Any) -> int:
     """Returns how many channels a tensor has: one, which nothing removes, if its last axis has no known size."""
     return tensor.shape[-1] if len(tensor.shape) > 1 and tensor.shape[-1] else 1

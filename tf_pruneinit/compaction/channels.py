@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from tf_pruneinit.compaction import keep_policy, multiply_accumulates
-from tf_pruneinit.compaction.channel_rules import channels_of, rule_of
+from tf_pruneinit.compaction.channel_rules import Flow, channels_of, rule_of
 from tf_pruneinit.compaction.multiply_accumulates import Work
 from tf_pruneinit.layers import keras_internals
 
@@ -39,19 +39,21 @@ class Liveness:
         counts = collections.Counter(id(node.operation) for node in nodes)
         calls = [(node, rule_of(node, counts[id(node.operation)] > 1, absorbed)) for node in nodes]
         tensors = [*graph.inputs, *(tensor for node in nodes for tensor in [*node.input_tensors, *node.outputs])]
+        live = {id(tensor): np.zeros(channels_of(tensor), bool) for tensor in tensors}
+        for tensor in graph.outputs:
+            live[id(tensor)][:] = True
+        for node, rule in reversed(calls):
+            live[id(node.outputs[0])] |= rule.needed
+            wanted = rule.back([live[id(tensor)] for tensor in node.outputs])
+            for tensor, channels in zip(node.input_tensors, wanted, strict=True):
+                live[id(tensor)] |= channels
+        flow = Flow(graph, calls, live)
         self._nodes = nodes
         self._known = {id(node.operation) for node, rule in calls if not rule.whole}
-        self._live = {id(tensor): np.zeros(channels_of(tensor), bool) for tensor in tensors}
-        for tensor in graph.outputs:
-            self._live[id(tensor)][:] = True
-        for node, rule in reversed(calls):
-            self._live[id(node.outputs[0])] |= rule.needed
-            wanted = rule.back([self._live[id(tensor)] for tensor in node.outputs])
-            for tensor, channels in zip(node.input_tensors, wanted, strict=True):
-                self._live[id(tensor)] |= channels
-        self._kept = keep_policy.kept(graph, calls, self._live)
-        self._selected = keep_policy.selected(graph, calls, self._live, self._kept)
-        self._narrowed = keep_policy.narrowed(calls, self._kept)
+        self._live = live
+        self._kept = keep_policy.kept(flow)
+        self._selected = keep_policy.selected(flow, self._kept)
+        self._narrowed = keep_policy.narrowed(flow, self._kept)
 
     def live(self, tensor: Any) -> np.ndarray:
         """Returns which channels of a tensor of the model's graph are live: booleans (channels,)."""

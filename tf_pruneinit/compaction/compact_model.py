@@ -82,7 +82,7 @@ class Compact:
             value = variable.numpy()
             targets[id(variable)].assign(cutting.taken(value, cut))
             if id(variable) not in self._masks and targets[id(variable)].shape != variable.shape:
-                self._removed[i] = cutting.removed(value, cut)
+                self._removed[i] = value[cutting.not_taken(value.shape, cut)]
         # A dict of losses, metrics or labels goes by them, and the last operation is now `Removed`.
         self.model.output_names = keras_internals.graph_of(full).output_names
         if full.compiled:
@@ -102,9 +102,11 @@ class Compact:
             if id(variable) in self._masks:
                 value = variable.numpy()
             elif i in self._removed:
-                removed = self._removed[i]
-                decayed = removed * scale.astype(removed.dtype) if id(variable) in self._trained else removed
-                value = cutting.put_together(value, decayed, tuple(variable.shape), cut)
+                removed, kept = self._removed[i], value
+                value = np.empty(variable.shape, kept.dtype)
+                decay = scale.astype(removed.dtype) if id(variable) in self._trained else 1
+                value[cutting.not_taken(value.shape, cut)] = removed * decay
+                value[np.ix_(*cut)] = kept
             found.append(value)
         return found
 

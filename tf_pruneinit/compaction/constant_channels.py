@@ -1,4 +1,4 @@
-"""Finds channels of a trained network that are constant in inference, and what they add to the next layer."""
+"""Finds the channels of a trained network that are constant in inference, and what they add to the next layer."""
 
 import dataclasses
 import functools
@@ -16,21 +16,21 @@ from tf_pruneinit.layers.keras_layers import ConstantRule
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """Channels of a tensor: which are the same number at every place for every input, and that number (0 of the others)."""
+    """Channels of a tensor: which are the same number at every position for every input, and that number (0 of the others)."""
 
     is_constant: np.ndarray
     value: np.ndarray
 
 
 class Constants:
-    """What is constant in a model, and what follows for its layers.
+    """What is constant in a model, and what its layers can do without for that.
 
     Args:
       alive: of the model in inference.
 
     Attributes:
-      absorbed: by the identity of a dense or convolution layer, which of its inputs can be left out, booleans (inputs,).
-      added: likewise, what is to be added to its outputs for that, before its activation: (outputs,).
+      absorbed: by the identity of a dense or convolution layer, which of its inputs can be left out: booleans (inputs,).
+      added: by the identity of such a layer, what is then to be added to its outputs before its activation: (outputs,).
     """
 
     def __init__(self, alive: Liveness):
@@ -67,17 +67,16 @@ class Constants:
                 parts = zip(*((each.is_constant, each.value) for each in given), strict=True)
                 return Constant(*(np.concatenate(part) for part in parts))
             case ConstantRule.NORMALIZED:
-                return Constant(first.is_constant, _normalised(layer, first.value) * first.is_constant)
+                return Constant(first.is_constant, _normalized(layer, first.value) * first.is_constant)
         return _each_channel(node, output, given)
 
     def _mixed(self, layer: Any, given: Constant) -> Constant:
         weights, total = _weights(layer)
-        absorbed = given.is_constant & ((given.value == 0) | (not _has_border(layer)))
+        absorbed = _same_everywhere(layer, given)
         self.absorbed[id(layer)] = absorbed
         self.added[id(layer)] = (given.value * absorbed) @ total
         is_constant = ~weights[~absorbed].any(axis=0)
-        bias = 0 if getattr(layer, "bias", None) is None else layer.bias.numpy().astype(np.float64)
-        return _activated(layer, is_constant, self.added[id(layer)] + bias)
+        return _activated(layer, is_constant, self.added[id(layer)] + _numbers(layer.bias, 0))
 
 
 def _varying(tensor: Any) -> Constant:
@@ -103,8 +102,13 @@ def _weights(layer: Any) -> tuple[np.ndarray, np.ndarray]:
     return connected, np.einsum("kim,imo->io", depthwise, pointwise)
 
 
+def _same_everywhere(layer: Any, given: Constant) -> np.ndarray:
+    """Returns which inputs are constant and give the same at every position: booleans (inputs,)."""
+    return given.is_constant & ((given.value == 0) | (not _has_border(layer)))
+
+
 def _has_border(layer: Any) -> bool:
-    """Whether a constant that is given comes out as another number at the border, where a padding of zeros is seen."""
+    """Returns whether a constant input gives another number at the border, where the kernel meets a padding of zeros."""
     if isinstance(layer, keras.layers.Dense):
         return False
     one = all(size == 1 for size in layer.kernel_size)
@@ -116,10 +120,8 @@ def _has_border(layer: Any) -> bool:
 def _depthwise(layer: Any, given: Constant) -> Constant:
     kernel = _effective(layer)["kernel"]
     kernel = kernel.reshape(-1, *kernel.shape[-2:])
-    plain = given.is_constant & ((given.value == 0) | (not _has_border(layer)))
-    is_constant = (plain[:, None] | ~(kernel != 0).any(axis=0)).ravel()
-    bias = 0 if layer.bias is None else layer.bias.numpy().astype(np.float64)
-    return _activated(layer, is_constant, (given.value[:, None] * kernel.sum(axis=0)).ravel() + bias)
+    is_constant = (_same_everywhere(layer, given)[:, None] | ~(kernel != 0).any(axis=0)).ravel()
+    return _activated(layer, is_constant, (given.value[:, None] * kernel.sum(axis=0)).ravel() + _numbers(layer.bias, 0))
 
 
 def _activated(layer: Any, is_constant: np.ndarray, value: np.ndarray) -> Constant:
@@ -129,26 +131,28 @@ def _activated(layer: Any, is_constant: np.ndarray, value: np.ndarray) -> Consta
     return Constant(is_constant, np.where(is_constant, value, 0))
 
 
-def _normalised(layer: Any, value: np.ndarray) -> np.ndarray:
-    mean, variance = (moving.numpy().astype(np.float64) for moving in (layer.moving_mean, layer.moving_variance))
-    scale = 1 if layer.gamma is None else layer.gamma.numpy().astype(np.float64)
-    shift = 0 if layer.beta is None else layer.beta.numpy().astype(np.float64)
-    return (value - mean) / np.sqrt(variance + layer.epsilon) * scale + shift
+def _normalized(layer: Any, value: np.ndarray) -> np.ndarray:
+    mean, variance = _numbers(layer.moving_mean, 0), _numbers(layer.moving_variance, 1)
+    return (value - mean) / np.sqrt(variance + layer.epsilon) * _numbers(layer.gamma, 1) + _numbers(layer.beta, 0)
+
+
+def _numbers(variable: keras.Variable | None, default: float) -> np.ndarray | float:
+    return default if variable is None else variable.numpy().astype(np.float64)
 
 
 def _each_channel(node: Any, output: Any, given: list[Constant]) -> Constant | None:
-    """What the operation itself makes of the constants, as an image of one place."""
+    """Returns what the operation itself makes of the constants, as an image of one pixel."""
     is_constant = functools.reduce(np.logical_and, [each.is_constant for each in given])
     if isinstance(node.operation, keras.layers.Multiply):
         zero = functools.reduce(np.logical_or, [each.is_constant & (each.value == 0) for each in given])
         is_constant = is_constant | zero
     if len(is_constant) != output.shape[-1] or not is_constant.any():
         return None
-    places: Mapping[int, Any] = {
+    pixels: Mapping[int, Any] = {
         id(tensor): keras.ops.convert_to_tensor(each.value.reshape((1,) * (len(tensor.shape) - 1) + (-1,)), tensor.dtype)
         for tensor, each in zip(node.input_tensors, given, strict=True)
     }
-    args, kwargs = node.arguments.fill_in(places)
+    args, kwargs = node.arguments.fill_in(pixels)
     value = keras.ops.convert_to_numpy(node.operation(*args, **kwargs)).astype(np.float64)
     if value.size != len(is_constant):
         return None

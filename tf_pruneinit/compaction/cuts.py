@@ -58,27 +58,8 @@ def taken(value: np.ndarray, cut: Cut) -> np.ndarray:
     return value[np.ix_(*cut)]
 
 
-def removed(value: np.ndarray, cut: Cut) -> np.ndarray:
-    """Returns the other entries, flat, in order."""
-    return value[_not_taken(value.shape, cut)]
-
-
-def put_together(kept: np.ndarray, removed: np.ndarray, shape: tuple[int, ...], cut: Cut) -> np.ndarray:
-    """Returns the value of which `taken` and `removed` gave these.
-
-    Args:
-      kept: what `taken` gave; the value has its type.
-      removed: what `removed` gave.
-      shape: of the value.
-      cut: of the variable.
-    """
-    value = np.empty(shape, kept.dtype)
-    value[_not_taken(shape, cut)] = removed
-    value[np.ix_(*cut)] = kept
-    return value
-
-
-def _not_taken(shape: tuple[int, ...], cut: Cut) -> np.ndarray:
+def not_taken(shape: tuple[int, ...], cut: Cut) -> np.ndarray:
+    """Returns which entries of a variable of a shape are removed: booleans of that shape."""
     found = np.ones(shape, bool)
     found[np.ix_(*cut)] = False
     return found

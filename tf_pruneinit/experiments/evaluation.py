@@ -101,6 +101,7 @@ def evaluate(
 
 
 def _open(path: str) -> _Network:
+    """Returns the network in a file or folder."""
     form = load.form(path)
     if form == load.KERAS:
         return _of_model(load.keras_model(path), None, None)
@@ -122,7 +123,8 @@ def _open(path: str) -> _Network:
 
 def _of_model(model: keras.Model, preprocess: Callable[[Any], Any] | None, dataset: Any) -> _Network:
     if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.output_shape) != 2:
-        raise UsageError("the network must have one input, images, and one output, (batch, classes)")
+        shapes = f"{len(model.inputs)} inputs and {len(model.outputs)} outputs, {model.output_shape}"
+        raise UsageError(f"the network must have one input, images, and one output, (batch, classes); got {shapes}")
     probabilities = load.ends_in_softmax(model)
 
     def logits(images: Any) -> Any:

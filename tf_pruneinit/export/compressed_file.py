@@ -129,20 +129,11 @@ def is_one(path: str) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def load(path: str) -> keras.Model:
-    """Returns the Keras model, with masks, that a file holds.
-
-    Raises:
-      UsageError: if it is not such a file, damaged, of a newer version, or larger than the memory.
-    """
-    return read(path).model()
-
-
 def read(path: str) -> Stored:
     """Returns the network that a file holds.
 
     Raises:
-      UsageError: as `load`.
+      UsageError: if it is not such a file, damaged, of a newer version, or larger than the memory.
     """
     try:
         with open(path, "rb") as file:
@@ -162,7 +153,7 @@ def _decoded(content: bytes) -> Stored:
     if content[: len(MAGIC)] != MAGIC or len(content) < _HEAD + _DIGEST:
         raise UsageError("it does not begin like one, or is too short")
     if content[len(MAGIC)] != VERSION:
-        raise UsageError(f"it is of version {content[len(MAGIC)]} of the format; this package reads {VERSION}")
+        raise UsageError(f"it is of version {content[len(MAGIC)]} of the format; this package reads {VERSION}: upgrade it")
     body = memoryview(content)[:-_DIGEST]
     if hashlib.sha256(body).digest() != content[-_DIGEST:]:
         raise UsageError("its checksum differs")

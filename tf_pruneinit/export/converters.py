@@ -1,4 +1,4 @@
-"""Converts a run's SavedModel for deployment: to a compressed file, LiteRT, ONNX."""
+"""Converts the SavedModel of a run for deployment: to a compressed file, LiteRT or ONNX."""
 
 import contextlib
 import importlib.util
@@ -20,40 +20,40 @@ _OPSET = 17
 
 
 def require(kinds: Iterable[str]) -> None:
-    """Raises `UsageError` if a package that one of these exports needs is missing."""
+    """Raises `UsageError` if a package is missing that one of these exports needs."""
     if "onnx" in kinds and importlib.util.find_spec("tf2onnx") is None:
         raise UsageError('export=onnx needs tf2onnx: pip install "tf-pruneinit[onnx]"')
 
 
 def write(kind: str, saved_model: str, path: str) -> str:
-    """Writes an export of a SavedModel to a file; returns in a line how large it is.
+    """Converts a SavedModel and writes the file; returns a line that says how large it is.
 
     Args:
-      kind: a row of `WRITERS`.
-      saved_model: the folder.
+      kind: a key of `WRITERS`.
+      saved_model: the path of the SavedModel's folder.
       path: of the file.
 
     Raises:
-      UsageError: if a package that it needs is missing, or the network cannot be written so.
-      RunError: if what was written computes something else.
+      UsageError: if a package is missing that the conversion needs, or the network cannot be converted.
+      RunError: if the file does not compute what the SavedModel does.
     """
     return f"{kind}: {path}, {WRITERS[kind](saved_model, path)}"
 
 
 def compress(saved_model: str, path: str) -> str:
-    """Writes a compressed file; see `compressed`."""
+    """Writes a compressed file; see `compressed_file`."""
     return str(compressed_file.write(export.read(saved_model), path))
 
 
 def litert(saved_model: str, path: str) -> str:
-    """Writes a LiteRT (TFLite) file of float32, kernels sparse where that is smaller, and compares what it computes."""
+    """Writes a LiteRT (TFLite) file of float32, with sparse kernels where that is smaller, and compares what it computes."""
     export.load(saved_model)
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"])
     converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
     with _refused("LiteRT"), _quiet():
         content = converter.convert()
     with _quiet(), warnings.catch_warnings():
-        # TensorFlow says that its interpreter will go, and go on as ai_edge_litert's.
+        # TensorFlow warns that its interpreter will move to ai_edge_litert.
         warnings.simplefilter("ignore")
         interpreter = tf.lite.Interpreter(model_content=content)
         runner = interpreter.get_signature_runner("serving_default")
@@ -62,7 +62,7 @@ def litert(saved_model: str, path: str) -> str:
 
 
 def onnx(saved_model: str, path: str) -> str:
-    """Writes an ONNX file, removed weights as zeros, and compares what it computes if onnxruntime is installed.
+    """Writes an ONNX file, with removed weights as zeros, and compares what it computes if onnxruntime is installed.
 
     Raises:
       UsageError: without the extra `onnx` (`pip install "tf-pruneinit[onnx]"`).
@@ -89,7 +89,7 @@ WRITERS: dict[str, Callable[[str, str], str]] = {"compressed": compress, "litert
 
 def _compare(kind: str, saved_model: str, logits: Callable[[np.ndarray], np.ndarray]) -> None:
     shape = export.metadata(saved_model)["input_shape"]
-    loaded = export.load(saved_model)  # Its variables live as long as this does.
+    loaded = export.load(saved_model)  # Its variables live as long as this object.
     serve = loaded.signatures["serving_default"]
     for image in np.random.default_rng(0).normal(size=(_PROBES, 1, *shape)).astype(np.float32):
         expected, got = serve(tf.constant(image))["logits"].numpy(), logits(image)
@@ -108,18 +108,18 @@ def _write(content: bytes, path: str, saved_model: str) -> str:
 def _refused(kind: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # Converters raise almost anything for an operation that they do not have.
+    except Exception as error:  # Converters raise almost anything for an operation that they do not know.
         raise UsageError(f"the network cannot be written as {kind}: {reason(error)}") from error
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[Any]:
-    """Keeps what converters write to standard error, from Python or not, from a user who can do nothing about it."""
-    kept = os.dup(2)
+    """Discards what converters write to standard error, from Python or not: a user can do nothing about it."""
+    standard_error = os.dup(2)
     with open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(standard_error, 2)
+        os.close(standard_error)

@@ -1,4 +1,4 @@
-"""Simplifies a trained network for inference: batch normalization is folded, constants are absorbed."""
+"""Builds and writes smaller networks for inference alone, without dead channels and without constant ones."""
 
 import dataclasses
 import os
@@ -26,11 +26,11 @@ _TOLERANCE_IN_HALF_PRECISION = 3e-2
 
 
 def ship(model: keras.Model) -> keras.Model:
-    """Returns a smaller network that computes what a masked one does in inference. It is not to be trained further.
+    """Returns a smaller network that computes what a masked one does in inference. It must not be trained further.
 
-    Besides channels from which no weight leads to an output, those go that are constant, whatever the network is given: of
-    neurons that nothing reaches. What follows is given their constants, in its bias or its moving mean. A constant that is
-    seen beside the zeros of a padding is none at the border: there the neuron stays, and where others are added to it, too.
+    Dead channels are removed, and channels that are constant whatever the network is given: of neurons that nothing reaches.
+    The next layer gets their constants, in its bias or its moving mean. Where a layer pads with zeros, a constant is another
+    number at the border: such a neuron remains, and so does one that others are added to.
 
     Args:
       model: a built functional or sequential model with masks.
@@ -46,11 +46,11 @@ def ship(model: keras.Model) -> keras.Model:
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """What a network takes.
+    """The size of a network.
 
     Attributes:
-      parameters: numbers that its variables hold, but for masks.
-      multiply_accumulates: of its convolutions and dense layers, for one example, with all weights; None if that is not known.
+      parameters: numbers that its variables hold, without masks.
+      multiply_accumulates: of its convolutions and dense layers, for one example, with all weights; None if not known.
     """
 
     parameters: int
@@ -66,7 +66,7 @@ def size(model: keras.Model) -> Size:
 
 
 def shipped_size(model: keras.Model) -> Size:
-    """Returns the size of what `ship` gives, which is not compared with the model.
+    """Returns the size of the network that `ship` gives, without comparing that with the model.
 
     Raises:
       UsageError: as `ship`.
@@ -142,7 +142,7 @@ def _require_same(model: keras.Model, small: keras.Model) -> None:
     except tf.errors.InvalidArgumentError:
         if all(keras.backend.is_float_dtype(tensor.dtype) for tensor in model.inputs):
             raise
-        return  # Only its author knows which numbers or words it takes.
+        return  # Only the author of the model knows which numbers or words it takes.
     half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in keras_internals.layers_of(model))
     for expected, got in zip(*both, strict=True):
         expected, got = (keras.ops.convert_to_numpy(keras.ops.cast(array, "float64")) for array in (expected, got))
@@ -152,20 +152,19 @@ def _require_same(model: keras.Model, small: keras.Model) -> None:
 
 
 def save(path: str, out: str) -> dict[str, Any]:
-    """Writes the smaller network of any file that `loading` reads; returns what it is.
+    """Writes the smaller network of a network in a file or folder, as `ship` makes it.
 
     Args:
-      path: a SavedModel, a compressed file or a `.keras` file.
-      out: what is written, by how its name ends: `.keras`, `.tfpruned` (compressed), or the folder of a SavedModel.
+      path: of a SavedModel, a compressed file or a `.keras` file.
+      out: the path to write. Its name says what: `NAME.keras`, `NAME.tfpruned` (compressed), or else a SavedModel's folder.
 
     Returns:
-      parameters before and after, multiply-accumulates before and after (None if not known), bytes before and after of files
-      of one form (None: of two).
+      `parameters`, `multiply_accumulates` (None if not known) and `bytes` (None if the forms differ), each before and after.
 
     Raises:
-      UsageError: if the one cannot be read, or the other is there already, or is a SavedModel and the one does not say how
-        images are preprocessed.
-      RunError: if they do not compute the same.
+      UsageError: if `path` cannot be read, `out` exists, or `out` is a SavedModel and `path` does not say how images are
+        preprocessed.
+      RunError: if the smaller network does not compute the same.
     """
     if os.path.lexists(out):
         raise UsageError(f"out must not exist yet; got {out!r}")
@@ -184,23 +183,23 @@ def save(path: str, out: str) -> dict[str, Any]:
         "parameters": [one.parameters for one in sizes],
         "multiply_accumulates": None if None in work else work,
     }
-    # Its kernels have other shapes than those of the configuration.
-    kept = {key: value for key, value in metadata.items() if key not in ("config", "weights_sha256")}
-    kept.setdefault("trained_as", metadata.get("config"))
+    # The configuration describes kernels of other shapes.
+    described = {key: value for key, value in metadata.items() if key not in ("config", "weights_sha256")}
+    described.setdefault("trained_as", metadata.get("config"))
     of = {"from": os.path.abspath(path), "weights_sha256": metadata.get("weights_sha256")}
-    kept["compacted"] = {"tf_pruneinit": __version__, **of, **found}
+    described["compacted"] = {"tf_pruneinit": __version__, **of, **found}
     if form == load.KERAS:
         _save_keras(small, out)
     elif form == load.COMPRESSED:
-        compressed_file.compress(small, out, kept)
+        compressed_file.compress(small, out, described)
     elif preprocessing:
-        saved_model.save(small, out, preprocessing, kept)
+        saved_model.save(small, out, preprocessing, described)
     return found | {"bytes": [_bytes(path), _bytes(out)] if load.form(path) == form else None}
 
 
 def _save_keras(model: keras.Model, path: str) -> None:
     with files.atomically(path) as temporary:
-        named = f"{temporary}{load.KERAS}"  # By which Keras knows what to write.
+        named = f"{temporary}{load.KERAS}"  # The name tells Keras what to write.
         try:
             model.save(named)
             os.replace(named, temporary)

@@ -1,6 +1,6 @@
-"""Loads networks from files of every kind that this package knows: SavedModels, compressed files, Keras' own.
+"""Loads networks from SavedModels, compressed files and `.keras` files, without running code in them.
 
-No code in them is run: Keras models are made of configurations that name known classes, and their weights are numbers.
+A Keras model is made of a configuration that names known classes, and of numbers.
 """
 
 import os
@@ -17,11 +17,11 @@ from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.pruning import masks, model_copy
 from tf_pruneinit.runtime import files, machine
 
-# How a network is stored, and how the names of files end that are.
+# The forms in which a network is stored, by how their names end.
 KERAS, COMPRESSED, FOLDER = ".keras", ".tfpruned", ""
 _CONFIG = "config.json"
 _MOST_CONFIG = 64 << 20
-# A file that unpacks to more than this many times its size is not one that Keras wrote.
+# Keras writes no file that unpacks to more than this many times its size.
 _MOST_RATIO = 100
 _KINDS = "the folder of a SavedModel (it has a saved_model.pb), a .keras file or a compressed file"
 
@@ -41,7 +41,11 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
 
 
 def network(path: str) -> Stored:
-    """Returns what a file or folder holds of a network; as `load`, but no model is made of what a SavedModel holds."""
+    """Returns the network that a file or folder stores, without making a Keras model of it where none is stored.
+
+    Raises:
+      UsageError: as `load`.
+    """
     if is_keras(path):
         return network_state.of(keras_model(path))
     if compressed_file.is_one(path):
@@ -52,17 +56,17 @@ def network(path: str) -> Stored:
 
 
 def form(path: str) -> str:
-    """Returns how the network at a path is stored: `KERAS`, `COMPRESSED` or `FOLDER`, of a SavedModel."""
+    """Returns the form of the network at a path: `KERAS`, `COMPRESSED` or `FOLDER` (a SavedModel, or nothing)."""
     return KERAS if is_keras(path) else COMPRESSED if compressed_file.is_one(path) else FOLDER
 
 
 def form_named(path: str) -> str:
-    """Returns how a network is to be stored at a path where nothing is, by how its name ends."""
+    """Returns the form in which to write a network to a path, by how its name ends."""
     return next((suffix for suffix in (KERAS, COMPRESSED) if path.endswith(suffix)), FOLDER)
 
 
 def is_keras(path: str) -> bool:
-    """Returns whether a path is that of a file of Keras."""
+    """Returns whether a path is that of a `.keras` file."""
     return path.endswith(KERAS) and not os.path.isdir(path)
 
 
@@ -85,11 +89,11 @@ def keras_model(path: str) -> keras.Model:
 
 
 def _config(path: str) -> Any:
-    """The configuration in a `.keras` file whose parts are whole, and not larger than they say."""
+    """Returns the configuration in a `.keras` file, after checking that the parts of the file are whole and not too large."""
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
-        unpacked, there = sum(part.file_size for part in parts), machine.free_memory()
-        if unpacked > _MOST_RATIO * os.path.getsize(path) or (there is not None and unpacked > there):
+        unpacked, free = sum(part.file_size for part in parts), machine.free_memory()
+        if unpacked > _MOST_RATIO * os.path.getsize(path) or (free is not None and unpacked > free):
             raise UsageError(f"it unpacks to {unpacked:,} bytes")
         for part in parts:
             if os.path.isabs(part.filename) or ".." in part.filename.split("/"):
@@ -99,12 +103,12 @@ def _config(path: str) -> Any:
         if archive.getinfo(_CONFIG).file_size > _MOST_CONFIG:
             raise UsageError(f"its {_CONFIG} must have at most {_MOST_CONFIG:,} bytes")
         config = files.parse_json(archive.read(_CONFIG), _CONFIG)
-    # The model is not compiled.
+    # The model is loaded without its optimizer and losses.
     return {key: value for key, value in config.items() if key != "compile_config"} if isinstance(config, dict) else config
 
 
 def ends_in_softmax(model: keras.Model) -> bool:
-    """Returns whether the one output of a model is of a softmax: probabilities, not logits."""
+    """Returns whether the one output of a model comes from a softmax: probabilities, not logits."""
     operation = keras_internals.operation_of(model.outputs[0])
     while isinstance(operation, keras.Model):
         operation = keras_internals.operation_of(operation.outputs[0])
@@ -113,7 +117,7 @@ def ends_in_softmax(model: keras.Model) -> bool:
 
 
 def remaining(model: keras.Model) -> dict[str, np.ndarray]:
-    """Returns the masks of a model; of kernels without a mask, in a model that has none, which weights are not zero."""
+    """Returns the masks of a model; of a model without masks, which weights of its kernels are not zero."""
     if masks.kernels(model):
         return masks.masks(model)
     return {path: (kernel.value != 0).astype(np.uint8) for path, kernel in masks.prunable(model).items()}

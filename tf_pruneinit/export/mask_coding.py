@@ -45,7 +45,12 @@ def encode_mask(mask: np.ndarray) -> tuple[dict[str, Any], bytes]:
 
 
 def decode_mask(numbers: Mapping[str, Any], content: bytes, size: int) -> np.ndarray:
-    """Returns the mask, uint8 (size,), of which `encode_mask` gave the description and the code.
+    """Returns the mask that `encode_mask` was given, flat: uint8 (size,).
+
+    Args:
+      numbers: the description that `encode_mask` returned.
+      content: the code that `encode_mask` returned.
+      size: of the mask.
 
     Raises:
       UsageError: if they are not of a mask of this size.

@@ -1,8 +1,7 @@
-"""Writes the architecture of a network as JSON values, and rebuilds it from them without running code in them.
+"""Writes the architecture of a network as JSON values, and rebuilds the network from them without running code in them.
 
-Keras makes a model of what its configuration names. What may be named here are Keras' own classes and those that have been
-registered in this process; classes that hold code, or read files, may not. How large the network is, is known before memory is
-taken for it.
+Keras makes a model of the classes that its configuration names. Here it may name Keras' own classes and those that are
+registered in this process, but none that hold code or read files. The size of the network is known before memory is taken.
 """
 
 import copy
@@ -28,19 +27,19 @@ _ITEM = 4  # bytes of a weight
 
 
 def described(model: keras.Model) -> dict[str, Any]:
-    """Returns the configuration of a model as JSON values, to be kept in a file.
+    """Returns the configuration of a model as JSON values, for a file.
 
     Args:
-      model: a copy, in whose configuration is what layers have learned (see `model_copy.made`).
+      model: a copy, whose configuration has what layers have learned (see `model_copy.made`).
 
     Raises:
-      UsageError: if no model can be made of it without code that only its author has: it has a `Lambda`, or a class of the
-        user's own that is not registered with Keras (`keras.saving.register_keras_serializable`), or that has state besides
-        its configuration and its variables.
+      UsageError: if no model can be made of it without code that only its author has: the model has a `Lambda`, or a class of
+        the user's own that is not registered with Keras (`keras.saving.register_keras_serializable`), or that has state
+        besides its configuration and its variables.
     """
     try:
         found = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
-    except Exception as error:  # A user's layer may keep anything in its configuration, or have none.
+    except Exception as error:  # A user's layer may have anything in its configuration, or have none.
         raise UsageError(f"the configuration of {model.name} is not made of JSON values: {reason(error)}") from error
     require_harmless(found)
     _require_same(model, _named(_make, found))
@@ -48,7 +47,7 @@ def described(model: keras.Model) -> dict[str, Any]:
 
 
 def _require_same(model: keras.Model, again: keras.Model) -> None:
-    """Raises `UsageError` unless a model made of another one's configuration computes what that does, given its variables."""
+    """Raises `UsageError` unless a model made of another one's configuration computes what that does with its variables."""
     if _shapes(again) != _shapes(model) or masks.kernel_paths(again) != masks.kernel_paths(model):
         raise UsageError(f"the configuration of {model.name} does not say which variables it has, or the names of its layers")
     for mine, theirs in zip(again.variables, model.variables, strict=True):
@@ -56,12 +55,12 @@ def _require_same(model: keras.Model, again: keras.Model) -> None:
     layers, others = keras_internals.layers_of(again), keras_internals.layers_of(model)
     for layer in layers:
         state.give(layer, layer)
-    if len(layers) != len(others):  # A layer that is the activation of several is several layers in `again`.
+    if len(layers) != len(others):  # A layer that is the activation of several layers is several layers in `again`.
         if not masks.compute_alike(model, again):
             rule = "has a layer inside several others, which its configuration has once for each"
             raise UsageError(f"{model.name} {rule}: give each of them a layer of its own")
         return
-    # An attribute may be a counter, with which nothing is computed.
+    # Nothing may be computed with an attribute that differs: it may be a counter.
     other = next((other for layer, other in zip(layers, others, strict=True) if state.differs(layer, other)), None)
     if other is not None and not masks.compute_alike(model, again):
         rule = "has state that is neither in its configuration nor a variable"
@@ -105,8 +104,8 @@ def built(config: Any, shapes: Sequence[tuple[int, ...]]) -> keras.Model:
       shapes: of the model's variables, which it must have.
 
     Raises:
-      UsageError: if the configuration names what it may not, no model can be made of it, or it has other variables. Then no
-        memory has been taken for them.
+      UsageError: if the configuration names what it may not, no model can be made of it, or that has other variables. No
+        memory is taken for them before.
     """
     if (found := require_possible(config)) != list(shapes):
         raise UsageError(f"the architecture has {len(found)} variables of other shapes than the {len(shapes)} that are stored")
@@ -114,18 +113,18 @@ def built(config: Any, shapes: Sequence[tuple[int, ...]]) -> keras.Model:
 
 
 def require_possible(config: Any) -> list[tuple[int, ...]]:
-    """Returns the shapes of the variables that the model of a configuration has; takes no memory for them.
+    """Returns the shapes of the variables of a configuration's model, without taking memory for them.
 
     Raises:
       UsageError: if the configuration names what it may not, no model can be made of it, or the memory does not hold it.
     """
     require_harmless(config)
-    # Variables made in here have a shape and no value.
+    # Variables that are made within these have a shape and no value.
     with keras_internals.no_variables_to_initialize(), keras.StatelessScope(initialize_variables=False):
         found = _shapes(_named(_make, config))
-    needed, there = _ITEM * sum(math.prod(shape) for shape in found), machine.free_memory()
-    if there is not None and needed > there:
-        raise UsageError(f"the network needs {needed / 2**30:,.1f} GiB of memory, and {there / 2**30:,.1f} are free")
+    needed, free = _ITEM * sum(math.prod(shape) for shape in found), machine.free_memory()
+    if free is not None and needed > free:
+        raise UsageError(f"the network needs {needed / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} are free")
     return found
 
 
@@ -137,7 +136,7 @@ def _named(make: Callable[[Any], keras.Model], config: Any) -> keras.Model:
 
 
 def _make(config: Any) -> keras.Model:
-    # Keras takes what it is given apart.
+    # Keras changes the configuration that it is given.
     model = keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=True)
     model_copy.require_model(model)
     return model

@@ -1,4 +1,4 @@
-"""Holds a network as files do, without TensorFlow: architecture, values of variables, masks."""
+"""Holds a network as it is stored in a file: architecture, values of variables, masks."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ class Stored:
     """A pruned network.
 
     Attributes:
-      config: of the network of stock layers, as `model_config.described` has it; None if it cannot be said.
-      names: of its variables, in its order, for people.
+      config: of the network without masks, as `model_config.described` returns it; None if there is none.
+      names: of its variables, in its order, for people to read.
       values: of the variables; removed weights are zeros.
-      kernels: path of a kernel that has a mask -> its place among the variables.
-      masks: the same paths -> uint8 array of 0 and 1 of the kernel's shape, in model order.
-      metadata: JSON values: of the run, if it was one.
+      kernels: path of a kernel that has a mask -> its index among the variables.
+      masks: path of a kernel -> uint8 array of 0 and 1 of the kernel's shape, in model order.
+      metadata: JSON values; of a network that a run trained, what the run says of it.
       reason: why there is no `config`.
     """
 
@@ -53,17 +53,18 @@ class Stored:
           UsageError: if no model can be made of the architecture, or its variables or kernels are not those that are stored.
         """
         if self.config is None:
-            raise UsageError("the network has layers of its author's own, of which no Keras model can be made")
+            rule = "no Keras model can be made of a network that has layers of classes that are not registered with Keras"
+            raise UsageError(f"{rule}: register them, and export it again")
         model = model_config.built(self.config, [value.shape for value in self.values])
         for variable, value in zip(model.variables, self.values, strict=True):
             variable.assign(value)
         for layer in keras_internals.layers_of(model):
-            state.give(layer, layer)  # What was made of the variables' initial values is made of these.
+            state.give(layer, layer)  # Recomputes what layers derived from the initial values of their variables.
         return masking.with_given_masks(model, self.masks)
 
 
 def of(model: keras.Model, metadata: Mapping[str, Any] | None = None) -> Stored:
-    """Returns a functional or sequential model, with masks or without, as it is stored.
+    """Returns what a file stores of a functional or sequential model, with masks or without.
 
     Raises:
       UsageError: if it is of another kind.
@@ -74,12 +75,12 @@ def of(model: keras.Model, metadata: Mapping[str, Any] | None = None) -> Stored:
         config = model_config.described(plain)
     except UsageError as error:
         reason = str(error)
-    places = {id(variable): place for place, variable in enumerate(plain.variables)}
+    indices = {id(variable): index for index, variable in enumerate(plain.variables)}
     return Stored(
         config,
         [variable.path for variable in plain.variables],
         [variable.numpy() for variable in plain.variables],
-        {path: places[id(kernel.variable)] for path, kernel in kernels.items()},
+        {path: indices[id(kernel.variable)] for path, kernel in kernels.items()},
         masking.masks(model),
         metadata or {},
         reason,

@@ -1,4 +1,4 @@
-"""Writes masked SavedModels that TensorFlow alone can serve, and checks them against the model."""
+"""Writes SavedModels with masks that TensorFlow alone can serve, checks them against the model, and reads them."""
 
 import contextlib
 import hashlib
@@ -32,20 +32,20 @@ _NO_MASKS = "the SavedModel has no masks: it was not exported by tf_pruneinit"
 def save(model: keras.Model, path: str, preprocessing: Preprocessing, metadata: dict[str, Any]) -> None:
     """Writes a SavedModel that needs nothing but TensorFlow.
 
-    It holds the pruned network of stock layers, removed weights stored as zeros and every variable once. Signatures:
+    It holds the pruned network without mask layers: removed weights are zeros, and every variable is stored once. Signatures:
     `serving_default`, preprocessed images, float32 (batch, height, width, channels) -> {"logits": (batch, classes)}; and
-    `serving_raw`, the same of images as bytes, uint8. `masks` and `kernels` of the loaded object are dicts of variables, by
-    the path of the kernel. In the folder `metadata.json` says the rest, with the checksum of each file, and
-    `model_config.json` the layers, of which `read` makes a Keras model again.
+    `serving_raw`, images as bytes, uint8, of the same shape -> the same. `masks` and `kernels` of the loaded object are dicts
+    of variables by the path of the kernel. Beside them, `metadata.json` has the metadata and the checksum of each file, and
+    `architecture.json` the layers, of which `read` makes a Keras model again.
 
     Args:
       model: with masked layers.
       path: of a folder that does not exist.
-      preprocessing: what turns bytes into what the model is given.
+      preprocessing: turns bytes into what the model takes.
       metadata: JSON values; the shape of an image, the preprocessing and checksums are added.
 
     Raises:
-      RunError: if what was written does not compute what the model does.
+      RunError: if the SavedModel does not compute what the model does.
     """
     plain, kernels = masking.without_masks(model)
     module = tf.Module()
@@ -64,7 +64,7 @@ def save(model: keras.Model, path: str, preprocessing: Preprocessing, metadata: 
     def serve_raw(images):
         return {"logits": plain(preprocessing(images), training=False)}
 
-    # A list of variables, not the model: what Keras tracks of a model names each of them twice.
+    # A list of variables, not the model: Keras tracks each variable of a model by two names.
     module.network = [variable.value for variable in plain.variables]
     lookups = (keras.layers.StringLookup, keras.layers.IntegerLookup)
     module.tables = [layer.lookup_table for layer in keras_internals.layers_of(plain) if isinstance(layer, lookups)]
@@ -79,11 +79,11 @@ def save(model: keras.Model, path: str, preprocessing: Preprocessing, metadata: 
             "deviation": list(preprocessing.deviation),
         },
     }
-    with contextlib.suppress(UsageError):  # TensorFlow alone can use it then.
+    with contextlib.suppress(UsageError):  # Without an architecture TensorFlow alone can use the SavedModel.
         config = model_config.described(plain)
         with open(os.path.join(path, ARCHITECTURE), "w", encoding="utf-8") as file:
             json.dump({"architecture": config, "variables": [variable.path for variable in plain.variables]}, file)
-    # Checksums, of the metadata too: what is damaged is refused before TensorFlow meets it.
+    # With checksums, of the metadata too, damaged files are refused before TensorFlow reads them.
     described |= {"format": FORMAT, "files": {name: files.sha256(os.path.join(path, name)) for name in _names(path)}}
     with open(os.path.join(path, METADATA), "w", encoding="utf-8") as file:
         json.dump(described | {"sha256": _digest(described)}, file, indent=2)
@@ -91,7 +91,7 @@ def save(model: keras.Model, path: str, preprocessing: Preprocessing, metadata: 
 
 
 def _names(path: str) -> list[str]:
-    """Of all files in a folder, relative to it."""
+    """Returns the paths of all files in a folder, relative to it."""
     found = [os.path.relpath(os.path.join(folder, name), path) for folder, _, names in os.walk(path) for name in names]
     return sorted(name.replace(os.sep, "/") for name in found)
 
@@ -103,7 +103,7 @@ def _digest(described: dict[str, Any]) -> str:
 
 def _check(model: keras.Model, path: str, shape: tuple[int, ...]) -> None:
     images = tf.constant(np.random.default_rng(0).normal(size=(_PROBES, *shape)).astype(np.float32))
-    # Operations one by one round differently than in a graph, in half precision by much.
+    # Operations that are run one by one round differently than in a graph, in half precision by much.
     expected = tf.cast(tf.function(lambda images: model(images, training=False))(images), tf.float64).numpy()
     got = load(path).signatures["serving_default"](images)["logits"].numpy()
     half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in model.layers)
@@ -113,10 +113,10 @@ def _check(model: keras.Model, path: str, shape: tuple[int, ...]) -> None:
 
 
 def load(path: str) -> Any:
-    """Returns the object of a SavedModel. TensorFlow runs what it says as it loads it: see docs/deployment.md.
+    """Returns the object of a SavedModel. TensorFlow runs the SavedModel's code to load it: see docs/deployment.md.
 
     Raises:
-      UsageError: if there is none at the path, or it cannot be read, or a file of it is not the one that was written.
+      UsageError: if there is no SavedModel at the path, it cannot be read, or a file of it has changed since it was written.
     """
     _require_there(path)
     if os.path.exists(os.path.join(path, METADATA)):
@@ -145,7 +145,7 @@ def _unreadable(path: str, why: str) -> UsageError:
 
 
 def _verify(path: str, described: dict[str, Any]) -> None:
-    """Refuses files that are not those that were written; what was exported before version 1 of the format has no checksums."""
+    """Refuses files that have changed since they were written. Before version 1 of the format there were no checksums."""
     if not _CHECKED & set(described):
         return
     listed = described.get("files")
@@ -153,20 +153,20 @@ def _verify(path: str, described: dict[str, Any]) -> None:
         raise _unreadable(path, f"its {METADATA} lists no files")
     folder = os.path.realpath(path)
     for name, digest in listed.items():
-        place = os.path.realpath(os.path.join(folder, name.replace("\0", "..")))
-        if os.path.isabs(name) or "\0" in name or not place.startswith(folder + os.sep):
+        file = os.path.realpath(os.path.join(folder, name.replace("\0", "..")))
+        if os.path.isabs(name) or "\0" in name or not file.startswith(folder + os.sep):
             raise _unreadable(path, f"its {METADATA} lists a file outside of the folder, {name!r:.100}")
-        if not os.path.isfile(place):
+        if not os.path.isfile(file):
             raise _unreadable(path, f"{name:.100} is missing")
-        if files.sha256(place) != digest:
+        if files.sha256(file) != digest:
             raise _unreadable(path, f"{name:.100} is damaged: it has another checksum than when it was written")
 
 
 def metadata(path: str) -> dict[str, Any]:
-    """Returns what `save` wrote beside a SavedModel.
+    """Returns the metadata that `save` wrote beside a SavedModel.
 
     Raises:
-      UsageError: if there is nothing of the kind, or it is of a newer version.
+      UsageError: if there are none, they are damaged, or they are of a newer version.
     """
     foreign = f"{path!r} was not exported by tf_pruneinit: its {METADATA}"
     try:
@@ -177,7 +177,7 @@ def metadata(path: str) -> dict[str, Any]:
         raise UsageError(f"{foreign} lacks entries")
     version = described.get("format", FORMAT)
     if type(version) is not int or version != FORMAT:
-        raise UsageError(f"{path!r} is of version {version!r:.20} of the format; this package reads {FORMAT}")
+        raise UsageError(f"{path!r} is of version {version!r:.20} of the format; this package reads {FORMAT}: upgrade it")
     if _CHECKED & set(described) and described.get("sha256") != _digest(described):
         raise UsageError(f"{foreign} is damaged: it has another checksum than when it was written")
     shape = described["input_shape"]
@@ -187,10 +187,10 @@ def metadata(path: str) -> dict[str, Any]:
 
 
 def read(path: str) -> Stored:
-    """Returns the network that a SavedModel holds. Its variables alone are read: nothing that its graph says is run.
+    """Returns the network that a SavedModel holds. It reads the variables alone, and runs nothing of the graph.
 
     Raises:
-      UsageError: if it is no SavedModel of this package, cannot be read, or a file of it is not the one that was written.
+      UsageError: if there is no SavedModel of this package, it cannot be read, or a file of it has changed since then.
     """
     _require_there(path)
     described = metadata(path)
@@ -206,12 +206,12 @@ def read(path: str) -> Stored:
     if not masks:
         raise UsageError(_NO_MASKS)
     if not isinstance(names, list) or len(names) != len(values):
-        names = [f"variable {place}" for place in range(len(values))]
+        names = [f"variable {index}" for index in range(len(values))]
     return Stored(config, [str(name) for name in names], values, kernels, masks, described)
 
 
 def _variables(checkpoint: str) -> tuple[list[np.ndarray], dict[str, int], dict[str, np.ndarray]]:
-    """All variables of the network, and of the kernels their places among them and their masks, by their paths."""
+    """Returns all variables of the network, and by their paths the indices of the kernels among them, and the masks."""
     reader = tf.train.load_checkpoint(checkpoint)
     graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
 
@@ -223,17 +223,17 @@ def _variables(checkpoint: str) -> tuple[list[np.ndarray], dict[str, int], dict[
 
     root = children(0)
     network = children(root["network"])
-    nodes = [network[str(place)] for place in range(len(network))]
-    places = {node: place for place, node in enumerate(nodes)}
-    kernels = {path: places[node] for path, node in children(root["kernels"]).items()} if "kernels" in root else {}
+    nodes = [network[str(index)] for index in range(len(network))]
+    indices = {node: index for index, node in enumerate(nodes)}
+    kernels = {path: indices[node] for path, node in children(root["kernels"]).items()} if "kernels" in root else {}
     masks = {path: value(node) for path, node in children(root["masks"]).items()} if "masks" in root else {}
-    # In the order of the network: that of a checkpoint is another one.
+    # A checkpoint has them in another order than the network.
     paths = sorted(masks, key=lambda path: kernels[path])
     return [value(node) for node in nodes], kernels, {path: masks[path] for path in paths}
 
 
 def preprocessing(described: Mapping[str, Any]) -> Preprocessing | None:
-    """Returns the preprocessing that metadata describe; None if they do not.
+    """Returns the preprocessing that metadata describe; None if they describe none.
 
     Raises:
       UsageError: if they are damaged.
@@ -252,7 +252,7 @@ def signature(loaded: Any, name: str) -> Any:
     """Returns a signature of a loaded SavedModel.
 
     Raises:
-      UsageError: if it has none of this name, or it gives no logits.
+      UsageError: if there is none of this name, or it gives no logits.
     """
     found = loaded.signatures.get(name) if hasattr(loaded, "signatures") else None
     logits = found.structured_outputs.get("logits") if found else None
@@ -265,7 +265,7 @@ def masks(loaded: Any) -> dict[str, np.ndarray]:
     """Returns the masks of a loaded SavedModel: kernel path -> uint8 array of 0 and 1.
 
     Raises:
-      UsageError: if it has none.
+      UsageError: if there are none.
     """
     try:
         found = {path: np.asarray(mask.numpy()) for path, mask in getattr(loaded, "masks", {}).items()}
