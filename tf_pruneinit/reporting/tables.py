@@ -162,14 +162,14 @@ def published(view: View, references: Sequence[Reference]) -> Table | None:
     for one in of_view(view, references):
         own = view.dense if one.method == DENSE else view.curves.get(Series(one.method), {}).get(one.sparsity)
         own = own if one.variant in ("", "init") else None
-        std = "" if one.std is None else f" ± {100 * one.std:.2f}"
-        theirs = f"{100 * one.accuracy:.2f}{std}" + (f" ({one.seeds})" if one.seeds else "")
+        theirs = f"{100 * one.accuracy:.2f}" + ("" if one.std is None else f" ± {100 * one.std:.2f}")
+        theirs += f" ({one.seeds})" if one.seeds else ""
         what = {"source": one.source, "recipe": one.recipe, "method": one.method, "variant": one.variant}
         rows.append([Cell(text) for text in (*what.values(), percent(one.sparsity), theirs, _text(own) if own else "")])
         results = {"published": (one.accuracy, one.std, one.seeds), "here": (own.mean, own.std, own.n) if own else (None,) * 3}
         record = {**what, "sparsity": one.sparsity}
-        for name, (mean, deviation, seeds) in results.items():
-            record |= {f"{name}_mean": _percentage(mean), f"{name}_std": _percentage(deviation), f"{name}_seeds": seeds}
+        for name, (mean, std, seeds) in results.items():
+            record |= {f"{name}_mean": _percentage(mean), f"{name}_std": _percentage(std), f"{name}_seeds": seeds}
         records.append(record)
     if not rows:
         return None
