@@ -53,12 +53,9 @@ def accuracy(view: View) -> Table:
         best = max((sample.mean for series, sample in samples.items() if series in before), default=None)
         cells = [Cell(percent(sparsity)), Cell(view.range_of(sparsity) or "")]
         for series in methods:
-            if (sample := samples.get(series)) is None:
-                cells.append(Cell(""))
-                continue
-            random = _against_random(view, series, sparsity)
-            cells.append(_cell(sample, random=random, bold=series in before and sample.mean == best))
-            records.append(_point(view, series, sparsity, sample, random=random))
+            sample, random = samples.get(series), _against_random(view, series, sparsity)
+            cells.append(_cell(sample, random=random, best=best if series in before else None))
+            records += [_point(view, series, sparsity, sample, random=random)] if sample else []
         rows.append(cells)
     if view.dense:
         records.append(_point(view, Series(DENSE), 0.0, view.dense))
@@ -82,16 +79,12 @@ def ablations(view: View) -> Table | None:
         for sparsity in sorted({s for curve in curves.values() for s in curve}):
             best = max(curve[sparsity].mean for curve in (own, *curves.values()) if sparsity in curve)
             unmodified = own.get(sparsity)
-            cells = [Cell(series.label), Cell(percent(sparsity))]
-            cells.append(_cell(unmodified, bold=unmodified.mean == best) if unmodified else Cell(""))
+            cells = [Cell(series.label), Cell(percent(sparsity)), _cell(unmodified, best=best)]
             for one, curve in curves.items():
-                if (sample := curve.get(sparsity)) is None:
-                    cells.append(Cell(""))
-                    continue
-                change = seed_statistics.compare(sample, unmodified) if unmodified else None
-                cells.append(_cell(sample, unablated=change, bold=sample.mean == best))
-                random = _against_random(view, one, sparsity)
-                records.append(_point(view, one, sparsity, sample, random=random, unablated=change))
+                sample, random = curve.get(sparsity), _against_random(view, one, sparsity)
+                change = seed_statistics.compare(sample, unmodified) if sample and unmodified else None
+                cells.append(_cell(sample, unablated=change, best=best))
+                records += [_point(view, one, sparsity, sample, random=random, unablated=change)] if sample else []
             rows.append(cells)
     if not rows:
         return None
@@ -268,17 +261,25 @@ FORMATS: dict[str, Callable[[Table], str]] = {"csv": as_csv, "md": as_markdown, 
 
 
 def _against_random(view: View, series: Series, sparsity: float) -> Comparison | None:
-    """How a point differs from random pruning; None if there is no point of random pruning, or this is one."""
-    random = view.curves.get(Series(RANDOM), {}).get(sparsity)
-    return seed_statistics.compare(view.curves[series][sparsity], random) if random and series != Series(RANDOM) else None
+    """How a point differs from random pruning; None if there is no such point, or none of random pruning, or it is one."""
+    random, own = (view.curves.get(one, {}).get(sparsity) for one in (Series(RANDOM), series))
+    return seed_statistics.compare(own, random) if own and random and series != Series(RANDOM) else None
 
 
-def _cell(sample: Sample, *, random: Comparison | None = None, unablated: Comparison | None = None, bold: bool = False) -> Cell:
-    """A point for people, with marks of its comparisons."""
+def _cell(
+    sample: Sample | None,
+    *,
+    random: Comparison | None = None,
+    unablated: Comparison | None = None,
+    best: float | None = None,
+) -> Cell:
+    """A point for people, with marks of its comparisons, bold if it has the best mean; empty if there is no such point."""
+    if sample is None:
+        return Cell("")
     marks = "".join(mark for one, mark in ((random, "*"), (unablated, "†")) if one and one.significant)
     compared = [one for one in (random, unablated) if one]
     marks += "‡" * any(one.too_few for one in compared) + "§" * any(one.unvaried for one in compared)
-    return Cell(f"{_text(sample)} ({sample.n}){marks}", bold)
+    return Cell(f"{_text(sample)} ({sample.n}){marks}", sample.mean == best)
 
 
 def _point(
