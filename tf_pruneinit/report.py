@@ -13,7 +13,7 @@ from tf_pruneinit.reporting import report
 from tf_pruneinit.runtime.command_line import exit_code
 from tf_pruneinit.runtime.console import Console, duration
 
-PURPOSE = "Makes figures, tables and one page of the runs of working directories, and says what is missing."
+PURPOSE = "Writes figures, tables and one page on the runs of working directories, and names what is missing."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Options:
 
     workdir: tuple[str, ...] = option((), "directories of runs, or archives of them (*.jsonl), comma-separated")
     out: str = option("report", "directory for figures/, tables/, findings.json and report.html")
-    archive: str | None = option(None, "file to save the runs in, from which the same report can be made again (*.jsonl)")
+    archive: str | None = option(None, "file to save the runs in, from which the same report can be written again (*.jsonl)")
     references: str | None = option(None, "CSV file of published results, which are shown beside one's own")
     tolerance: float | None = option(
         None,
@@ -53,8 +53,8 @@ def command(argv: Sequence[str]) -> None:
     if options.archive:
         report.write_archive(options.workdir, options.archive, console)
     tolerance = None if options.tolerance is None else options.tolerance / 100
-    made = report.write(options.workdir, options.out, references=options.references, tolerance=tolerance, console=console)
-    for line in made.lines():
+    written = report.write(options.workdir, options.out, references=options.references, tolerance=tolerance, console=console)
+    for line in written.lines():
         console.line(line)
     console.line(f"in {options.out} after {duration(time.monotonic() - start)}: report.html, findings.json, figures/, tables/")
 

@@ -109,7 +109,7 @@ def test_published_results_have_source_and_recipe_and_ones_own_beside_them():
 
 
 def test_markdown_and_latex_escape_what_they_would_read():
-    table = tabulation.Table("t_1", "50 % & *_", ("a|b",), ((tabulation.Cell("x_1*", True),),), ("a",), ((1.0,),))
+    table = tabulation.Table("t_1", "50 % & *_", ("a|b",), ((tabulation.Cell("x_1*", True),),), ({"a": 1.0},))
     assert tabulation.as_markdown(table) == "| a\\|b |\n| --- |\n| **x_1\\*** |\n\n50 % & \\*_\n"
     latex = tabulation.as_latex(table)
     assert "\\caption{50 \\% \\& *\\_}" in latex

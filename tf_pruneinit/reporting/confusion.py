@@ -1,4 +1,4 @@
-"""Draws confusion matrices. No TensorFlow, and none of pyplot's state."""
+"""Draws confusion matrices, without the state of pyplot."""
 
 import math
 import os
@@ -10,13 +10,12 @@ import numpy as np
 from tf_pruneinit.errors import UsageError
 
 FORMATS = (".png", ".pdf", ".svg")
-# With more classes counts are no longer readable.
-_MOST_COUNTS = 20
-_SIDE = 3.6
+_MOST_COUNTS = 20  # With more classes the numbers in the cells cannot be read.
+_SIDE = 3.6  # Inches of a matrix.
 
 
 def require_format(path: str) -> None:
-    """Raises `UsageError` unless a path ends in one of `FORMATS`, and can be in a folder that is there."""
+    """Raises `UsageError` unless a path ends in one of `FORMATS`, and is in a folder that exists."""
     if os.path.splitext(path)[1].lower() not in FORMATS:
         raise UsageError(f"confusion must be a file that ends in {', '.join(FORMATS)}; got {path!r}")
     if not os.path.isdir(os.path.dirname(path) or os.curdir):
@@ -24,9 +23,9 @@ def require_format(path: str) -> None:
 
 
 def write(path: str, matrices: Sequence[tuple[str, Any]]) -> None:
-    """Draws matrices side by side, each under its title: counts (classes, classes), rows the true classes.
+    """Draws matrices side by side, each below its title: counts of shape (classes, classes), a row for each true class.
 
-    Colours are fractions of the row, on a scale from 0 to 1; a class without images is blank.
+    Colors are fractions of the row, on a scale from 0 to 1; the row of a class without images is blank.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -36,26 +35,25 @@ def write(path: str, matrices: Sequence[tuple[str, Any]]) -> None:
     figure = Figure(figsize=(_SIDE * columns + 0.8, _SIDE * rows + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
     image: Any = None
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for one, (title, counts) in zip(axes, matrices, strict=False):
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, (title, counts) in zip(panels, matrices, strict=False):
         counts = np.asarray(counts)
         with np.errstate(invalid="ignore"):
             fractions = counts / counts.sum(axis=1, keepdims=True)
-        image = one.imshow(fractions, vmin=0, vmax=1, cmap="Blues", interpolation="nearest")
-        one.set_title(title, fontsize=7)
-        one.set_xlabel("taken for", fontsize=8)
-        one.set_ylabel("class", fontsize=8)
-        one.tick_params(labelsize=7)
+        image = axes.imshow(fractions, vmin=0, vmax=1, cmap="Blues", interpolation="nearest")
+        axes.set_title(title, fontsize=7)
+        axes.set_xlabel("predicted class", fontsize=8)
+        axes.set_ylabel("true class", fontsize=8)
+        axes.tick_params(labelsize=7)
         if len(counts) <= _MOST_COUNTS:
-            one.set_xticks(range(len(counts)))
-            one.set_yticks(range(len(counts)))
+            axes.set(xticks=range(len(counts)), yticks=range(len(counts)))
             for row, column in np.argwhere(counts):
-                colour = "white" if fractions[row, column] > 0.5 else "black"
+                color = "white" if fractions[row, column] > 0.5 else "black"
                 size = 6 if len(counts) <= 10 else 4
-                one.text(column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=size, color=colour)
-    for one in axes[len(matrices) :]:
-        one.set_visible(False)
-    bar = figure.colorbar(image, ax=list(axes), shrink=0.8)
+                axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=size, color=color)
+    for axes in panels[len(matrices) :]:
+        axes.set_visible(False)
+    bar = figure.colorbar(image, ax=list(panels), shrink=0.8)
     bar.set_label("fraction of the class", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     figure.savefig(path, dpi=200)

@@ -265,7 +265,7 @@ FIGURES = {
         weights_remaining, "Weights remaining at each training step, within a point of full accuracy."
     ),
     "layers": Picture(layer_densities, "Weights that remain in each layer."),
-    "training": Picture(training, "Test accuracy in the course of training."),
+    "training": Picture(training, "Test accuracy during training."),
 }
 # Of the figure that `published` draws.
 PUBLISHED = "One's own curves (filled) over published ones (hollow), whose recipes are their own."

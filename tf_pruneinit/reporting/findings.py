@@ -59,15 +59,16 @@ class Rule:
 def beats_random(view: View) -> Decision:
     """F1: over the sparsities beyond the trivial ones, each method's mean is above that of random pruning."""
     where = _beyond_trivial(view)
-    found = {method: _contrast(view, Series(method), Series(RANDOM), where) for method in _METHODS}
-    return _decided(found, lambda one, _: one.difference > 0, f"against random {where.said}", where)
+    pairs = {method: (Series(method), Series(RANDOM)) for method in _METHODS}
+    return _compared(view, pairs, where, lambda one, _: one.difference > 0, f"against random {where.said}")
 
 
 def stays_below_after_training(view: View) -> Decision:
     """F2: over the matching sparsities, each method's mean is below that of magnitude pruning after training."""
     where = _range(view, "matching")
-    found = {method: _contrast(view, Series(method), Series(AFTER_TRAINING), where) for method in _METHODS}
-    return _decided(found, lambda one, _: one.difference < 0, f"against magnitude after training {where.said}", where)
+    pairs = {method: (Series(method), Series(AFTER_TRAINING)) for method in _METHODS}
+    against = f"against magnitude after training {where.said}"
+    return _compared(view, pairs, where, lambda one, _: one.difference < 0, against)
 
 
 def none_is_best_everywhere(view: View) -> Decision:
@@ -137,14 +138,10 @@ def _ablated(
 ) -> Decision:
     """Decides by the comparisons of ablations with their methods, beyond the trivial sparsities."""
     where = _beyond_trivial(view)
-    found = {
-        f"{method}, {ablation}": _contrast(view, Series(method, ablation=ablation), Series(method), where)
-        for method in methods
-        for ablation in ablations
-    }
+    pairs = {f"{one}, {name}": (Series(one, ablation=name), Series(one)) for one in methods for name in ablations}
     unknown = f", none being known without {view.tolerance_lacks}" if view.tolerance_lacks else ""
     tolerance = f"tolerance {100 * view.tolerance:.2f} points{unknown}"
-    return _decided(found, expected, f"against unmodified {where.said} ({tolerance})", where)
+    return _compared(view, pairs, where, expected, f"against unmodified {where.said} ({tolerance})")
 
 
 def later_is_better(view: View) -> Decision:
@@ -306,29 +303,38 @@ def _no_seed(seeds: Mapping[str, Sequence[int]]) -> str:
     return f"no seed in common: {' and '.join(told)}"
 
 
-def _decided(
-    found: Mapping[str, _Contrast],
+def _compared(
+    view: View,
+    pairs: Mapping[str, tuple[Series, Series]],
+    where: _Where,
     expected: Callable[[Comparison, str], bool],
     against: str,
-    where: _Where | None = None,
 ) -> Decision:
-    """Decides by comparisons, all of which have to be as expected."""
+    """Decides by the comparisons of pairs of series, all of which have to be as expected."""
+    found = {name: _contrast(view, first, second, where) for name, (first, second) in pairs.items()}
+    return _decided(found, expected, against, where.lacking)
+
+
+def _decided(
+    found: Mapping[str, _Contrast], expected: Callable[[Comparison, str], bool], against: str, lacking: str = ""
+) -> Decision:
+    """Decides by comparisons; names what is missing if there are too few."""
     numbers = {name: _numbers(one.comparison) for name, one in found.items()}
-    there = {name: one.comparison for name, one in found.items() if one.comparison is not None}
-    said = f"{against}: " + "; ".join(f"{_title(name)} {one}" for name, one in there.items()) if there else ""
+    known = {name: one.comparison for name, one in found.items() if one.comparison is not None}
+    said = f"{against}: " + "; ".join(f"{_title(name)} {one}" for name, one in known.items()) if known else ""
     not_run: dict[str, set[float]] = {}
     for contrast in found.values():
         for name, levels in contrast.not_run.items():
             not_run.setdefault(name, set()).update(levels)
     absent = [name + (f" at {_percents(sorted(levels))}" if levels else "") for name, levels in not_run.items()]
-    why = [where.lacking] if where and where.lacking else []
+    why = [lacking] if lacking else []
     why += [f"not run: {', '.join(absent)}"] if absent else []
     why += [one.apart for one in found.values() if one.apart]
-    few = [f"{found[name].between} ({one.pairs})" for name, one in there.items() if one.pairs < seed_statistics.FEWEST_PAIRS]
+    few = [f"{found[name].between} ({one.pairs})" for name, one in known.items() if one.pairs < seed_statistics.FEWEST_PAIRS]
     why += [f"fewer than {seed_statistics.FEWEST_PAIRS} seeds in common: {', '.join(few)}"] if few else []
     if why:
         return UNKNOWN, "; ".join(why) + (f". So far {said}." if said else "."), numbers
-    others = [_title(name) for name, one in there.items() if not expected(one, name)]
+    others = [_title(name) for name, one in known.items() if not expected(one, name)]
     if others:
         return FAILS, f"not so for {', '.join(others)}; {said}.", numbers
     return HOLDS, f"{said}.", numbers

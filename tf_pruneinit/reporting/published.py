@@ -132,16 +132,12 @@ def _reference(row: Mapping[str, str | None], where: str) -> Reference:
     std = _number(text, "accuracy_std", 0, 100, where)
     seeds = _number(text, "seeds", 1, 1e6, where)
     return Reference(
-        source=text["source"],
-        network=text["network"],
-        dataset=text["dataset"],
+        **{name: text[name] for name in ("source", "network", "dataset", "variant", "recipe")},
         method=_method(text["method"]),
-        variant=text["variant"],
         sparsity=level(sparsity / 100),
         accuracy=accuracy / 100,
         std=None if std is None else std / 100,
         seeds=None if seeds is None else int(seeds),
-        recipe=text["recipe"],
     )
 
 

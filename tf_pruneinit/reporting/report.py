@@ -98,14 +98,14 @@ def write(
     console.line(page.summary(views))
     _make_folders(out)
     pictures = _draw_figures(views, rows, out, console)
-    made = Report(views, [findings.find(view) for view in views], gaps)
-    tabled = tables.every(views, made.findings, rows)
+    report = Report(views, [findings.find(view) for view in views], gaps)
+    tabled = tables.every(views, report.findings, rows)
     _write_tables([table for several in tabled.values() for table in several], out)
-    _write_text(os.path.join(out, "findings.json"), json.dumps(made.to_json(), indent=2) + "\n")
+    _write_text(os.path.join(out, "findings.json"), json.dumps(report.to_json(), indent=2) + "\n")
     console.live("writing report.html")
-    by_slug = {view.slug: found for view, found in zip(views, made.findings, strict=True)}
+    by_slug = {view.slug: found for view, found in zip(views, report.findings, strict=True)}
     _write_text(os.path.join(out, "report.html"), page.write(views, by_slug, tabled, pictures, gaps, rows))
-    return made
+    return report
 
 
 def write_archive(workdirs: Sequence[str], path: str, console: Console) -> None:

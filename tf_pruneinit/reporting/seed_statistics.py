@@ -71,7 +71,9 @@ class Comparison:
         return self.p is not None and self.p < SIGNIFICANT
 
     def __str__(self) -> str:
-        test = self.reason if self.p is None else f"p {_short(self.p)}, n = {self.pairs}"
+        test = self.reason
+        if self.p is not None:
+            test = f"p {'< 0.001' if self.p < 0.001 else f'= {self.p:.3f}'}, n = {self.pairs}"
         return f"{round(100 * self.difference, 2) + 0.0:+.2f} points ({test})"  # + 0.0: no -0.00.
 
 
@@ -90,6 +92,8 @@ def compare_all(pairs: Iterable[tuple[Sample, Sample]]) -> Comparison | None:
     Args:
       pairs: samples to compare, for example one pair a sparsity.
     """
+    from scipy.special import stdtr  # scipy.stats has the whole test, and takes a second to import.
+
     by_seed: dict[int, list[float]] = {}
     for first, second in pairs:
         for seed in first.values.keys() & second.values.keys():
@@ -103,14 +107,5 @@ def compare_all(pairs: Iterable[tuple[Sample, Sample]]) -> Comparison | None:
     std = differences.std or 0.0
     if std < _ROUNDING:
         return Comparison(mean, differences.n, None, f"no test: the same for each of {differences.n} seeds")
-    return Comparison(mean, differences.n, _p_value(mean / (std / math.sqrt(differences.n)), differences.n - 1))
-
-
-def _p_value(t: float, freedom: int) -> float:
-    from scipy.special import stdtr  # scipy.stats has the whole test, and takes a second to import.
-
-    return float(2 * stdtr(freedom, -abs(t)))
-
-
-def _short(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+    t = mean / (std / math.sqrt(differences.n))
+    return Comparison(mean, differences.n, float(2 * stdtr(differences.n - 1, -abs(t))))

@@ -239,7 +239,7 @@ class View:
 
     @property
     def tolerance_lacks(self) -> str:
-        """The runs without which the tolerance is not known; "" if it is known."""
+        """The missing runs without which the tolerance is not known; "" if it is known."""
         if self._given_tolerance is not None or (self.dense and self.dense.n > 1):
             return ""
         return "a second seed of the unpruned network" if self.dense else "the unpruned network"
@@ -273,13 +273,13 @@ class View:
 
     @property
     def trivial_lacks(self) -> list[str]:
-        """The runs without which the trivial range is not known, and that are missing."""
+        """The missing runs without which the trivial range is not known."""
         unpruned = ["the unpruned network"] if self.dense is None else []
         return unpruned + (["random pruning"] if Series(RANDOM) not in self.curves else [])
 
     @property
     def ranges_lack(self) -> list[str]:
-        """The runs without which the three ranges are not known, and that are missing."""
+        """The missing runs without which the three ranges are not known."""
         return self.trivial_lacks + (
             [] if self.benchmarks else ["a benchmark (magnitude pruning after training, or rewinding)"]
         )
@@ -315,7 +315,7 @@ class View:
 
     def missing(self) -> list[Gap]:
         """Returns the missing runs: seeds that other points have, sparsities that other methods have, the unpruned network."""
-        gaps = [*self._missing_seeds()]
+        gaps = self._missing_seeds()
         for series in self.methods:
             if lacking := [percent(s) for s in self.sparsities if s not in self.curves[series]]:
                 gaps.append(Gap("missing sparsities", f"{self.name}: {series.label}", ", ".join(lacking)))
@@ -331,6 +331,7 @@ class View:
         return gaps
 
     def _missing_seeds(self) -> list[Gap]:
+        """A gap for each curve and set of seeds that some of its points lack."""
         points = {
             series.label: {percent(sparsity): sample for sparsity, sample in curve.items()}
             for series, curve in self.curves.items()
@@ -354,17 +355,15 @@ class View:
 
 def views(runs: Iterable[Run], tolerance: float | None = None) -> list[View]:
     """Returns a view of each dataset, network and recipe, sorted; the names of recipes of one network say how they differ."""
-    groups: dict[tuple[object, ...], list[Run]] = {}
+    networks: dict[tuple[str, str], dict[tuple[object, ...], list[Run]]] = {}
     for run in runs:
+        groups = networks.setdefault((run.config.dataset, run.config.model), {})
         groups.setdefault(run.recipe, []).append(run)
-    alike: dict[tuple[str, str], list[list[Run]]] = {}
-    for group in groups.values():
-        alike.setdefault((group[0].config.dataset, group[0].config.model), []).append(group)
     found = []
-    for (dataset, model), several in alike.items():
-        recipes = [_recipe(group[0]) for group in several]
+    for (dataset, model), groups in networks.items():
+        recipes = [_recipe(group[0]) for group in groups.values()]
         varying = [name for name in recipes[0] if len({recipe[name] for recipe in recipes}) > 1]
-        for group, recipe in zip(several, recipes, strict=True):
+        for group, recipe in zip(groups.values(), recipes, strict=True):
             differences = ", ".join(f"{name}={recipe[name]}" for name in varying)
             found.append(View(group, f"{model} on {dataset}" + (f", {differences}" if differences else ""), tolerance))
     found.sort(key=lambda view: (view.dataset, view.model, view.name))
