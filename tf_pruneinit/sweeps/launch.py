@@ -1,5 +1,6 @@
 """Runs the jobs of a sweep that are not complete, and shows their progress."""
 
+import contextlib
 import warnings
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from tf_pruneinit.sweeps import manifest as manifests
 from tf_pruneinit.sweeps import plan as plans
 from tf_pruneinit.sweeps.launchers import local, ray_cluster
 from tf_pruneinit.sweeps.launchers.events import FAILED, NOTE, Event
+from tf_pruneinit.sweeps.launchers.schedule import Work
 from tf_pruneinit.sweeps.options import Options
 from tf_pruneinit.sweeps.plan import Plan
 from tf_pruneinit.sweeps.status import Survey, dead_lines, dead_runs
@@ -52,14 +54,13 @@ def launch(plan: Plan, execution: Execution, options: Options, argv: Sequence[st
         for address, error in failed.items():
             show(Event(FAILED, address, error))
         try:
-            if options.engine == "ray":
-                events = ray_cluster.launch(plan, todo, failed, execution, folder)
-            else:
-                events = local.launch(plan, todo, failed, execution, folder, shares)
-            for event in events if todo else ():
-                show(event)
-                if preemption.requested():
-                    raise preemption.Preempted("preempted (SIGTERM); the same command resumes the sweep")
+            work = Work(plan, todo, failed, execution, folder)
+            launched = ray_cluster.launch(work) if options.engine == "ray" else local.launch(work, shares)
+            with contextlib.closing(launched) as events:  # On SIGTERM it lets the processes save, within the grace period.
+                for event in events if todo else ():
+                    show(event)
+                    if preemption.requested():
+                        raise preemption.Preempted("preempted (SIGTERM); the same command resumes the sweep")
         finally:
             show(Event(NOTE, "", board.summary()))
     for line in dead_lines(dead_runs(execution.workdir, plan.jobs)):

@@ -44,8 +44,15 @@ class Survey:
 def forecast(plan: Plan, workdir: str, as_json: bool) -> str:
     """Returns what a sweep would run, in which order, and how long that takes.
 
-    As JSON: `runs` of the grid, those that are `complete`, `remaining` and `failed`; `parents` that others start from, which
-    may be in the grid too, and `remaining_parents`; `estimated_seconds` on one worker, or null.
+    Args:
+      plan: the jobs.
+      workdir: the working directory.
+      as_json: whether to return a JSON object: `runs` of the grid, and how many of them are `complete` and `remaining`;
+        `parents` that others start from, which may be in the grid too, and `remaining_parents`; `failed` jobs;
+        `estimated_seconds` on one worker, or null.
+
+    Returns:
+      JSON, or lines.
     """
     survey = Survey(plan, workdir)
     remaining = len(plan.requested & survey.remaining.keys())
@@ -83,7 +90,16 @@ def _described(job: Job) -> str:
 
 
 def status(plan: Plan, workdir: str, as_json: bool) -> str:
-    """Returns how many jobs are in each state, and which of them run, have failed or are dead."""
+    """Returns how many jobs are in each state, and which of them run, have failed or are dead.
+
+    Args:
+      plan: the jobs.
+      workdir: the working directory.
+      as_json: whether to return a JSON object, with the state of every run.
+
+    Returns:
+      JSON, or lines.
+    """
     survey = Survey(plan, workdir)
     counts = collections.Counter(state.name for state in survey.states.values())
     names = (plans.COMPLETE, plans.RUNNING, plans.FAILED, plans.BEGUN, plans.WAITING)

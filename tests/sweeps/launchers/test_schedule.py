@@ -15,7 +15,8 @@ def plan(**parents):
 
 
 def ready(schedule):
-    """All that can be made just now, in order."""
+    """All that can run just now, in order; nothing is blocked."""
+    assert not list(schedule.blocked())
     return list(iter(schedule.next, None))
 
 
@@ -23,13 +24,13 @@ def test_each_comes_once_and_after_what_it_begins_with():
     schedule = Schedule(plan(a="", b="a", c="ab", d=""), "abcd", ())
     assert ready(schedule) == ["a", "d"]
     assert ready(schedule) == []
-    schedule.complete("a")
+    schedule.end("a")
     assert ready(schedule) == ["b"]
-    schedule.complete("b")
+    schedule.end("b")
     assert ready(schedule) == ["c"]
-    schedule.complete("d")
+    schedule.end("d")
     assert schedule.is_open
-    schedule.complete("c")
+    schedule.end("c")
     assert not schedule.is_open
 
 
@@ -37,34 +38,41 @@ def test_what_is_complete_before_is_waited_for_by_nobody():
     assert ready(Schedule(plan(a="", b="a", c="b"), "bc", ())) == ["b"]
 
 
-def test_what_begins_with_a_lost_one_is_lost_in_order():
+def test_children_of_a_failed_one_are_blocked_in_order_when_all_their_parents_have_ended():
     schedule = Schedule(plan(a="", b="a", c="", d="b", e="ac", f="c"), "abcdef", ())
     assert ready(schedule) == ["a", "c"]
-    assert list(schedule.fail("a")) == [("b", "a"), ("d", "b"), ("e", "a")]
-    schedule.complete("c")
+    schedule.end("a", failed=True)
+    assert list(schedule.blocked()) == [("b", "a"), ("d", "b")]
+    schedule.end("c")
+    assert list(schedule.blocked()) == [("e", "a")]
     assert ready(schedule) == ["f"]
-    schedule.complete("f")
+    schedule.end("f")
     assert not schedule.is_open
 
 
-def test_what_begins_with_one_that_was_given_up_before_is_lost_at_once():
+def test_children_of_one_that_failed_before_are_blocked_at_once():
     schedule = Schedule(plan(a="", b="a", c="b", d=""), "bcd", ["a"])
     assert list(schedule.blocked()) == [("b", "a"), ("c", "b")]
     assert ready(schedule) == ["d"]
 
 
+def first(schedule):
+    assert not list(schedule.blocked())
+    return schedule.next()
+
+
 def test_one_whose_process_ended_comes_before_all_others():
     schedule = Schedule(plan(a="", b="", c=""), "abc", ())
-    assert schedule.next() == "a"
+    assert first(schedule) == "a"
     schedule.retry("a")
     assert ready(schedule) == ["a", "b", "c"]
 
 
-def test_one_that_another_sweep_makes_is_looked_at_again_later(monkeypatch):
+def test_one_that_another_sweep_runs_is_next_again_later(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(schedules.time, "monotonic", lambda: now[0])
     schedule = Schedule(plan(a="", b=""), "ab", ())
-    assert schedule.next() == "a"
+    assert first(schedule) == "a"
     schedule.postpone("a")
     assert ready(schedule) == ["b"]
     now[0] += 4
@@ -79,22 +87,24 @@ def test_all_come_to_an_end_whatever_fails(seed):
     whole = Plan(dict.fromkeys(names), frozenset(), parents)
     before = set(chance.sample(names, 5))
     schedule = Schedule(whole, [name for name in names if name not in before], before)
-    lost = before | {name for name, _ in schedule.blocked()}
-    complete, failed = set(), set()
+    complete, failed, blocked = set(), set(), set()
     while schedule.is_open:
-        several = ready(schedule)
+        for name, parent in schedule.blocked():
+            assert parent in before | failed | blocked
+            blocked.add(name)
+        several = list(iter(schedule.next, None))
         chance.shuffle(several)
         for name in several:
             assert complete.issuperset(parents[name])
             if chance.random() < 0.1:
                 failed.add(name)
-                lost |= {address for address, _ in schedule.fail(name)}
+                schedule.end(name, failed=True)
             else:
-                schedule.complete(name)
                 complete.add(name)
-    assert lost | failed | complete == set(names)
-    assert not (lost | failed) & complete
-    assert all((lost | failed).intersection(parents[name]) for name in lost - before)
+                schedule.end(name)
+    assert before | blocked | failed | complete == set(names)
+    assert not (before | blocked | failed) & complete
+    assert all((before | blocked | failed).intersection(parents[name]) for name in blocked)
 
 
 class Counted(dict):
@@ -116,12 +126,16 @@ def test_an_event_looks_at_as_much_whatever_the_number_of_jobs(event, monkeypatc
         for seed in range(seeds):
             parents |= {f"dense-{seed}": ()} | {f"pruned-{seed}-{n}": (f"dense-{seed}",) for n in range(3)}
         schedule = Schedule(Plan(dict.fromkeys(parents), frozenset(), parents), list(parents), ())
-        for name in ("_parents", "_rank", "_needs"):
+        for name in ("_parents", "_rank"):
             monkeypatch.setattr(schedule, name, Counted(getattr(schedule, name)))
-        first = schedule.next()
+        address = first(schedule)
         Counted.looks = 0
-        if event != "next":
-            list(getattr(schedule, event)(first) or ())
+        if event in ("complete", "fail"):
+            schedule.end(address, failed=event == "fail")
+        elif event != "next":
+            getattr(schedule, event)(address)
+        blocked = list(schedule.blocked())
+        assert len(blocked) == 3 * (event == "fail")
         for _ in range(4):
             schedule.next()
         looks.append(Counted.looks)

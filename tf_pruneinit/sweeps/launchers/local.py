@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from multiprocessing.connection import Connection
 
 from tf_pruneinit.config.execution import Execution
@@ -24,8 +24,8 @@ from tf_pruneinit.runtime.command_line import exit_code
 from tf_pruneinit.runtime.console import Console
 from tf_pruneinit.sweeps import job as jobs
 from tf_pruneinit.sweeps.launchers.events import LOST, PROGRESS, STARTED, STOPPED, Event
-from tf_pruneinit.sweeps.launchers.schedule import run_jobs
-from tf_pruneinit.sweeps.plan import Job, Plan
+from tf_pruneinit.sweeps.launchers.schedule import Work, run_jobs
+from tf_pruneinit.sweeps.plan import Job
 
 _SECONDS_BETWEEN_NOTES = 0.25
 _SECONDS_BETWEEN_PROGRESS = 0.4
@@ -81,30 +81,17 @@ def _gpus() -> list[str]:
     return [str(i) for i, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU")]
 
 
-def launch(
-    plan: Plan,
-    todo: Sequence[str],
-    failed: Collection[str],
-    execution: Execution,
-    folder: str,
-    shares: Sequence[Share],
-) -> Iterator[Event]:
-    """Runs jobs in processes of this machine; yields events, as `schedule.run_jobs` does.
+def launch(work: Work, shares: Sequence[Share]) -> Generator[Event, None, None]:
+    """Runs jobs in processes of this machine, one for each share; yields events, as `schedule.run_jobs` does.
 
-    Args:
-      plan: all jobs; those that are neither in `todo` nor in `failed` are complete.
-      todo: addresses of those to run, in order.
-      failed: addresses of those that failed before.
-      execution: how to run them.
-      folder: of the sweep; processes write standard output and error to `worker-N.log` in it.
-      shares: what each process gets of the machine.
+    The processes write standard output and error to `worker-N.log` in the folder of the sweep.
 
     Raises:
       RunError: if a process cannot start, or the disk is full.
     """
-    pool = _Pool(execution, folder, shares)
+    pool = _Pool(work.execution, work.folder, shares)
     try:
-        yield from run_jobs(plan, todo, failed, execution.workdir, pool)
+        yield from run_jobs(work, pool)
     finally:
         pool.end()
 

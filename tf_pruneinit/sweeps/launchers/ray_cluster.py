@@ -3,13 +3,14 @@
 The cluster is the one that RAY_ADDRESS names, or the one that runs on this machine, or one that is started here for the sweep.
 """
 
+import dataclasses
 import itertools
 import logging
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -21,9 +22,9 @@ from tf_pruneinit.runtime import preemption
 from tf_pruneinit.runtime.console import Console
 from tf_pruneinit.sweeps import job as jobs
 from tf_pruneinit.sweeps import plan as plans
-from tf_pruneinit.sweeps.launchers.events import BLOCKED, COMPLETE, FAILED, NOTE, PROGRESS, STARTED, Event
-from tf_pruneinit.sweeps.launchers.schedule import run_jobs
-from tf_pruneinit.sweeps.plan import Job, Plan
+from tf_pruneinit.sweeps.launchers.events import BLOCKED, COMPLETE, FAILED, LOST, NOTE, PROGRESS, STARTED, Event
+from tf_pruneinit.sweeps.launchers.schedule import Work, run_jobs
+from tf_pruneinit.sweeps.plan import Job
 
 # How often Ray restarts a task whose process is lost.
 _RETRIES = 5
@@ -36,41 +37,42 @@ _TASKS_WATCHED = 50
 _SECONDS_BETWEEN_NOTES = 0.5
 
 
-def launch(plan: Plan, todo: Sequence[str], failed: Collection[str], execution: Execution, folder: str) -> Iterator[Event]:
+def launch(work: Work) -> Generator[Event, None, None]:
     """Runs jobs on a Ray cluster; yields events, as `schedule.run_jobs` does.
 
     A task takes `devices` GPUs, or on a cluster without GPUs as many cores. All nodes have to share the working directory.
-
-    Args:
-      plan: all jobs; those that are neither in `todo` nor in `failed` are complete.
-      todo: addresses of those to run, in order.
-      failed: addresses of those that failed before.
-      execution: how to run them.
-      folder: of the sweep; Ray's own output goes to `ray.log` in it.
+    Ray's own output goes to `ray.log` in the folder of the sweep.
 
     Raises:
       UsageError: if Ray is not installed, or the cluster does not answer.
       RunError: if the disk is full, or Ray ends again and again.
     """
-    open_jobs = dict.fromkeys(todo)
-    failed = set(failed)
-    log = os.path.join(folder, "ray.log")
+    log = os.path.join(work.folder, "ray.log")
+    open_jobs, failed = dict.fromkeys(work.todo), set(work.failed)
     for drivers_left in reversed(range(_DRIVERS)):
-        death = yield from _events_of_driver(log, plan, open_jobs, failed, execution, folder)
-        if death is None:
+        rest = dataclasses.replace(work, todo=list(open_jobs), failed=failed.copy())
+        death = ""
+        for event in _events_of_driver(rest, log):
+            if event.kind == LOST:
+                death = event.text
+                break
+            if event.kind in (COMPLETE, FAILED, BLOCKED):
+                open_jobs.pop(event.address)
+            if event.kind in (FAILED, BLOCKED):
+                failed.add(event.address)
+            yield event
+        if not death:
             return
         if drivers_left:
-            yield Event(NOTE, "", f"Ray {death} ({log}); it is started once more")
-    raise RunError(f"Ray {death}, {_DRIVERS} times ({log})")
+            yield Event(NOTE, "", f"{death}; it is started once more")
+    raise RunError(f"{death}, {_DRIVERS} times")
 
 
-def _events_of_driver(
-    log: str, plan: Plan, open_jobs: dict[str, None], failed: set[str], execution: Execution, folder: str
-) -> Generator[Event, None, str | None]:
-    """Yields events of a process that submits tasks, and updates `open_jobs` and `failed`; returns how it died, if it did."""
+def _events_of_driver(work: Work, log: str) -> Iterator[Event]:
+    """Yields the events of a process that submits tasks; `lost` is that of the process itself."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_drive, args=[theirs, log, plan, list(open_jobs), failed.copy(), execution, folder])
+    process = spawn.Process(target=_drive, args=[theirs, log, work])
     process.start()
     theirs.close()
     try:
@@ -80,41 +82,29 @@ def _events_of_driver(
                 continue
             received = ours.recv()
             if received is None:
-                return None
+                return
             if isinstance(received, Exception):
                 raise received
-            if received.kind in (COMPLETE, FAILED, BLOCKED):
-                open_jobs.pop(received.address)
-            if received.kind in (FAILED, BLOCKED):
-                failed.add(received.address)
             yield received
     except (EOFError, OSError):
         process.join()
-        return f"ended with code {process.exitcode}"
+        yield Event(LOST, "", f"Ray ended with code {process.exitcode} ({log})")
     finally:
         ours.close()
-        process.join(preemption.seconds_for_children(execution.grace_seconds))
+        process.join(preemption.seconds_for_children(work.execution.grace_seconds))
         process.kill()
 
 
-def _drive(
-    pipe: Connection,
-    log: str,
-    plan: Plan,
-    todo: Sequence[str],
-    failed: Collection[str],
-    execution: Execution,
-    folder: str,
-) -> None:
-    """Submits tasks and sends events, then None, or the error that ended it. Is the main function of a process."""
+def _drive(pipe: Connection, log: str, work: Work) -> None:
+    """Submits tasks and sends events, then None, or the error that ended it; is the main function of a process."""
     os.setsid()  # Ctrl-C is for the sweep, which then closes the pipe.
     with open(log, "a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     try:
-        cluster = _Cluster(execution, folder)
+        cluster = _Cluster(work.execution, work.folder)
         try:
-            for event in run_jobs(plan, todo, failed, execution.workdir, cluster):
+            for event in run_jobs(work, cluster):
                 pipe.send(event)
         finally:
             cluster.end()

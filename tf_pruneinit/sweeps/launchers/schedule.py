@@ -1,11 +1,14 @@
 """Orders jobs, parents first, and hands them to processes; the cost of an event does not grow with the number of jobs."""
 
+import dataclasses
+import graphlib
 import heapq
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from tf_pruneinit import errors
+from tf_pruneinit.config.execution import Execution
 from tf_pruneinit.errors import RunError
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.sweeps import plan as plans
@@ -13,6 +16,25 @@ from tf_pruneinit.sweeps.launchers.events import BLOCKED, COMPLETE, ELSEWHERE, F
 from tf_pruneinit.sweeps.plan import Job, Plan
 
 _SECONDS_UNTIL_RETRY = 3.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a launcher is to run.
+
+    Attributes:
+      plan: all jobs; those that are neither in `todo` nor in `failed` are complete.
+      todo: addresses of the jobs to run, in order.
+      failed: addresses of jobs that failed before, which block their children.
+      execution: how to run the jobs.
+      folder: of the sweep, for logs.
+    """
+
+    plan: Plan
+    todo: Sequence[str]
+    failed: Collection[str]
+    execution: Execution
+    folder: str
 
 
 class Pool(Protocol):
@@ -29,34 +51,29 @@ class Pool(Protocol):
         """Returns what has happened by now, or within a moment."""
 
 
-def run_jobs(plan: Plan, todo: Sequence[str], failed: Collection[str], workdir: str, pool: Pool) -> Iterator[Event]:
+def run_jobs(work: Work, pool: Pool) -> Iterator[Event]:
     """Runs jobs in a pool, parents first; yields what happens, and a note now and then while nothing does.
-
-    Args:
-      plan: all jobs; those that are neither in `todo` nor in `failed` are complete.
-      todo: addresses of those to run, in order.
-      failed: addresses of those that failed before: their children are blocked.
-      workdir: the working directory.
-      pool: runs them.
 
     Raises:
       RunError: if no job can run: the disk is full, say.
     """
-    schedule = Schedule(plan, todo, failed)
+    jobs, workdir = work.plan.jobs, work.execution.workdir
+    schedule = Schedule(work.plan, work.todo, work.failed)
     retried: set[str] = set()
-    yield from map(_blocked, schedule.blocked())
     while schedule.is_open:
+        for child, parent in schedule.blocked():
+            yield Event(BLOCKED, child, f"its parent failed: {parent}")
         while pool.has_room and (address := schedule.next()) is not None:
             # Another sweep may have been here since the plan was made.
-            name = plans.state(workdir, plan.jobs[address]).name
+            name = plans.state(workdir, jobs[address]).name
             if name == plans.RUNNING:
                 schedule.postpone(address)
                 yield Event(ELSEWHERE, address)
             elif name == plans.COMPLETE:
-                schedule.complete(address)
+                schedule.end(address)
                 yield Event(COMPLETE, address)
             else:
-                yield pool.start(plan.jobs[address])
+                yield pool.start(jobs[address])
         yield Event(NOTE)
         for event in pool.events():
             address = event.address
@@ -69,20 +86,13 @@ def run_jobs(plan: Plan, todo: Sequence[str], failed: Collection[str], workdir: 
                 yield Event(NOTE, "", f"{address}: {event.text}; it is retried once")
                 continue
             if event.kind == LOST:
-                run_directory.record_failure(workdir, plan.jobs[address].config, event.text, kind=errors.KILLED)
+                run_directory.record_failure(workdir, jobs[address].config, event.text, kind=errors.KILLED)
                 event = Event(FAILED, address, event.text)
-            yield event
-            if event.kind == COMPLETE:
-                schedule.complete(address)
+            if event.kind in (COMPLETE, FAILED):
+                schedule.end(address, failed=event.kind == FAILED)
             elif event.kind == ELSEWHERE:
                 schedule.postpone(address)
-            elif event.kind == FAILED:
-                yield from map(_blocked, schedule.fail(address))
-
-
-def _blocked(job_and_parent: tuple[str, str]) -> Event:
-    address, parent = job_and_parent
-    return Event(BLOCKED, address, f"its parent failed: {parent}")
+            yield event
 
 
 class Schedule:
@@ -90,70 +100,47 @@ class Schedule:
 
     Args:
       plan: all jobs; those that are neither in `todo` nor in `failed` are complete.
-      todo: addresses of those to run, in order.
-      failed: addresses of those that failed before.
+      todo: addresses of the jobs to run, in order.
+      failed: addresses of jobs that failed before.
     """
 
     def __init__(self, plan: Plan, todo: Sequence[str], failed: Collection[str]):
         self._parents = plan.parents
         self._rank = {address: rank for rank, address in enumerate(todo)}
-        self._open = set(todo)  # Neither complete nor failed nor blocked.
         self._failed = set(failed)  # Or blocked.
-        self._children: dict[str, list[str]] = {}
-        self._needs: dict[str, int] = {}  # The number of parents that are open.
-        for address in todo:
-            parents = [parent for parent in plan.parents[address] if parent in self._open]
-            self._needs[address] = len(parents)
-            for parent in parents:
-                self._children.setdefault(parent, []).append(address)
-        self._ready = [(rank, address) for address, rank in self._rank.items() if not self._needs[address]]
+        self._order = graphlib.TopologicalSorter({a: [p for p in plan.parents[a] if p in self._rank] for a in todo})
+        self._order.prepare()
+        self._ready: list[tuple[int, str]] = []
         self._postponed: list[tuple[float, str]] = []
         self._before_all = 0
 
     @property
     def is_open(self) -> bool:
-        """Whether a job is still to be run."""
-        return bool(self._open)
-
-    def next(self) -> str | None:
-        """Returns a job whose parents are complete, each job once; None while there is none."""
-        while self._postponed and self._postponed[0][0] <= time.monotonic():
-            self._push(heapq.heappop(self._postponed)[1])
-        while self._ready:
-            _, address = heapq.heappop(self._ready)
-            if address in self._open:
-                return address
-        return None
-
-    def complete(self, address: str) -> None:
-        """Notes that a job is complete."""
-        self._open.discard(address)
-        for child in self._children.pop(address, ()):
-            self._needs[child] -= 1
-            if not self._needs[child]:
-                self._push(child)
-
-    def fail(self, address: str) -> Iterator[tuple[str, str]]:
-        """Notes that a job has failed; yields each job that this blocks, with a parent that failed or is blocked."""
-        self._open.discard(address)
-        self._failed.add(address)
-        yield from self._block(self._children.pop(address, ()))
+        """Whether a job has not ended yet."""
+        return self._order.is_active()
 
     def blocked(self) -> Iterator[tuple[str, str]]:
-        """Yields what jobs that failed before block, as `fail` does."""
-        yield from self._block([address for address in self._rank if self._failed.intersection(self._parents[address])])
+        """Yields each job that cannot run any more, because its parents have ended and one of them failed, and that parent."""
+        while addresses := self._order.get_ready():
+            for address in sorted(addresses, key=self._rank.__getitem__):
+                if failed := self._failed.intersection(self._parents[address]):
+                    self.end(address, failed=True)
+                    yield address, min(failed)
+                else:
+                    heapq.heappush(self._ready, (self._rank[address], address))
 
-    def _block(self, addresses: Collection[str]) -> Iterator[tuple[str, str]]:
-        todo = [(self._rank[address], address) for address in addresses]
-        heapq.heapify(todo)
-        while todo:  # Parents rank before their children.
-            _, address = heapq.heappop(todo)
-            if address in self._open:
-                self._open.discard(address)
-                yield address, min(self._failed.intersection(self._parents[address]))
-                self._failed.add(address)
-                for child in self._children.pop(address, ()):
-                    heapq.heappush(todo, (self._rank[child], child))
+    def next(self) -> str | None:
+        """Returns a job that can run, after `blocked` has looked; each job once. None while there is none."""
+        while self._postponed and self._postponed[0][0] <= time.monotonic():
+            _, address = heapq.heappop(self._postponed)
+            heapq.heappush(self._ready, (self._rank[address], address))
+        return heapq.heappop(self._ready)[1] if self._ready else None
+
+    def end(self, address: str, *, failed: bool = False) -> None:
+        """Notes that a job is complete, or has failed."""
+        if failed:
+            self._failed.add(address)
+        self._order.done(address)
 
     def postpone(self, address: str) -> None:
         """Puts a job back that another sweep runs: it is next again after a few seconds."""
@@ -163,6 +150,3 @@ class Schedule:
         """Puts a job back, before all others."""
         self._before_all -= 1
         heapq.heappush(self._ready, (self._before_all, address))
-
-    def _push(self, address: str) -> None:
-        heapq.heappush(self._ready, (self._rank[address], address))
