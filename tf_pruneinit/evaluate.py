@@ -196,7 +196,7 @@ def _opened(path: str) -> _Opened:
         return _Opened(stored.metadata.get("dataset"), what, lambda dataset: _of_model(model, own or dataset.preprocessing))
     loaded = export.load(path)
     metadata = export.metadata(path)
-    summary = sparsity.summarise(export.masks(loaded))
+    summary = sparsity.summarize(export.masks(loaded))
     serve = export.signature(loaded, "serving_raw")
     classes = serve.structured_outputs["logits"].shape[-1]
 
@@ -221,7 +221,7 @@ def _of_model(model: Any, preprocessing: Callable[[Any], Any]) -> _Network:
         outputs = tf.cast(model(preprocessing(images), training=False), tf.float64)
         return tf.math.log(tf.maximum(outputs, _SMALLEST)) if probabilities else outputs
 
-    summary = sparsity.summarise(load.remaining(model))
+    summary = sparsity.summarize(load.remaining(model))
     return _Network(logits, tuple(model.input_shape[1:]), model.output_shape[-1], summary)
 
 

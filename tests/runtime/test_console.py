@@ -43,6 +43,13 @@ def test_duration_is_as_a_person_reads_it(seconds, text):
     assert console.duration(seconds) == text
 
 
+def test_columns_are_aligned_names_to_the_left_numbers_to_the_right():
+    rows = [("layer", "shape", "weights"), ("fc1", "784x300", "235,200"), ("total", "", "9")]
+    assert console.aligned(rows) == ["layer  shape    weights", "fc1    784x300  235,200", "total                 9"]
+    assert console.aligned([("a", "b"), ("long", "")]) == ["a     b", "long"]
+    assert console.aligned([]) == []
+
+
 @pytest.mark.parametrize(
     "error, code, line",
     [

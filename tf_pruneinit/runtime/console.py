@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from typing import TextIO
 
 _SECONDS_BETWEEN_LINES = 30
@@ -42,6 +43,18 @@ class Console:
         if self._live:
             self._stream.write("\r\x1b[K")
             self._live = False
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int = 2) -> list[str]:
+    """Returns rows of cells as lines with aligned columns, two spaces apart.
+
+    Columns from number `left` on are aligned to the right, as numbers are.
+    """
+    columns = []
+    for number, column in enumerate(zip(*rows, strict=True)):
+        width = max(map(len, column))
+        columns.append([cell.ljust(width) if number < left else cell.rjust(width) for cell in column])
+    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
 
 
 def counted(number: int, noun: str) -> str:
