@@ -16,6 +16,7 @@ import tensorflow as tf
 from tf_pruneinit import seeds
 from tf_pruneinit.compaction import compact_model
 from tf_pruneinit.compaction.channels import Liveness
+from tf_pruneinit.config import registry
 from tf_pruneinit.config.execution import Execution, Interval
 from tf_pruneinit.config.experiment import Config, Prune
 from tf_pruneinit.config.training_point import TrainingPoint
@@ -26,7 +27,7 @@ from tf_pruneinit.experiments.array_cache import Shared
 from tf_pruneinit.experiments.progress import Clock, TrainingProgress, pruning_progress
 from tf_pruneinit.export import converters, saved_model
 from tf_pruneinit.models import build
-from tf_pruneinit.pruning import ablations, score, selection
+from tf_pruneinit.pruning import ablations, score
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import prune as pruning
 from tf_pruneinit.pruning import summary as sparsity
@@ -225,7 +226,7 @@ class _Experiment:
         if prune:
             kernels = masking.prunable(model, _excluded(prune, model))
             scores = {path: np.zeros(kernel.variable.shape, np.float32) for path, kernel in kernels.items()}
-            selection.SCOPES[str(prune.scope)](scores, prune.sparsity, min_remaining=prune.min_remaining)
+            registry.SCOPES[str(prune.scope)](scores, prune.sparsity, min_remaining=prune.min_remaining)
             self._examples(prune)
         self._built = model
 
