@@ -45,7 +45,7 @@ class Prune:
     """
 
     method: str = option("snip", "method that scores the weights (dense: no pruning)")
-    sparsity: float = option(0.9, "fraction of the prunable weights that is removed, in [0, 1)")
+    sparsity: float = option(0.9, "fraction of the prunable weights that is removed", at_least=0, below=1)
     iterations: int | None = option(
         None,
         "iterations of scoring and removing",

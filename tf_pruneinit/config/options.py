@@ -46,7 +46,8 @@ def option(default: Any, help: str, **metadata: Any) -> Any:
       default: of the option.
       help: of its flag: what it sets, and its unit. Range, choices and default are appended.
       metadata: `at_least` or `above`, and `at_most` or `below`, bounds of a number; `choices`, all values; `flag`, the name of
-        the flag where that is another one; `shown`, the default in words; `unnamed`, what None stands for in addresses.
+        the flag where that is another one; `shown`, the default in words; `multi`, whether the flag may be
+        repeated; `unnamed`, what None stands for in addresses.
     """
     bounds = {name: metadata.pop(name) for name in _BOUNDS if name in metadata}
     limits = {"range": Range(**bounds)} if bounds else {}

@@ -54,13 +54,11 @@ def built_twice(model: keras.Model, build: Callable[[bool], keras.Model]) -> ker
 
 
 def _copy(model: keras.Model, replace: Replace, dtype: str | None, early: bool) -> keras.Model:
-    clones: dict[int, Any] = {}
-    initializers: list[tuple[keras.Layer, str, Any]] = []
+    cloner = _Cloner(replace, dtype, early)
     try:
-        copy = _clone(model, replace, dtype, clones, initializers, early)
+        copy = cloner.model(model)
     finally:
-        for layer, name, initializer in initializers:
-            vars(layer)[name] = initializer
+        cloner.restore_initializers()
     sources, targets = keras_internals.layers_of(model), keras_internals.layers_of(copy)
     if len(sources) != len(targets):
         raise UsageError(
@@ -68,7 +66,7 @@ def _copy(model: keras.Model, replace: Replace, dtype: str | None, early: bool) 
             "a layer of its own"
         )
     for source, target in zip(sources, targets, strict=True):
-        if id(source) not in clones:  # The `build` of another layer has made it, and Keras its name.
+        if id(source) not in cloner.clones:  # The `build` of another layer has made it, and Keras its name.
             target.name = source.name
         copy_state(source, target)
     return copy
@@ -124,50 +122,56 @@ def _variables_without(masks: Mapping[str, keras.Variable], layer: Any) -> list[
     return [variable for variable in variables if id(variable) not in excepted]
 
 
-def _clone(
-    model: keras.Model,
-    replace: Replace,
-    dtype: str | None,
-    clones: dict[int, Any],
-    initializers: list[tuple[Any, str, Any]],
-    early: bool,
-) -> Any:
-    """A copy with weights of zeros; `clones` has the layers copied so far, which nested models may share.
+class _Cloner:
+    """Copies models with weights of zeros; models that share a layer share its copy.
 
     Weights are copied later. To draw millions of them takes time, so the layers' initializers are set aside.
+
+    Attributes:
+      clones: identity of a layer -> its copy.
     """
-    require_model(model)
 
-    def clone(layer: keras.Layer) -> keras.Layer:
-        if id(layer) not in clones:
-            if isinstance(layer, keras.Model) and type(layer) not in MASKED and type(layer) not in MASKED.values():
-                clones[id(layer)] = _clone(layer, replace, dtype, clones, initializers, early)
-            else:
-                clones[id(layer)] = new = _made(layer, *replace(layer), clones, early)
-                own = [(name, value) for name, value in vars(new).items() if isinstance(value, keras.Initializer)]
-                for name, value in own:
-                    initializers.append((new, name, value))
-                    vars(new)[name] = keras.initializers.Zeros()
-        return clones[id(layer)]
+    def __init__(self, replace: Replace, dtype: str | None, early: bool):
+        self.clones: dict[int, Any] = {}
+        self._replace = replace
+        self._dtype = dtype
+        self._early = early
+        self._initializers: list[tuple[Any, str, Any]] = []
 
-    tensors = model.inputs if isinstance(model, keras.Sequential) else model.input
-    inputs = keras.tree.map_structure(functools.partial(new_input, dtype=dtype), tensors)
-    with _not_compiled(model):
-        return keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
+    def model(self, model: keras.Model) -> Any:
+        require_model(model)
+        tensors = model.inputs if isinstance(model, keras.Sequential) else model.input
+        inputs = keras.tree.map_structure(functools.partial(new_input, dtype=self._dtype), tensors)
+        with _not_compiled(model):
+            return keras.models.clone_model(model, input_tensors=inputs, clone_function=self._clone)
 
+    def restore_initializers(self) -> None:
+        for layer, name, initializer in self._initializers:
+            vars(layer)[name] = initializer
 
-def _made(layer: Any, cls: Any, config: dict[str, Any], clones: dict[int, Any], early: bool) -> Any:
-    """A layer made by `made`; a layer that is the activation of several layers is one layer in their copies, too."""
-    activation = vars(layer).get("activation")
-    if not isinstance(activation, keras.Layer) or "activation" not in config:
-        return made(layer, cls, config, early=early)
-    if id(activation) not in clones:
-        new = made(layer, cls, config, early=early)
-        clones[id(activation)] = new.activation
-    else:
-        new = made(layer, cls, config | {"activation": "linear"}, early=early)
-        new.activation = clones[id(activation)]
-    return new
+    def _clone(self, layer: keras.Layer) -> keras.Layer:
+        if id(layer) not in self.clones:
+            nested = isinstance(layer, keras.Model) and type(layer) not in (*MASKED, *MASKED.values())
+            self.clones[id(layer)] = self.model(layer) if nested else self._made(layer)
+        return self.clones[id(layer)]
+
+    def _made(self, layer: keras.Layer) -> keras.Layer:
+        """A new layer; a layer that is the activation of several layers is one layer in their copies, too."""
+        cls, config = self._replace(layer)
+        activation = vars(layer).get("activation")
+        if not isinstance(activation, keras.Layer) or "activation" not in config:
+            new = made(layer, cls, config, early=self._early)
+        elif id(activation) in self.clones:
+            new = made(layer, cls, config | {"activation": "linear"}, early=self._early)
+            new.activation = self.clones[id(activation)]
+        else:
+            new = made(layer, cls, config, early=self._early)
+            self.clones[id(activation)] = new.activation
+        for name, value in list(vars(new).items()):
+            if isinstance(value, keras.Initializer):
+                self._initializers.append((new, name, value))
+                vars(new)[name] = keras.initializers.Zeros()
+        return new
 
 
 class FreeNames:
