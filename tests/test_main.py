@@ -274,7 +274,7 @@ def test_layer_left_without_weights_is_named_in_a_warning(tmp_path, capfd):
     assert call(tmp_path, "--method=random", "--sparsity=0.99999") == 0
     error = capfd.readouterr().err
     assert error.count("\n") == 1
-    assert error.startswith("warning: no path is left from the input to the output")
+    assert error.startswith("warning: no path leads from the input to the output")
     assert "it is cut at fc" in error and "--scope=erk or --min_remaining=1" in error
 
 
@@ -284,9 +284,9 @@ class TestADeadNetwork:
     def test_is_a_result_that_says_so(self, tmp_path, capsys):
         assert call(tmp_path, *self.DEAD) == 0
         assert run_in(tmp_path).result["dead"] is True
-        assert capsys.readouterr().out.count("dead           no path is left") == 1
+        assert capsys.readouterr().out.count("dead           no path leads") == 1
         assert call(tmp_path, *self.DEAD) == 0
-        assert capsys.readouterr().out.count("dead           no path is left") == 1
+        assert capsys.readouterr().out.count("dead           no path leads") == 1
 
     def test_is_refused_before_training_if_it_is_to_be_alive(self, tmp_path, capfd):
         error = mistake(capfd, tmp_path / "runs", *self.DEAD, "--require_alive")
@@ -349,7 +349,7 @@ def test_every_layer_keeps_its_minimum(tmp_path, capfd, flags):
     result = run_in(tmp_path).result
     assert result["remaining"] == 15
     assert all(layer["remaining"] >= 3 for layer in result["layers"])
-    assert "no weight is left" not in capfd.readouterr().err
+    assert "no weight remains" not in capfd.readouterr().err
 
 
 def test_gradients_of_batches_are_those_of_all_examples_together(tmp_path):
@@ -496,7 +496,7 @@ def test_interrupted_run_is_not_complete(tmp_path, capfd, monkeypatch):
         ("--devices=-1", "devices must be an integer >= 1", "-1"),
         ("--devices=999", "devices must be at most what there is", "999"),
         ("--devices=all", "devices", "all"),
-        ("--rounds=101 --prune_at=end", "rounds must be at most 100", "101"),
+        ("--rounds=101 --prune_at=end", "rounds must be an integer in [1, 100]", "101"),
         ("--initializer_deviation=0.1", "initializer_deviation needs initializer=normal", "initializer=default"),
         ("--model=resnet20x0", "ROWxN (a ResNet or VGG, N >= 2)", "resnet20x0"),
         ("--exclude=fc1,fc2 --prune_last=false", "no prunable layer (exclude=fc1,fc2,fc3 leaves none)", "lenet_300_100"),

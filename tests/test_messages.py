@@ -117,14 +117,14 @@ MASKS = {
 }
 CALLS = {
     "masks of no masks": (lambda: tf_pruneinit.set_masks(network(), {"conv/kernel": ONES}), "got net", "with_masks(model)"),
-    "percent": (lambda: tf_pruneinit.prune(network(), "magnitude", 90), "got 90", "90 % is 0.9"),
-    "percent in numpy": (lambda: tf_pruneinit.prune(network(), "magnitude", np.float32(97.5)), "97.5", "97.5 % is 0.975"),
+    "percent": (lambda: tf_pruneinit.prune(network(), "magnitude", 90), "got 90", "did you mean 0.9?"),
+    "percent in numpy": (lambda: tf_pruneinit.prune(network(), "magnitude", np.float32(97.5)), "97.5", "did you mean 0.975?"),
     "a pattern": (lambda: tf_pruneinit.with_masks(network(), "fc"), "the string 'fc'", "('fc',)"),
     "other layers": (lambda: tf_pruneinit.with_masks(network(), ["head"]), "got 'head'", "(conv, fc)"),
     "a layer": (lambda: tf_pruneinit.score(L.Dense(3, name="fc"), "magnitude"), "got Dense", "keras.Sequential([inputs, fc])"),
     "not built": (
         lambda: tf_pruneinit.score(keras.Sequential([L.Dense(3)]), "magnitude"),
-        "not been built",
+        "the model must be built; got",
         "give it an Input",
     ),
     "subclassed": (lambda: tf_pruneinit.prune(Subclassed(name="mine"), "magnitude", 0.5), "Subclassed mine", "register"),

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from tf_pruneinit.config import flags, registry
-from tf_pruneinit.config.options import option, require_count
+from tf_pruneinit.config.options import check, option
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.reporting import confusion
 from tf_pruneinit.runtime.command_line import exit_code, start_tensorflow
@@ -27,9 +27,11 @@ class Options:
     dataset: str | None = option(None, "dataset whose test images are used (default: the one it was trained on)")
     data_dir: str | None = option(None, "TFDS data directory (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)")
     batch_size: int | None = option(
-        None, "images in one batch (default: 500 or, of large images, fewer; half as many if memory runs out)"
+        None,
+        "images in one batch (default: 500 or, of large images, fewer; half as many if memory runs out)",
+        at_least=1,
     )
-    devices: int = option(1, "number of replicas: GPUs or, without any, shares of the CPU's cores")
+    devices: int = option(1, "number of replicas: GPUs or, without any, shares of the CPU's cores", at_least=1)
     confusion: str | None = option(None, "file for a picture of the confusion matrix: .png, .pdf or .svg")
     json: bool = option(False, "write one JSON object, and nothing else, to standard output")
 
@@ -38,9 +40,7 @@ class Options:
         if not paths or not all(paths):
             raise UsageError("saved_model must name the folder of a SavedModel; got none")
         object.__setattr__(self, "saved_model", paths)
-        for name in ("batch_size", "devices"):
-            if (value := getattr(self, name)) is not None:
-                require_count(name, value)
+        check(self)
         if self.dataset is not None:
             registry.require_known(self.dataset, registry.DATASETS, "dataset")
         if self.confusion is not None:

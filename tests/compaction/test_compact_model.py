@@ -52,7 +52,7 @@ def copied(model):
 
 
 # DenseNet-121 is left out: on images this small it normalises over 8 numbers, a hundred times, and amplifies rounding errors.
-@pytest.mark.filterwarnings("ignore:no weight is left")
+@pytest.mark.filterwarnings("ignore:no weight remains")
 @pytest.mark.parametrize("name", [name for name in networks.NETWORKS if name != "keras:DenseNet121"])
 def test_fifty_steps_are_those_of_the_full_network(name):
     model = networks.pruned(name, "float64")

@@ -16,7 +16,6 @@ from tf_pruneinit.config.experiment import (
     INITIALIZERS,
     MAX_SEED,
     PRECISIONS,
-    SCOPES,
     SCORE_PRECISIONS,
     TARGETS,
     Config,
@@ -28,14 +27,14 @@ from tf_pruneinit.config.training_point import TrainingPoint
 from tf_pruneinit.errors import UsageError
 
 counts = st.integers(1, 10**6)
-moments = st.sampled_from(["end", "end"]) | st.integers(1, 10**6).map(str) | st.integers(1, 200).map("{}ep".format)
+training_points = st.sampled_from(["end", "end"]) | st.integers(1, 10**6).map(str) | st.integers(1, 200).map("{}ep".format)
 positive = st.floats(0, 1e6, exclude_min=True)
 prunes = st.builds(
     Prune,
     method=st.sampled_from(sorted(registry.METHODS)),
     sparsity=st.floats(0, 1, exclude_max=True),
     iterations=st.none() | counts,
-    scope=st.sampled_from(SCOPES),
+    scope=st.sampled_from([*registry.SCOPES]),
     min_remaining=st.integers(0, 100),
     exclude=st.lists(st.text(min_size=1), max_size=3),
     examples_per_class=counts,
@@ -48,7 +47,7 @@ prunes = st.builds(
     inner_rate=positive,
     batch_norm_warmup=st.booleans(),
     ablation=st.sampled_from(ABLATIONS),
-    prune_at=st.just("0") | moments,
+    prune_at=st.just("0") | training_points,
     prune_first=st.booleans(),
     prune_last=st.booleans(),
 )
@@ -56,7 +55,7 @@ rewound = st.builds(
     Prune,
     method=st.sampled_from(sorted(registry.METHODS)),
     prune_at=st.just("end"),
-    rewind_to=st.none() | moments,
+    rewind_to=st.none() | training_points,
     rounds=st.integers(1, 18),
     ablation=st.sampled_from(ABLATIONS),
 )
@@ -187,8 +186,9 @@ def test_options_that_a_method_does_not_read_leave_its_address(method):
     for option, value in {"temperature": 7, "inner_steps": 1, "inner_rate": 0.7}.items():
         assert (address() != address(**{option: value})) == (option in row.options)
     assert (address() != address(batch_norm_warmup=True)) == row.warms_up
-    if row.warms_up:  # Its statistics are those of images.
-        assert address(batch_norm_warmup=True) != address(batch_norm_warmup=True, examples_per_class=7)
+    # The statistics are those of images.
+    different = address(batch_norm_warmup=True) != address(batch_norm_warmup=True, examples_per_class=7)
+    assert different == (row.warms_up or row.needs_data)
     assert address(iterations=2) == address(iterations=2, score_precision="float64")
 
 
@@ -223,7 +223,7 @@ def test_directory_of_a_keras_application_has_no_colon(name):
 
 def test_the_end_of_training_has_one_name():
     for train, end in ((Train(None, 60), "60"), (Train(40), "40ep")):
-        config, same = (Config(prune=Prune("magnitude", prune_at=moment), train=train) for moment in (end, "end"))
+        config, same = (Config(prune=Prune("magnitude", prune_at=point), train=train) for point in (end, "end"))
         assert config == same
         assert config.method == "magnitude_after_training"
         rewound = Config(prune=Prune("magnitude", prune_at="end", rewind_to=end), train=train)
@@ -338,7 +338,7 @@ def test_each_way_to_prune_is_reported_under_a_name_of_its_own(prune, name):
         (Prune(prune_at="3ep", rewind_to="3ep"), Prune(prune_at="3ep")),
     ],
 )
-def test_two_ways_to_write_a_moment_are_one_experiment(a, b):
+def test_two_ways_to_write_a_training_point_are_one_experiment(a, b):
     assert a == b
     assert Config(prune=a).address == Config(prune=b).address
 
@@ -353,12 +353,12 @@ def test_two_ways_to_write_a_moment_are_one_experiment(a, b):
         ({"rounds": 2}, "rounds need prune_at, at which each of them prunes, after step 0; got 2"),
     ],
 )
-def test_moments_that_contradict_each_other_are_refused(options, rule):
+def test_training_points_that_contradict_each_other_are_refused(options, rule):
     with pytest.raises(UsageError, match=f"^{rule}$"):
         Prune(**options)
 
 
-def test_moment_is_a_step_of_a_training():
+def test_training_point_is_a_step_of_a_training():
     for text, step in [("0", 0), ("7", 7), ("10ep", 100), ("0.55ep", 6), ("end", 100), ("100", 100)]:
         assert TrainingPoint.parse("it", text).step("it", 10, 100) == step
     for text in ("101", "10.1ep"):
@@ -374,7 +374,7 @@ def test_moment_is_a_step_of_a_training():
         ({"prune_at": "end", "rewind_to": "41ep"}, {"epochs": 40}, "rewind_to must be at most 40 epochs; got '41ep'"),
     ],
 )
-def test_moment_after_training_is_refused_where_its_unit_is_that_of_training(prune, train, rule):
+def test_training_point_after_training_is_refused_where_its_unit_is_that_of_training(prune, train, rule):
     with pytest.raises(UsageError, match=f"^{rule}$"):
         Config(prune=Prune(**prune), train=Train(**train))
     Config(prune=Prune(**{name: text.replace("41", "40") for name, text in prune.items()}), train=Train(**train))
@@ -388,10 +388,10 @@ class TestLineage:
 
     def test_later_all_of_a_seed_begin_with_the_same_dense_run(self):
         pruned = [
-            Config(seed=3, prune=Prune(method, sparsity, prune_at=moment, ablation=ablation))
+            Config(seed=3, prune=Prune(method, sparsity, prune_at=point, ablation=ablation))
             for method in registry.METHODS
             for sparsity in (0.5, 0.9)
-            for moment in ("7", "2ep", "end")
+            for point in ("7", "2ep", "end")
             for ablation in ABLATIONS
         ]
         assert {config.parent for config in pruned} == {Config(seed=3)}

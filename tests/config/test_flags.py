@@ -301,7 +301,7 @@ def test_help_shows_every_flag_and_every_row(flag):
     assert all(
         f" {name}: " in text for name in [*registry.METHODS, *registry.IN_TRAINING, *registry.DATASETS, *registry.MODELS]
     )
-    choices = [*config.SCOPES, *config.PRECISIONS, *execution.JIT_COMPILE, *config.ACCUMULATE, *config.SCORE_PRECISIONS]
+    choices = [*registry.SCOPES, *config.PRECISIONS, *execution.JIT_COMPILE, *config.ACCUMULATE, *config.SCORE_PRECISIONS]
     choices += [flags.DENSE, registry.KERAS]
     assert all(choice in text for choice in choices)
 

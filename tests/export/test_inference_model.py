@@ -38,7 +38,7 @@ def with_any_values(model):
     return model
 
 
-@pytest.mark.filterwarnings("ignore:no weight is left")
+@pytest.mark.filterwarnings("ignore:no weight remains")
 @pytest.mark.parametrize("name", networks.NETWORKS)
 def test_outputs_are_the_same(name):
     model = with_any_values(networks.pruned(name))
@@ -202,7 +202,7 @@ def test_a_difference_is_an_error(run, monkeypatch):
 class TestWhatIsSaidOfASize:
     """What `describe` says is what `compact` writes, and what is said of training what is trained."""
 
-    @pytest.mark.filterwarnings("ignore:no weight is left")
+    @pytest.mark.filterwarnings("ignore:no weight remains")
     @pytest.mark.parametrize("name", ["lenet_300_100", "convnet", "resnet20", "keras:MobileNetV3Small", "branches"])
     def test_is_the_size(self, name):
         self.require_same(with_any_values(networks.pruned(name)))

@@ -634,18 +634,18 @@ class TestWarning:
     def test_names_a_layer_that_is_not_verified(self, method, function, layer, shape):
         model = model_with(layer(), shape)
         options = {"score": (), "prune": (0.5,)}[function]
-        with pytest.warns(UserWarning, match=rf"^{method} differentiates twice, and no test vouches .* of twice \(\w+\)"):
+        with pytest.warns(UserWarning, match=rf"^{method} differentiates twice, and no test has verified .* of twice \(\w+\)"):
             getattr(tf_pruneinit, function)(model, method, *options, data=batch_of(model))
 
     def test_names_a_users_subclass_of_a_layer_that_is_verified(self):
         model = model_with(MyDense(4, name="mine"))
-        with pytest.warns(UserWarning, match=r"no test vouches .* of mine \(MyDense\)$"):
+        with pytest.warns(UserWarning, match=r"no test has verified .* of mine \(MyDense\)$"):
             tf_pruneinit.score(model, "grasp", batch_of(model))
 
     def test_names_all_of_them_also_in_nested_models(self):
         nested = keras.Sequential([keras.Input((4,)), Doubled(name="one"), L.Dense(4), Doubled(name="two")])
         model = model_with(nested)
-        with pytest.warns(UserWarning, match="no test vouches") as caught:
+        with pytest.warns(UserWarning, match="no test has verified") as caught:
             tf_pruneinit.score(model, "grasp", batch_of(model))
         assert all(f"{name} (Doubled)" in str(caught[0].message) for name in ("one", "two"))
         assert len(caught) == 1
@@ -653,13 +653,13 @@ class TestWarning:
     def test_is_given_again_for_a_model_scored_before(self):
         model = model_with(Doubled(name="twice"))
         for _ in range(2):
-            with pytest.warns(UserWarning, match="no test vouches"):
+            with pytest.warns(UserWarning, match="no test has verified"):
                 tf_pruneinit.score(model, "grasp", batch_of(model))
 
     def test_points_at_the_line_of_the_caller(self):
         model = model_with(Doubled(name="twice"))
         for call in (tf_pruneinit.score, lambda *args: tf_pruneinit.prune(args[0], args[1], 0.5, args[2])):
-            with pytest.warns(UserWarning, match="no test vouches") as caught:
+            with pytest.warns(UserWarning, match="no test has verified") as caught:
                 call(model, "grasp", batch_of(model))
             assert [warning.filename for warning in caught] == [__file__]
 
@@ -727,4 +727,4 @@ def require_exact_or_warned(model):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         error = error_of_grasp(model)
-    assert error < 1e-6 or any("no test vouches" in str(warning.message) for warning in caught)
+    assert error < 1e-6 or any("no test has verified" in str(warning.message) for warning in caught)

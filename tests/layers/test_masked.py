@@ -309,7 +309,7 @@ class TestRegister:
         np.testing.assert_array_equal(masked(ROWS[:, 0]), np.broadcast_to(model.get_layer("fc").bias, (2, 2)))
 
     @pytest.mark.parametrize("method", ["snip", "grasp", "synflow", "random"])
-    @pytest.mark.filterwarnings("ignore:grasp differentiates twice", "ignore:no weight is left")
+    @pytest.mark.filterwarnings("ignore:grasp differentiates twice", "ignore:no weight remains")
     def test_is_pruned_to_the_exact_count(self, cls, paths, method):
         model = self.model(cls)
         pruned = tf_pruneinit.prune(model, method, 0.5, (ROWS[:, 0], np.array([0, 1])), iterations=2)

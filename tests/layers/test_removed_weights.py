@@ -236,7 +236,7 @@ class TestPenalty:
             (lambda: keras.Sequential([keras.Input((6,)), L.Dense(3, kernel_regularizer="l2")]), (6,)),
         ],
     )
-    @pytest.mark.filterwarnings("ignore:no weight is left")
+    @pytest.mark.filterwarnings("ignore:no weight remains")
     def test_counts_remaining_weights_alone(self, make, shape, tmp_path):
         layer = make()
         call = (lambda: lambda x: layer(x, x)) if isinstance(layer, L.MultiHeadAttention) else lambda: layer

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import tf_pruneinit
 from tf_pruneinit import main
+from tf_pruneinit.config import registry
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.pruning import ablations, selection
 from tf_pruneinit.pruning import masks as masking
@@ -81,7 +82,7 @@ class TestInvert:
 
     @pytest.mark.parametrize("scope", ["layerwise", "erk"])
     def test_in_other_scopes_layers_keep_as_many(self, scope):
-        select = selection.SCOPES[scope]
+        select = registry.SCOPES[scope]
         masks, inverted = select(scores(0), 0.6), ablations.invert(select)(scores(0), 0.6)
         assert counts(inverted) == counts(masks)
         assert not (flat(inverted) & flat(masks)).sum() > TOTAL * 0.3

@@ -10,7 +10,7 @@ from tf_pruneinit.pruning import selection
 
 pytestmark = [
     pytest.mark.skipif(not golden.FOLDER.is_dir(), reason="the golden files are not beside this repository"),
-    pytest.mark.filterwarnings("ignore:no weight is left"),
+    pytest.mark.filterwarnings("ignore:no weight remains"),
 ]
 
 # key of the golden files -> method and options

@@ -197,12 +197,12 @@ def without_kernels():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (subclassed, r"only functional and sequential models can be .*; got Subclassed.*tf_pruneinit.register\(Subclassed\)"),
-        (subclassed_within_functional, "only functional and sequential models can be .*; got .*Subclassed"),
-        (lambda: keras.Sequential([keras.layers.Dense(2)]), "the model has not been built"),
-        (without_kernels, "the model has no prunable layer"),
-        (lambda: keras.layers.Dense(2), "a Keras model is needed; got Dense"),
-        (lambda: None, "a Keras model is needed; got NoneType"),
+        (subclassed, r"the model must be functional or sequential; got Subclassed.*tf_pruneinit.register\(Subclassed\)"),
+        (subclassed_within_functional, "the model must be functional or sequential; got .*Subclassed"),
+        (lambda: keras.Sequential([keras.layers.Dense(2)]), "the model must be built; got .*, which is not"),
+        (without_kernels, "the model must have a dense, .* with no prunable layer"),
+        (lambda: keras.layers.Dense(2), "the model must be a Keras model; got Dense"),
+        (lambda: None, "the model must be a Keras model; got NoneType"),
     ],
 )
 def test_models_that_cannot_have_masks_are_refused(build, message):

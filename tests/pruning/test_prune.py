@@ -21,7 +21,7 @@ KERNELS = {"conv/kernel": (3, 3, 1, 3), "fc/kernel": (48, CLASSES)}
 
 every_method = pytest.mark.parametrize("method", registry.METHODS)
 METHODS_WITH_DATA = [name for name, row in registry.METHODS.items() if row.needs_data]
-pytestmark = pytest.mark.filterwarnings("ignore:no weight is left")
+pytestmark = pytest.mark.filterwarnings("ignore:no weight remains")
 
 
 def network():
@@ -72,7 +72,7 @@ class TestEveryMethod:
         for old, new in zip(before, snapshot(model), strict=True):
             np.testing.assert_array_equal(old, new)
 
-    @pytest.mark.parametrize("scope", selection.SCOPES)
+    @pytest.mark.parametrize("scope", registry.SCOPES)
     def test_prunes_to_exactly_the_sparsity(self, method, scope, model):
         for sparsity in (0.0, 0.89, 0.999):
             pruned = tf_pruneinit.prune(model, method, sparsity, DATA, iterations=1, scope=scope)
@@ -107,30 +107,30 @@ class TestEveryMethod:
             given = tf_pruneinit.prune(model, method, sparsity, scores=scores, **options)
             require_equal(tf_pruneinit.masks(given), tf_pruneinit.masks(own))
 
-    @pytest.mark.parametrize("scope", selection.SCOPES)
-    def test_iterations_take_the_schedule_and_revive_only_where_the_row_says_so(self, method, scope, model, monkeypatch):
-        revives = registry.METHODS[method].revives
+    @pytest.mark.parametrize("scope", registry.SCOPES)
+    def test_iterations_take_the_schedule_and_regrow_only_where_the_row_says_so(self, method, scope, model, monkeypatch):
+        regrows = registry.METHODS[method].regrows
         steps = [{path: np.ones(shape, "uint8") for path, shape in KERNELS.items()}]
-        select = selection.SCOPES[scope]
+        select = registry.SCOPES[scope]
 
         def record(scores, sparsity, within=None, **options):
-            require_equal(dict(within), steps[0 if revives else -1])
+            require_equal(dict(within), steps[0 if regrows else -1])
             steps.append(select(scores, sparsity, within, **options))
             for path, mask in within.items():
-                if method != "random" and not revives:  # What is removed scores as the zeros that it acts as.
+                if method != "random" and not regrows:  # What is removed scores as the zeros that it acts as.
                     assert not scores[path][mask == 0].any()
             return steps[-1]
 
-        monkeypatch.setitem(selection.SCOPES, scope, record)
+        monkeypatch.setitem(registry.SCOPES, scope, record)
         pruned = tf_pruneinit.prune(model, method, 0.9, DATA, iterations=4, scope=scope)
         assert [sum(int(m.sum()) for m in step.values()) for step in steps] == [round(0.1 ** (n / 4) * TOTAL) for n in range(5)]
         for before, after in itertools.pairwise(steps):
-            assert revives or all((after[path] <= before[path]).all() for path in KERNELS)
+            assert regrows or all((after[path] <= before[path]).all() for path in KERNELS)
         require_equal(tf_pruneinit.masks(pruned), steps[-1])
 
     def test_iterations_are_those_of_scoring_and_masking_by_hand(self, method, model):
         """Scores in float64 of the network with the masks found so far, ranked within them."""
-        if registry.METHODS[method].revives:
+        if registry.METHODS[method].regrows:
             pytest.skip("its scores are of removed weights, too: see its own tests")
         masked = tf_pruneinit.with_masks(model)
         for n in (1, 2, 3):
@@ -153,7 +153,7 @@ class TestEveryMethod:
         assert sum(counts(second).values()) == round(0.2 * TOTAL)
         for path, mask in tf_pruneinit.masks(second).items():
             assert (mask <= tf_pruneinit.masks(first)[path]).all()
-        with pytest.raises(UsageError, match="pruning never brings weights back"):
+        with pytest.raises(UsageError, match="removed weights do not regrow"):
             tf_pruneinit.prune(first, method, 0.3, DATA, iterations=1)
 
     @pytest.mark.parametrize("iterations", [1, 4])
@@ -280,7 +280,7 @@ def test_a_model_compiled_with_a_loss_of_the_users_own_is_pruned(model):
 
 def test_a_layer_left_without_weights_is_a_warning_that_names_it(model):
     model.get_layer("conv").kernel.assign(np.zeros(KERNELS["conv/kernel"]))
-    with pytest.warns(UserWarning, match=r"^no path is left .* it is cut at conv/kernel: --scope=erk or --min_remaining=1"):
+    with pytest.warns(UserWarning, match=r"^no path leads .* it is cut at conv/kernel: --scope=erk or --min_remaining=1"):
         tf_pruneinit.prune(model, "magnitude", 0.9)
 
 

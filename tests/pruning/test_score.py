@@ -1,3 +1,5 @@
+import dataclasses
+import inspect
 import itertools
 import math
 import os
@@ -181,7 +183,7 @@ class TestEveryMethod:
     def test_a_model_without_kernels_is_refused(self, method):
         inputs = keras.Input((3,))
         model = keras.Model(inputs, L.ReLU()(inputs))
-        with pytest.raises(UsageError, match="the model has no prunable layer"):
+        with pytest.raises(UsageError, match=r"the model must have a dense, .*; got .* with no prunable layer"):
             score(model, method, (np.ones((2, 3)), [0, 1]))
 
     def test_repeated_calls_have_the_same_bits_also_in_a_rebuilt_model(self, method):
@@ -856,6 +858,12 @@ OTHERS = {
 }
 
 
+def test_options_are_those_of_the_signature_in_its_order():
+    parameters = inspect.signature(tf_pruneinit.score).parameters.values()
+    options = [(one.name, one.default) for one in parameters if one.kind is one.KEYWORD_ONLY]
+    assert options == [(field.name, field.default) for field in dataclasses.fields(scoring.ScoringOptions)]
+
+
 class TestCache:
     DATA = np.random.default_rng(0).normal(size=(9, 5)).astype("float32"), np.arange(9) % 3
 
@@ -970,7 +978,7 @@ class TestCache:
 
     @pytest.mark.parametrize("why", ["too large", "a layer of any function", "dropped", "cleared"])
     def test_what_is_not_cached_is_freed(self, made, monkeypatch, why):
-        monkeypatch.setattr(scoring, "_WORTH_GIVING_BACK", 0)
+        monkeypatch.setattr(scoring, "_WORTH_RETURNING", 0)
         if why == "too large":
             monkeypatch.setattr(compiled_scorer, "_MOST_BYTES", 100)
         layers = [L.Lambda(lambda x: x)] if why == "a layer of any function" else []
@@ -997,7 +1005,7 @@ def test_data_is_not_read_by_methods_that_need_none(model, method):
 
 
 BAD_DATA = [
-    (None, r"snip scores on labelled images: data=\(images, labels\) is needed; got None"),
+    (None, r"snip scores on labeled images: data=\(images, labels\) is needed; got None"),
     ([], "data without a batch"),
     (iter([]), "data without a batch"),
     (42, "data must be"),
@@ -1148,13 +1156,13 @@ class Subclassed(keras.Model):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (unbuilt, "the model has not been built"),
+        (unbuilt, "the model must be built; got .*, which is not"),
         (with_two_inputs, "one input and one output; got 2 and 1"),
         (with_two_outputs, "one input and one output; got 1 and 2"),
         (with_outputs_of_rank_three, r"\(batch, classes\); got outputs of the shape \(None, 6, 4\)"),
-        (Subclassed, "only functional and sequential models"),
-        (lambda: L.Dense(3), "a Keras model is needed; got Dense"),
-        (lambda: None, "a Keras model is needed; got NoneType"),
+        (Subclassed, "the model must be functional or sequential"),
+        (lambda: L.Dense(3), "the model must be a Keras model; got Dense"),
+        (lambda: None, "the model must be a Keras model; got NoneType"),
     ],
 )
 def test_models_that_cannot_be_scored_are_one_clear_error(build, message, method):
@@ -1245,7 +1253,7 @@ class TestBatchNormWarmup:
             np.testing.assert_allclose(got[path], z, rtol=2e-3, atol=1e-6)
 
     def test_statistics_need_data(self, model):
-        with pytest.raises(UsageError, match=r"^batch_norm_warmup takes statistics on labelled images: data=.* got None$"):
+        with pytest.raises(UsageError, match=r"^batch_norm_warmup takes statistics on labeled images: data=.* got None$"):
             score(model, "synflow", None, batch_norm_warmup=True)
 
     @pytest.mark.parametrize("method", [name for name, row in registry.METHODS.items() if not row.warms_up])

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tf_pruneinit.config import registry
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.pruning import selection
 from tf_pruneinit.runtime import machine
@@ -29,7 +30,7 @@ def named(arrays) -> dict[str, np.ndarray]:
 
 scores_of_networks = st.one_of(layers_of(TIED), layers_of(st.floats(-100, 100, width=32))).map(named)
 sparsities = st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, 0.5, 0.9, 0.95, 0.99])
-selections = pytest.mark.parametrize("select", selection.SCOPES.values(), ids=selection.SCOPES)
+selections = pytest.mark.parametrize("select", registry.SCOPES.values(), ids=registry.SCOPES)
 
 
 def flat(arrays) -> np.ndarray:
@@ -295,7 +296,7 @@ def test_erk_of_larger_masks_keeps_its_total_when_layers_have_too_little_left(sh
     first.ravel()[: first.size - first.size // (2 * divisor)] = 0
     count = round((1 - sparsity) * flat(scores).size)
     if count > flat(within).sum():
-        with pytest.raises(UsageError, match="never brings weights back"):
+        with pytest.raises(UsageError, match="removed weights do not regrow"):
             selection.erk_masks(scores, sparsity, within)
         return
     masks = selection.erk_masks(scores, sparsity, within)
@@ -362,10 +363,10 @@ def test_layer_without_entries_stays_without_them(select):
     assert counts(select({"empty": np.ones((0, 3)), "b": np.ones((2, 2))}, 0.5)) == [0, 2]
 
 
-def test_removed_places_are_those_that_the_new_masks_lack():
+def test_removed_indices_are_those_that_the_new_masks_lack():
     before = {"a": np.array([[1, 1], [0, 1]], np.uint8), "b": np.ones(3, np.uint8)}
     after = {"b": np.ones(3, np.uint8), "a": np.array([[1, 0], [0, 0]], np.uint8)}
-    assert [places.tolist() for places in selection.removed_places(before, after)] == [[1, 3], []]
+    assert [places.tolist() for places in selection.removed_indices(before, after)] == [[1, 3], []]
 
 
 def test_scores_known_to_be_finite_need_no_look():
@@ -406,7 +407,7 @@ def test_network_without_weights_is_refused(select, scores):
 @selections
 def test_sparsity_below_that_of_the_masks_is_refused(select):
     scores = {"a": np.arange(10.0)}
-    with pytest.raises(UsageError, match="never brings weights back"):
+    with pytest.raises(UsageError, match="removed weights do not regrow"):
         select(scores, 0.2, within=select(scores, 0.5))
 
 

@@ -10,7 +10,7 @@ MASKS = {"conv/kernel": np.array([[1, 0], [0, 0]], np.uint8), "fc/kernel": np.on
 
 
 def test_counts_each_layer_and_the_network():
-    summary = sparsity.summarise(MASKS)
+    summary = sparsity.summarize(MASKS)
     assert summary.layers == (sparsity.Layer("conv/kernel", (2, 2), 4, 1), sparsity.Layer("fc/kernel", (1200, 1), 1200, 1200))
     assert [layer.sparsity for layer in summary.layers] == [0.75, 0.0]
     assert (summary.remaining, summary.total) == (1201, 1204)
@@ -18,7 +18,7 @@ def test_counts_each_layer_and_the_network():
 
 
 def test_prints_one_row_a_layer():
-    header, rule, conv, fc, _, total, exempt = str(sparsity.summarise(MASKS, exempt=("depthwise/kernel",))).splitlines()
+    header, rule, conv, fc, _, total, exempt = str(sparsity.summarize(MASKS, exempt=("depthwise/kernel",))).splitlines()
     assert header.split() == ["layer", "shape", "weights", "remaining", "sparsity"]
     assert set(rule) == {"-"}
     assert conv.split() == ["conv/kernel", "2x2", "4", "1", "75.00%"]
@@ -28,34 +28,34 @@ def test_prints_one_row_a_layer():
 
 
 def test_columns_are_aligned():
-    lines = str(sparsity.summarise(MASKS)).splitlines()
+    lines = str(sparsity.summarize(MASKS)).splitlines()
     assert len({len(line) for line in lines}) == 1
 
 
 def test_no_mask_at_all_is_refused():
     with pytest.raises(UsageError, match="no prunable layer"):
-        sparsity.summarise({})
+        sparsity.summarize({})
 
 
 CONNECTED = {"conv/kernel": np.array([[True, False], [False, False]]), "fc/kernel": np.arange(1200)[:, None] < 600}
 
 
 def test_counts_what_is_connected():
-    summary = sparsity.summarise(MASKS, connected=CONNECTED)
+    summary = sparsity.summarize(MASKS, connected=CONNECTED)
     assert [layer.connected for layer in summary.layers] == [1, 600]
     assert (summary.connected, summary.disconnected) == (601, 600)
     assert summary.effective_sparsity == pytest.approx(603 / 1204)
 
 
 def test_nothing_is_said_of_what_is_connected_if_it_is_not_known():
-    summary = sparsity.summarise(MASKS)
+    summary = sparsity.summarize(MASKS)
     assert (summary.connected, summary.disconnected, summary.effective_sparsity) == (None, None, None)
     assert "effective" not in str(summary)
 
 
 def test_says_dead_if_nothing_is_connected():
     nothing = {path: np.zeros_like(mask, bool) for path, mask in MASKS.items()}
-    dead, alive, unknown = (sparsity.summarise(MASKS, (), connected) for connected in (nothing, CONNECTED, None))
+    dead, alive, unknown = (sparsity.summarize(MASKS, (), connected) for connected in (nothing, CONNECTED, None))
     assert (dead.dead, alive.dead, unknown.dead) == (True, False, None)
     assert str(dead).splitlines()[-1] == f"dead: {sparsity.DEAD}"
     assert "dead" not in str(alive) + str(unknown)
@@ -67,7 +67,7 @@ def test_names_a_few_of_many():
 
 
 def test_prints_the_effective_sparsity():
-    *_, total, effective, exempt = str(sparsity.summarise(MASKS, ("lstm/kernel",), CONNECTED)).splitlines()
+    *_, total, effective, exempt = str(sparsity.summarize(MASKS, ("lstm/kernel",), CONNECTED)).splitlines()
     assert total.split() == ["total", "1,204", "1,201", "0.25%", "601"]
     assert effective == "effective sparsity 50.08%: 600 of the remaining weights lie on no path from input to output"
     assert exempt == "not pruned: lstm/kernel"

@@ -1,1 +1,1 @@
-"""Defines what an experiment is: options, their defaults, flags, the registry of methods, models, datasets. No TensorFlow."""
+"""Defines experiments: options, their defaults and flags, and the tables of methods, models, datasets. No TensorFlow."""

@@ -1,7 +1,7 @@
-"""Default hyper-parameters of each dataset and model, where no flag says otherwise.
+"""Lists default hyper-parameters of each dataset and model.
 
-Those of the paper are marked so (Frankle, Dziugaite, Roy, Carbin, "Pruning Neural Networks at Initialization: Why Are We
-Missing the Mark?", ICLR 2021, appendix); the others are chosen here to converge on two cores.
+Those marked as the paper's are from Frankle, Dziugaite, Roy, Carbin, "Pruning Neural Networks at Initialization: Why Are We
+Missing the Mark?", ICLR 2021, appendix; the others are chosen so that training converges on two CPU cores.
 """
 
 import dataclasses
@@ -11,13 +11,13 @@ from tf_pruneinit.config.experiment import Train
 
 _CIFAR = Train(epochs=160, learning_rate_drops=(80, 120))
 _SMALL = Train(epochs=20, learning_rate_drops=(10, 15))
-
+_SMALLER_BATCHES = dataclasses.replace(_SMALL, batch_size=64)
 _TINY = Train(epochs=200, batch_size=256, learning_rate=0.2, learning_rate_drops=(100, 150), warmup_epochs=5)
 
 RECIPES = {
     ("digits", "lenet_300_100"): Train(epochs=100, batch_size=64, momentum=0.0, weight_decay=0.0),
-    ("digits", "convnet"): Train(epochs=20, batch_size=64, learning_rate_drops=(10, 15)),
-    ("digits", "resnet20"): Train(epochs=20, batch_size=64, learning_rate_drops=(10, 15)),
+    ("digits", "convnet"): _SMALLER_BATCHES,
+    ("digits", "resnet20"): _SMALLER_BATCHES,
     ("mnist", "lenet_300_100"): Train(epochs=40, momentum=0.0, weight_decay=0.0),  # the paper's
     ("mnist", "convnet"): _SMALL,
     ("mnist", "resnet20"): _SMALL,
@@ -41,5 +41,5 @@ RECIPES = {
 
 
 def recipe(dataset: str, model: str) -> Train:
-    """Returns the hyper-parameters for a dataset and model: its row, the narrower network's, or `Train`'s own defaults."""
+    """Returns the hyper-parameters of a dataset and model, of a wider network those of the row, else `Train`'s defaults."""
     return RECIPES.get((dataset, registry.family(model)[0]), Train())

@@ -3,7 +3,7 @@
 import dataclasses
 
 from tf_pruneinit.config import registry
-from tf_pruneinit.config.options import is_number, option, require, require_count
+from tf_pruneinit.config.options import check, is_number, option, require
 from tf_pruneinit.runtime import preemption
 
 JIT_COMPILE = ("auto", "true", "false")
@@ -21,10 +21,10 @@ class Interval:
 
     @classmethod
     def parse(cls, name: str, text: str) -> "Interval":
-        """Returns what is written as `500` (steps), `60s` (seconds) or `never`.
+        """Returns the interval that is written as `500` (steps), `60s` (seconds) or `never`.
 
         Raises:
-          UsageError: for anything else; `name` is what it is of.
+          UsageError: for any other text; the error calls it `name`.
         """
         if text == "never":
             return cls()
@@ -40,13 +40,13 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """How a run is made; recorded with its result, and no part of what the experiment is.
+    """Execution settings of a run: recorded with its result, and no part of its address.
 
     Raises:
       UsageError: for a value out of its range.
     """
 
-    devices: int = option(1, "number of replicas, >= 1: GPUs, or without GPUs shares of the CPU cores")
+    devices: int = option(1, "number of replicas: GPUs, or without GPUs shares of the CPU cores", at_least=1)
     jit_compile: str = option("auto", "compile the training step with XLA (auto: on GPUs alone)", choices=JIT_COMPILE)
     sync_batch_norm: bool = option(False, "normalize with the statistics of all devices together, not of each device")
     compact: str = option(
@@ -66,23 +66,21 @@ class Execution:
     )
     grace_seconds: float = option(
         preemption.GRACE_SECONDS,
-        "seconds that a run has to save after SIGTERM, in (0, 86400]; then its process ends, but for a write under way",
+        "seconds that a run has to save after SIGTERM; then its process ends, unless it is writing a file",
+        above=0,
+        at_most=_SECONDS_A_DAY,
     )
     workdir: str = option("runs", "working directory; each experiment has a directory in it")
-    data_dir: str | None = option(None, "TFDS data directory (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)")
+    data_dir: str | None = option(None, "TFDS data directory", shown="TFDS_DATA_DIR, or ~/tensorflow_datasets")
     overwrite: bool = option(False, "rerun the experiment from its start, although it is complete")
     dry_run: bool = option(False, "say which runs are requested and which of them exist, and run nothing")
 
     def __post_init__(self):
-        require_count("devices", self.devices)
-        registry.require_known(self.jit_compile, JIT_COMPILE, "jit_compile")
-        registry.require_known(self.compact, COMPACT, "compact")
+        check(self)
         require(bool(self.workdir), "workdir must not be empty", self.workdir)
         Interval.parse("checkpoint_every", self.checkpoint_every)
-        grace = self.grace_seconds
-        require(is_number(grace) and 0 < grace <= _SECONDS_A_DAY, "grace_seconds must be in (0, 86400]", grace)
-        names = isinstance(self.export, (tuple, list)) and bool(self.export)
-        require(names, f"export must be some of {', '.join(EXPORTS)}", self.export)
+        several = isinstance(self.export, (tuple, list)) and bool(self.export)
+        require(several, f"export must be some of {', '.join(EXPORTS)}", self.export)
         for kind in self.export:
             registry.require_known(kind, EXPORTS, "export")
         object.__setattr__(self, "export", tuple(kind for kind in EXPORTS if kind in self.export))

@@ -1,7 +1,7 @@
 """Generates absl flags from the dataclasses of options, and reads them; no other module reads a flag.
 
-A flag's default is "not given": what it then means (a recipe's value, a method's own) is decided where the dataclasses
-are made, so that `--flagfile` and sweeps can tell a value that was asked for from one that was not.
+A flag has no value until it is given. `experiment` fills in the defaults, of a recipe or a method, so that `--flagfile` and
+sweeps can tell a value that was requested from a default.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import shutil
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -24,37 +24,42 @@ from tf_pruneinit.version import __version__
 
 DENSE = "dense"
 
-# Two flags for one thing: the one on the command line is meant, and not the one in a flag file.
+# Two flags for the length of training: the one on the command line counts, not the one in a flag file.
 _EITHER = ("epochs", "train_steps")
+_SCALARS: dict[Any, Callable[..., Any]] = {bool: flags.DEFINE_boolean, int: flags.DEFINE_integer, float: flags.DEFINE_float}
 
 
 def define(options: type, *, skip: Iterable[str] = ()) -> flags.FlagValues:
-    """Returns the flags of one dataclass of options: a flag a field, without a value until it is given."""
+    """Returns the flags of a dataclass of options, one for each field that has a help and is not in `skip`."""
     values = flags.FlagValues()
     types_of = typing.get_type_hints(options)
     for field in dataclasses.fields(options):
         if "help" not in field.metadata or field.name in skip:
             continue
         name = field.metadata.get("flag", field.name)
-        text = field.metadata["help"]
-        default = field.metadata.get("shown", _shown(field.default))
-        text += f" (default: {default})" if default and "default" not in text else ""
+        text = _with_range_and_default(field)
         kind = types_of[field.name]
         if typing.get_origin(kind) is types.UnionType:
             kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
-        if kind is bool:
-            flags.DEFINE_boolean(name, None, text, flag_values=values)
-        elif kind is int:
-            flags.DEFINE_integer(name, None, text, flag_values=values)
-        elif kind is float:
-            flags.DEFINE_float(name, None, text, flag_values=values)
+        if kind in _SCALARS:
+            _SCALARS[kind](name, None, text, flag_values=values)
         elif field.metadata.get("multi"):
             flags.DEFINE_multi_string(name, None, text, flag_values=values)
         elif typing.get_origin(kind) is tuple:
             flags.DEFINE_list(name, None, text, flag_values=values)
         else:
-            flags.DEFINE_string(name, None, _with_choices(text, field.metadata.get("choices", ())), flag_values=values)
+            choices = field.metadata.get("choices", ())
+            text += f": {', '.join(choices)}" if choices else ""
+            flags.DEFINE_string(name, None, text, flag_values=values)
     return values
+
+
+def _with_range_and_default(field: dataclasses.Field) -> str:
+    text = field.metadata["help"]
+    default = field.metadata.get("shown", _shown(field.default))
+    notes = [str(field.metadata["range"])] if "range" in field.metadata else []
+    notes += [f"default: {default}"] if default and "default" not in text else []
+    return f"{text} ({'; '.join(notes)})" if notes else text
 
 
 def _shown(default: Any) -> str:
@@ -65,28 +70,24 @@ def _shown(default: Any) -> str:
     return ",".join(item if isinstance(item, str) else f"{item:g}" for item in default)
 
 
-def _with_choices(text: str, choices: Sequence[str]) -> str:
-    return f"{text}: {', '.join(choices)}" if choices else text
-
-
 def parse(argv: Sequence[str], purpose: str, groups: Mapping[str, flags.FlagValues]) -> dict[str, Any]:
-    """Returns the flags that the command line, or a flag file named on it, gives: name -> value.
+    """Returns the values of the flags on the command line, or in a flag file named there: name -> value.
 
     Args:
       argv: the command line, the program's name first.
-      purpose: what the program does, in one line, for `--help`.
+      purpose: one line about the program, for `--help`.
       groups: title -> flags, in the order in which `--help` shows them.
 
     Raises:
       HelpRequested: for --help and --version.
-      UsageError: for an unknown flag, a value of the wrong type, an argument that is no flag, an unreadable flag file.
+      UsageError: for an unknown flag, a value of the wrong type, an argument that is not a flag, an unreadable flag file.
     """
     values = flags.FlagValues()
     for group in groups.values():
         values.append_flag_values(group)
     flags.DEFINE_boolean("help", False, "print this help", short_name="h", flag_values=values)
     flags.DEFINE_boolean("version", False, "print the version", flag_values=values)
-    # absl looks these two up by name; without a definition here an unknown-flag error would not know them.
+    # absl reads it by its name; it is defined here so that the hints in errors name it.
     flags.DEFINE_string("flagfile", "", "read flags, one a line, from this file", flag_values=values)
     try:
         extra = values(list(argv))[1:]
@@ -130,12 +131,12 @@ def _entry(name: str, text: str) -> list[str]:
 
 def experiment_groups() -> dict[str, flags.FlagValues]:
     """Returns the flags of one experiment, in the groups that `--help` shows."""
-    training = "Training (by default the recipe of the dataset and model; in brackets what holds where there is none)"
+    training = "Training (by default the recipe of the dataset and model; in parentheses the defaults without a recipe)"
     groups = {
         "Experiment": define(Config),
         "Pruning": define(Prune),
         training: define(Train),
-        "Execution (recorded, but no part of what the experiment is)": define(Execution),
+        "Execution (recorded, but not part of the experiment)": define(Execution),
     }
     _list_rows(groups["Experiment"], "dataset", registry.DATASETS)
     _list_rows(groups["Experiment"], "model", registry.MODELS)
@@ -147,9 +148,12 @@ def experiment_groups() -> dict[str, flags.FlagValues]:
 
 
 def varied(groups: Mapping[str, flags.FlagValues], base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns flags, some of which a grid gives in place of those that were given.
+    """Returns the flags of one run of a grid. Those of dense training lose all flags of pruning, which it does not read.
 
-    Dense training, which prunes nothing, takes no flag of pruning: in a grid with other methods it is what it is with each.
+    Args:
+      groups: title -> flags, as `experiment_groups` returns them.
+      base: flag -> value, on the command line.
+      values: flag -> value, in the grid; these count.
     """
     others = [name for name in _EITHER if values.keys() & _EITHER and name not in values]
     merged = {name: value for name, value in {**base, **values}.items() if name not in others}
@@ -159,10 +163,15 @@ def varied(groups: Mapping[str, flags.FlagValues], base: Mapping[str, Any], valu
 
 
 def read(groups: Mapping[str, flags.FlagValues], name: str, text: str) -> Any:
-    """Returns the value of a flag as a grid has it: as on the command line, but for lists, whose entries `+` separates.
+    """Returns the value of a flag in a grid, written as on the command line but for lists, whose entries `+` separates.
+
+    Args:
+      groups: title -> flags, as `experiment_groups` returns them.
+      name: of the flag.
+      text: its value.
 
     Raises:
-      ValueError: if the flag does not take it.
+      ValueError: if the flag does not take the text.
     """
     flag = next(group[name] for group in groups.values() if name in group)
     return text.split("+") if isinstance(flag.parser, flags.ListParser) else flag.parser.parse(text)
@@ -174,10 +183,10 @@ def _list_rows(group: flags.FlagValues, name: str, table: Mapping[str, Any]) -> 
 
 
 def experiment(given: Mapping[str, Any]) -> tuple[Config, Execution]:
-    """Returns the experiment that flags describe: what is not given is the dataset's, recipe's or method's default.
+    """Returns the experiment that flags describe; other options have the default of the dataset, recipe or method.
 
     Raises:
-      UsageError: for values that break a rule of `config`, or that contradict each other.
+      UsageError: for values out of range, or that contradict each other.
     """
     dataset = given.get("dataset", Config.dataset)
     model = given.get("model", registry.lookup(registry.DATASETS, dataset, "dataset").default_model)
@@ -192,10 +201,10 @@ def experiment(given: Mapping[str, Any]) -> tuple[Config, Execution]:
 
 
 def execution(given: Mapping[str, Any]) -> Execution:
-    """Returns how runs are made, by the same flags; those that say what they are may have no meaning alone.
+    """Returns the execution settings among the same flags; the others are not checked.
 
     Raises:
-      UsageError: as `experiment`.
+      UsageError: for values out of range.
     """
     return Execution(**_given(Execution, given))
 
@@ -216,7 +225,7 @@ def _prune(given: Mapping[str, Any]) -> Prune | None:
 
 
 def _given(options: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a dataclass of options that were given, by their own names."""
+    """The given flags of a dataclass of options, by the names of its fields."""
     values = {}
     for field in dataclasses.fields(options):
         flag = field.metadata.get("flag", field.name)

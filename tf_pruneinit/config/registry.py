@@ -1,7 +1,7 @@
 """Registers methods, models and datasets: one literal table each, name -> function.
 
-Adding one is a function in a file of its own, a line here and a test. `--help`, the checks of flags and the choices of
-sweeps read these tables, and must not wait for TensorFlow: so a row names its function, and imports it when it is called.
+To add one, write a function in a file of its own, a row here and a test. `--help`, the checks of flags and the choices of
+sweeps read these tables and must not wait for TensorFlow, so a row names its function, which is imported when it is called.
 """
 
 import dataclasses
@@ -54,14 +54,14 @@ class Method:
       label: its name in reports.
       look: how reports draw it.
       iterations: how often it scores and removes, by default.
-      needs_data: whether it is given labelled images.
-      options: the options, of those that flags and `prune` have, that it takes.
-      dtype: the floating-point type one score is computed in; iterative scores always are in float64.
+      needs_data: whether it reads labeled images.
+      options: the options of flags and of `prune` that it takes.
+      dtype: floating-point type of one-shot scores; iterative ones are always in float64.
       second_order: whether it differentiates twice.
-      absolute: whether it is given the network with every parameter replaced by its absolute value.
-      warms_up: whether it runs the network so that it can be given moving statistics (`batch_norm_warmup`).
+      absolute: whether it scores the network with every parameter replaced by its absolute value.
+      warms_up: whether it runs the network, so that its scores can depend on moving statistics (`batch_norm_warmup`).
       by_path: whether it draws random numbers by the paths of kernels, so that scores depend on the names of layers.
-      revives: whether, from one iteration to the next, removed weights may come back; it then scores them, too.
+      regrows: whether removed weights may regrow from one iteration to the next; it then scores them, too.
       revision: of its scores of networks of keras.applications, counted up when these change: addresses of runs depend on it.
     """
 
@@ -77,7 +77,7 @@ class Method:
     absolute: bool = False
     warms_up: bool = False
     by_path: bool = False
-    revives: bool = False
+    regrows: bool = False
     revision: int = 0
 
 
@@ -90,9 +90,9 @@ class Dynamic:
       label: its name in reports.
       look: how reports draw it.
       initial: the row of `METHODS` by which the network is pruned before training.
-      begins_dense: whether it begins with all weights, and ends with the sparsity that is asked for.
-      scope: as a rule that of its masks.
-      options: those of changing masks that it takes, besides when.
+      begins_dense: whether it starts with all weights and ends with the requested sparsity.
+      scope: default scope.
+      options: the options of changing masks that it takes, besides those of when.
     """
 
     change: Callable[..., Any]
@@ -198,7 +198,7 @@ METHODS = {
         iterations=300,
         needs_data=True,
         warms_up=True,
-        revives=True,
+        regrows=True,
     ),
     "prospr": Method(
         Lazy("pruning.scorers.prospr:prospr"),
@@ -234,7 +234,7 @@ METHODS = {
     ),
 }
 
-# Methods whose masks change in training. They are for runs: there is nothing to score of a network alone.
+# Methods whose masks change in training. They are for runs, and do not score a network alone.
 IN_TRAINING = {
     "gradual_magnitude": Dynamic(
         Lazy("pruning.dynamic.gradual_magnitude:gradual_magnitude"),
@@ -264,13 +264,22 @@ IN_TRAINING = {
     ),
 }
 
+# Which weights are ranked together, and how many remain in each layer: `(scores, sparsity, within, **options) -> masks`.
+SCOPES = {
+    "global": Lazy("pruning.selection:global_masks"),
+    "layerwise": Lazy("pruning.selection:layerwise_masks"),
+    "erk": Lazy("pruning.selection:erk_masks"),
+    "uniform_plus": Lazy("pruning.selection:uniform_plus_masks"),
+    "ideal_gas": Lazy("pruning.selection:ideal_gas_masks"),
+}
+
 MODELS = {
     "lenet_300_100": Model(Lazy("models.lenet:lenet_300_100"), "two hidden dense layers"),
     "convnet": Model(Lazy("models.convnet:convnet"), "three convolutions with batch norm"),
     "resnet20": Model(Lazy("models.resnet:resnet20"), "residual network of 20 layers for small images", wider=True),
     "resnet18": Model(Lazy("models.resnet:resnet18"), "residual network of 18 layers with four times the channels", wider=True),
     "resnet18_modified": Model(
-        Lazy("models.resnet:resnet18_modified"), "the same for small images: 3x3 stem, no max-pool after it", wider=True
+        Lazy("models.resnet:resnet18_modified"), "resnet18 for small images: 3x3 stem, no max-pool after it", wider=True
     ),
     "resnet50": Model(Lazy("models.resnet:resnet50"), "residual network of 50 layers, of bottleneck blocks", wider=True),
     "vgg11": Model(Lazy("models.vgg:vgg11"), "eight convolutions with batch norm, one dense layer", wider=True),
@@ -278,16 +287,16 @@ MODELS = {
     "vgg19": Model(Lazy("models.vgg:vgg19"), "sixteen convolutions with batch norm, one dense layer", wider=True),
 }
 
-# `keras:NAME` is the network NAME of keras.applications, without weights.
+# `keras:NAME` is the network NAME of keras.applications, with random weights.
 KERAS = "keras:"
 
 DATASETS = {
     "digits": Dataset(Lazy("datasets.digits:digits"), "scikit-learn's 8x8 handwritten digits (embedded)", "lenet_300_100"),
     "mnist": Dataset(Lazy("datasets.mnist:mnist"), "28x28 handwritten digits (TFDS)", "lenet_300_100"),
-    "cifar10": Dataset(Lazy("datasets.cifar:cifar10"), "32x32 colour images of ten classes (TFDS)", "resnet20"),
-    "cifar100": Dataset(Lazy("datasets.cifar:cifar100"), "32x32 colour images of a hundred classes (TFDS)", "resnet20"),
+    "cifar10": Dataset(Lazy("datasets.cifar:cifar10"), "32x32 color images of ten classes (TFDS)", "resnet20"),
+    "cifar100": Dataset(Lazy("datasets.cifar:cifar100"), "32x32 color images of a hundred classes (TFDS)", "resnet20"),
     "tiny_imagenet": Dataset(
-        Lazy("datasets.tiny_imagenet:tiny_imagenet"), "64x64 colour images of 200 classes (yours)", "resnet18_modified"
+        Lazy("datasets.tiny_imagenet:tiny_imagenet"), "64x64 color images of 200 classes (yours)", "resnet18_modified"
     ),
     "imagenet2012": Dataset(
         Lazy("datasets.imagenet:imagenet2012"), "ImageNet, 224x224, a thousand classes (yours)", "resnet50"
@@ -299,11 +308,11 @@ def builder(model: Any) -> Callable[..., Any]:
     """Returns `build(input_shape, classes, seed)` of a network.
 
     Args:
-      model: a row of `MODELS`; one that can be wider and xN, as `resnet20x2`, for N times the channels; or `keras:NAME`, which
-        is looked for when it is built.
+      model: a row of `MODELS`; one that can be wider and xN, as `resnet20x2`, for N times the channels; or `keras:NAME`, whose
+        NAME is checked when it is built.
 
     Raises:
-      UsageError: if there is no such row; lists those that there are.
+      UsageError: if there is no such row; it lists the rows.
     """
     if isinstance(model, str) and model.startswith(KERAS) and model.removeprefix(KERAS).isidentifier():
         return functools.partial(Lazy("models.keras_applications:application"), model.removeprefix(KERAS))
@@ -313,7 +322,7 @@ def builder(model: Any) -> Callable[..., Any]:
 
 
 def family(model: Any) -> tuple[Any, int]:
-    """Returns the row that a wider network is of and its N, or the name as it is and 1."""
+    """Returns the row and the width of a model: `("resnet20", 2)` of `resnet20x2`; of any other name, itself and 1."""
     found = re.fullmatch(r"(\w+?)x([2-9]|[1-9]\d+)", model) if isinstance(model, str) else None
     if found and found[1] in MODELS and MODELS[found[1]].wider:
         return found[1], int(found[2])
@@ -327,22 +336,33 @@ def method(name: str) -> Method:
       UsageError: if there is none, or if it changes masks in training.
     """
     if isinstance(name, str) and name in IN_TRAINING:
-        raise UsageError(f"{name} changes masks in training, which tf_pruneinit.main does; a network alone it does not score")
+        raise UsageError(f"method must score a network; got {name}, which changes masks in training: run tf_pruneinit.main")
     return lookup(METHODS, name, "method")
 
 
 def lookup(table: Mapping[str, Row], name: str, kind: str) -> Row:
     """Returns `table[name]`.
 
+    Args:
+      table: name -> row.
+      name: of a row.
+      kind: what the error calls the name.
+
     Raises:
-      UsageError: if there is no such row; lists those that there are.
+      UsageError: if there is no such row; it lists the names.
     """
     require_known(name, table, kind)
     return table[name]
 
 
 def require_known(name: Any, known: Iterable[str], kind: str) -> None:
-    """Raises `UsageError` unless `name` is among `known`, which it lists."""
+    """Raises `UsageError`, which lists the known names, unless a name is one of them.
+
+    Args:
+      name: received.
+      known: valid names.
+      kind: what the error calls the name.
+    """
     names = list(known)
     if not isinstance(name, str) or name not in names:
         close = difflib.get_close_matches(str(name), names, n=1)

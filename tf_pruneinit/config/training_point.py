@@ -9,11 +9,11 @@ from tf_pruneinit.config.options import require
 
 @dataclasses.dataclass(frozen=True, order=True)
 class TrainingPoint:
-    """A point of training. They are in order within one unit, and those of the end come after all others.
+    """A point of training. Points of one unit are in order, and the end is after all others.
 
     Attributes:
-      unit: of the number: 0 steps, 1 epochs, 2 the end.
-      number: how many.
+      unit: 0 for steps, 1 for epochs, 2 for the end.
+      number: of steps or epochs, >= 0.
     """
 
     unit: int
@@ -21,10 +21,10 @@ class TrainingPoint:
 
     @classmethod
     def parse(cls, name: str, text: Any) -> "TrainingPoint":
-        """Returns what is written as `1000` (steps), `2ep` (epochs) or `end`.
+        """Returns the training point that is written as `1000` (steps), `2ep` (epochs) or `end`.
 
         Raises:
-          UsageError: for anything else; `name` is what it is of.
+          UsageError: for any other text; the error calls it `name`.
         """
         if text == "end":
             return cls(2)
@@ -40,14 +40,19 @@ class TrainingPoint:
         return ("{}", "{:.10g}ep", "end")[self.unit].format(self.number)
 
     def is_after(self, other: "TrainingPoint") -> bool:
-        """Returns whether this is later than another one, as far as it is known without the length of an epoch."""
+        """Returns whether this is later than another one, as far as that is known without the length of an epoch."""
         return self > other if self.unit == other.unit or 2 in (self.unit, other.unit) else other.number == 0
 
     def step(self, name: str, steps_an_epoch: int, steps: int) -> int:
-        """Returns the step that it is of a training of so many steps.
+        """Returns the step of this point.
+
+        Args:
+          name: what an error calls the point.
+          steps_an_epoch: steps in an epoch.
+          steps: length of training, in steps.
 
         Raises:
-          UsageError: if that is after the end; `name` is what it is of.
+          UsageError: if the step is after the end.
         """
         step = (int(self.number), round(self.number * steps_an_epoch), steps)[self.unit]
         require(step <= steps, f"{name} must be at most {steps} steps", str(self))

@@ -110,7 +110,7 @@ def _open(path: str) -> _Network:
         return _of_model(stored.model(), saved_model.preprocessing(stored.metadata), stored.metadata.get("dataset"))
     loaded = saved_model.load(path)
     metadata = saved_model.metadata(path)
-    summary = sparsity.summarise(saved_model.masks(loaded))
+    summary = sparsity.summarize(saved_model.masks(loaded))
     classes = saved_model.signature(loaded, "serving_raw").structured_outputs["logits"].shape[-1]
 
     def logits(images: Any) -> Any:
@@ -131,7 +131,7 @@ def _of_model(model: keras.Model, preprocess: Callable[[Any], Any] | None, datas
         outputs = tf.cast(model(images, training=False), tf.float64)
         return tf.math.log(tf.maximum(outputs, _SMALLEST)) if probabilities else outputs
 
-    summary = sparsity.summarise(load.remaining(model))
+    summary = sparsity.summarize(load.remaining(model))
     return _Network(logits, preprocess, dataset, tuple(model.input_shape[1:]), model.output_shape[-1], summary)
 
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tf_pruneinit import seeds
+from tf_pruneinit.config import registry
 from tf_pruneinit.config.execution import Execution, Interval
 from tf_pruneinit.config.experiment import Config, Prune
 from tf_pruneinit.config.training_point import TrainingPoint
@@ -19,7 +20,6 @@ from tf_pruneinit.experiments.settings import Settings
 from tf_pruneinit.export import converters
 from tf_pruneinit.models import build
 from tf_pruneinit.pruning import masks as masking
-from tf_pruneinit.pruning import selection
 from tf_pruneinit.pruning.dynamic import schedule
 from tf_pruneinit.runtime import devices, machine
 from tf_pruneinit.runtime.console import Console
@@ -154,7 +154,7 @@ class Setup:
         if prune:
             kernels = masking.prunable(model, excluded(prune, model))
             scores = {path: np.zeros(kernel.variable.shape, np.float32) for path, kernel in kernels.items()}
-            selection.SCOPES[str(prune.scope)](scores, prune.sparsity, min_remaining=prune.min_remaining)
+            registry.SCOPES[str(prune.scope)](scores, prune.sparsity, min_remaining=prune.min_remaining)
             self.scoring_batches(prune)
         self._built = model
 

@@ -1,7 +1,7 @@
-"""The paper's ablations: do the weights matter that a method removes, or only how many of each layer?
+"""Shuffles masks and inverts rankings: do the weights matter that a method removes, or only how many of each layer?
 
-Pure functions of masks and of how they are found. (Reinitialisation is the network built with another seed.) Frankle,
-Dziugaite, Roy, Carbin, "Pruning Neural Networks at Initialization: Why Are We Missing the Mark?", ICLR 2021, section 5.
+Pure functions. (The third ablation, reinitialization, is the network built with another seed.) Frankle, Dziugaite, Roy, Carbin,
+"Pruning Neural Networks at Initialization: Why Are We Missing the Mark?", ICLR 2021, section 5.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,12 +15,12 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def shuffle(masks: Arrays, within: Arrays, seed: int) -> dict[str, np.ndarray]:
-    """Returns masks whose entries stand in random order in each layer: as many weights remain there, but others.
+    """Returns masks whose entries are in random order within each layer: as many weights remain there, but others.
 
     Args:
       masks: kernel path -> array of 0 and 1.
-      within: masks of the same shapes; what these remove stays removed.
-      seed: root of the orders; each layer has its own, by its path.
+      within: masks of the same shapes; weights that these remove stay removed.
+      seed: root seed; each layer has an order of its own, by its path.
     """
     shuffled = {}
     for path, mask in masks.items():
@@ -32,19 +32,20 @@ def shuffle(masks: Arrays, within: Arrays, seed: int) -> dict[str, np.ndarray]:
 
 
 def invert(select: Callable[..., dict[str, np.ndarray]]) -> Callable[..., dict[str, np.ndarray]]:
-    """Returns a function of `ranking`, scores to masks, the other way round: what would be kept first is removed first.
+    """Returns a function of `registry.SCOPES` the other way round: it removes first the weights that would be removed last.
 
-    Of equal scores too, so that what is kept is exactly what `select` removes at the sparsity that leaves the other weights.
+    Also among equal scores, so that the remaining weights are exactly those that `select` removes at 1 - the sparsity.
     """
 
     def inverted(scores: Arrays, sparsity: float, within: Arrays | None = None, **options: Any) -> dict[str, np.ndarray]:
-        turned = None if within is None else _backwards(within)
-        masks = _backwards(select(_backwards({path: -layer for path, layer in scores.items()}), sparsity, turned, **options))
+        reversed_within = None if within is None else _backwards(within)
+        negated = _backwards({path: -layer for path, layer in scores.items()})
+        masks = _backwards(select(negated, sparsity, reversed_within, **options))
         return {path: masks[path] for path in scores}
 
     return inverted
 
 
 def _backwards(arrays: Arrays) -> dict[str, np.ndarray]:
-    """Layers, and the entries of each, from the last to the first."""
+    """The layers, and the entries of each, in reverse order."""
     return {path: arrays[path].ravel()[::-1].reshape(arrays[path].shape) for path in reversed(list(arrays))}

@@ -1,5 +1,6 @@
-"""Compiles a scorer with a copy of the network, and caches the last ones."""
+"""Compiles a scorer with a copy of the network, and caches those that were used last."""
 
+import functools
 import math
 import threading
 from collections import OrderedDict
@@ -28,9 +29,10 @@ class CompiledScorer:
     Attributes:
       kernels: arrays, the kernels in effect (kernel * mask); weights are removed in place.
       masks: arrays of 0 and 1, uint8.
-      unpruned: arrays, the kernels as they are loaded; none unless the method's weights come back.
-      activations: numbers that the layers give for one example; a size that is not known counts as 1.
-      batch_normalised: whether batch normalisation is among them.
+      unpruned: arrays, the kernels as they are loaded; none unless the method regrows weights.
+      score: `(images, labels) -> (scores, their sum)` for one batch; without arguments for methods without data.
+      activations: numbers that the layers output for one example; an unknown size counts as 1.
+      batch_normalized: whether the model has batch normalization.
       size: bytes, when they were last measured.
     """
 
@@ -43,38 +45,42 @@ class CompiledScorer:
         options: dict[str, Any],
         batch_statistics: bool = True,
     ):
+        """Copies a model, and prepares what the first call of `score` traces.
+
+        Args:
+          model: to be scored.
+          kernels: path -> kernel, of the model.
+          row: of the method, in `registry.METHODS`.
+          dtype: floating-point type of the copy.
+          options: of the method, name -> value.
+          batch_statistics: whether the loss normalizes with the statistics of each batch (default), or with the moving ones.
+        """
         self._copy = copy = _scoring_copy(model, dtype)
-        twins = {
-            id(layer): twin
-            for layer, twin in zip(keras_internals.layers_of(model), keras_internals.layers_of(copy), strict=True)
+        layers = keras_internals.layers_of(copy)
+        copies = dict(zip(map(id, keras_internals.layers_of(model)), layers, strict=True))
+        self._variables = {
+            path: masking.Kernel(copies[id(kernel.layer)], kernel.name).variable for path, kernel in kernels.items()
         }
-        variables = {path: masking.Kernel(twins[id(kernel.layer)], kernel.name).variable for path, kernel in kernels.items()}
-        self._variables = variables
-        self._traced: list[Any] = []
-        self.kernels = [_aligned(kernel.shape, dtype) for kernel in variables.values()]
-        self.masks = [_aligned(kernel.shape, "uint8") for kernel in variables.values()]
-        self.unpruned = [_aligned(kernel.shape, dtype) for kernel in variables.values()] if row.revives else []
-        # Tensors and arrays share their memory: what is removed from the arrays is removed from the network.
+        shapes = [variable.shape for variable in self._variables.values()]
+        self.kernels = [_aligned(shape, dtype) for shape in shapes]
+        self.masks = [_aligned(shape, "uint8") for shape in shapes]
+        self.unpruned = [_aligned(shape, dtype) for shape in shapes] if row.regrows else []
+        # Tensors and arrays share their memory: weights removed from the arrays are removed from the network.
         self._tensors = [[_tensor(array) for array in arrays] for arrays in (self.kernels, self.masks, self.unpruned)]
-        # Nor does the copy have the memory of kernels twice.
-        for kernel, tensor in zip(variables.values(), self._tensors[0], strict=True):
-            kernel.value.assign(tensor)
-        self.batch_normalised = any(
-            isinstance(layer, keras.layers.BatchNormalization) for layer in keras_internals.layers_of(copy)
-        )
-        # The copy itself has a layer for each of the model's.
-        self._logits = logits = _logits(copy)
+        # The copy shares it, too, so that no kernel is in memory twice.
+        for variable, tensor in zip(self._variables.values(), self._tensors[0], strict=True):
+            variable.value.assign(tensor)
+        self.batch_normalized = any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
+        self._logits = _logits(copy)
         if row.absolute:
             flow.take_bounds_off(copy)
-        outputs = [node.outputs for layer in keras_internals.layers_of(copy) for node in keras_internals.calls_of(layer)]
+        outputs = [node.outputs for layer in layers for node in keras_internals.calls_of(layer)]
         self.activations = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in keras.tree.flatten(outputs))
+        self._traced: list[Any] = []
+        self._compile(functools.partial(row.score, **options), batch_statistics)
 
-        def compiled(function: Callable) -> Callable:
-            # Without autograph, as Keras runs layers: errors raised while tracing come out as they are.
-            # A shape that is left open would be computed in another order, and give other bits.
-            traced = tf.function(function, autograph=False, reduce_retracing=False)
-            self._traced.append(traced)
-            return lambda *arguments: traced(*self._tensors, *arguments)
+    def _compile(self, score: Callable, batch_statistics: bool) -> None:
+        logits, variables = self._logits, self._variables
 
         def network_of(*tensors):
             return Network(logits, variables, *tensors, batch_statistics=batch_statistics)
@@ -82,7 +88,7 @@ class CompiledScorer:
         def step(kernels, masks, unpruned, *pair):
             network = network_of(kernels, masks, unpruned)
             batch = Batch([pair], network.gradients, network.hessian_product) if pair else None
-            scores = row.score(network, batch, **options)
+            scores = score(network, batch)
             return scores, tf.add_n([tf.reduce_sum(z) for z in scores])
 
         def gradients(kernels, masks, unpruned, *arguments):
@@ -91,18 +97,30 @@ class CompiledScorer:
         def hessian_product(kernels, masks, unpruned, *arguments):
             return network_of(kernels, masks, unpruned).hessian_product(*arguments)
 
-        self.score = compiled(step)
-        derivatives = compiled(gradients), compiled(hessian_product)
-        network = network_of(*self._tensors)
-        self.score_in_chunks = lambda chunks: row.score(network, Batch(chunks, *derivatives), **options)
+        self.score = self._function(step)
+        self._score = score
+        self._network = network_of(*self._tensors)
+        self._derivatives = self._function(gradients), self._function(hessian_product)
+
+    def _function(self, function: Callable) -> Callable:
+        """Compiles a function of the tensors and of more arguments."""
+        # Without autograph, as Keras runs layers: it would wrap errors that are raised while tracing.
+        # And with all shapes: with an open one TensorFlow computes in another order, which gives other bits.
+        traced = tf.function(function, autograph=False, reduce_retracing=False)
+        self._traced.append(traced)
+        return lambda *arguments: traced(*self._tensors, *arguments)
+
+    def score_in_chunks(self, chunks: Any) -> list[tf.Tensor]:
+        """Returns the scores of one batch, given as (images, labels) pairs that can be read several times."""
+        return self._score(self._network, Batch(chunks, *self._derivatives))
 
     @property
-    def unvouched(self) -> list[str]:
-        """Layers whose second derivatives no test vouches for, with their classes."""
+    def unverified(self) -> list[str]:
+        """Layers whose second derivatives no test has verified, with their classes."""
         return unverified(self._logits)
 
     def measure(self) -> int:
-        """Returns about how many bytes it takes, those of its values and a number for each traced operation; sets `size`."""
+        """Sets and returns `size`, the bytes of its values and an estimate of those of its traced operations."""
         arrays = sum(array.nbytes for array in (*self.kernels, *self.masks, *self.unpruned))
         kernels = {id(variable) for variable in self._variables.values()}
         others = [variable for variable in self._copy.variables if id(variable) not in kernels]
@@ -112,7 +130,13 @@ class CompiledScorer:
         return self.size
 
     def load(self, model: keras.Model, kernels: dict[str, masking.Kernel], seed: int) -> None:
-        """Takes over the weights, masks and names of a model, and gives dropout seeds."""
+        """Loads the weights, masks and names of a model, and sets the seeds of dropout.
+
+        Args:
+          model: of the same architecture as the one that was copied.
+          kernels: path -> kernel, of the model.
+          seed: root seed.
+        """
         for source, target in zip(model_copy.operations(model), model_copy.operations(self._copy), strict=True):
             target.name = source.name
         skipped = {id(variable) for variable in self._variables.values()}
@@ -128,7 +152,7 @@ class CompiledScorer:
             unpruned[...] = value
 
     def warm_up(self, batches: Iterable[tf.Tensor]) -> None:
-        """Sets moving statistics of batch normalisation to those of images, the mean over their batches."""
+        """Sets the moving statistics of batch normalization to the mean of those of batches of images."""
         layers = [
             layer for layer in keras_internals.layers_of(self._copy) if isinstance(layer, keras.layers.BatchNormalization)
         ]
@@ -158,7 +182,7 @@ class CompiledScorer:
 
 
 def _aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """An array of zeros whose memory a tensor can share, which it must be aligned for."""
+    """An array of zeros that is aligned, so that a tensor can share its memory."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.zeros(size + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
@@ -169,26 +193,27 @@ def _tensor(array: np.ndarray) -> tf.Tensor:
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
-# What was compiled last, by architecture; an entry is taken out while it is in use.
+# Compiled scorers by architecture, the last used at the end; an entry is removed while it is in use.
 _compiled: OrderedDict[Any, CompiledScorer] = OrderedDict()
 _lock = threading.Lock()
-# All of it together takes so many bytes at most: what is used least recently goes first.
+# They take at most so many bytes: the least recently used are evicted.
 _MOST_BYTES = 256 << 20
-# Of an operation of a traced graph, as Python, TensorFlow's runtime and its optimizer keep it.
+# Memory of one operation of a traced graph, in Python, TensorFlow's runtime and its optimizer.
 _OPERATION_BYTES = 12 << 10
 
 
 def take(key: Any) -> CompiledScorer | None:
+    """Returns the cached scorer of a key, which leaves the cache; None if there is none."""
     with _lock:
         return _compiled.pop(key, None) if key else None
 
 
 def keep(key: Any, compiled: CompiledScorer) -> int:
-    """Caches what has been compiled, as far as there are bytes for it; returns how many bytes nothing needs any more."""
+    """Caches a scorer, and evicts others if they take too many bytes; returns the bytes of those evicted."""
     if not key:
         return compiled.size
     with _lock:
-        other = _compiled.pop(key, None)  # Of another thread.
+        other = _compiled.pop(key, None)  # Another thread's.
         _compiled[key] = compiled
         sizes = [entry.size for entry in _compiled.values()]
         oldest = 0
@@ -205,8 +230,9 @@ def _forget() -> None:
 
 
 def _scoring_copy(model: keras.Model, dtype: str) -> keras.Model:
-    """A copy of a model that computes in `dtype`, without masks, of layers with exact derivatives, and without a softmax in
-    the last layer if nothing else uses it.
+    """A copy of a model without masks that computes in `dtype`, of layers with exact derivatives.
+
+    It has no softmax in the last layer unless another layer uses that, too.
     """
     last = _last_layer(model)
 
@@ -219,7 +245,7 @@ def _scoring_copy(model: keras.Model, dtype: str) -> keras.Model:
             cls, config = PassOn, {"name": layer.name, "dtype": dtype}
         return cls, config
 
-    # Layers that a layer of the user's makes for itself follow the policy in force.
+    # Layers that a user's layer makes for itself follow the global policy.
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:
@@ -247,13 +273,13 @@ def _in_precision(config: dict[str, Any], dtype: str) -> dict[str, Any]:
 
 
 def _is_floating(policy: Any) -> bool:
-    """Whether a layer computes in floating-point numbers, by the type or policy in its configuration."""
+    """Whether a layer computes in floating point, by the dtype or policy in its configuration."""
     name = policy["config"].get("name") if isinstance(policy, dict) else policy
     return name is None or keras.backend.is_float_dtype(keras.dtype_policies.get(name).compute_dtype)
 
 
 def _last_layer(model: keras.Model) -> Any:
-    """The layer that computes the outputs, looked for inside nested models; None if it is used elsewhere, too."""
+    """The layer that computes the outputs, also inside nested models; None if it is called elsewhere, too."""
     operation = keras_internals.operation_of(model.outputs[0])
     if sum(node.operation is operation for node in keras_internals.nodes_of(keras_internals.graph_of(model))) > 1:
         return None
@@ -262,9 +288,7 @@ def _last_layer(model: keras.Model) -> Any:
 
 
 def _logits(model: keras.Model) -> keras.Model:
-    """The model from one tensor to one tensor, without a softmax at its end that is an operation of its own, or of a layer
-    that is used elsewhere, too.
-    """
+    """The model from one tensor to one tensor, without a last operation that is a softmax."""
     outputs = model.outputs[0]
     operation = keras_internals.operation_of(outputs)
     softmax = type(operation).__name__ == "Softmax"

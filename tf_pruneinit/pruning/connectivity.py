@@ -17,7 +17,7 @@ from tf_pruneinit.layers.keras_layers import PathRule
 from tf_pruneinit.layers.masked import mask_name, stock_class
 
 _KERAS = keras.layers
-# Keras' own layer that stands for one that takes the maximum.
+# The average passes on ones as the maximum does, and its derivative reaches every input.
 _AVERAGES = {
     _KERAS.MaxPooling1D: _KERAS.AveragePooling1D,
     _KERAS.MaxPooling2D: _KERAS.AveragePooling2D,
@@ -30,22 +30,20 @@ _CELLS = (_KERAS.LSTMCell, _KERAS.GRUCell, _KERAS.SimpleRNNCell)
 
 
 class _UnknownError(Exception):
-    """A layer has masks, and what depends on what in it is not known here."""
+    """Raised for a layer with masks whose outputs depend on its inputs in a way that is not known."""
 
 
 def connected(model: keras.Model, kernels: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
-    """Returns which of the weights that are left lie on a path from the model's inputs to its outputs.
+    """Returns which of the remaining weights lie on a path from the model's inputs to its outputs.
 
-    A path runs through weights that their masks keep, through the places of images that a convolution really reads, and
-    through whatever lies between: an activation, a normalisation or a pooling passes on what it is given, and a gate or an
-    attention passes on all that it is computed from. Values do not matter, nor do biases. A layer that is not known here and
-    has no mask connects everything with everything.
+    A path runs through remaining weights, through the positions of images that a convolution really reads, and through whatever
+    lies between: an activation, a normalization or a pooling passes on its inputs, and a gate or an attention passes on all
+    that it is computed from. Values do not matter, nor do biases. A layer of an unknown class without masks connects every
+    input with every output. Classes match exactly: a subclass, or an unknown activation function, may mix its inputs, and
+    connects all of them, too.
 
     One image of ones is sent through the network with masks for kernels, every activation cut to 0 or 1, and so is its
     derivative backwards: a mask's entry has a derivative exactly if it lies on a path.
-
-    Classes match exactly: a subclass, or an activation function, that is not known here may mix what it is given, and connects
-    everything too.
 
     Args:
       model: a built functional or sequential model with masked layers.
@@ -53,7 +51,7 @@ def connected(model: keras.Model, kernels: Mapping[str, Any]) -> dict[str, np.nd
 
     Returns:
       kernel path -> boolean array of the kernel's shape; None if the model is of another kind, an input has no fixed shape,
-      or a layer with masks is of a class that is not known here (one that a user has registered).
+      or a layer with masks is of an unknown class (one that a user has registered).
     """
     found = paths(model, kernels)
     return None if found is None else {path: one.weights for path, one in found.items()}
@@ -61,12 +59,12 @@ def connected(model: keras.Model, kernels: Mapping[str, Any]) -> dict[str, np.nd
 
 @dataclasses.dataclass(frozen=True)
 class Paths:
-    """What of a kernel, and of the layer that it is of, lies on paths.
+    """The weights of a kernel, and the output channels (neurons) of its layer, that lie on paths.
 
     Attributes:
-      weights: on a path from input to output, booleans of the kernel's shape.
-      reached: channels of the layer's output, its neurons, that something of the input arrives at, booleans (channels,).
-      reaching: channels that reach an output.
+      weights: whether each is on a path from input to output, booleans of the kernel's shape.
+      reached: whether something of the input arrives at each channel, booleans (channels,).
+      reaching: whether each channel reaches an output, booleans (channels,).
     """
 
     weights: np.ndarray
@@ -75,15 +73,15 @@ class Paths:
 
 
 def paths(model: keras.Model, kernels: Mapping[str, Any]) -> dict[str, Paths] | None:
-    """Returns what of each kernel lies on paths, by its path; arguments, and when it is None, as `connected`."""
+    """Returns kernel path -> the weights and channels that lie on paths; arguments, and when it is None, as of `connected`."""
     graph = keras_internals.graph_of(model)
     if getattr(graph, "outputs", None) is None or any(None in tensor.shape[1:] for tensor in graph.inputs):
         return None
-    kept = {path: tf.constant(kernel.mask.numpy(), tf.float32) for path, kernel in kernels.items()}
-    values = _Values({id(kernel.variable): kept[path] for path, kernel in kernels.items()})
+    masks = {path: tf.constant(kernel.mask.numpy(), tf.float32) for path, kernel in kernels.items()}
+    values = _Values({id(kernel.variable): masks[path] for path, kernel in kernels.items()})
     try:
         with tf.GradientTape() as tape:
-            tape.watch(list(kept.values()))
+            tape.watch(list(masks.values()))
             values.tape = tape
             ones = [tf.ones((1, *tensor.shape[1:])) for tensor in graph.inputs]
             outputs = keras_internals.run_graph(graph, ones, lambda operation: _flow(operation, values))
@@ -91,17 +89,18 @@ def paths(model: keras.Model, kernels: Mapping[str, Any]) -> dict[str, Paths] | 
     except _UnknownError:
         return None
     layers = {path: id(kernel.layer) for path, kernel in kernels.items()}
-    sources = [*kept.values(), *(added for calls in values.added.values() for added in calls)]
+    sources = [*masks.values(), *(added for calls in values.added.values() for added in calls)]
     derivatives = iter(tape.gradient(reached, sources, unconnected_gradients="zero"))
-    on_path = {path: (next(derivatives) * mask).numpy() > 0 for path, mask in kept.items()}
+    on_path = {path: (next(derivatives) * mask).numpy() > 0 for path, mask in masks.items()}
     reaching = {layer: np.any([next(derivatives).numpy() > 0 for _ in calls], axis=0) for layer, calls in values.added.items()}
     arrived = {layer: np.any(calls, axis=0) for layer, calls in values.arrived.items()}
     return {path: Paths(on_path[path], arrived[layer], reaching[layer]) for path, layer in layers.items() if layer in arrived}
 
 
 class _Values(dict):
-    """Identity of a variable -> its mask; and of each layer with kernels, call by call, what arrives at its channels, and zeros
-    that are added to these: their derivative says which reach an output.
+    """Identity of a variable -> its mask; and for each call of a layer with kernels, the signal at its output channels.
+
+    Zeros are added to these: their derivative says which channels reach an output.
     """
 
     tape: Any = None
@@ -122,12 +121,12 @@ class _Values(dict):
 
 @tf.custom_gradient
 def _cut(x: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """1 where something arrives, forwards and backwards."""
+    """1 where the signal is positive, forwards and backwards."""
     return tf.sign(x), tf.sign
 
 
 def _flow(operation: Any, values: _Values) -> Callable:
-    """What stands for an operation of the network: it passes on ones and zeros, all of them >= 0."""
+    """The function that replaces an operation of the network: it maps ones and zeros to ones and zeros."""
 
     def run(*args, **kwargs):
         return keras.tree.map_structure(_cut, _rule(operation, values)(*args, **kwargs))
@@ -162,13 +161,13 @@ def _rule(operation: Any, values: _Values) -> Callable:
             averages = _AVERAGES[type(operation)].from_config(operation.get_config() | {"dtype": "float32"})
             return lambda x: averages(x)
         case PathRule.AS_IT_IS:
-            # Called, a layer would give the numbers its own precision.
+            # Not called, which would cast to the layer's own precision.
             return (lambda x, *_, **__: operation.call(x)) if isinstance(operation, keras.Layer) else operation
     return _dense(operation)
 
 
 def _activated(layer: Any, x: tf.Tensor) -> tf.Tensor:
-    """What arrives behind the activation of a layer, if it has one."""
+    """The signal behind the activation of a layer, if it has one."""
     function = vars(layer).get("activation")
     if keras_layers.is_of_each_position(function):
         return x
@@ -180,7 +179,7 @@ def _activated(layer: Any, x: tf.Tensor) -> tf.Tensor:
 
 
 def _total(args: Any) -> tf.Tensor:
-    """The sum of the tensors among arguments, broadcast; constants bring nothing from the input."""
+    """The sum of the tensors among arguments, broadcast; constants carry no signal."""
     tensors = [x for x in keras.tree.flatten(args) if tf.is_tensor(x)]
     total = tensors[0]
     for tensor in tensors[1:]:
@@ -189,8 +188,8 @@ def _total(args: Any) -> tf.Tensor:
 
 
 def _linear(layer: Any, x: tf.Tensor, values: _Values) -> tf.Tensor:
-    """The layer with its mask, or ones, for its kernel, and without bias and activation."""
-    # The layer itself is left alone: this object shares all of it but the activation.
+    """The layer with its mask, or ones, in place of its kernel, and without bias and activation."""
+    # The layer itself does not change: this object shares its attributes but the activation.
     linear = object.__new__(type(layer))
     vars(linear).update(vars(layer), activation=None)
     mapping = []
@@ -199,13 +198,13 @@ def _linear(layer: Any, x: tf.Tensor, values: _Values) -> tf.Tensor:
         value = values.get(id(variable), (tf.ones if is_kernel else tf.zeros)(variable.shape))
         mapping.append((variable, value))
     with keras.StatelessScope(state_mapping=mapping):
-        # Which gives the values the dtype of the variables.
+        # The scope gives the values the dtype of the variables.
         outputs = linear.call(tf.cast(x, layer.variable_dtype))
     return values.watched(layer, tf.cast(outputs, tf.float32))
 
 
 def _attention(layer: Any, values: _Values, query, value, key=None, **_) -> tf.Tensor:
-    """Each place attends to every one, so that what it gets depends on all keys and values, and on its own query."""
+    """Each position attends to every one, so that its output depends on all keys and values, and on its own query."""
     if len(query.shape) != 3 or len(value.shape) != 3:
         raise _UnknownError
     parts = keras_internals.attention_of(layer)
@@ -219,7 +218,7 @@ def _attention(layer: Any, values: _Values, query, value, key=None, **_) -> tf.T
 
 
 def _recurrent(layer: Any, values: _Values, x: tf.Tensor, options: Mapping[str, Any]) -> Any:
-    """What arrives at a unit once counts as arriving at all times; each of its gates passes on all that it is computed from."""
+    """A signal at a unit at one time counts for all times; each gate passes on all that it is computed from."""
     if options.get("initial_state") is not None or len(x.shape) != 3:
         raise _UnknownError
     cell, steps = layer.cell, x.shape[1]

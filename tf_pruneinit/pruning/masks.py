@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import difflib
 import fnmatch
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from tf_pruneinit.layers.batch_normalization import BatchNormalization
 from tf_pruneinit.layers.keras_internals import raw_kernel
 from tf_pruneinit.layers.masked import MASKED, mask_name, stock_class
 from tf_pruneinit.pruning import connectivity
-from tf_pruneinit.pruning import summary as sparsity
+from tf_pruneinit.pruning import summary as summaries
 from tf_pruneinit.pruning.model_copy import (
     FreeNames,
     compile_alike,
@@ -27,9 +26,10 @@ from tf_pruneinit.pruning.model_copy import (
     require_keras,
     require_model,
 )
+from tf_pruneinit.pruning.warn import warn
 
 _REPLACEMENTS: dict[type, type] = {keras.layers.BatchNormalization: BatchNormalization}
-# Weights of rank two and more that are no kernels: nothing is said when they have no mask.
+# Layers with weights of rank two and more that are no kernels: there is no warning that these have no mask.
 _NO_KERNELS = (keras.layers.Embedding, keras.layers.PReLU, keras.layers.LayerNormalization)
 _PROBES = 8
 
@@ -61,42 +61,43 @@ class Kernel:
 def with_masks(model: keras.Model, exclude: Sequence[str] = ()) -> keras.Model:
     """Returns a copy of a model, same weights, whose layers of the table `masked.MASKED` have masks of ones.
 
-    Batch normalisation becomes ours (see `batch_normalization.BatchNormalization`). Masks that layers have already are kept.
-    The given model is untouched and shares no variable with the copy. A compiled model's copy is compiled alike, its optimizer
-    fresh. Kernels that get no mask, because the class of their layer is not in the table, are named in a warning.
+    Batch normalization becomes ours (see `batch_normalization.BatchNormalization`). Layers with masks have the same masks in
+    the copy, which shares no variable with the model. The copy of a compiled model is compiled alike, with a new optimizer. A
+    warning names the kernels that get no mask because the class of their layer is not in the table.
 
     Args:
-      model: a built functional or sequential model; models nested in it are copied likewise.
+      model: built functional or sequential model; it may have models nested in it.
       exclude: shell-style patterns of layers that get no mask, as `("conv1", "head/*")`: each is matched with the names of
-        layers, and with their paths (of a kernel `head/fc/kernel`: `head/fc`). Masks that such layers have are dropped.
+        layers, and with their paths (of a kernel `head/fc/kernel`: `head/fc`). Such a layer loses the mask that it has.
+        Default none.
 
     Raises:
       UsageError: if the model is neither, has not been built, has no layer that can be masked, or a pattern matches none.
     """
     require_model(model)
-    left_out = excluded(model, exclude)
+    unmasked = excluded(model, exclude)
 
     def replace(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
-        if id(layer) in left_out:
+        if id(layer) in unmasked:
             return stock(layer)
         table = MASKED | _REPLACEMENTS
         return table.get(type(layer), type(layer)), layer.get_config()
 
     copy = copy_with(model, replace)
     if not kernels(copy):
-        raise UsageError(f"the model has no prunable layer (no dense, convolution or recurrent layer); got {model.name}")
-    _warn_of_unmasked(copy, [layer.name for layer in keras_internals.layers_of(model) if id(layer) in left_out])
+        raise UsageError(f"{summaries.NO_LAYER}; got {model.name} with no prunable layer")
+    _warn_of_unmasked(copy, [layer.name for layer in keras_internals.layers_of(model) if id(layer) in unmasked])
     if model.compiled:
         compile_alike(copy, model)
     return copy
 
 
 def with_given_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Model:
-    """Returns a copy of a model of stock layers, same weights, with these masks and no others. It is not compiled.
+    """Returns a copy of a model of stock layers, same weights, that has given masks and no others. It is not compiled.
 
     Args:
       model: as for `with_masks`.
-      masks: as for `set_masks`; none gives a plain copy.
+      masks: as for `set_masks`; an empty dict gives a copy without masks.
 
     Raises:
       UsageError: as `with_masks` and `set_masks`; or if a layer has several kernels, and masks are not for all of them.
@@ -106,7 +107,7 @@ def with_given_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> ker
     table = MASKED | _REPLACEMENTS
 
     def replace(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
-        # A model is made of operations, too.
+        # A functional model has operations that are no layers, too.
         parts = keras_internals.layers_of(layer) if isinstance(layer, keras.Layer) else ()
         among = any(id(part) in chosen for part in parts) or type(layer) in _REPLACEMENTS
         return table.get(type(layer), type(layer)) if among else type(layer), layer.get_config()
@@ -119,13 +120,13 @@ def with_given_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> ker
 
 
 def stock(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
-    """Returns the class and configuration of the layer without masks, of Keras or the user, that stands for a masked one.
+    """Returns the class and configuration of the layer without masks, Keras' or a user's, in place of a masked one.
 
-    Classes are matched exactly: a user's subclass may compute something else. So are those of layers that a configuration
-    holds, as that of `TimeDistributed` does.
+    Classes are matched exactly, since a user's subclass may compute something else; also those of layers inside a
+    configuration, as `TimeDistributed` has one.
     """
-    replaced: dict[type, type] = {ours: cls for cls, ours in _REPLACEMENTS.items()}
-    cls, config = replaced.get(type(layer), stock_class(type(layer))), layer.get_config()
+    originals: dict[type, type] = {ours: cls for cls, ours in _REPLACEMENTS.items()}
+    cls, config = originals.get(type(layer), stock_class(type(layer))), layer.get_config()
     return cls, config if cls is type(layer) else _of_stock(config)
 
 
@@ -147,8 +148,9 @@ def _of_stock(config: Any) -> Any:
 
 
 def without_masks(model: keras.Model) -> tuple[keras.Model, dict[str, Kernel]]:
-    """Returns a copy of a model with masks that has none, of stock layers, removed weights being zeros; and the kernels that
-    masks are of: path in the given model -> kernel of the copy.
+    """Returns a copy of a masked model without masks, and its kernels: path in the masked model -> kernel of the copy.
+
+    The copy is of stock layers. Its removed weights are zeros.
     """
     plain = copy_with(model, stock)
     layers = {
@@ -164,7 +166,7 @@ def without_masks(model: keras.Model) -> tuple[keras.Model, dict[str, Kernel]]:
 
 
 def _walk(layer: Any, scope: tuple, seen: set[int]) -> Iterator[tuple[keras.Layer, tuple]]:
-    """Each layer below a layer once (layers can be shared), with the (name, is shown in paths) of those that hold it."""
+    """Each layer inside a layer once (layers can be shared), with the (name, is part of paths) of the layers around it."""
     children = layer.layers if isinstance(layer, keras.Model) else keras_internals.children_of(layer)
     for child in children:
         if id(child) not in seen:
@@ -175,12 +177,12 @@ def _walk(layer: Any, scope: tuple, seen: set[int]) -> Iterator[tuple[keras.Laye
 
 
 def _paths(model: keras.Model) -> list[tuple[str, keras.Layer]]:
-    """All layers below a model, in model order, each with its path.
+    """All layers inside a model, in model order, each with its path.
 
-    The paths are those that Keras gives a model just built: layer, below the names of the sequential models and composite
-    layers that hold it. (Keras' own paths change when a model is saved and loaded; these do not.) Where two layers of
-    nested models have one path, the names of functional models are put before it too; where they still have one, since a
-    layer of the user's has two of a name in it, they are numbered.
+    The paths are those that Keras gives a model that was just built: the names of the sequential models and composite layers
+    around a layer, and its own. (Keras' paths change when a model is saved and loaded; these do not.) Where two layers of
+    nested models have one path, the names of functional models are part of it, too; where two still have one, since a user's
+    layer has two layers of one name, they are numbered.
     """
     found = list(_walk(model, ((model.name, isinstance(model, keras.Sequential)),), {id(model)}))
     short = ["/".join([name for name, shown in scope if shown] + [layer.name]) for layer, scope in found]
@@ -192,7 +194,7 @@ def _paths(model: keras.Model) -> list[tuple[str, keras.Layer]]:
 
 
 def kernels(model: keras.Model) -> dict[str, Kernel]:
-    """Returns the masked kernels of a model by their path (that of the layer, and `/kernel`), in model order."""
+    """Returns the masked kernels of a model by their paths (the path of the layer, and `/kernel`), in model order."""
     return {
         f"{path}/{name}": Kernel(layer, name)
         for path, layer in _paths(model)
@@ -208,16 +210,16 @@ def prunable(model: keras.Model, exclude: Sequence[str] = ()) -> dict[str, Kerne
       UsageError: as `with_masks`.
     """
     require_model(model)
-    left_out = excluded(model, exclude)
+    unmasked = excluded(model, exclude)
     inside = {id(layer) for layer in _inner_layers(model)}
     found: dict[str, Kernel] = {}
     for path, layer in _paths(model):
-        if id(layer) not in left_out and (id(layer) not in inside or hasattr(layer, "kernel_names")):
+        if id(layer) not in unmasked and (id(layer) not in inside or hasattr(layer, "kernel_names")):
             names = MASKED.get(type(layer), type(layer)).__dict__.get("kernel_names", ())
             found |= {f"{path}/{name}": Kernel(layer, name) for name in names}
     if not found:
-        why = f"exclude={','.join(exclude)} leaves none" if exclude else "no dense, convolution or recurrent layer"
-        raise UsageError(f"the model has no prunable layer ({why}); got {model.name}")
+        why = f" (exclude={','.join(exclude)} leaves none)" if exclude else ""
+        raise UsageError(f"{summaries.NO_LAYER}; got {model.name} with no prunable layer{why}")
     return found
 
 
@@ -227,7 +229,7 @@ def kernel_paths(model: keras.Model) -> list[str]:
 
 
 def noise(model: keras.Model) -> Any:
-    """Returns what a model may be given: normal noise; zeros and ones where it takes integers or text. Always the same."""
+    """Returns inputs for a model, always the same: normal noise, or zeros and ones where it takes integers or text."""
     generator = np.random.default_rng(0)
 
     def of(tensor: Any) -> Any:
@@ -237,22 +239,22 @@ def noise(model: keras.Model) -> Any:
         bits = tf.constant(generator.integers(0, 2, shape))
         return tf.strings.as_string(bits) if tensor.dtype == "string" else tf.cast(bits, tensor.dtype)
 
-    given = [of(tensor) for tensor in model.inputs]
-    return given if len(given) > 1 else given[0]
+    inputs = [of(tensor) for tensor in model.inputs]
+    return inputs if len(inputs) > 1 else inputs[0]
 
 
 def compute_alike(one: keras.Model, other: keras.Model) -> bool:
-    """Returns whether two models give the same bits for noise; False if one cannot be computed on it."""
-    given = noise(one)
+    """Returns whether two models output the same bits for noise; False if one cannot be computed on it."""
+    inputs = noise(one)
     try:
-        both = [keras.tree.flatten(model(given, training=False)) for model in (one, other)]
+        both = [keras.tree.flatten(model(inputs, training=False)) for model in (one, other)]
     except Exception:  # Only its author knows what it takes.
         return False
     return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*both, strict=True))
 
 
 def _inner_layers(model: keras.Model) -> Iterator[keras.Layer]:
-    """Layers inside layers that are not in the table: their stock layers are made by code that knows of no masks."""
+    """Layers inside layers that are not in the table, whose own code makes them, without masks."""
     known = (*MASKED, *MASKED.values())
     for _, layer in _paths(model):
         if not isinstance(layer, keras.Model) and type(layer) not in known:
@@ -260,10 +262,10 @@ def _inner_layers(model: keras.Model) -> Iterator[keras.Layer]:
 
 
 def excluded(model: keras.Model, patterns: Sequence[str]) -> set[int]:
-    """Returns the identities of the layers that match a pattern, with all that is inside them.
+    """Returns the identities of the layers that match a pattern, and of the layers inside them.
 
     Raises:
-      UsageError: if a pattern matches no layer that could be pruned.
+      UsageError: if a pattern matches no prunable layer.
     """
     if isinstance(patterns, str):
         raise UsageError(f"exclude must be a sequence of patterns; got the string {patterns!r}: ({patterns!r},) is one")
@@ -272,15 +274,15 @@ def excluded(model: keras.Model, patterns: Sequence[str]) -> set[int]:
         raise UsageError(f"exclude must be a sequence of patterns, which are strings; got {shown(patterns)}")
     paths = _paths(model)
     known = (*MASKED, *MASKED.values())
-    left_out: set[int] = set()
+    unmasked: set[int] = set()
     for pattern in patterns:
         chosen = [layer for path, layer in paths if any(fnmatch.fnmatchcase(name, pattern) for name in (path, layer.name))]
         inside = [part for layer in chosen for part in keras_internals.layers_of(layer)]
         if not any(type(part) in known for part in inside):
             names = ", ".join(path for path, layer in paths if type(layer) in known)
             raise UsageError(f"exclude must be patterns of the names of prunable layers ({names}); got {pattern!r}")
-        left_out |= {id(part) for part in inside}
-    return left_out
+        unmasked |= {id(part) for part in inside}
+    return unmasked
 
 
 def exempt(model: keras.Model) -> tuple[str, ...]:
@@ -293,7 +295,7 @@ def _unmasked(model: keras.Model) -> list[tuple[keras.Layer, keras.Variable]]:
     found = []
     for layer in keras_internals.layers_of(model):
         names = getattr(MASKED.get(type(layer), type(layer)), "kernel_names", None)
-        # Of classes in the table, the kernels: their biases may have a rank of two as well.
+        # Of classes in the table only the kernels, since their biases may have a rank of two, too.
         weights = keras_internals.own_trainable(layer) if names is None else [raw_kernel(layer, name) for name in names]
         found += [(layer, weight) for weight in weights if len(weight.shape) >= 2 and id(weight) not in masked]
     return found
@@ -306,8 +308,8 @@ def _warn_of_unmasked(model: keras.Model, silent: Collection[str]) -> None:
         if not isinstance(layer, _NO_KERNELS) and layer.name not in silent
     ]
     if found:
-        rule = 'tf_pruneinit.register(CLASS, "kernel") gives a layer class masks, exclude=NAMES leaves layers out'
-        warnings.warn(f"not pruned, no masked class is known: {', '.join(found)}; {rule}", stacklevel=3)
+        remedy = 'tf_pruneinit.register(CLASS, "kernel") gives a layer class masks, exclude=NAMES leaves layers out'
+        warn(f"not pruned, no masked class is known: {', '.join(found)}; {remedy}")
 
 
 def masks(model: keras.Model) -> dict[str, np.ndarray]:
@@ -321,13 +323,13 @@ def masks(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def set_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
-    """Sets masks of a model, in place. What they remove is 0 from then on, and what an optimizer has gathered of it.
+    """Sets masks of a model, in place, and the weights that they remove to 0, with the state of its optimizer for these.
 
-    A weight that a later mask brings back starts at 0.
+    A weight that a later mask regrows starts at 0.
 
     Args:
-      model: a model with masked layers.
-      masks: kernel path -> array of 0 and 1 of the kernel's shape. Layers that are not named keep their mask.
+      model: model with masked layers.
+      masks: kernel path -> array of 0 and 1 of the kernel's shape. The masks of other kernels do not change.
 
     Raises:
       UsageError: if a path is not one of the model's kernels, or a mask has another shape or other values; then no mask
@@ -338,7 +340,7 @@ def set_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
 
 
 def set_removed_to_zero(model: keras.Model) -> None:
-    """Sets the weights that masks of a model remove to 0, and what its optimizer has gathered of them, such as velocities."""
+    """Sets the weights that masks of a model remove to 0, and the state of its optimizer for them, such as velocities."""
     for kernel in kernels(model).values():
         mask = kernel.mask.numpy()  # type: ignore[union-attr]
         for variable in (kernel.variable, *keras_internals.gathered_of(getattr(model, "optimizer", None), kernel.variable)):
@@ -349,14 +351,14 @@ def set_removed_to_zero(model: keras.Model) -> None:
 
 
 def copy_kernels(source: keras.Model, target: keras.Model) -> None:
-    """Gives the masked kernels of a model all weights that another one of its layers has, also those that masks remove."""
+    """Copies all weights of a model's kernels, also those that masks remove, to the masked kernels of another model."""
     weights = prunable(source)
     for path, kernel in kernels(target).items():
         kernel.variable.assign(weights[path].variable)
 
 
 def assign_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
-    """Sets masks as `set_masks`, and leaves the weights that they remove what they are: a run keeps those for its digest."""
+    """Sets masks as `set_masks`, but does not set the weights that they remove to 0: the digest of a run includes them."""
     require_keras(model)
     known = kernels(model)
     if not isinstance(masks, Mapping):
@@ -375,7 +377,7 @@ def assign_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
 
 
 def _mask(mask: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A mask as an array of 0 and 1; raises `UsageError` if it is none."""
+    """The mask of a kernel of this shape as an array of 0 and 1; raises `UsageError` if it is none."""
     try:
         array = np.asarray(mask)
         if array.dtype.kind not in "biuf":
@@ -392,12 +394,12 @@ def _mask(mask: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
     return array.astype("float32")
 
 
-def summary(model: keras.Model) -> sparsity.Summary:
-    """Returns what is left of each prunable kernel of a model, and of that what lies on a path; print it for a table.
+def summary(model: keras.Model) -> summaries.Summary:
+    """Returns the number of remaining weights of each prunable kernel of a model, and of those on a path; prints as a table.
 
     Raises:
       UsageError: if the model has no masked layer.
     """
     found = masks(model)
     require_built(model)
-    return sparsity.summarise(found, exempt(model), connectivity.connected(model, kernels(model)))
+    return summaries.summarize(found, exempt(model), connectivity.connected(model, kernels(model)))

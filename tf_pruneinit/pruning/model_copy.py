@@ -1,4 +1,4 @@
-"""Copies models: makes each layer anew from its configuration, and gives it all state of the other."""
+"""Copies models: makes each layer from its configuration, and copies all its state."""
 
 import contextlib
 import functools
@@ -18,13 +18,13 @@ Replace = Callable[[keras.Layer], tuple[type, dict[str, Any]]]
 
 
 def copy_with(model: keras.Model, replace: Replace, *, dtype: str | None = None) -> keras.Model:
-    """Returns a copy of a model, same weights, each layer made anew from what `replace` gives. It is not compiled.
+    """Returns a copy of a model, same weights, whose layers are made from what `replace` returns. It is not compiled.
 
     Args:
-      model: a built functional or sequential model; models nested in it are copied likewise.
+      model: built functional or sequential model; it may have models nested in it.
       replace: layer -> (class, configuration). Variables that only the new layer has keep their initial values.
-      dtype: floating-point type of the inputs, also of nested models; None keeps theirs. (Layers have the dtype of their
-        configuration.)
+      dtype: floating-point type of the inputs, also of nested models; None (default) is that of each. (Layers have the dtype
+        of their configuration.)
 
     Raises:
       UsageError: if the model cannot be copied.
@@ -33,20 +33,20 @@ def copy_with(model: keras.Model, replace: Replace, *, dtype: str | None = None)
 
 
 def built_twice(model: keras.Model, build: Callable[[bool], keras.Model]) -> keras.Model:
-    """Returns what `build` makes of a model, given first False, and if that fails and layers are the user's, True.
+    """Returns `build(False)`, or if that fails and the model has layers of a user's class, `build(True)`.
 
-    That says whether attributes that a user's layer was given after it was made are given to its copy before this is built:
-    some layers need that, and some build nothing once they have been told that they are built.
+    The argument says whether attributes that a user set on a layer are set on its copy before this is built: some layers need
+    that, and some build nothing once they have been told that they are built.
     """
     require_keras(model)
-    # Layers without a seed draw one as they are made; it is replaced, and nobody else's numbers change.
+    # Layers without a seed draw one when they are made. It is replaced, and must not change later numbers of the process.
     before = random.getstate()
     try:
         return build(False)
     except Exception:
         if not any(state.users_class(layer) for layer in keras_internals.layers_of(model)):
             raise
-        with contextlib.suppress(Exception):  # The first one says it better.
+        with contextlib.suppress(Exception):  # The first error is the clearer one.
             return build(True)
         raise
     finally:
@@ -54,38 +54,41 @@ def built_twice(model: keras.Model, build: Callable[[bool], keras.Model]) -> ker
 
 
 def _copy(model: keras.Model, replace: Replace, dtype: str | None, early: bool) -> keras.Model:
-    clones: dict[int, Any] = {}
-    initialisers: list[tuple[keras.Layer, str, Any]] = []
+    cloner = _Cloner(replace, dtype, early)
     try:
-        copy = _clone(model, replace, dtype, clones, initialisers, early)
+        copy = cloner.model(model)
     finally:
-        for layer, name, initialiser in initialisers:
-            vars(layer)[name] = initialiser
+        cloner.restore_initializers()
     sources, targets = keras_internals.layers_of(model), keras_internals.layers_of(copy)
     if len(sources) != len(targets):
         raise UsageError(
-            f"the model has a layer inside several others, which their copies do not share; got {model.name}: "
-            "give each of them a layer of its own"
+            f"no layer may be inside several others, whose copies do not share it; got one in {model.name}: give each of them "
+            "a layer of its own"
         )
     for source, target in zip(sources, targets, strict=True):
-        if id(source) not in clones:  # Another layer has made it in its `build`, and Keras its name.
+        if id(source) not in cloner.clones:  # The `build` of another layer has made it, and Keras its name.
             target.name = source.name
         copy_state(source, target)
     return copy
 
 
 def operations(model: keras.Model) -> list[Any]:
-    """Returns all layers of a model, with it and those inside others, then the operations of functional models in it."""
+    """Returns a model, all layers in it and inside others, then the operations of functional models in it."""
     layers = keras_internals.layers_of(model)
     found = [operation for layer in layers for operation in getattr(layer, "operations", ())]
     return layers + [operation for operation in found if not isinstance(operation, keras.Layer)]
 
 
 def copy_state(source: keras.Layer, target: keras.Layer, skipped: Collection[int] = ()) -> None:
-    """Makes a layer compute what another one computes, of which it is a copy, but for the layers inside it.
+    """Copies the state of a layer to its copy, so that both compute the same; not that of layers inside it.
 
-    It is given the values of variables (weights, seeds, and masks that both have) and all other state that Keras would save, or
-    that a user's layer keeps in attributes. The values of variables whose identities are among those skipped may be any.
+    State is the values of variables (weights, seeds, and masks that both have) and whatever else Keras saves of a layer, or a
+    user's layer has in attributes.
+
+    Args:
+      source: layer.
+      target: copy of the layer.
+      skipped: identities of variables of the copy whose values are not set; default none.
 
     Raises:
       UsageError: if the layer has other variables than its copy, or state that cannot be copied.
@@ -97,13 +100,13 @@ def copy_state(source: keras.Layer, target: keras.Layer, skipped: Collection[int
     pairs = [*zip(old, new, strict=True), *((masks[name], new_masks[name]) for name in masks if name in new_masks)]
     for old_variable, new_variable in pairs:
         if id(new_variable) not in skipped:
-            # Keras' own assign takes thrice the time.
+            # Keras' own assign takes three times as long.
             new_variable.value.assign(tf.cast(old_variable.value, new_variable.dtype), read_value=False)
     state.give(source, target)
 
 
 def other_variables(layer: Any) -> UsageError:
-    """Returns the error that a layer cannot be copied since its configuration does not say which variables it has."""
+    """Returns the error for a layer whose configuration does not determine its variables."""
     return UsageError(
         f"{layer.name} ({type(layer).__name__}) cannot be copied: made from its configuration it has other variables"
     )
@@ -119,64 +122,67 @@ def _variables_without(masks: Mapping[str, keras.Variable], layer: Any) -> list[
     return [variable for variable in variables if id(variable) not in excepted]
 
 
-def _clone(
-    model: keras.Model,
-    replace: Replace,
-    dtype: str | None,
-    clones: dict[int, Any],
-    initialisers: list[tuple[Any, str, Any]],
-    early: bool,
-) -> Any:
-    """A copy with weights of zeros; `clones` has the layers copied so far, which nested models may share.
+class _Cloner:
+    """Copies models with weights of zeros; models that share a layer share its copy.
 
-    Weights are copied later, and it takes a while to draw millions: the layers' own initialisers are put aside.
+    Weights are copied later. To draw millions of them takes time, so the layers' initializers are set aside.
+
+    Attributes:
+      clones: identity of a layer -> its copy.
     """
-    require_model(model)
 
-    def clone(layer: keras.Layer) -> keras.Layer:
-        if id(layer) not in clones:
-            if isinstance(layer, keras.Model) and type(layer) not in MASKED and type(layer) not in MASKED.values():
-                clones[id(layer)] = _clone(layer, replace, dtype, clones, initialisers, early)
-            else:
-                clones[id(layer)] = new = _made(layer, *replace(layer), clones, early)
-                own = [(name, value) for name, value in vars(new).items() if isinstance(value, keras.Initializer)]
-                for name, value in own:
-                    initialisers.append((new, name, value))
-                    vars(new)[name] = keras.initializers.Zeros()
-        return clones[id(layer)]
+    def __init__(self, replace: Replace, dtype: str | None, early: bool):
+        self.clones: dict[int, Any] = {}
+        self._replace = replace
+        self._dtype = dtype
+        self._early = early
+        self._initializers: list[tuple[Any, str, Any]] = []
 
-    tensors = model.inputs if isinstance(model, keras.Sequential) else model.input
-    inputs = keras.tree.map_structure(functools.partial(new_input, dtype=dtype), tensors)
-    with _not_compiled(model):
-        return keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
+    def model(self, model: keras.Model) -> Any:
+        require_model(model)
+        tensors = model.inputs if isinstance(model, keras.Sequential) else model.input
+        inputs = keras.tree.map_structure(functools.partial(new_input, dtype=self._dtype), tensors)
+        with _not_compiled(model):
+            return keras.models.clone_model(model, input_tensors=inputs, clone_function=self._clone)
 
+    def restore_initializers(self) -> None:
+        for layer, name, initializer in self._initializers:
+            vars(layer)[name] = initializer
 
-def _made(layer: Any, cls: Any, config: dict[str, Any], clones: dict[int, Any], early: bool) -> Any:
-    """What `made` returns; a layer that is the activation of several layers is one layer in their copies, too."""
-    activation = vars(layer).get("activation")
-    if not isinstance(activation, keras.Layer) or "activation" not in config:
-        return made(layer, cls, config, early=early)
-    if id(activation) not in clones:
-        new = made(layer, cls, config, early=early)
-        clones[id(activation)] = new.activation
-    else:
-        new = made(layer, cls, config | {"activation": "linear"}, early=early)
-        new.activation = clones[id(activation)]
-    return new
+    def _clone(self, layer: keras.Layer) -> keras.Layer:
+        if id(layer) not in self.clones:
+            nested = isinstance(layer, keras.Model) and type(layer) not in (*MASKED, *MASKED.values())
+            self.clones[id(layer)] = self.model(layer) if nested else self._made(layer)
+        return self.clones[id(layer)]
+
+    def _made(self, layer: keras.Layer) -> keras.Layer:
+        """A new layer; a layer that is the activation of several layers is one layer in their copies, too."""
+        cls, config = self._replace(layer)
+        activation = vars(layer).get("activation")
+        if not isinstance(activation, keras.Layer) or "activation" not in config:
+            new = made(layer, cls, config, early=self._early)
+        elif id(activation) in self.clones:
+            new = made(layer, cls, config | {"activation": "linear"}, early=self._early)
+            new.activation = self.clones[id(activation)]
+        else:
+            new = made(layer, cls, config, early=self._early)
+            self.clones[id(activation)] = new.activation
+        for name, value in list(vars(new).items()):
+            if isinstance(value, keras.Initializer):
+                self._initializers.append((new, name, value))
+                vars(new)[name] = keras.initializers.Zeros()
+        return new
 
 
 class FreeNames:
-    """Names that are none of those that are taken, nor of those that have been given.
-
-    Args:
-      taken: names.
-    """
+    """Makes names unique."""
 
     def __init__(self, taken: Iterable[str]):
+        """Takes the names that are taken already."""
         self._taken = set(taken)
 
     def name(self, wanted: str) -> str:
-        """Returns a name, the wanted one if it is free, or it with a number behind it; from then on it is taken."""
+        """Returns the wanted name, with a number appended if it is taken, and takes it."""
         numbered = itertools.chain([wanted], (f"{wanted}_{i}" for i in itertools.count(1)))
         name = next(name for name in numbered if name not in self._taken)
         self._taken.add(name)
@@ -184,13 +190,13 @@ class FreeNames:
 
 
 def names(model: keras.Model) -> set[str]:
-    """Returns the names of the operations and inputs of a model, of those of nested models only that of the model."""
+    """Returns the names of the operations and inputs of a model, a nested model being one operation."""
     graph: Any = keras_internals.graph_of(model)
     return {operation.name for operation in graph.operations} | {tensor.name for tensor in graph.inputs}
 
 
 def new_input(tensor: Any, dtype: str | None = None) -> Any:
-    """Returns another input of a model like one that it has; one of floating-point numbers in another type, if one is given."""
+    """Returns a new input like an input of a model; with `dtype`, one of floating-point numbers is of that type."""
     layer = keras_internals.operation_of(tensor)
     config = layer.get_config() if isinstance(layer, keras.layers.InputLayer) else {}
     config |= {"batch_shape": tensor.shape, "dtype": tensor.dtype, "name": tensor.name}
@@ -200,16 +206,16 @@ def new_input(tensor: Any, dtype: str | None = None) -> Any:
 
 
 def made(layer: keras.Layer, cls: Any, config: dict[str, Any], *, early: bool = False) -> keras.Layer:
-    """Returns a new layer of a class, from a configuration of the layer that it stands for, which it may differ from.
+    """Returns a new layer in place of another one.
 
     Args:
-      layer: stands for it; a vocabulary that it has learned is part of the configuration.
-      cls: the class.
-      config: as `get_config` of the layer gives it.
-      early: see `built_twice`.
+      layer: the other layer; its vocabulary is added to the configuration.
+      cls: class of the new layer.
+      config: configuration of the new layer.
+      early: see `built_twice`; default False.
 
     Raises:
-      UsageError: if the class cannot be made from it.
+      UsageError: if the class cannot be made from the configuration.
     """
     if "call" in vars(layer):
         raise UsageError(
@@ -217,12 +223,12 @@ def made(layer: keras.Layer, cls: Any, config: dict[str, Any], *, early: bool = 
         )
     config = config | state.vocabulary(layer)
     if isinstance(layer, keras.layers.Lambda):
-        # Keras refuses to make one from a configuration that holds Python code.
+        # Keras does not make one from a configuration with Python code.
         options = {name: config[name] for name in ("name", "trainable", "dtype")}
         return keras.layers.Lambda(
             layer.function, keras_internals.output_shape_of(layer), layer.mask, layer.arguments, **options
         )
-    # Nor does it make a function that has no name.
+    # Nor a function without a name.
     nameless = getattr(vars(layer).get("activation"), "__name__", None) == "<lambda>"
     try:
         new = cls.from_config(config | {"activation": "linear"} if nameless else config)
@@ -244,7 +250,7 @@ def made(layer: keras.Layer, cls: Any, config: dict[str, Any], *, early: bool = 
 
 @contextlib.contextmanager
 def _not_compiled(model: keras.Model) -> Iterator[None]:
-    """Keeps Keras from compiling the clone from a serialised configuration, which fails for a loss of the user's own."""
+    """Keeps Keras from compiling the clone from a serialized configuration, which fails for a user's loss."""
     compiled = model.compiled
     model.compiled = False
     try:
@@ -254,7 +260,7 @@ def _not_compiled(model: keras.Model) -> Iterator[None]:
 
 
 def compile_alike(copy: keras.Model, model: keras.Model) -> None:
-    """Compiles a copy as its model, which is compiled, with an optimizer and metrics of its own that have no state yet."""
+    """Compiles a copy as its model is compiled, with a new optimizer and new metrics."""
 
     def fresh(value: Any) -> Any:
         stateful = isinstance(value, (keras.optimizers.Optimizer, keras.Metric))
@@ -272,18 +278,20 @@ def require_model(model: Any) -> None:
         name = type(model).__name__
         what = "which has a call() of its own" if graph else "a subclassed model"
         raise UsageError(
-            f"only functional and sequential models can be copied with masks; got {name} {model.name}, {what}: it is pruned "
-            f"inside a functional one, after tf_pruneinit.register({name}): keras.Model(inputs, model(inputs))"
+            f"the model must be functional or sequential; got {name} {model.name}, {what}: prune it inside a functional one, "
+            f"keras.Model(inputs, model(inputs)), after tf_pruneinit.register({name})"
         )
     require_built(model)
 
 
 def require_built(model: keras.Model) -> None:
+    """Raises `UsageError` unless the model has been built."""
     if not model.built:
-        raise UsageError(f"the model has not been built: call it once, or give it an Input; got {model.name}")
+        raise UsageError(f"the model must be built; got {model.name}, which is not: call it once, or give it an Input")
 
 
 def require_keras(model: Any) -> None:
+    """Raises `UsageError` unless the model is a Keras model."""
     if not isinstance(model, keras.Model):
         hint = f": keras.Sequential([inputs, {model.name}]) is one" if isinstance(model, keras.Layer) else ""
-        raise UsageError(f"a Keras model is needed; got {type(model).__name__}{hint}")
+        raise UsageError(f"the model must be a Keras model; got {type(model).__name__}{hint}")

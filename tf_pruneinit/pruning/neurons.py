@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-# Kernel path -> how many incoming weights a neuron has, and how many of these each neuron keeps, (neurons,).
+# Kernel path -> the number of incoming weights of a neuron, and of those that remain of each neuron, (neurons,).
 Counts = Mapping[str, tuple[int, np.ndarray]]
 
 
 def counts(masks: Mapping[str, np.ndarray]) -> Counts:
-    """Returns the weights that each neuron has and keeps.
+    """Returns the number of incoming weights of each neuron, and of those that remain.
 
     Args:
       masks: kernel path -> array of 0 and 1, the last axis being that of the neurons.
@@ -23,44 +23,40 @@ def counts(masks: Mapping[str, np.ndarray]) -> Counts:
 
 
 def sparsities(found: Counts) -> np.ndarray:
-    """Returns the fraction of its incoming weights that each neuron has lost, of all layers together.
-
-    Returns:
-      Sorted, of shape (neurons,), in [0, 1].
-    """
-    parts = [1 - kept / incoming for incoming, kept in found.values()]
+    """Returns the fraction of removed incoming weights of each neuron, over all layers: sorted, (neurons,), in [0, 1]."""
+    parts = [1 - remaining / incoming for incoming, remaining in found.values()]
     return np.sort(np.concatenate(parts)) if parts else np.zeros(0)
 
 
 def at_least(sorted_sparsities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Returns the fraction of neurons whose sparsity is at least each threshold.
 
-    A neuron without weights counts at the threshold 1, whatever the rounding of its sparsity was.
+    A neuron without weights counts at the threshold 1, in spite of rounding errors.
     """
     below = np.searchsorted(sorted_sparsities, thresholds - 1e-9, side="left")
     return 1 - below / max(1, len(sorted_sparsities))
 
 
 def empty(found: Counts) -> float:
-    """Returns the fraction of neurons without a weight."""
+    """Returns the fraction of neurons without a remaining weight."""
     return float(at_least(sparsities(found), np.ones(1))[0])
 
 
 def to_json(found: Counts) -> dict[str, Any]:
-    """Returns it as JSON takes it."""
-    return {path: [incoming, kept.tolist()] for path, (incoming, kept) in found.items()}
+    """Returns counts as JSON values."""
+    return {path: [incoming, remaining.tolist()] for path, (incoming, remaining) in found.items()}
 
 
 def from_json(values: Mapping[str, Any]) -> Counts:
-    """Returns what `to_json` was given.
+    """Returns the counts that `to_json` has converted.
 
     Raises:
-      ValueError: if that is no such thing. TypeError and AttributeError likewise.
+      ValueError, TypeError, AttributeError: for other values.
     """
     found = {}
-    for path, (incoming, kept) in values.items():
-        array = np.asarray(kept, np.int64)
+    for path, (incoming, remaining) in values.items():
+        array = np.asarray(remaining, np.int64)
         if incoming < 1 or array.ndim != 1 or (array < 0).any() or (array > incoming).any():
-            raise ValueError(f"{path}: a neuron keeps 0 to all of its weights")
+            raise ValueError(f"{path}: the remaining weights of a neuron must be 0 to {incoming}")
         found[path] = (int(incoming), array)
     return found

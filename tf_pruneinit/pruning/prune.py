@@ -1,22 +1,25 @@
-"""Prunes a model: scores, ranks, repeats."""
+"""Prunes a model: scores its weights, ranks them and removes some, in one iteration or several."""
 
-import numbers
-import warnings
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
 
 from tf_pruneinit.config import registry
+from tf_pruneinit.config.experiment import ABLATIONS, Config, Prune
+from tf_pruneinit.config.options import require_sparsity, require_valid
 from tf_pruneinit.errors import UsageError, shown
 from tf_pruneinit.pruning import ablations, connectivity, selection
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import summary as summaries
-from tf_pruneinit.pruning.score import Scorer, require_any
+from tf_pruneinit.pruning.score import Scorer, ScoringOptions, require_any
 from tf_pruneinit.pruning.scoring_data import Pair
+from tf_pruneinit.pruning.warn import warn
 
 Masks = dict[str, np.ndarray]
-TARGETS = ("nominal", "effective")
+# Other weights (`reinit`) are another network, which its caller makes.
+_ABLATIONS = tuple(name for name in ABLATIONS if name != "reinit")
 
 
 def prune(
@@ -27,194 +30,216 @@ def prune(
     *,
     iterations: int | None = None,
     scope: str = "global",
-    target: str = "nominal",
-    temperature: float = 200.0,
-    inner_steps: int = 3,
-    inner_rate: float = 0.1,
-    seed: int = 0,
-    precision: str = "float32",
+    target: str = Prune.target,
+    temperature: float = Prune.temperature,
+    inner_steps: int = Prune.inner_steps,
+    inner_rate: float = Prune.inner_rate,
+    seed: int = Config.seed,
+    precision: str = Prune.score_precision,
     batch_size: int | None = None,
-    accumulate: str = "scores",
-    batch_norm_warmup: bool = False,
-    exclude: Sequence[str] = (),
-    min_remaining: int = 0,
-    ablation: str = "none",
+    accumulate: str = Prune.accumulate,
+    batch_norm_warmup: bool = Prune.batch_norm_warmup,
+    exclude: Sequence[str] = Prune.exclude,
+    min_remaining: int = Prune.min_remaining,
+    ablation: str = Prune.ablation,
     scores: Mapping[str, np.ndarray] | None = None,
     on_iteration: Callable[[int, int], None] | None = None,
 ) -> keras.Model:
     """Returns a copy of a model, same weights, with masks that leave exactly round((1 - sparsity) * total) of them.
 
-    In the copy weights that are removed are 0.
-
-    Iterative pruning scores the network, in float64, with the masks found so far and removes to density
-    (1 - sparsity) ** (n / N) in iteration n of N (of a model with masks: from the density that they leave). A removed weight
-    comes back only if the method has that in its row (FORCE), which ranks all weights of the model in each iteration.
+    Iterative pruning scores the network with the masks so far, and removes to density (1 - sparsity) ** (n / N) in iteration n
+    of N (of a model with masks: from the density that they leave). Removed weights are 0.
 
     Args:
-      model: as for `score`. Masks that it has already are kept: only weights that they leave are ranked. The copy of a
-        compiled model is compiled alike.
+      model: as for `score`. Of a model with masks only the remaining weights are ranked. The copy is compiled as the model is.
       method: as for `score`.
       sparsity: fraction of all prunable weights to remove, in [0, 1).
       data: as for `score`.
-      iterations: N; None means the method's own: 100 for SynFlow and NTK-SAP, 300 for iterative SNIP and FORCE, 1 for the
-        others.
-      scope: "global" ranks all layers together, "layerwise" prunes each layer to the same sparsity, "erk" to its
-        Erdos-Renyi-kernel density, "uniform_plus" and "ideal_gas" to theirs (see `ranking`).
-      target: what `sparsity` is of. "nominal" counts the weights that masks remove, "effective" also those that they leave on
-        no path from input to output: so many weights remain that at least round((1 - sparsity) * total) are connected, and as
-        few as bisection finds (iterative methods begin again some twenty times).
-        Vysogorets, Kempe, "Connectivity Matters", JMLR 2023.
+      iterations: N, >= 1. None: 100 for SynFlow and NTK-SAP, 300 for iterative SNIP and FORCE, else 1.
+      scope: a row of `registry.SCOPES`: "global" (default) ranks all layers together; the others each layer alone.
+      target: what `sparsity` counts. "nominal" (default): removed weights. "effective": also weights on no path from input to
+        output; bisection finds the fewest of which enough are connected (iterative methods restart some twenty times).
       temperature: as for `score`.
       inner_steps: as for `score`.
       inner_rate: as for `score`.
       seed: as for `score`.
-      precision: as for `score`.
+      precision: as for `score`; iterative scores are always in float64.
       batch_size: as for `score`.
       accumulate: as for `score`.
       batch_norm_warmup: as for `score`.
       exclude: patterns of layers that get no mask and are not counted, as for `with_masks`.
-      min_remaining: weights that each layer keeps at least, its best ones (all of a layer that has fewer).
-      ablation: "shuffle" puts the weights that remain in each layer in random places, "invert" removes first, in each
-        iteration, what the method would keep first.
-      scores: what `score` gave for this model by this method, to cut it at another sparsity without scoring it again; for
-        one iteration only.
+      min_remaining: least number of remaining weights in each layer (all of a layer that has fewer), >= 0, default 0.
+      ablation: "shuffle" shuffles each layer's mask; "invert" removes first what the method would remove last; default "none".
+      scores: what `score` returned for this model and method, to prune to another sparsity in one iteration.
       on_iteration: called with (n, N) after each iteration.
 
     Raises:
-      UsageError: as `score`, for a sparsity, scope, target, ablation, min_remaining or number of iterations out of range, for
-        scores of other kernels or for several iterations, and for an effective sparsity of a network whose paths are not
-        known or too few.
+      UsageError: as `score`; for scores of other kernels or several iterations; for paths that are unknown or too few.
     """
-    row = registry.method(method)
-    select = registry.lookup(selection.SCOPES, scope, "scope")
-    registry.require_known(target, TARGETS, "target")
-    registry.require_known(ablation, ("none", "shuffle", "invert"), "ablation")
-    select = ablations.invert(select) if ablation == "invert" else select
-    selection.remaining_count(sparsity, 0)  # Raises for a bad sparsity, before any work.
-    total_iterations = row.iterations if iterations is None else iterations
-    _require_integer("iterations", total_iterations, 1)
-    _require_integer("min_remaining", min_remaining, 0)
-    pruned = masking.with_masks(model, exclude)
-    masks_before = masking.masks(pruned)
-    reach = _reach_effective if target == "effective" else _reach_nominal
+    scoring = ScoringOptions(
+        temperature, inner_steps, inner_rate, seed, precision, batch_size, accumulate, batch_norm_warmup, exclude
+    )
+    options = _Options(method, sparsity, iterations, scope, target, min_remaining, ablation, scoring)
+    return _pruned(model, data, options, scores, on_iteration)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """How `prune` ranks and removes, and how it scores.
+
+    Raises:
+      UsageError: for a value out of its range.
+    """
+
+    method: str
+    sparsity: float
+    iterations: int | None
+    scope: str
+    target: str
+    min_remaining: int
+    ablation: str
+    scoring: ScoringOptions
+
+    def __post_init__(self):
+        row = registry.method(self.method)
+        registry.require_known(self.scope, registry.SCOPES, "scope")
+        registry.require_known(self.ablation, _ABLATIONS, "ablation")
+        require_sparsity(self.sparsity)
+        if self.iterations is None:
+            object.__setattr__(self, "iterations", row.iterations)
+        for name in ("iterations", "target", "min_remaining"):
+            require_valid(Prune, name, getattr(self, name))
+        if self.repeats:
+            # Each iteration moves every later score, so that rounding errors grow: iterative SNIP in float32 ends with half of
+            # another mask than in float64.
+            object.__setattr__(self, "scoring", dataclasses.replace(self.scoring, precision="float64"))
+
+    @property
+    def repeats(self) -> bool:
+        return self.iterations != 1
+
+    @property
+    def regrows(self) -> bool:
+        return registry.METHODS[self.method].regrows
+
+    def select(self, scores: Mapping[str, np.ndarray], sparsity: float, within: Masks, finite: bool = True) -> Masks:
+        """Returns masks of the best weights.
+
+        Args:
+          scores: kernel path -> array.
+          sparsity: fraction removed, of all weights, in [0, 1).
+          within: masks; weights that these remove stay removed.
+          finite: whether the scores are known to be finite; default True.
+        """
+        select: Callable[..., Masks] = registry.SCOPES[self.scope]
+        select = ablations.invert(select) if self.ablation == "invert" else select
+        return select(scores, sparsity, within=within, min_remaining=self.min_remaining, finite=finite)
+
+
+OnIteration = Callable[[int, int], None] | None
+
+
+def _pruned(
+    model: keras.Model,
+    data: Pair | Iterable[Pair] | None,
+    options: _Options,
+    scores: Mapping[str, np.ndarray] | None,
+    on_iteration: OnIteration,
+) -> keras.Model:
+    pruned = masking.with_masks(model, options.scoring.exclude)
+    before = masking.masks(pruned)
     if scores is not None:
-        _require_scores(scores, masks_before, total_iterations)
-        require_any(pruned, method, scores)
-        _warn_of_zeros(method, scores, masks_before)
-        masks = reach(lambda s: select(scores, s, within=masks_before, min_remaining=min_remaining), sparsity, pruned)
+        _require_scores(scores, before, options)
+        require_any(pruned, options.method, scores)
+        _warn_of_zeros(options.method, scores, before)
+        masks = _reach(lambda s: options.select(scores, s, before, finite=False), options, pruned)
     else:
-        options = {"temperature": temperature, "inner_steps": inner_steps, "inner_rate": inner_rate, "seed": seed}
-        # Each iteration moves every later score, so that rounding errors grow: iterative SNIP in float32 ends with half of
-        # another mask than in float64.
-        repeats = total_iterations > 1
-        precision = "float64" if repeats else precision
-        scorer = Scorer(
-            model, method, data, precision, options, batch_size, accumulate, exclude, repeats, warmup=batch_norm_warmup
-        )
-        find = _repeat if repeats else _once
-        with scorer:  # Here, where its warnings point at the caller.
-            found = find(scorer, select, masks_before, total_iterations, min_remaining, on_iteration, row.revives)
-            masks = reach(found, sparsity, pruned)
-    if ablation == "shuffle":
-        masks = ablations.shuffle(masks, masks_before, seed)
+        find = _repeat if options.repeats else _once
+        with Scorer(model, options.method, data, options.scoring, options.repeats) as scorer:
+            masks = _reach(find(scorer, options, before, on_iteration), options, pruned)
+    if options.ablation == "shuffle":
+        masks = ablations.shuffle(masks, before, options.scoring.seed)
     masking.set_masks(pruned, masks)
     _warn_of_cuts(pruned, masks)
     return pruned
 
 
 def _warn_of_zeros(method: str, scores: Mapping[str, np.ndarray], masks: Masks) -> None:
-    """Warns of layers in which nothing but the order of the weights is left to decide which remain."""
+    """Warns of layers of which only the order of the weights decides which remain."""
     zero = [path for path, z in scores.items() if masks[path].any() and not z.any()]
     if zero:
         rule = f"{method} scores are all zero in {summaries.named(zero)}: such a layer goes first"
-        warnings.warn(f"{rule}, or its weights remain in order; {summaries.REMEDY}", stacklevel=3)
+        warn(f"{rule}, or its weights remain in order; {summaries.REMEDY}")
 
 
 def _warn_of_cuts(model: keras.Model, masks: Masks) -> None:
-    """Warns of layers that are left without a weight, and of a network without a path."""
+    """Warns of layers without a remaining weight, and of a network without a path."""
     empty = [path for path, mask in masks.items() if not mask.any()]
     found = connectivity.paths(model, masking.kernels(model))
     if found is not None and not any(one.weights.any() for one in found.values()):
         stops = empty or [path for path, one in found.items() if not one.reached.any()][:1] or [*masks][-1:]
-        warnings.warn(f"{summaries.DEAD}; it is cut at {summaries.named(stops)}: {summaries.REMEDY}", stacklevel=3)
+        warn(f"{summaries.DEAD}; it is cut at {summaries.named(stops)}: {summaries.REMEDY}")
     elif empty:
-        known = "; what is left goes around" if found is not None else ""
-        warnings.warn(f"no weight is left in {summaries.named(empty)}{known}: {summaries.REMEDY}", stacklevel=3)
+        around = "; paths lead around" if found is not None else ""
+        warn(f"no weight remains in {summaries.named(empty)}{around}: {summaries.REMEDY}")
 
 
-def _once(
-    scorer: Scorer,
-    select: Callable[..., Masks],
-    masks: Masks,
-    iterations: int,
-    min_remaining: int,
-    on_iteration: Callable[[int, int], None] | None,
-    revives: bool,
-) -> Callable[[float], Masks]:
-    """Scores; returns what is left of `masks` as a function of sparsity."""
-    del revives
+def _once(scorer: Scorer, options: _Options, before: Masks, on_iteration: OnIteration) -> Callable[[float], Masks]:
+    """Scores; returns the masks as a function of sparsity."""
     scores = scorer.scores()
-    _warn_of_zeros(scorer.method, scores, masks)
+    _warn_of_zeros(options.method, scores, before)
     if on_iteration:
-        on_iteration(1, iterations)
-    return lambda sparsity: select(scores, sparsity, within=masks, min_remaining=min_remaining, finite=True)
+        on_iteration(1, 1)
+    return lambda sparsity: options.select(scores, sparsity, before)
 
 
-def _repeat(
-    scorer: Scorer,
-    select: Callable[..., Masks],
-    masks_before: Masks,
-    iterations: int,
-    min_remaining: int,
-    on_iteration: Callable[[int, int], None] | None,
-    revives: bool,
-) -> Callable[[float], Masks]:
-    """Returns what is left of `masks_before` as a function of sparsity, which scores and removes again and again."""
-    total = sum(mask.size for mask in masks_before.values())
-    left = sum(int(np.count_nonzero(mask)) for mask in masks_before.values()) / total
+def _repeat(scorer: Scorer, options: _Options, before: Masks, on_iteration: OnIteration) -> Callable[[float], Masks]:
+    """Returns the masks as a function of sparsity, which scores and removes in each iteration."""
+    count = int(options.iterations or 1)
+    total = sum(mask.size for mask in before.values())
+    density_before = sum(int(np.count_nonzero(mask)) for mask in before.values()) / total
 
     def masks_at(sparsity: float) -> Masks:
         scorer.restart()
-        masks = masks_before
-        for n, density in enumerate(selection.densities(1 - sparsity, iterations, left or 1.0), start=1):
-            # The last density is the target itself, not a power that rounding may move.
-            target = sparsity if n == iterations else 1 - density
-            before, ranked = masks, masks_before if revives else masks
+        masks = before
+        for n, density in enumerate(selection.densities(1 - sparsity, count, density_before or 1.0), start=1):
+            # The last density is the requested one, not a power that rounding may move.
+            target = sparsity if n == count else 1 - density
             scores = scorer.scores()
             if n == 1:
-                _warn_of_zeros(scorer.method, scores, masks)
+                _warn_of_zeros(options.method, scores, masks)
             elif not any(z.any() for z in scores.values()):
-                text = f"{scorer.method} scores are all zero in iteration {n} of {iterations}: what remains is cut in two"
-                warnings.warn(f"{text}; {summaries.REMEDY}", stacklevel=3)
-            masks = select(scores, target, within=ranked, min_remaining=min_remaining, finite=True)
-            if n < iterations and revives:
-                scorer.keep(masks.values())
-            elif n < iterations:
-                scorer.remove(selection.removed_places(before, masks))
+                text = f"{options.method} scores are all zero in iteration {n} of {count}: the masks cut the network in two"
+                warn(f"{text}; {summaries.REMEDY}")
+            last, masks = masks, options.select(scores, target, before if options.regrows else masks)
+            if n < count and options.regrows:
+                scorer.restrict(masks.values())
+            elif n < count:
+                scorer.remove(selection.removed_indices(last, masks))
             if on_iteration:
-                on_iteration(n, iterations)
+                on_iteration(n, count)
         return masks
 
     return masks_at
 
 
-def _reach_nominal(masks_at: Callable[[float], Masks], sparsity: float, model: keras.Model) -> Masks:
-    del model
-    return masks_at(sparsity)
+def _reach(masks_at: Callable[[float], Masks], options: _Options, model: keras.Model) -> Masks:
+    """The masks at the requested sparsity; by bisection if it is effective, which sets masks of the model meanwhile.
 
-
-def _reach_effective(masks_at: Callable[[float], Masks], sparsity: float, model: keras.Model) -> Masks:
-    """The masks with the fewest weights that leave a network so many connected ones; its masks are set on the way."""
+    Vysogorets, Kempe, "Connectivity Matters: Neural Network Pruning Through the Lens of Effective Sparsity", JMLR 2023.
+    """
+    if options.target == "nominal":
+        return masks_at(options.sparsity)
     summary = masking.summary(model)
     total, high = summary.total, summary.remaining
-    wanted = low = selection.remaining_count(sparsity, total)
+    wanted = low = selection.remaining_count(options.sparsity, total)
     if summary.connected is None:
-        raise UsageError("target=effective needs a network whose paths are known; through a layer of this one they are not")
+        raise UsageError("target=effective needs a network whose paths are known; got one with a layer of which they are not")
     if wanted > summary.connected:
-        rule = f"an effective sparsity of {sparsity:g} leaves {wanted} connected weights"
+        rule = f"an effective sparsity of {options.sparsity:g} leaves {wanted} connected weights"
         raise UsageError(f"{rule}, more than the {summary.connected} of the network")
     if not wanted:
-        return masks_at(sparsity)
+        return masks_at(options.sparsity)
     masks = None
     while masks is None or low < high:
         middle = (low + high) // 2
@@ -227,11 +252,10 @@ def _reach_effective(masks_at: Callable[[float], Masks], sparsity: float, model:
     return masks
 
 
-def _require_scores(scores: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray], iterations: int) -> None:
-    if iterations != 1:
-        raise UsageError(
-            f"scores are for one iteration: the next one's are of the network without what is removed; got {iterations}"
-        )
+def _require_scores(scores: Mapping[str, np.ndarray], masks: Masks, options: _Options) -> None:
+    if options.repeats:
+        rule = "scores are for one iteration, since the next one scores the remaining weights anew"
+        raise UsageError(f"{rule}; got iterations={options.iterations}")
     rule = "scores must be of the model's kernels, in order, as score(model, ...) gives them"
     if not isinstance(scores, Mapping):
         raise UsageError(f"{rule}; got {shown(scores)}")
@@ -241,8 +265,3 @@ def _require_scores(scores: Mapping[str, np.ndarray], masks: Mapping[str, np.nda
         if not isinstance(array, np.ndarray) or array.shape != masks[path].shape or array.dtype.kind not in "iuf":
             got = f"the shape {array.shape} of {array.dtype}" if isinstance(array, np.ndarray) else shown(array)
             raise UsageError(f"{rule}: for {path} an array of numbers of the shape {masks[path].shape}; got {got}")
-
-
-def _require_integer(name: str, value: object, least: int) -> None:
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-        raise UsageError(f"{name} must be an integer >= {least}; got {shown(value)}")

@@ -1,10 +1,9 @@
-"""Scores the weights of a model, by a method and examples."""
+"""Scores the weights of a model by a method and labeled examples."""
 
 import contextlib
+import dataclasses
 import itertools
 import math
-import numbers
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,22 +12,53 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pruneinit.config import registry
-from tf_pruneinit.errors import UsageError, reason, shown
+from tf_pruneinit.config.experiment import Config, Prune
+from tf_pruneinit.config.options import is_integer, require, require_valid
+from tf_pruneinit.errors import UsageError, reason
 from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import model_copy, model_signature, selection, summary
 from tf_pruneinit.pruning.compiled_scorer import CompiledScorer, keep, take
 from tf_pruneinit.pruning.scoring_data import Examples, Pair
+from tf_pruneinit.pruning.warn import warn
 from tf_pruneinit.runtime import machine
 
-# How errors begin that Keras raises as a network is traced; others are of the user's own code.
+# Errors that Keras raises while it traces a network start so; others are of the user's own code.
 _OF_KERAS = "Exception encountered when calling"
-ACCUMULATE = ("scores", "gradients")
-PRECISIONS = ("float32", "float64")
-# Activations of one chunk, in bytes, beyond which a batch is computed in chunks, and how many times over a method keeps
-# them at most (ConvNeXt-Tiny; ResNet-50 a third of it), so that 16 GiB hold a batch of any size.
+# A batch is computed in chunks where its activations take more bytes. A method stores them so many times (ConvNeXt-Tiny; on
+# ResNet-50 a third of it), so that 16 GiB hold a batch of any size.
 _CHUNK_BYTES = 10 * 2**30
-_KEPT = {"gradients": 2, "hessian": 6}
+_COPIES = {"gradients": 2, "hessian": 6}
+# From so many bytes on it is worth the time to return them to the system.
+_WORTH_RETURNING = 16 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoringOptions:
+    """The options of `score`, in its order.
+
+    Raises:
+      UsageError: for a value out of its range.
+    """
+
+    temperature: float = Prune.temperature
+    inner_steps: int = Prune.inner_steps
+    inner_rate: float = Prune.inner_rate
+    seed: int = Config.seed
+    precision: str = Prune.score_precision
+    batch_size: int | None = None
+    accumulate: str = Prune.accumulate
+    batch_norm_warmup: bool = Prune.batch_norm_warmup
+    exclude: Sequence[str] = Prune.exclude
+
+    def __post_init__(self):
+        for name in ("temperature", "inner_steps", "inner_rate", "accumulate"):
+            require_valid(Prune, name, getattr(self, name))
+        require_valid(Prune, "score_precision", self.precision, "precision")
+        if self.batch_size is not None:
+            require_valid(Prune, "score_batch_size", self.batch_size, "batch_size")
+        require(is_integer(self.seed), "seed must be an integer", self.seed)
+        object.__setattr__(self, "seed", int(self.seed))
 
 
 def score(
@@ -36,15 +66,15 @@ def score(
     method: str,
     data: Pair | Iterable[Pair] | None = None,
     *,
-    temperature: float = 200.0,
-    inner_steps: int = 3,
-    inner_rate: float = 0.1,
-    seed: int = 0,
-    precision: str = "float32",
+    temperature: float = Prune.temperature,
+    inner_steps: int = Prune.inner_steps,
+    inner_rate: float = Prune.inner_rate,
+    seed: int = Config.seed,
+    precision: str = Prune.score_precision,
     batch_size: int | None = None,
-    accumulate: str = "scores",
-    batch_norm_warmup: bool = False,
-    exclude: Sequence[str] = (),
+    accumulate: str = Prune.accumulate,
+    batch_norm_warmup: bool = Prune.batch_norm_warmup,
+    exclude: Sequence[str] = Prune.exclude,
 ) -> dict[str, np.ndarray]:
     """Returns how much each weight is worth keeping; the model and all its variables stay as they are.
 
@@ -52,43 +82,49 @@ def score(
     float64) or better whatever the model's precision. A softmax at the end of the model is left out: scores need logits.
 
     Args:
-      model: a built functional or sequential Keras model with one input, which gives (batch, classes). Its layers may be
-        Keras' own.
-      method: a row of `registry.METHODS`: random, magnitude, snip, grasp, grasp_abs, synflow and others.
-      data: (images, labels), or an iterable of such pairs, each one batch, that ends: what does not say how many it holds, as
-        a generator, may hold 10,000. Images are floating-point, of the model's input shape, preprocessed; labels are integers
-        in [0, classes), or one-hot. For methods without data it is not read.
-      temperature: divides the logits in GraSP's loss, > 0.
-      inner_steps: steps of training after which ProsPr takes the gradient, >= 0.
-      inner_rate: their learning rate, > 0.
-      seed: of whatever a method draws, and of dropout.
-      precision: "float64" computes every score in float64.
-      batch_size: splits (images, labels) into batches of at most so many examples, each with the same number of every class
-        where it holds them all; None means one batch.
-      accumulate: "scores" averages the scores of batches, which count alike. "gradients" averages gradients instead, which
-        gives the score of all batches as one (but for batch normalisation, which has the statistics of each).
-      batch_norm_warmup: whether moving statistics of batch normalisation are first set to those of the data, the mean over
-        its batches, and scores computed with them in place of each batch's own. The model keeps its statistics. Methods
-        that do not run the network, and NTK-SAP, which runs it on other weights, do not read it.
-      exclude: patterns of layers that are left out, as for `with_masks`.
+      model: built functional or sequential Keras model with one input, which gives (batch, classes).
+      method: row of `registry.METHODS`: random, magnitude, snip, grasp, grasp_abs, synflow and others.
+      data: (images, labels), or an iterable of such pairs, each one batch, that ends: one without a length, as a generator,
+        may have 10,000. Images are floating-point, of the model's input shape, preprocessed; labels are integers in
+        [0, classes), or one-hot. Methods without data do not read it.
+      temperature: divisor of the logits in GraSP's loss, > 0, default 200.
+      inner_steps: steps of training after which ProsPr takes the gradient, >= 0, default 3.
+      inner_rate: learning rate of these steps, > 0, default 0.1.
+      seed: root seed of the random numbers that a method draws, and of dropout; default 0.
+      precision: "float32" (default), or "float64" to compute every score in float64.
+      batch_size: most examples in one batch that (images, labels) are split into, >= 1, each with the same number of every
+        class where it holds them all; None (default) means one batch.
+      accumulate: "scores" (default) averages the scores of batches. "gradients" averages gradients instead, which gives the
+        score of all batches as one (but for batch normalization, which uses the statistics of each).
+      batch_norm_warmup: whether scores are computed with moving statistics of batch normalization that are set to those of
+        the data (the mean over its batches), not with each batch's own; default False. Methods that do not run the network,
+        and NTK-SAP, which runs it on other weights, do not read it.
+      exclude: patterns of layers that are left out, as for `with_masks`; default none.
 
     Returns:
       kernel path -> array of the kernel's shape, in model order. Larger is more worth keeping (for GraSP that is w * Hg).
 
     Raises:
-      UsageError: for an unknown method, a model without prunable layers, data that is missing or does not fit the model,
-        or scores that are not finite, or all zero (then it names the likely cause).
+      UsageError: for an unknown method, an option out of its range, a model without prunable layers, data that is missing or
+        does not fit the model, or scores that are not finite, or all zero (then it names the likely cause).
       DataError: for a `tf.data.Dataset` that TensorFlow cannot read.
     """
-    options = {"temperature": temperature, "inner_steps": inner_steps, "inner_rate": inner_rate, "seed": seed}
-    with Scorer(model, method, data, precision, options, batch_size, accumulate, exclude, warmup=batch_norm_warmup) as scorer:
+    options = ScoringOptions(
+        temperature, inner_steps, inner_rate, seed, precision, batch_size, accumulate, batch_norm_warmup, exclude
+    )
+    with Scorer(model, method, data, options) as scorer:
         return {path: np.array(values) for path, values in scorer.scores().items()}
 
 
 def require_any(model: keras.Model, method: str, scores: Mapping[str, np.ndarray]) -> None:
     """Raises `UsageError`, with the likely cause, if the scores of a whole network are all zero.
 
-    Masks of the model itself that leave no path from its input to its output are only warned of.
+    If the masks of the model itself leave no path from its input to its output, it warns instead.
+
+    Args:
+      model: that was scored.
+      method: by which it was scored.
+      scores: kernel path -> array.
     """
     if any(z.any() for z in scores.values()):
         return
@@ -96,19 +132,19 @@ def require_any(model: keras.Model, method: str, scores: Mapping[str, np.ndarray
     masked = masking.kernels(model)
     kernels = [kernel for path, kernel in masking.prunable(model).items() if path in scores]
     if masked and masking.summary(model).dead:
-        warnings.warn(f"all scores are zero: by the masks of the model {summary.DEAD}", stacklevel=3)
+        warn(f"all scores are zero: by the masks of the model {summary.DEAD}")
         return
     if not any(kernel.value.any() for kernel in kernels):
         cause = "every weight of the model is zero: initialize it, or load its weights, first"
     elif row.needs_data:
         cause = (
-            "for these examples the loss has no gradient. Either activations saturate or are zero for all of them (are images "
-            "preprocessed as the model expects?), or the loss is 0 in float32 (a trained model: precision=float64)"
+            "for these examples the loss has no gradient. Either activations saturate or are zero for all of them (preprocess "
+            "images as the model expects), or the loss is 0 in float32 (of a trained model: precision=float64)"
         )
     else:
         cause = (
-            "its outputs do not depend on its weights, as the method runs it. An activation or a layer of a class that is not "
-            "known here saturates or shifts below zero: score the model without it, or by another method"
+            "its outputs do not depend on its weights, as the method runs it. An activation, or a layer of a class that is not "
+            "known, saturates or shifts below zero: score the model without it, or by another method"
         )
     if any(kernel.mask is not None and not kernel.mask.numpy().all() for kernel in masked.values()):
         cause += "; or its masks cut it in two: prune it anew"
@@ -116,13 +152,13 @@ def require_any(model: keras.Model, method: str, scores: Mapping[str, np.ndarray
 
 
 class Scorer:
-    """A method on a model and its data: call `scores` again after `remove` or `keep`, and nothing is traced again.
+    """A method on a model and its data: call `scores` again after `remove` or `restrict`, and nothing is traced again.
 
-    What has been compiled is cached for the next model of the same architecture, whatever its layers are called. Use it in a
+    A compiled scorer is cached for the next model of the same architecture, whatever its layers are called. Use it in a
     `with` statement.
 
     Attributes:
-      method: the name of its row.
+      method: name of the method.
     """
 
     def __init__(
@@ -130,50 +166,44 @@ class Scorer:
         model: keras.Model,
         method: str,
         data: Pair | Iterable[Pair] | None,
-        precision: str,
-        options: dict[str, Any],
-        batch_size: int | None = None,
-        accumulate: str = "scores",
-        exclude: Sequence[str] = (),
+        options: ScoringOptions,
         repeats: bool = False,
-        warmup: bool = False,
     ):
+        """Checks the model and the data.
+
+        Args:
+          model: as for `score`.
+          method: as for `score`.
+          data: as for `score`.
+          options: of `score`.
+          repeats: whether scores are computed more than once; default False.
+
+        Raises:
+          UsageError: as `score`.
+        """
         row = registry.method(method)
-        for name in ("temperature", "inner_rate"):
-            number = options[name]
-            if not isinstance(number, numbers.Real) or not 0 < float(number) < np.finfo(np.float32).max:
-                raise UsageError(f"{name} must be a finite number > 0; got {shown(number)}")
-        if not _is_integer(options["inner_steps"]) or options["inner_steps"] < 0:
-            raise UsageError(f"inner_steps must be an integer >= 0; got {shown(options['inner_steps'])}")
-        registry.require_known(precision, PRECISIONS, "precision")
-        registry.require_known(accumulate, ACCUMULATE, "accumulate")
-        if batch_size is not None and (not _is_integer(batch_size) or batch_size < 1):
-            raise UsageError(f"batch_size must be an integer >= 1, or None; got {shown(batch_size)}")
-        if not _is_integer(options["seed"]):
-            raise UsageError(f"seed must be an integer; got {shown(options['seed'])}")
-        options = options | {"seed": int(options["seed"])}
         _require_one_in_one_out(model)
         self._row = row
         self.method = method
         self._model = model
-        self._kernels = masking.prunable(model, exclude)
-        self._accumulate = accumulate
-        self._dtype = "float64" if precision == "float64" else row.dtype
-        self._options = {name: options[name] for name in row.options}
-        self._seed = options["seed"]
-        self._warmup = bool(warmup) and row.warms_up
+        self._kernels = masking.prunable(model, options.exclude)
+        self._accumulate = options.accumulate
+        self._dtype = "float64" if options.precision == "float64" else row.dtype
+        self._options = {name: getattr(options, name) for name in row.options}
+        self._seed = options.seed
+        self._warmup = bool(options.batch_norm_warmup) and row.warms_up
         self._examples: Examples | None = None
         if row.needs_data or self._warmup:
             if data is None:
                 what = f"{method} scores" if row.needs_data else "batch_norm_warmup takes statistics"
-                raise UsageError(f"{what} on labelled images: data=(images, labels) is needed; got None")
-            again = repeats or accumulate == "gradients" or self._warmup
-            self._examples = Examples(data, model, self._dtype, batch_size, again)
+                raise UsageError(f"{what} on labeled images: data=(images, labels) is needed; got None")
+            again = repeats or options.accumulate == "gradients" or self._warmup
+            self._examples = Examples(data, model, self._dtype, options.batch_size, again)
 
     def __enter__(self) -> "Scorer":
         architecture = model_signature.signature(self._model, named=False)
-        layers = {id(layer): place for place, layer in enumerate(keras_internals.layers_of(self._model))}
-        # Names count only where they are drawn by.
+        layers = {id(layer): index for index, layer in enumerate(keras_internals.layers_of(self._model))}
+        # Names matter only to methods that draw random numbers by them.
         kernels = [path if self._row.by_path else (layers[id(k.layer)], k.name) for path, k in self._kernels.items()]
         parts = (architecture, self.method, self._dtype, tuple(self._options.items()), tuple(kernels), self._warmup)
         self._key = architecture and parts
@@ -181,9 +211,9 @@ class Scorer:
             self._model, self._kernels, self._row, self._dtype, self._options, not self._warmup
         )
         self._load()
-        if self._row.second_order and (unvouched := self._compiled.unvouched):
-            text = "differentiates twice, and no test vouches for the second derivatives of"
-            warnings.warn(f"{self.method} {text} {', '.join(unvouched)}", stacklevel=3)
+        if self._row.second_order and (unverified := self._compiled.unverified):
+            text = "differentiates twice, and no test has verified the second derivatives of"
+            warn(f"{self.method} {text} {', '.join(unverified)}")
         return self
 
     def _load(self) -> None:
@@ -200,39 +230,36 @@ class Scorer:
         if error[0] is None:
             size, freed = compiled.measure(), keep(self._key, compiled)
             del compiled
-            # Scores of a large model leave much that is free, but still the process's.
-            if max(size, freed) >= _WORTH_GIVING_BACK:
-                machine.give_back(collect=freed >= _WORTH_GIVING_BACK)
+            # Scores of a large model leave much memory that is free, but that the process still holds.
+            if max(size, freed) >= _WORTH_RETURNING:
+                machine.give_back(collect=freed >= _WORTH_RETURNING)
 
-    def remove(self, places: Iterable[np.ndarray]) -> None:
-        """Removes weights: of each kernel those at these places, counted in C order."""
+    def remove(self, indices: Iterable[np.ndarray]) -> None:
+        """Removes the weights at these flat indices (C order) of each kernel."""
         self._fresh = False
-        for kernel, mask, removed in zip(self._compiled.kernels, self._compiled.masks, places, strict=True):
+        for kernel, mask, removed in zip(self._compiled.kernels, self._compiled.masks, indices, strict=True):
             kernel.ravel()[removed] = 0
             mask.ravel()[removed] = 0
 
-    def keep(self, masks: Iterable[np.ndarray]) -> None:
-        """Removes all weights but those that masks keep, which come back where they had been removed.
-
-        Only for methods that have it in their row (`revives`).
-        """
+    def restrict(self, masks: Iterable[np.ndarray]) -> None:
+        """Removes the weights that masks remove, and regrows all others. Only for methods whose row has `regrows`."""
         self._fresh = False
         compiled = self._compiled
-        for kernel, mask, unpruned, kept in zip(compiled.kernels, compiled.masks, compiled.unpruned, masks, strict=True):
-            mask[...] = kept
-            np.multiply(unpruned, kept, out=kernel)
+        for kernel, mask, unpruned, new in zip(compiled.kernels, compiled.masks, compiled.unpruned, masks, strict=True):
+            mask[...] = new
+            np.multiply(unpruned, new, out=kernel)
 
     def restart(self) -> None:
-        """Brings back all that has been removed."""
+        """Regrows all weights that have been removed."""
         if not self._fresh:
             self._load()
 
     def scores(self) -> dict[str, np.ndarray]:
-        """Returns the scores, of all batches, of the network with what is left of it: arrays to read.
+        """Returns the scores of the remaining weights, over all batches; the arrays are read-only.
 
         Raises:
-          UsageError: if a score is not finite; names the layer. If those of the whole network, before anything is removed,
-            are all zero; see `require_any`.
+          UsageError: if a score is not finite (it names the layer), or if those of the whole network, before anything is
+            removed, are all zero (see `require_any`).
         """
         try:
             scores, total = self._scores()
@@ -240,9 +267,9 @@ class Scorer:
             raise
         except tf.errors.OpError as error:
             raise UsageError(f"the model cannot be computed on these examples: {reason(error)}") from error
-        # Views: numpy() would copy.
+        # Views, since numpy() copies.
         arrays = {path: np.asarray(memoryview(z)) for path, z in zip(self._kernels, scores, strict=True)}
-        # A sum is quicker than a look at each score, and finite only if they all are.
+        # A sum is quicker than a test of each score, and finite only if they all are.
         if total is None or not np.isfinite(total):
             selection.require_finite(arrays)
         if self._fresh:
@@ -268,11 +295,11 @@ class Scorer:
             sums = [a + b for a, b in zip(sums, scores, strict=True)] if sums else scores
             count += 1
         if not count:
-            raise UsageError(f"{self.method} scores on labelled images; got data without a batch")
+            raise UsageError(f"{self.method} scores on labeled images; got data without a batch")
         return (sums, total) if count == 1 else ([z / count for z in sums], None)
 
     def _of_batch(self, chunks: Any) -> tuple[list[tf.Tensor], Any]:
-        """The scores of one batch, and if it is at hand their sum."""
+        """The scores of one batch, and their sum if it was computed with them."""
         with self._traced():
             if isinstance(chunks, list) and len(chunks) == 1:
                 return self._compiled.score(*chunks[0])
@@ -280,7 +307,7 @@ class Scorer:
 
     @contextlib.contextmanager
     def _traced(self) -> Iterator[None]:
-        """Says in one line why TensorFlow or Keras cannot trace the network."""
+        """Raises `UsageError` where TensorFlow or Keras cannot trace the network."""
         try:
             yield
         except LookupError as error:
@@ -294,23 +321,23 @@ class Scorer:
 
     def _chunks(self, images: tf.Tensor, labels: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
         """A batch as it is, or in equal parts if its activations would not fit into memory."""
-        kept = _KEPT["hessian" if self._row.second_order else "gradients"]
-        each = kept * self._compiled.activations * tf.as_dtype(self._dtype).size
+        copies = _COPIES["hessian" if self._row.second_order else "gradients"]
+        each = copies * self._compiled.activations * tf.as_dtype(self._dtype).size
         count = len(labels)
         parts = math.ceil(count * each / _CHUNK_BYTES)
         if parts <= 1:
             return [(images, labels)]
         parts = min(parts, count)
-        if self._compiled.batch_normalised:
+        if self._compiled.batch_normalized:
             size = math.ceil(count / parts)
             text = f"memory does not hold a batch of {count}: computed in chunks of {size}, whose statistics batch norm takes"
-            warnings.warn(f"{text} (batch_size= splits it into batches)", stacklevel=2)
+            warn(f"{text} (batch_size= splits it into batches)")
         bounds = np.linspace(0, count, parts + 1).astype(int)
         return [(images[a:b], labels[a:b]) for a, b in itertools.pairwise(bounds)]
 
 
 class _Flat:
-    """The chunks of all batches as those of one, readable again and again."""
+    """The chunks of all batches as those of one batch, which can be read several times."""
 
     def __init__(self, examples: "Examples", split: Any):
         self._examples = examples
@@ -319,14 +346,6 @@ class _Flat:
     def __iter__(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         for batch in self._examples:
             yield from self._split(*batch)
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-# So much is given back to the system as soon as it is not cached any more; of less, nobody takes the time.
-_WORTH_GIVING_BACK = 16 << 20
 
 
 def _require_one_in_one_out(model: keras.Model) -> None:

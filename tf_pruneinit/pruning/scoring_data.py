@@ -13,18 +13,29 @@ from tf_pruneinit.errors import UsageError, reason, shown
 from tf_pruneinit.runtime import machine
 
 Pair = tuple[Any, Any]
-# Of data that does not say how many it holds.
+# Of data without a length.
 MOST_BATCHES = 10_000
 _RULE = "data must be (images, labels) or an iterable of such pairs"
 
 
 class Examples:
-    """Labelled batches that can be read again, each checked against the model."""
+    """Labeled batches that can be read several times, each checked against the model."""
 
     def __init__(
         self, data: Pair | Iterable[Pair], model: keras.Model, dtype: str, batch_size: int | None = None, again: bool = True
     ):
-        """Takes what `score` takes; `again` says whether the batches are read more than once."""
+        """Checks the data.
+
+        Args:
+          data: as for `score`.
+          model: to be scored.
+          dtype: floating-point type of images.
+          batch_size: as for `score`; default None.
+          again: whether batches are read more than once, so that those of an iterator are stored; default True.
+
+        Raises:
+          UsageError: for data that does not fit the model.
+        """
         if not reading.is_data(data) or reading.are_arrays(data, 3):
             raise UsageError(f"{_RULE}; got {reading.not_a_pair(data, '(images, labels)')}")
         self.single = _is_pair(data)
@@ -36,7 +47,7 @@ class Examples:
         self._shape = tuple(model.inputs[0].shape[1:])
         self._classes = output_shape[-1]
         if self._classes == 1:
-            got = "one output: a sigmoid's two classes are two outputs of a softmax"
+            got = "one output: replace a sigmoid by a softmax of two outputs"
             raise UsageError(f"the model must give (batch, classes), of two classes at least; got {got}")
         floating = keras.backend.is_float_dtype(model.inputs[0].dtype)
         self._dtype = tf.as_dtype(dtype if floating else model.inputs[0].dtype)
@@ -47,7 +58,7 @@ class Examples:
             self.single = len(parts) == 1
             self._data: Any = [(images, labels)]
             if not self.single:
-                self._data = [(tf.gather(images, places), tf.gather(labels, places)) for places in parts]
+                self._data = [(tf.gather(images, indices), tf.gather(labels, indices)) for indices in parts]
         else:
             once = isinstance(data, Iterator) and not hasattr(data, "__len__")
             self._data = self._in_memory(data) if again and once else data
@@ -67,7 +78,7 @@ class Examples:
             yield self._checked(*batch)
 
     def _in_memory(self, data: Any) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        """All batches of an iterator, which can be read once."""
+        """All batches of an iterator, which can be read only once."""
         free = machine.free_memory()
         batches, size = [], 0
         for images, labels in self._batches(data):
@@ -75,7 +86,7 @@ class Examples:
             size += math.prod(images.shape) * images.dtype.size
             if free is not None and size > free / 2:
                 rule = "batches are read several times, and those of an iterator must fit into half of the free memory"
-                raise UsageError(f"{rule}; got {size:,} bytes and more: give what can be read again, as a tf.data.Dataset")
+                raise UsageError(f"{rule}; got {size:,} bytes and more: give a tf.data.Dataset, which can be read again")
         return batches
 
     @staticmethod
@@ -98,7 +109,7 @@ class Examples:
             got = f"the shape {tuple(images.shape)}{_remedy_of_shape(tuple(images.shape), shape, _rank(labels))}"
             raise UsageError(f"images must be a batch of the model's input shape {shape}; got {got}")
         if self._dtype.is_floating and not images.dtype.is_floating:
-            rule = "images must be floating-point, scaled and normalised as the model is trained on them"
+            rule = "images must be floating-point, scaled and normalized as the model is trained on them"
             raise UsageError(f"{rule}; got {images.dtype.name}: images.astype('float32') / 255 scales bytes to [0, 1]")
         if self._dtype.is_integer and not images.dtype.is_integer:
             raise UsageError(f"the model takes {self._dtype.name} inputs; got {images.dtype.name}")
@@ -116,16 +127,16 @@ class Examples:
         return tf.cast(images, self._dtype), tf.convert_to_tensor(labels, tf.int32)
 
     def _integers(self, labels: Any, count: int) -> np.ndarray:
-        """Labels as integers; one-hot ones by the place of their one."""
+        """Labels as integers, also from one-hot ones."""
         rule = "labels must be integers, one an image, or one-hot"
         try:
             labels = np.asarray(labels)
         except (TypeError, ValueError, tf.errors.OpError) as error:
             raise UsageError(f"{rule}; got {shown(labels)}") from error
         if labels.shape == (count, self._classes) and self._classes > 1:
-            places = labels.argmax(axis=-1)
-            if np.array_equal(labels, np.eye(self._classes)[places]):
-                return places
+            classes = labels.argmax(axis=-1)
+            if np.array_equal(labels, np.eye(self._classes)[classes]):
+                return classes
         if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
             got = f"{labels.dtype} labels of shape {labels.shape} for {count} images"
             raise UsageError(f"{rule}; got {got}{_remedy_of_labels(labels, count, self._classes)}")

@@ -1,4 +1,4 @@
-"""Summarizes what masks leave of a network, layer by layer. NumPy only."""
+"""Summarizes the weights that masks leave, layer by layer. NumPy only."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,21 +9,22 @@ import numpy as np
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.runtime.console import aligned
 
-# What is said of a network whose masks cut it in two, and what prevents it.
-DEAD = "no path is left from the input to the output, so that the outputs are the same for every input"
+# What a message says of a network whose masks cut it in two, and what prevents it.
+DEAD = "no path leads from the input to the output, so that the outputs are the same for every input"
 REMEDY = '--scope=erk or --min_remaining=1 (in Python scope="erk", min_remaining=1) leaves weights in every layer'
+NO_LAYER = "the model must have a dense, convolution or recurrent layer to prune"
 _NAMED = 6
 
 
 def named(paths: Sequence[str]) -> str:
-    """Returns names of kernels as a message lists them: not more than a few."""
+    """Returns names of kernels as a message lists them: a few, and the number of the others."""
     more = [f"{len(paths) - _NAMED} more"] if len(paths) > _NAMED else []
     return ", ".join([*paths[:_NAMED], *more])
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """What is left of one kernel; `connected` of that lies on a path from input to output (None: not known)."""
+    """The remaining weights of one kernel; `connected` of them lie on a path from input to output (None: not known)."""
 
     name: str
     shape: tuple[int, ...]
@@ -37,23 +38,25 @@ class Layer:
         return 1 - self.remaining / self.total
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what every file and JSON output says of a layer: `name`, `shape`, `total`, `remaining`."""
+        """Returns the counts as files and JSON outputs have them: `name`, `shape`, `total`, `remaining`."""
         return {"name": self.name, "shape": list(self.shape), "total": self.total, "remaining": self.remaining}
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What is left of a network: `layers` in model order, and `exempt` weights that no mask prunes. Prints as a table.
+    """The remaining weights of a network. Prints as a table.
 
     Attributes:
-      total: prunable weights.
-      remaining: weights that their masks keep.
-      sparsity: the fraction removed of all prunable weights.
-      connected: of the weights that remain, those on a path from input to output; the others cannot matter. None if it is
-        not known (see `connectivity.connected`).
-      disconnected: the others; None likewise.
-      effective_sparsity: the fraction removed or disconnected; None likewise.
-      dead: whether none lies on such a path: the network gives the same outputs for every input; None likewise.
+      layers: in model order.
+      exempt: paths of the weights that have no mask.
+      total: number of prunable weights.
+      remaining: number of those that masks leave.
+      sparsity: fraction of the prunable weights that is removed.
+      connected: number of remaining weights on a path from input to output; the others cannot matter. This and what follows
+        is None if it is not known (see `connectivity.connected`).
+      disconnected: number of the other remaining weights.
+      effective_sparsity: fraction removed or disconnected.
+      dead: whether no weight lies on such a path, so that the network gives the same outputs for every input.
     """
 
     layers: tuple[Layer, ...]
@@ -90,15 +93,12 @@ class Summary:
 
     def __str__(self) -> str:
         known = self.disconnected is not None
-        rows = [("layer", "shape", "weights", "remaining", "sparsity", "connected")[: 6 if known else 5]]
-        for layer in (*self.layers, None):
-            shape = "x".join(map(str, layer.shape)) if layer else ""
-            part = layer or self
-            row = (layer.name if layer else "total", shape, f"{part.total:,}", f"{part.remaining:,}", f"{part.sparsity:.2%}")
-            rows.append((*row, f"{part.connected:,}") if known else row)
-        lines = aligned(rows)
-        rule = "-" * len(lines[0])
-        lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
+        rows = [("layer", "shape", "weights", "remaining", "sparsity", "connected")]
+        rows += [(layer.name, "x".join(map(str, layer.shape)), *_cells(layer)) for layer in self.layers]
+        rows += [("total", "", *_cells(self))]
+        head, *layers, total = aligned([row if known else row[:-1] for row in rows])
+        rule = "-" * len(head)
+        lines = [head, rule, *layers, rule, total]
         if known:
             cut = f"{self.disconnected:,} of the remaining weights lie on no path from input to output"
             lines.append(f"effective sparsity {self.effective_sparsity:.2%}: {cut}")
@@ -107,16 +107,25 @@ class Summary:
         return "\n".join(lines)
 
 
-def summarise(
+def _cells(part: Layer | Summary) -> tuple[str, str, str, str]:
+    return f"{part.total:,}", f"{part.remaining:,}", f"{part.sparsity:.2%}", f"{part.connected or 0:,}"
+
+
+def summarize(
     masks: Mapping[str, np.ndarray], exempt: tuple[str, ...] = (), connected: Mapping[str, np.ndarray] | None = None
 ) -> Summary:
-    """Returns how many weights each mask keeps, and how many of them are `connected` (path -> boolean array, if known).
+    """Returns the number of remaining weights of each mask.
+
+    Args:
+      masks: kernel path -> array of 0 and 1.
+      exempt: paths of weights that have no mask.
+      connected: kernel path -> boolean array, true for the weights on a path from input to output; None if not known.
 
     Raises:
       UsageError: if there is no mask.
     """
     if not masks:
-        raise UsageError("the model has no prunable layer (no dense, convolution or recurrent kernel)")
+        raise UsageError(f"{NO_LAYER}; got one with no prunable layer")
     layers = []
     for path, mask in masks.items():
         on_path = None if connected is None else int(np.count_nonzero(connected[path]))

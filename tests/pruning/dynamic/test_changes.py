@@ -130,7 +130,7 @@ def test_masks_change_every_so_many_steps(options, steps):
 
 def test_training_that_is_too_short_for_a_change_is_refused():
     with pytest.raises(
-        UsageError, match="masks change every update_every=100 steps from step 0 until before 75 of 100, which is never"
+        UsageError, match="got every update_every=100 steps after step 0 and before step 75 of 100, which is never"
     ):
         updates()
     with pytest.raises(UsageError, match="update_until must be at most 100 steps; got '11ep'"):

@@ -223,7 +223,7 @@ class TestScoresOfZero:
     def test_of_a_network_that_its_masks_cut_are_a_warning(self):
         model = tf_pruneinit.with_masks(network())
         tf_pruneinit.set_masks(model, {"two/kernel": np.zeros((3, 3, 5, 5))})
-        with pytest.warns(UserWarning, match="all scores are zero: by the masks of the model no path is left"):
+        with pytest.warns(UserWarning, match="all scores are zero: by the masks of the model no path leads"):
             scores = tf_pruneinit.score(model, "synflow")
         assert not any(z.any() for z in scores.values())
 
@@ -247,7 +247,7 @@ class TestCuts:
     def test_a_network_that_is_cut_in_two_is_a_warning_that_names_where(self):
         model = network()
         model.get_layer("two").kernel.assign(1e-9 * model.get_layer("two").kernel)
-        with pytest.warns(UserWarning, match="^no path is left .*it is cut at two/kernel: --scope=erk or --min_remaining=1"):
+        with pytest.warns(UserWarning, match="^no path leads .*it is cut at two/kernel: --scope=erk or --min_remaining=1"):
             pruned = tf_pruneinit.prune(model, "magnitude", 0.9)
         assert tf_pruneinit.summary(pruned).dead
         with warnings.catch_warnings():
@@ -259,13 +259,13 @@ class TestCuts:
         model = keras.Model(inputs, L.Dense(1, name="out")(L.Dense(2, name="in")(x)))
         model.get_layer("in").kernel.assign([[2.0, 1.0]])
         model.get_layer("out").kernel.assign([[1.0], [2.0]])
-        with pytest.warns(UserWarning, match="^no path is left .*it is cut at out/kernel"):
+        with pytest.warns(UserWarning, match="^no path leads .*it is cut at out/kernel"):
             tf_pruneinit.prune(model, "magnitude", 0.5)
 
     def test_an_empty_layer_beside_a_shortcut_is_said_to_be_gone_around(self):
         x = inputs = keras.Input((4,))
         x = L.Add()([x, L.Dense(4, kernel_initializer="zeros", name="beside")(x)])
         model = keras.Model(inputs, L.Dense(2, name="out")(x))
-        with pytest.warns(UserWarning, match="^no weight is left in beside/kernel; what is left goes around:"):
+        with pytest.warns(UserWarning, match="^no weight remains in beside/kernel; paths lead around:"):
             pruned = tf_pruneinit.prune(model, "magnitude", 0.75)
         assert tf_pruneinit.summary(pruned).dead is False

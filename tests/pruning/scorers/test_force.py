@@ -31,15 +31,15 @@ def gradients(kernels):
     return dict(zip(kernels, (IMAGES.T @ (errors @ two.T * (hidden > 0)), hidden.T @ errors), strict=True))
 
 
-def masks_by_hand(sparsity, iterations, revives):
+def masks_by_hand(sparsity, iterations, regrows):
     masks = {path: np.ones(kernel.shape, "uint8") for path, kernel in KERNELS.items()}
     whole = masks
     came_back = 0
     for n in range(1, iterations + 1):
         slopes = gradients({path: kernel * masks[path] for path, kernel in KERNELS.items()})
-        scores = {path: np.abs(slopes[path] * kernel * (1 if revives else masks[path])) for path, kernel in KERNELS.items()}
+        scores = {path: np.abs(slopes[path] * kernel * (1 if regrows else masks[path])) for path, kernel in KERNELS.items()}
         target = 1 - (1 - sparsity) ** (n / iterations) if n < iterations else sparsity
-        found = selection.global_masks(scores, target, whole if revives else masks)
+        found = selection.global_masks(scores, target, whole if regrows else masks)
         came_back += sum(int((found[path] > masks[path]).sum()) for path in masks)
         masks = found
     return masks, came_back

@@ -1,1 +1,1 @@
-"""Methods that change masks in training; one file a rule."""
+"""Changes masks in training: one file for each rule; the table is `registry.IN_TRAINING`."""

@@ -1,16 +1,16 @@
-"""Gradual magnitude pruning."""
+"""Gradual magnitude pruning: removes the smallest weights, more with each change."""
 
-from tf_pruneinit.pruning import selection
+from tf_pruneinit.config import registry
 from tf_pruneinit.pruning.dynamic.schedule import Arrays, Now
 
 
 def gradual_magnitude(now: Now) -> Arrays:
-    """Keeps the largest |w|, ever fewer: at progress p to sparsity s * (1 - (1 - p)^3), s the one that is asked for.
+    """Returns masks of the largest |w| at sparsity s * (1 - (1 - p)^3), p the progress and s the final sparsity.
 
-    What was removed stays so; exactly `selection.remaining_count` weights remain.
+    Removed weights do not regrow; exactly `selection.remaining_count` weights remain.
 
     Zhu, Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression", ICLR workshop 2018.
     """
     prune = now.prune
     sparsity = prune.sparsity * (1 - (1 - now.progress) ** 3)
-    return selection.SCOPES[str(prune.scope)](now.magnitudes, sparsity, now.masks, min_remaining=prune.min_remaining)
+    return registry.SCOPES[str(prune.scope)](now.magnitudes, sparsity, now.masks, min_remaining=prune.min_remaining)

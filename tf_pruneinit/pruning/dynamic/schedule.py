@@ -1,9 +1,8 @@
 """Schedules methods that change masks in training; the table is `registry.IN_TRAINING`.
 
-A row names a function `change(now) -> masks`, of a `Now`: uint8 arrays of 0 and 1 by the paths of kernels, in model order,
-which keep exactly as many weights as the method has at that step. When it is called is said here, and what becomes of weights
-by `Engine.set_masks`. A change is a function of the step, the seed and the network alone, so that training goes on from a
-checkpoint to the same bits.
+A row names a function `change(now) -> masks`: kernel path -> uint8 array of 0 and 1, in model order, that leaves exactly as
+many weights as the method has at that step. `Updates` says when it is called, and `Engine.set_masks` sets the weights. A change
+is a function of the step, the seed and the network alone, so that training resumed from a checkpoint has the same bits.
 """
 
 import bisect
@@ -22,15 +21,16 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Now:
-    """Where training is when masks are to change.
+    """The state of training when masks change.
 
     Attributes:
-      step: steps taken.
-      progress: how much of the time in which masks change is over, in (0, 1].
-      kernels, masks: by path, of the kernel's shape.
-      gradients: returns the gradient of the mean loss over the batch that was trained on last, of removed weights, too.
-      prune: what is asked for.
-      seed: of the experiment.
+      step: number of steps taken, >= 1.
+      progress: fraction of the time in which masks change that is over, in (0, 1].
+      kernels: path -> array, removed weights included.
+      masks: path -> array of 0 and 1 of the kernel's shape.
+      gradients: returns path -> gradient of the mean loss of the last batch, removed weights included.
+      prune: options of pruning.
+      seed: root seed of the experiment.
     """
 
     step: int
@@ -43,25 +43,26 @@ class Now:
 
     @property
     def magnitudes(self) -> dict[str, np.ndarray]:
-        """|w|, of removed weights too."""
+        """Path -> |w|, removed weights included."""
         return {path: np.abs(kernel) for path, kernel in self.kernels.items()}
 
 
 class Updates:
-    """When the masks of a run change, and to what.
-
-    Args:
-      prune: how it is pruned, by a method that changes masks.
-      changes: the row of the method.
-      seed: of the experiment.
-      steps: length of training.
-      steps_an_epoch: likewise.
-
-    Raises:
-      UsageError: if there is no change in so many steps.
-    """
+    """The changes of masks in a run: after which steps, and to which masks."""
 
     def __init__(self, prune: Prune, changes: Dynamic, seed: int, steps: int, steps_an_epoch: int):
+        """Computes the steps.
+
+        Args:
+          prune: options of pruning.
+          changes: row of the method.
+          seed: root seed of the experiment.
+          steps: length of training, in steps.
+          steps_an_epoch: steps in an epoch.
+
+        Raises:
+          UsageError: if masks do not change in so many steps.
+        """
         self._prune = prune
         self._change = changes.change
         self._seed = seed
@@ -70,13 +71,11 @@ class Updates:
         if prune.update_until is not None:
             self._end = TrainingPoint.parse("update_until", prune.update_until).step("update_until", steps_an_epoch, steps)
         self._steps = [*range(self._begin + prune.update_every, self._end, prune.update_every)]
-        # An exchange at the end would be one of nothing.
+        # Drop and grow has nothing to change in the end, when the fraction is 0.
         self._steps += [self._end] if changes.begins_dense and self._end > self._begin else []
         if not self._steps:
-            rule = (
-                f"masks change every update_every={prune.update_every} steps from step {self._begin} until before {self._end}"
-            )
-            raise UsageError(f"{rule} of {steps}, which is never")
+            every = f"every update_every={prune.update_every} steps after step {self._begin} and before step {self._end}"
+            raise UsageError(f"masks must change at least once in training; got {every} of {steps}, which is never")
 
     def is_due(self, step: int) -> bool:
         """Returns whether masks change after a step."""
@@ -84,17 +83,29 @@ class Updates:
 
     def after(self, step: int) -> int | None:
         """Returns the first step later than this one after which masks change."""
-        place = bisect.bisect_right(self._steps, step)
-        return self._steps[place] if place < len(self._steps) else None
+        index = bisect.bisect_right(self._steps, step)
+        return self._steps[index] if index < len(self._steps) else None
 
     def masks(self, step: int, kernels: Arrays, masks: Arrays, gradients: Callable[[], Arrays]) -> Arrays:
-        """Returns the masks after a step, as `Now` describes the arguments."""
+        """Returns the masks after a step; the arguments are those of `Now`.
+
+        Args:
+          step: number of steps taken.
+          kernels: path -> array.
+          masks: path -> array of 0 and 1.
+          gradients: returns path -> array.
+        """
         progress = (step - self._begin) / (self._end - self._begin)
         return self._change(Now(step, progress, kernels, masks, gradients, self._prune, self._seed))
 
 
 def updates(config: Config, steps: int, steps_an_epoch: int) -> Updates | None:
-    """Returns how the masks of an experiment change in training, or None if they do not.
+    """Returns the changes of masks in an experiment, or None if its method does not change them.
+
+    Args:
+      config: the experiment.
+      steps: length of training, in steps.
+      steps_an_epoch: steps in an epoch.
 
     Raises:
       UsageError: as `Updates`.

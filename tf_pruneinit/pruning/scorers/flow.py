@@ -1,6 +1,7 @@
 """Sends SynFlow's ones through a network: they enter behind preprocessing, and no activation bounds them.
 
-What saturates has a derivative of zero, and a shift by a negative number ends in one: every score behind it would be 0.
+The derivative of an activation that saturates is zero, also after a shift by a negative number: every score behind it would
+be 0.
 """
 
 from collections.abc import Callable
@@ -12,9 +13,9 @@ import tensorflow as tf
 from tf_pruneinit.layers import keras_internals
 
 _KERAS, _ACTIVATIONS, _OPS = keras.layers, keras.activations, keras.ops
-# A gate whose argument is no larger has the slope that it has there: x * slope stays finite.
+# Below this argument a gate has the slope that it has here, so that x * slope stays finite.
 _SMALLEST = 1e-100
-_NORMALISING = (
+_NORMALIZING = (
     *(_KERAS.BatchNormalization, _KERAS.LayerNormalization, _KERAS.GroupNormalization, _KERAS.RMSNormalization),
     *(_KERAS.Normalization, _KERAS.SpectralNormalization),
 )
@@ -28,7 +29,7 @@ def _as_it_is(x, *_, **__):
 
 
 def _frozen(gate: Callable) -> Callable:
-    """A gate with its values, as x times a constant: nothing saturates, and what lies before it is given its share."""
+    """A gate with its values, as x times a constant: nothing saturates, and layers before it get their share of the flow."""
 
     def run(x, *args, **kwargs):
         value = tf.stop_gradient(gate(x, *args, **kwargs))
@@ -44,7 +45,7 @@ def _glu(x, axis=-1):
 
 
 def _product(factors) -> tf.Tensor:
-    """A product that no gate makes larger than what it lets through, of whose derivative each factor has its part.
+    """A product that no gate makes larger than its input, and whose derivative is divided among the factors.
 
     So the flow into it, the sum of x * dy/dx over both factors, is y, as of any layer, and not 2y.
     """
@@ -56,7 +57,7 @@ def _product(factors) -> tf.Tensor:
     return product
 
 
-# Functions with a bound -> those without it. All that flows is >= 0, and there what is odd becomes x. A gate keeps its values.
+# Functions with a bound -> those without it. The flow is >= 0, where odd functions become x. A gate has its own values.
 _UNBOUNDED: dict[Any, Callable] = {
     **dict.fromkeys((_ACTIVATIONS.relu6, _OPS.relu6, tf.nn.relu6), _ACTIVATIONS.relu),
     **dict.fromkeys(
@@ -85,11 +86,11 @@ class _Softmax(keras.layers.Softmax):
 
 
 def take_bounds_off(model: keras.Model) -> None:
-    """Makes activations unbounded, those of layers inside layers too. A function of the user's own stays as it is."""
+    """Makes Keras' activations unbounded, also those of layers inside layers; a user's function does not change."""
     for layer in keras_internals.layers_of(model):
         for name in ("activation", "recurrent_activation"):
             function = vars(layer).get(name)
-            # Anything can be called, what cannot be hashed too.
+            # An activation may be any callable, also one that cannot be hashed.
             if type(function) is type(_as_it_is) or isinstance(function, type(tf.nn.relu6)):
                 setattr(layer, name, _UNBOUNDED.get(function, function))
         if type(layer) is _KERAS.ReLU:
@@ -99,34 +100,46 @@ def take_bounds_off(model: keras.Model) -> None:
 
 
 def enter(model: keras.Model, inputs: tf.Tensor, *, training: bool = False) -> Any:
-    """Returns the outputs of a functional or sequential model for inputs that are as if they were preprocessed.
+    """Returns the outputs of a functional or sequential model for inputs that count as preprocessed.
 
-    Between the inputs and the first layer with weights, what scales, shifts or normalises passes on what it is given, and only
-    what moves, cuts or fills images acts.
+    Between the inputs and the first layer with weights, operations that scale, shift or normalize pass on their inputs; only
+    those that move, cut or pad images act.
+
+    Args:
+      model: functional or sequential model.
+      inputs: (batch, *input_shape).
+      training: whether layers run in training mode; default False.
     """
     return _Pass(training).through(model, [inputs], bare=True)
 
 
 def unbounded(model: keras.Model, ones: tf.Tensor) -> Any:
-    """Returns what an input of ones becomes as SynFlow has it; they enter as by `enter`.
+    """Returns the outputs of a model for an input of ones, which enter as by `enter`.
 
-    Behind, scales and shifts act by the absolute values of their constants, as all parameters do, and operations with a bound
-    are taken without it. Layers are those of `take_bounds_off`.
+    Then scales and shifts act by the absolute values of their constants, as all parameters do, and operations have no bound.
+    The layers are to be prepared by `take_bounds_off`.
     """
     return _Pass(False, _unbounded).through(model, [ones], bare=True)
 
 
 class _Pass:
-    """One pass: which tensors come from the inputs, and which of these through no weights."""
+    """One pass through a model: notes which tensors depend on the inputs, and which of these on no weights."""
 
     def __init__(self, training: bool, rule: Callable = lambda operation, given: operation):
         self._training = training
         self._rule = rule
-        # With the tensors, so that no other one is given the identity.
+        # By identity; the tensors are stored, so that no other one gets the identity.
         self._flowing: dict[int, Any] = {}
         self._bare: dict[int, Any] = {}
 
     def through(self, model: Any, inputs: Any, bare: bool = False) -> Any:
+        """Returns the outputs of a model.
+
+        Args:
+          model: functional or sequential model.
+          inputs: tensors.
+          bare: whether these are the inputs of the whole pass; default False.
+        """
         graph = keras_internals.graph_of(model)
         for tensor in keras.tree.flatten(inputs) if bare else ():
             self._note(tensor, True)
@@ -142,7 +155,7 @@ class _Pass:
         if isinstance(operation, keras.Model) and getattr(graph, "outputs", None) is not None:
             return self.through(operation, args[0] if args else next(iter(kwargs.values())))
         given = [x for x in keras.tree.flatten((args, kwargs)) if id(x) in self._flowing]
-        normalises = isinstance(operation, _NORMALISING)
+        normalises = isinstance(operation, _NORMALIZING)
         bare = all(id(x) in self._bare for x in given) and (normalises or not getattr(operation, "trainable_variables", ()))
         if keras_internals.takes_training(operation):
             kwargs = {**kwargs, "training": self._training}
@@ -153,7 +166,7 @@ class _Pass:
 
 
 def _passed(operation: Any, args: Any, kwargs: Any, given: list[Any]) -> Any:
-    """What preprocessing makes of ones."""
+    """The outputs of an operation before the first weights."""
     outputs = operation(*args, **kwargs)
     if not given or len(keras.tree.flatten(outputs)) > 1:
         return outputs
@@ -172,7 +185,7 @@ def _is_affine(operation: Any) -> bool:
 
 
 def _unbounded(operation: Any, given: list[Any]) -> Callable:
-    """What stands for an operation behind the first weights."""
+    """The function that replaces an operation behind the first weights."""
     name = type(operation).__name__ if _is_operation(operation) else ""
     several = len(given) > 1
     if type(operation) in _AFFINE or (_is_affine(operation) and not several):
@@ -195,7 +208,7 @@ def _unbounded(operation: Any, given: list[Any]) -> Callable:
 
 
 def _by_absolute_values(operation: Any, x: Any, args: Any, kwargs: Any) -> Any:
-    """|a| x + |b| where the operation gives a x + b."""
+    """Returns |a| x + |b| for an operation that computes a x + b."""
 
     def at(value):
         new_args, new_kwargs = keras.tree.map_structure(lambda each: value if each is x else each, (args, kwargs))

@@ -1,4 +1,4 @@
-"""Presents a Keras model as a function of its kernels, which scorers differentiate, and batches for its loss."""
+"""Wraps a Keras model as a function of its kernels, which scorers differentiate, and batches for its loss."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,8 +20,8 @@ class Network:
       variables: the kernels among its variables by their paths, in model order.
       kernels: tensors, the kernels in effect (kernel * mask).
       masks: tensors of 0 and 1, uint8.
-      unpruned: the kernels as they were before this pruning removed anything; only for methods whose weights come back.
-      batch_statistics: whether the loss normalises with the batch's statistics, or with the moving ones.
+      unpruned: tensors, the kernels before this pruning removed anything; only for methods that regrow weights.
+      batch_statistics: whether the loss normalizes with the batch's statistics (default), or with the moving ones.
     """
 
     model: keras.Model
@@ -38,12 +38,12 @@ class Network:
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
-        """Of one example, without the batch."""
+        """The shape of one example, without the batch."""
         return tuple(self.model.inputs[0].shape[1:])
 
     @property
     def input_type(self) -> str:
-        """Of an example."""
+        """The dtype of examples."""
         return self.model.inputs[0].dtype
 
     def logits(
@@ -52,10 +52,10 @@ class Network:
         """Returns the model's outputs, (batch, classes), computed with these kernels.
 
         Args:
-          kernels: tensors that stand for the kernels, in order.
+          kernels: tensors in place of the kernels, in order.
           examples: (batch, *input_shape).
-          training: whether normalisation uses the batch's statistics. Updates of running statistics are discarded.
-          run: `(model, examples) -> outputs`, for inference in another way than the model's own.
+          training: whether normalization uses the batch's statistics, and discards updates of the moving ones; default False.
+          run: `(model, examples) -> outputs`, in place of a call of the model.
         """
         mapping = list(zip(self.variables.values(), kernels, strict=True))
         with exact_normalization(), keras.StatelessScope(state_mapping=mapping):
@@ -64,9 +64,13 @@ class Network:
     def gradients(
         self, images: tf.Tensor, labels: tf.Tensor, temperature: float = 1.0, at: Sequence[tf.Tensor] | None = None
     ) -> list[tf.Tensor]:
-        """Returns dL/dw of each kernel, L the mean cross-entropy of logits / temperature, normalised in training mode.
+        """Returns dL/dw of each kernel, L the mean cross-entropy of logits / temperature, normalized by `batch_statistics`.
 
-        It is taken at the kernels in effect, or at those that are given.
+        Args:
+          images: (batch, *input_shape).
+          labels: integers, (batch,).
+          temperature: > 0, default 1.
+          at: tensors in place of the kernels; by default the kernels in effect.
         """
         kernels = list(self.kernels if at is None else at)
         with tf.GradientTape() as tape:
@@ -77,13 +81,13 @@ class Network:
     def hessian_product(
         self, images: tf.Tensor, labels: tf.Tensor, temperature: float = 1.0, vectors: list[tf.Tensor] | None = None
     ) -> list[tf.Tensor]:
-        """Returns Hv of each kernel, H the Hessian of L over the weights that are left: the derivative of g'v, v constant.
+        """Returns Hv of each kernel, H the Hessian of L over the remaining weights: the derivative of g'v, v constant.
 
         Args:
           images: (batch, *input_shape).
           labels: integers, (batch,).
-          temperature: of L, which is as for `gradients`.
-          vectors: v, a tensor a kernel; None means g = dL/dw itself.
+          temperature: of L, which is as for `gradients`; > 0, default 1.
+          vectors: v, a tensor for each kernel; None (default) means g = dL/dw itself.
         """
         kernels = list(self.kernels)
         with tf.GradientTape() as outer:
@@ -103,14 +107,20 @@ class Network:
 
 
 class Batch:
-    """Labelled examples whose mean loss is differentiated, all at once or, if memory is short, in chunks.
+    """Labeled examples whose mean loss is differentiated, all at once or, if memory is short, in chunks.
 
-    Derivatives are means over all the examples. Chunks change nothing but for batch normalisation, which takes the
-    statistics of each chunk.
+    Derivatives are means over all the examples. Chunks change only the statistics of batch normalization, which are those of
+    each chunk.
     """
 
     def __init__(self, chunks: Iterable[Any], gradients: Callable, hessian_product: Callable):
-        """Takes (images, labels) pairs, readable again and again, and `Network`'s two functions of a pair."""
+        """Prepares a batch.
+
+        Args:
+          chunks: (images, labels) pairs that can be read several times.
+          gradients: as `Network.gradients`.
+          hessian_product: as `Network.hessian_product`.
+        """
         self._chunks = chunks
         self._gradients = gradients
         self._hessian_product = hessian_product
@@ -122,7 +132,7 @@ class Batch:
 
     def hessian_gradients(self, temperature: float = 1.0) -> list[tf.Tensor]:
         """Returns Hg of each kernel; see `Network.hessian_product`."""
-        # Of one chunk both come from one pass.
+        # One pass computes both for a single chunk.
         vectors = None if self._single else self.gradients(temperature)
         return self._mean(self._hessian_product, temperature, vectors)
 
@@ -137,7 +147,7 @@ class Batch:
             total = [a + b for a, b in zip(total, values, strict=True)] if total else values
             count += size
         if not count:
-            raise UsageError("scores are of labelled images; got data without a batch")
+            raise UsageError("data must have a batch of labeled images; got none")
         return [value / count for value in total]
 
 

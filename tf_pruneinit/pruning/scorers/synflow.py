@@ -10,15 +10,15 @@ from tf_pruneinit.pruning.scorers.network import Network
 def synflow(network: Network, batch: None) -> list[tf.Tensor]:
     """Returns scores z = |w * dR/d|w||, R the sum of the logits for one input of ones, every parameter by its absolute value.
 
-    Parameters are kernels, biases, and scales and shifts of normalisation, which runs on its moving statistics. The network
-    is given with absolute values already (`absolute` in the table), in float64: the product of many layers leaves the range
-    of float32. (The derivative is negative only where something between the kernels is not monotone, as layer normalisation.)
+    Parameters are kernels, biases, and scales and shifts of normalization, which runs on its moving statistics. The network
+    has absolute values already (`absolute` in the table), in float64: the product of many layers leaves the range of float32.
+    (The derivative is negative only where an operation between the kernels is not monotone, as layer normalization.)
 
-    Our reading beyond the paper's networks (see `flow`): ones enter behind what preprocesses images, constants act by their
+    Our reading beyond the paper's networks (see `flow`): ones enter behind the preprocessing of images, constants act by their
     absolute values, and activations have no upper bound, at which their derivative would be 0: ReLU6 is ReLU, tanh the
     identity. Sigmoid, softmax and the like are gates: they have their value f(x), and the slope f(x) / x, constant. Each factor
-    of a product of two branches is given its half of the derivative. So the scores of each layer, where a network has no
-    biases, have the same sum R (those of a branch its share of it), whatever lies between.
+    of a product of two branches gets half of the derivative. So the scores of every layer, where a network has no biases, have
+    the same sum R (those of a branch its share of it).
 
     Tanaka, Kunin, Yamins, Ganguli, "Pruning neural networks without any data by iteratively conserving synaptic flow",
     NeurIPS 2020.
