@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-PACKAGE = "tf_pruneinit"
 # Float32 images are centered by the mean of this fraction of the batch: 1 / 8.
 _CENTERED_BY = 8
 _exact = contextvars.ContextVar("exact_normalization", default=False)
@@ -38,7 +37,7 @@ def _set(variable: contextvars.ContextVar, value: Any) -> Iterator[None]:
         variable.reset(token)
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
+@keras.saving.register_keras_serializable("tf_pruneinit")
 class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization`, faster in training, and exact to the second derivative in scores.
 

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-PACKAGE = "tf_pruneinit"
 
-
-@keras.saving.register_keras_serializable(PACKAGE)
+@keras.saving.register_keras_serializable("tf_pruneinit")
 class Removed(keras.layers.Layer):
     """Returns its inputs. Its one weight, `scale`, stands for every weight that was removed.
 
@@ -36,7 +34,7 @@ def _identity(x, scale):
     return tf.identity(x), lambda dy: (dy, tf.zeros_like(scale))
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
+@keras.saving.register_keras_serializable("tf_pruneinit")
 class Selected(keras.layers.Layer):
     """Returns some channels of its inputs.
 

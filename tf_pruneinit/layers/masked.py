@@ -11,7 +11,6 @@ from tf_pruneinit.errors import UsageError, shown
 from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers.keras_internals import raw_kernel
 
-PACKAGE = "tf_pruneinit"
 # Layer class -> its masked class; `register` adds to it.
 MASKED: dict[type, Any] = {}
 _OURS: set[type] = set()  # Classes that this package registers itself.
@@ -67,7 +66,7 @@ def register(cls: Any, *kernels: str) -> Any:
     masked = type(f"Masked{cls.__name__}", (_Masked, cls), body)
     # Keras writes the last name that is registered.
     for name in _names(cls):
-        keras.saving.register_keras_serializable(PACKAGE, name)(masked)
+        keras.saving.register_keras_serializable("tf_pruneinit", name)(masked)
     MASKED[cls] = masked
     return masked
 
