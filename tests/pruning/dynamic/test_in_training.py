@@ -237,7 +237,7 @@ def test_sweeps_make_them_beside_others_and_reports_draw_their_course(tmp_path, 
     arguments = ["--dataset=digits", "--model=convnet", "--epochs=6", f"--workdir={tmp_path}/w"]
     grid = ["--grid=method=rigl,set,gradual_magnitude,random,dense", "--grid=sparsity=0.5"]
     assert sweep.main(["sweep", *arguments, *grid]) == 0
-    view = curves.View(collect.read([f"{tmp_path}/w"]).trials)
+    view = curves.View(collect.read([f"{tmp_path}/w"]).runs)
     assert {series.label for series in view.curves} >= {"RigL", "SET", "gradual magnitude", "random"}
     assert [series.label for series in view.before] == ["random"]
     assert {series.label for series in view.drawn} >= {"RigL", "SET", "gradual magnitude", "random"}
