@@ -1,6 +1,7 @@
 """What a person sees of a sweep."""
 
 import io
+import sys
 
 import pytest
 from rich.console import Console as Screen
@@ -68,6 +69,26 @@ def test_table_has_what_runs(board):
     assert "run-3" in shown
     assert "step 7/9" in shown
     assert "and 12 more" in shown
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_shows_what_runs_and_above_it_what_failed(board, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys, "stdout", screen := Terminal())
+    with boards.shown(board, Console()) as show:
+        show(Event(STARTED, "b"))
+        show(Event(FAILED, "c", "it diverged"))
+        show(Event(COMPLETE, "b", "97.20%"))
+    shown = screen.getvalue()
+    assert "failed: c: it diverged\n" in shown
+    assert "running" in shown
+    assert "97.20%" not in shown
+    assert shown.endswith("\x1b[2K")  # The table is erased.
 
 
 def test_elsewhere_than_on_a_terminal_there_are_plain_lines(board):

@@ -35,7 +35,7 @@ class Job:
         return self.config.address
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the job as JSON values."""
+        """Returns the job as JSON values, with the names that version 0.1.0 gave them."""
         return {"config": self.config.to_json(), "moments": [*self.snapshots_at], "complete": self.complete}
 
     @classmethod
