@@ -61,7 +61,7 @@ def test_unknown_name_lists_all_that_are_known():
 
 @pytest.mark.parametrize("name", registry.IN_TRAINING)
 def test_method_that_changes_masks_in_training_scores_no_network(name):
-    with pytest.raises(UsageError, match=f"^{name} changes masks in training, which tf_pruneinit.main does"):
+    with pytest.raises(UsageError, match=f"^method must score a network; got {name}, which changes masks in training"):
         registry.method(name)
     assert registry.IN_TRAINING[name].initial in registry.METHODS
 

@@ -200,7 +200,7 @@ def without_kernels():
         (subclassed, r"the model must be functional or sequential; got Subclassed.*tf_pruneinit.register\(Subclassed\)"),
         (subclassed_within_functional, "the model must be functional or sequential; got .*Subclassed"),
         (lambda: keras.Sequential([keras.layers.Dense(2)]), "the model must be built; got .*, which is not"),
-        (without_kernels, "the model must have a dense, .* with no prunable layer"),
+        (without_kernels, "the model must have a dense, .*; got no prunable layer in"),
         (lambda: keras.layers.Dense(2), "the model must be a Keras model; got Dense"),
         (lambda: None, "the model must be a Keras model; got NoneType"),
     ],

@@ -183,7 +183,7 @@ class TestEveryMethod:
     def test_a_model_without_kernels_is_refused(self, method):
         inputs = keras.Input((3,))
         model = keras.Model(inputs, L.ReLU()(inputs))
-        with pytest.raises(UsageError, match=r"the model must have a dense, .*; got .* with no prunable layer"):
+        with pytest.raises(UsageError, match=r"the model must have a dense, .*; got no prunable layer in "):
             score(model, method, (np.ones((2, 3)), [0, 1]))
 
     def test_repeated_calls_have_the_same_bits_also_in_a_rebuilt_model(self, method):

@@ -85,7 +85,7 @@ def with_masks(model: keras.Model, exclude: Sequence[str] = ()) -> keras.Model:
 
     copy = copy_with(model, replace)
     if not kernels(copy):
-        raise UsageError(f"{summaries.NO_LAYER}; got {model.name} with no prunable layer")
+        raise UsageError(f"{summaries.NO_LAYER}; got no prunable layer in {model.name}")
     _warn_of_unmasked(copy, [layer.name for layer in keras_internals.layers_of(model) if id(layer) in unmasked])
     if model.compiled:
         compile_alike(copy, model)
@@ -219,7 +219,7 @@ def prunable(model: keras.Model, exclude: Sequence[str] = ()) -> dict[str, Kerne
             found |= {f"{path}/{name}": Kernel(layer, name) for name in names}
     if not found:
         why = f" (exclude={','.join(exclude)} leaves none)" if exclude else ""
-        raise UsageError(f"{summaries.NO_LAYER}; got {model.name} with no prunable layer{why}")
+        raise UsageError(f"{summaries.NO_LAYER}; got no prunable layer{why} in {model.name}")
     return found
 
 

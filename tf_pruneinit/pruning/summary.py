@@ -125,7 +125,7 @@ def summarize(
       UsageError: if there is no mask.
     """
     if not masks:
-        raise UsageError(f"{NO_LAYER}; got one with no prunable layer")
+        raise UsageError(f"{NO_LAYER}; got no prunable layer")
     layers = []
     for path, mask in masks.items():
         on_path = None if connected is None else int(np.count_nonzero(connected[path]))
