@@ -47,7 +47,7 @@ class Run:
 
     def __init__(self, path: str):
         self.path = path
-        self.claim: locks.Lock | None = None
+        self.lock: locks.Lock | None = None
 
     def file(self, name: str) -> str:
         """Returns the path of one of its files."""
@@ -183,8 +183,8 @@ class Run:
 
     def require(self) -> None:
         """Raises `RunError` if another process has the directory by now: what is written has one writer; see `locks`."""
-        if self.claim:
-            self.claim.require()
+        if self.lock:
+            self.lock.require()
 
     def remove_checkpoints(self) -> None:
         """Removes checkpoints, which a complete run does not need; another process may do so at the same time."""
@@ -258,7 +258,7 @@ def open_run(workdir: str, config: Config, *, overwrite: bool = False, wait: Cal
         try:
             if not created:
                 _require_same(run, config, overwrite)
-            run.claim = stack.enter_context(locks.locked(run.path, wait))
+            run.lock = stack.enter_context(locks.locked(run.path, wait))
             _require_same(run, config, overwrite)
             for name in (FAILURE, *_unfinished(run)):
                 files.remove(run.file(name))
@@ -303,7 +303,7 @@ def _missing(path: str) -> list[str]:
 def _remove_unused(run: Run, created: list[str]) -> None:
     """Removes what opening a run has created, if it holds nothing else, and no other process has locked it."""
     with contextlib.suppress(OSError, RunError):
-        if run.path in created and run.claim:
+        if run.path in created and run.lock:
             run.require()
             names = os.listdir(run.path)
             opened = {CONFIG, *_unfinished(run)}
