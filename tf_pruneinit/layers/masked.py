@@ -117,14 +117,14 @@ class _Wrapper:
         self.mask = mask
 
 
-class _Regularizer(_Wrapper):
+class _Regularizer(_Wrapper, keras.regularizers.Regularizer):
     """Applies the user's regularizer to a kernel in which removed weights are zeros."""
 
     def __call__(self, kernel):
         return self.own(keras.ops.multiply(kernel, self.mask))  # type: ignore[misc]
 
 
-class _Constraint(_Wrapper):
+class _Constraint(_Wrapper, keras.constraints.Constraint):
     """Sets removed weights to zero after each step of an optimizer, and applies the user's constraint.
 
     The gradient of a removed weight is 0, but an optimizer may move it by its momentum, or together with others (Muon); and
