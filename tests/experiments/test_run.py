@@ -677,6 +677,18 @@ class TestDamagedFilesOfARun:
         for name in wanted:
             assert found[name][:2] == wanted[name][:2]
 
+    @pytest.mark.parametrize("value", [None, "two", 0])
+    def test_a_result_without_its_workers_is_refused_where_they_are_needed(self, tiny, tmp_path, capsys, value):
+        assert tiny.run(tmp_path) == 0
+        (path,) = tmp_path.glob("*-snip-*/result.json")
+        result = json.loads(path.read_text()) | {"workers": value}
+        if value is None:
+            del result["workers"]
+        path.write_text(json.dumps(result))
+        assert tiny.run(tmp_path, snapshot_steps=(0, 5)) == 1
+        (error,) = capsys.readouterr().err.splitlines()
+        assert error.startswith("error: ") and "result.json is damaged" in error and "--overwrite retrains" in error
+
     def test_a_run_without_a_checkpoint_is_begun_again_and_keeps_its_snapshots(self, tiny, tmp_path, monkeypatch, capsys):
         expected, workdir = tmp_path / "expected", tmp_path / "runs"
         assert tiny.run(expected) == 0

@@ -51,10 +51,14 @@ def find(setup: Setup, run: Run, config: Config) -> Found:
     Raises:
       UsageError: if the run began under settings that give other bits.
       DataError: if it began on other data.
-      RunError: if all checkpoints are damaged, or the masks are damaged or missing.
+      RunError: if the result or all checkpoints are damaged, or the masks are damaged or missing.
     """
-    if run.result is not None:
-        return Found(setup.steps, setup.settings.before_result(run.result))
+    if (result := run.result) is not None:
+        try:
+            return Found(setup.steps, setup.settings.before_result(result))
+        except (KeyError, TypeError, ZeroDivisionError) as error:
+            path = run.file(run_directory.RESULT)
+            raise RunError(f"{path} is damaged: its workers or replicas are; --overwrite retrains") from error
     if (checkpoint := run.checkpoint()) is None:
         if not (run.has_snapshots and run.execution):
             return Found()
