@@ -1059,7 +1059,7 @@ def test_data_that_does_not_fit_is_one_clear_error(model, data, message, functio
 @pytest.mark.parametrize("data", [[], iter([])], ids=["list", "iterator"])
 @pytest.mark.parametrize("method", METHODS_WITH_DATA)
 def test_data_without_a_batch_is_an_error_also_where_gradients_are_accumulated(model, method, data):
-    with pytest.raises(UsageError, match="data without a batch"):
+    with pytest.raises(UsageError, match="data must have a batch of labeled images; got none"):
         score(model, method, data, accumulate="gradients")
 
 
@@ -1093,7 +1093,7 @@ def test_integer_inputs_that_do_not_fit_are_one_clear_error(words, message):
         ({"precision": None}, "precision must be one of float32, float64; got None"),
         ({"accumulate": "mean"}, "accumulate must be one of scores, gradients; got 'mean'"),
         ({"accumulate": None}, "accumulate must be one of scores, gradients"),
-        ({"batch_size": 0}, "batch_size must be an integer >= 1, or None; got 0"),
+        ({"batch_size": 0}, "batch_size must be an integer >= 1; got 0"),
         ({"batch_size": -3}, "batch_size must be an integer >= 1"),
         ({"batch_size": 2.0}, "batch_size must be an integer >= 1"),
         ({"batch_size": "4"}, "batch_size must be an integer >= 1"),
