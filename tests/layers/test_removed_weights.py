@@ -14,6 +14,9 @@ from tf_pruneinit.runtime import devices
 
 L = keras.layers
 optimizers = keras.optimizers
+# Keras 3.12 takes no functions as regularizers and constraints, and its Muon fails with variables of TensorFlow.
+IS_OLDEST = keras.__version__.startswith("3.12.")
+not_in_the_oldest = pytest.mark.skipif(IS_OLDEST, reason="Muon of Keras 3.12 fails with variables of TensorFlow")
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(8, 6)).astype("float32"), RNG.normal(size=(8, 3)).astype("float32")
 # Those that hold others are in OPTIONS.
@@ -22,6 +25,7 @@ OPTIMIZERS = [
     for cls in vars(optimizers).values()
     if isinstance(cls, type) and issubclass(cls, optimizers.Optimizer)
     if cls is not optimizers.Optimizer and cls.__name__ not in ("LossScaleOptimizer", "MultiOptimizer")
+    if not (IS_OLDEST and cls is optimizers.Muon)
 ]
 # They scale a step by the norm of the weights that there are before it.
 READ_NORMS = (optimizers.Lamb, optimizers.Adafactor)
@@ -41,6 +45,28 @@ def _shifted(kernel):
 @keras.saving.register_keras_serializable("tests")
 def _of_pairs(kernel):
     return 0.1 * keras.ops.sum(keras.ops.square(kernel - keras.ops.flip(kernel, axis=0)))
+
+
+if IS_OLDEST:
+
+    @keras.saving.register_keras_serializable("tests")
+    class OfPairs(keras.regularizers.Regularizer):
+        function = staticmethod(_of_pairs)
+
+        def __call__(self, kernel):
+            return self.function(kernel)
+
+        def get_config(self):
+            return {}
+
+    @keras.saving.register_keras_serializable("tests")
+    class Shifted(keras.constraints.Constraint):
+        function = staticmethod(_shifted)
+
+        def __call__(self, kernel):
+            return self.function(kernel)
+
+    _of_pairs, _shifted = OfPairs(), Shifted()
 
 
 def network():
@@ -155,7 +181,7 @@ def test_values_that_are_assigned_to_them_are_zeros_after_a_step(cls):
         lambda: optimizers.SGD(0.05, 0.9),
         lambda: optimizers.Lamb(0.05),
         lambda: optimizers.Adafactor(0.05),
-        lambda: optimizers.Muon(0.05),
+        pytest.param(lambda: optimizers.Muon(0.05), marks=not_in_the_oldest),
     ],
     ids=["SGD", "Lamb", "Adafactor", "Muon"],
 )
@@ -197,6 +223,7 @@ def test_what_an_optimizer_has_gathered_of_them_is_gone():
                 assert moment.numpy()[~removed[id(weight)]].any()
 
 
+@not_in_the_oldest
 @pytest.mark.parametrize("how", ["XLA", "half precision", "two replicas"])
 def test_are_zeros_after_every_step_however_it_is_executed(how):
     strategy = devices.strategy(2 if how == "two replicas" else 1)
