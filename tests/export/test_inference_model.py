@@ -1,6 +1,5 @@
 """Networks that are made smaller after training compute what they did, and can be evaluated as they could."""
 
-import importlib
 import json
 import os
 
@@ -14,6 +13,7 @@ from tf_pruneinit.compaction.channels import Liveness
 from tf_pruneinit.config import flags
 from tf_pruneinit.datasets.dataset import Preprocessing
 from tf_pruneinit.errors import RunError, UsageError
+from tf_pruneinit.experiments import description
 from tf_pruneinit.export import compressed_file, inference_model, load, saved_model
 from tf_pruneinit.models import build
 from tf_pruneinit.pruning import masks as masking
@@ -236,7 +236,7 @@ def test_describe_says_what_compact_writes(form, tmp_path, capfd):
     path, out = str(tmp_path / "given.keras"), str(tmp_path / f"small{form}")
     model.save(path)
     found = inference_model.save(path, out)
-    said = importlib.import_module("tf_pruneinit.describe").describe(path)
+    said = description.describe(path)
     assert found["multiply_accumulates"] == [said["multiply_accumulates"][name] for name in ("dense", "compact")]
     assert found["parameters"] == [said["parameters"][name] for name in ("dense", "compact")]
     assert found["multiply_accumulates"][1] < Liveness(model).work().compact
