@@ -1,5 +1,6 @@
 """Networks that are made smaller after training compute what they did, and can be evaluated as they could."""
 
+import importlib
 import json
 import os
 
