@@ -120,7 +120,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A labelled image dataset: `load(data_dir) -> datasets.Dataset`, and the model it is used with by default."""
+    """A labeled image dataset: `load(data_dir) -> datasets.Dataset`, and the model it is used with by default."""
 
     load: Callable[..., Any]
     summary: str

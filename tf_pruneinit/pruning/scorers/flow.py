@@ -155,8 +155,8 @@ class _Pass:
         if isinstance(operation, keras.Model) and getattr(graph, "outputs", None) is not None:
             return self.through(operation, args[0] if args else next(iter(kwargs.values())))
         given = [x for x in keras.tree.flatten((args, kwargs)) if id(x) in self._flowing]
-        normalises = isinstance(operation, _NORMALIZING)
-        bare = all(id(x) in self._bare for x in given) and (normalises or not getattr(operation, "trainable_variables", ()))
+        normalizes = isinstance(operation, _NORMALIZING)
+        bare = all(id(x) in self._bare for x in given) and (normalizes or not getattr(operation, "trainable_variables", ()))
         if keras_internals.takes_training(operation):
             kwargs = {**kwargs, "training": self._training}
         outputs = _passed(operation, args, kwargs, given) if bare else self._rule(operation, given)(*args, **kwargs)
