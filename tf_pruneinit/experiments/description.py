@@ -32,12 +32,12 @@ def describe(path: str) -> dict[str, Any]:
     """Returns what was pruned of the network in a file or folder, as JSON values.
 
     Sparsity is `nominal`, the requested one; `actual`, removed by masks (of a network without masks: zeros); `effective`,
-    removed or on no path from input to output. Of each layer's output channels, its neurons, some are `unreached`: nothing of
-    the input arrives, they send a constant; and some are `without_effect`: they reach no output. Multiply-accumulates are those
-    of convolutions and dense layers for one image, also at positions beyond a border: with all weights, with the remaining
-    ones, and those of the smaller network that `compact` writes; parameters are counted for the same three. `dead` says whether
-    no path from input to output remains. What is not known is None: paths through layers of a user's own, the multiply-accumulates of nested models,
-    the smaller network where a layer cannot be rebuilt.
+    removed or on no path from input to output. Of each layer's output channels, its neurons, some are `unreached`: nothing
+    of the input arrives, they send a constant; and some are `without_effect`: they reach no output. Multiply-accumulates
+    are those of convolutions and dense layers for one image, also at positions beyond a border: with all weights, with the
+    remaining ones, and those of the smaller network that `compact` writes; parameters are counted for the same three.
+    `dead` says whether no path from input to output remains. What is not known is None: paths through layers of a user's
+    own, the multiply-accumulates of nested models, the smaller network where a layer cannot be rebuilt.
 
     Raises:
       UsageError: as `load.load`.
