@@ -177,7 +177,7 @@ def test_commands_of_sweeps_run_as_they_stand_on_the_page(tmp_path, monkeypatch,
         assert module == "sweep"
         assert sweep.main(["sweep", *arguments, *([] if "--status" in arguments else ["--epochs=3"])]) == 0, line
     assert len(list((tmp_path / "W").glob("*/result.json"))) == 8 + 42
-    assert "complete 50" in capsys.readouterr().out
+    assert "complete  50" in capsys.readouterr().out
 
 
 def test_tasks_of_a_sweep_are_submitted_as_on_the_page(tmp_path, monkeypatch):
