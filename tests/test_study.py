@@ -46,7 +46,7 @@ def test_all_runs_have_their_file_of_flags_and_the_page_says_which_have_not_been
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_archive_has_each_run_of_the_grid_complete(name):
     found = {run.config.address for run in runs_of(name)}
-    assert found == set(planned(FILES[name]).asked)
+    assert found == set(planned(FILES[name]).requested)
 
 
 @pytest.mark.parametrize("name", ARCHIVES)

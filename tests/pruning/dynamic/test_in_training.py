@@ -229,7 +229,7 @@ def test_run_records_what_remains_and_keeps_the_masks_of_the_end(tmp_path, metho
     require_same(kept_weights, dict(np.load(path / "snapshots" / "step-12.npz")))
     capfd.readouterr()
     assert call(tmp_path, f"--method={method}", "--sparsity=0.9", "--update_every=10", "--compact=true", "--overwrite") == 2
-    assert "compact=true needs masks that stay" in capfd.readouterr().err
+    assert "compact=true needs masks that do not change" in capfd.readouterr().err
     assert (path / "result.json").exists()
 
 
