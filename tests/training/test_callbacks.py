@@ -20,7 +20,7 @@ def build():
 def fit(model, log_dir, epochs=EPOCHS, callbacks=(), **options):
     model.compile("sgd", "mse")
     images, labels = np.ones((8, 5), "float32"), np.ones((8, 2), "float32")
-    logger = tf_pruneinit.training.callbacks.SparsityLogger(str(log_dir))
+    logger = tf_pruneinit.callbacks.SparsityLogger(str(log_dir))
     model.fit(images, labels, epochs=epochs, batch_size=4, callbacks=[*callbacks, logger], verbose=0, **options)
     return model
 
@@ -80,7 +80,7 @@ def test_training_that_goes_on_continues_its_steps(tmp_path):
 def test_folder_may_be_a_path_object_as_for_keras_own_callbacks(tmp_path):
     model = masking.with_masks(build())
     model.compile("sgd", "mse")
-    logger = tf_pruneinit.training.callbacks.SparsityLogger(tmp_path / "logs")
+    logger = tf_pruneinit.callbacks.SparsityLogger(tmp_path / "logs")
     model.fit(np.ones((4, 5)), np.ones((4, 2)), callbacks=[logger], verbose=0)
     assert len(scalars(tmp_path / "logs")["density/all"]) == 2
 
@@ -88,7 +88,7 @@ def test_folder_may_be_a_path_object_as_for_keras_own_callbacks(tmp_path):
 def test_one_logger_serves_several_trainings(tmp_path):
     model = masking.with_masks(build())
     model.compile("sgd", "mse")
-    logger = tf_pruneinit.training.callbacks.SparsityLogger(str(tmp_path))
+    logger = tf_pruneinit.callbacks.SparsityLogger(str(tmp_path))
     for _ in range(2):
         model.fit(np.ones((4, 5)), np.ones((4, 2)), callbacks=[logger], verbose=0)
     assert {value for _, value in scalars(tmp_path)["density/all"]} == {1.0}

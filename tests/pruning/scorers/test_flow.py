@@ -211,7 +211,7 @@ class TestScoresOfZero:
 
     def test_of_a_function_of_the_users_own(self):
         model = keras.Sequential([network(), L.Activation(step)])
-        with pytest.raises(UsageError, match="a class that is not known here saturates"):
+        with pytest.raises(UsageError, match="a class that is not known, saturates"):
             tf_pruneinit.score(model, "synflow")
 
     def test_given_to_be_cut(self):
