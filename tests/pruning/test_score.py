@@ -1293,7 +1293,8 @@ class TestDataWithoutAnEnd:
         monkeypatch.setattr(machine, "free_memory", lambda: 2 * 2 * size)
         score(model, "snip", iter([DATA, DATA]), accumulate="gradients")
         with pytest.raises(
-            UsageError, match=rf"half of the free memory; got {3 * size:,} bytes and more: give what can be read"
+            UsageError,
+            match=rf"half of the free memory; got {3 * size:,} bytes and more: give a tf.data.Dataset, which can be read again",
         ):
             score(model, "snip", endless(3), accumulate="gradients")
 
