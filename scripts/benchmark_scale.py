@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-import tf_pruneinit
 from tf_pruneinit import sweep
 from tf_pruneinit.config.execution import Execution
 from tf_pruneinit.config.experiment import Config
@@ -53,7 +52,8 @@ def simulated_run(
         masks = {name: (rng.random(shape) >= config.sparsity).astype(np.uint8) for name, shape in LAYERS.items()}
         run.save_masks(masks)
         for text in snapshots_at:
-            run.save_snapshot(TrainingPoint.parse("moment", text).step("moment", STEPS // EPOCHS, STEPS), {"w": np.zeros(8)})
+            step = TrainingPoint.parse("snapshots_at", text).step("snapshots_at", STEPS // EPOCHS, STEPS)
+            run.save_snapshot(step, {"w": np.zeros(8)})
         for step in (STEPS // 2, STEPS):
             run.append(records.Record(step, step * EPOCHS / STEPS, 1.0, 0.9, 1.0, 0.9, 0.1, 1.0, 9.0, method=config.method))
         if complete:
@@ -85,7 +85,6 @@ def simulate_training() -> None:
     experiment = types.ModuleType("tf_pruneinit.experiments.run")
     vars(experiment)["run"] = simulated_run
     sys.modules["tf_pruneinit.experiments.run"] = experiment
-    vars(tf_pruneinit)["experiment"] = experiment
     vars(job)["prepare"] = lambda folder: None
     vars(local)["_WORKER"] = (sys.executable, os.path.abspath(__file__), "worker")
     vars(ray_cluster)["_run_task"] = benchmark_scale.run_in_ray

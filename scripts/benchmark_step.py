@@ -54,14 +54,15 @@ def main(_):
         _print_profile(_step(masked, dataset, plan))
         return
     stock = model_copy.copy_with(dense, masks.stock)
+    ready = dataset.preprocessing(dataset.train.images).numpy(), dataset.train.labels
     several = {"steps_per_execution": _STEPS.value}
     variants = {
         "this package, masked": _step(masked, dataset, plan),
         "this package, unmasked": _step(model_copy.copy_with(dense, _without_mask), dataset, plan),
         "this package, input alone": _input(dataset),
-        "model.fit, its defaults": _fit(stock, dataset, optimizer, "auto"),
-        "model.fit, silent": _fit(stock, dataset, optimizer),
-        f"model.fit, silent, steps_per_execution={_STEPS.value}": _fit(stock, dataset, optimizer, **several),
+        "model.fit, its defaults": _fit(stock, ready, optimizer, "auto"),
+        "model.fit, silent": _fit(stock, ready, optimizer),
+        f"model.fit, silent, steps_per_execution={_STEPS.value}": _fit(stock, ready, optimizer, **several),
     }
     with tempfile.TemporaryDirectory() as folder:
         if _STREAMED.value:
@@ -69,7 +70,7 @@ def main(_):
             variants["this package, masked, streamed from files"] = _streamed_step(masked, streamed, plan)
         if _JIT.value:
             name = f"model.fit, silent, jit_compile, steps_per_execution={_STEPS.value}"
-            variants[name] = _fit(stock, dataset, optimizer, jit_compile=True, **several)
+            variants[name] = _fit(stock, ready, optimizer, jit_compile=True, **several)
         _print_times(seconds_in_turns(variants, 1 + _ROUNDS.value))
 
 
@@ -113,14 +114,13 @@ def _input(dataset):
     return lambda: read_all(*data)
 
 
-def _fit(stock, dataset, optimizer, verbose=0, **options):
+def _fit(stock, ready, optimizer, verbose=0, **options):
     """Returns a function that fits a copy of a stock model to the images for an epoch."""
     import keras
 
     model = keras.models.clone_model(stock)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(**optimizer), loss, metrics=["accuracy"], **options)
-    ready = dataset.preprocessing(dataset.train.images).numpy(), dataset.train.labels
     return lambda: model.fit(*ready, batch_size=_BATCH.value, verbose=verbose)
 
 

@@ -89,6 +89,7 @@ def test_a_report_of_little(tmp_path, capsys, left):
     captured = capsys.readouterr()
     assert captured.err == ""
     assert (tmp_path / "R" / "report.html").exists()
+    assert (tmp_path / "R" / "tables" / "networks.csv").read_text().startswith("network,dataset,recipe,method,variant,")
     assert ("1 unfinished" in captured.out) == (left == "gaps")
 
 

@@ -24,11 +24,12 @@ class Options:
         "SavedModel folders (in a run directory: saved_model), compressed files or .keras files, comma-separated",
         multi=True,
     )
-    dataset: str | None = option(None, "dataset whose test images are used (default: the one it was trained on)")
-    data_dir: str | None = option(None, "TFDS data directory (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)")
+    dataset: str | None = option(None, "dataset whose test images are used", shown="the one it was trained on")
+    data_dir: str | None = option(None, "TFDS data directory", shown="TFDS_DATA_DIR, or ~/tensorflow_datasets")
     batch_size: int | None = option(
         None,
-        "images in one batch (default: 500 or, of large images, fewer; half as many if memory runs out)",
+        "images in one batch",
+        shown="500 or, of large images, fewer; half as many if memory runs out",
         at_least=1,
     )
     devices: int = option(1, "number of replicas: GPUs or, without any, shares of the CPU's cores", at_least=1)
@@ -36,7 +37,8 @@ class Options:
     json: bool = option(False, "write one JSON object, and nothing else, to standard output")
 
     def __post_init__(self):
-        paths = tuple(path for text in self.saved_model for path in text.split(","))
+        named = [self.saved_model] if isinstance(self.saved_model, str) else self.saved_model
+        paths = tuple(path for text in named for path in text.split(","))
         if not paths or not all(paths):
             raise UsageError("saved_model must name the folder of a SavedModel; got none")
         object.__setattr__(self, "saved_model", paths)

@@ -30,8 +30,8 @@ class Options:
     references: str | None = option(None, "CSV file of published results, which are shown beside one's own")
     tolerance: float | None = option(
         None,
-        "points of accuracy, 0 to 100, that full accuracy may be below the unpruned network's mean (default: its standard "
-        "deviation over seeds)",
+        "points of accuracy, 0 to 100, that full accuracy may be below the unpruned network's mean",
+        shown="its standard deviation over seeds",
     )
 
     def __post_init__(self):

@@ -14,7 +14,7 @@ from tf_pruneinit import main
 from tf_pruneinit.config.experiment import Train
 from tf_pruneinit.datasets import dataset as datasets
 from tf_pruneinit.datasets import imagenet
-from tf_pruneinit.datasets.augmentation import AUGMENTATIONS
+from tf_pruneinit.datasets.augmentation import Augmentation, RandomResizedCrop
 from tf_pruneinit.errors import DataError, UsageError
 from tf_pruneinit.training import step
 
@@ -116,7 +116,8 @@ class TestDataset:
     @pytest.mark.parametrize("how", ["none", "crop", "resized_crop"])
     def test_another_augmentation_is_of_the_central_part(self, dataset, central, how):
         other = dataset.augmented(how)
-        assert other.augmentation == AUGMENTATIONS[how]
+        expected = {"none": Augmentation(), "crop": Augmentation(flip=True, pad=4), "resized_crop": RandomResizedCrop()}
+        assert other.augmentation == expected[how]
         (images, labels), *_ = other.train.shuffled(20, 0, 0)
         np.testing.assert_array_equal(images, [central[int(label)] for label in labels])
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tf_pruneinit.datasets import dataset as datasets
-from tf_pruneinit.datasets.augmentation import AUGMENTATIONS
+from tf_pruneinit.datasets.augmentation import Augmentation
 from tf_pruneinit.errors import DataError, UsageError
 
 NAMES = [f"n{1000 + 7 * i:08}" for i in range(200)]
@@ -88,7 +88,7 @@ def test_is_prepared_from_the_folder_or_the_archive_and_then_found(folder, tmp_p
 def test_is_normalized_by_imagenets_values_and_augmented_as_in_the_paper(folder, tmp_path):
     (manual(tmp_path) / folder.name).symlink_to(folder)
     dataset = datasets.load("tiny_imagenet", str(tmp_path))
-    assert dataset.augmentation == AUGMENTATIONS["crop"]
+    assert dataset.augmentation == Augmentation(flip=True, pad=4)
     expected = (dataset.test.images[:9] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(dataset.preprocessing(dataset.test.images[:9]), expected, rtol=1e-4, atol=1e-5)
 

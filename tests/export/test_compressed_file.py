@@ -147,7 +147,7 @@ class TestHostile:
             (lambda head: head.update(variables=7), "lacks entries"),
             (lambda head: head.update(variables=[7]), "lacks entries"),
             (lambda head: head.update(metadata=[]), "metadata must be an object"),
-            (lambda head: head.update(architecture=None), "no Keras model can be made"),
+            (lambda head: head.update(architecture=None), "a Keras model needs layers of Keras"),
             (
                 lambda head: head.update(architecture={"class_name": "Lambda", "module": "keras.layers", "config": {}}),
                 "no code",

@@ -1,3 +1,5 @@
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -53,6 +55,12 @@ def test_every_masked_class_is_tested():
     tested |= {type(layer) for make, *_ in RECURRENT.values() for layer in make()._flatten_layers()}
     tested |= {L.ConvLSTM1D, L.ConvLSTM3D}  # Of the code, and the cell, that ConvLSTM2D has.
     assert tested == {cls for cls in layers.MASKED if cls.__module__.startswith("keras.")}
+
+
+def test_masked_classes_of_keras_layers_can_be_pickled():
+    for stock, cls in layers.MASKED.items():
+        if stock.__module__.startswith("keras."):
+            assert pickle.loads(pickle.dumps(cls)) is cls
 
 
 @pytest.mark.parametrize("name", RECURRENT)

@@ -1006,8 +1006,8 @@ def test_data_is_not_read_by_methods_that_need_none(model, method):
 
 BAD_DATA = [
     (None, r"snip scores on labeled images: data=\(images, labels\) is needed; got None"),
-    ([], "data without a batch"),
-    (iter([]), "data without a batch"),
+    ([], "data must have a batch of labeled images; got none"),
+    (iter([]), "data must have a batch of labeled images; got none"),
     (42, "data must be"),
     ("digits", "data must be"),
     (IMAGES, "data must be"),

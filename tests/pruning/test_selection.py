@@ -393,7 +393,8 @@ def test_score_that_is_not_finite_names_its_layer(select, bad):
 @selections
 @pytest.mark.parametrize("sparsity", [-0.1, 1, 1.5, 95, math.nan])
 def test_sparsity_is_in_its_range(select, sparsity):
-    with pytest.raises(UsageError, match=r"must be in \[0, 1\)( \(did you mean .*\))?; got"):
+    hint = {1.5: r" \(did you mean 0.015\?\)", 95: r" \(did you mean 0.95\?\)"}.get(sparsity, "")
+    with pytest.raises(UsageError, match=rf"must be in \[0, 1\){hint}; got"):
         select({"a": np.ones(5)}, sparsity)
 
 

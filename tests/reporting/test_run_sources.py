@@ -79,13 +79,19 @@ def test_an_archive_takes_of_unfinished_runs_the_furthest(tmp_path):
     assert len(source.records()) == 5
 
 
+def test_the_last_step_is_known_though_a_record_before_it_is_damaged(tmp_path):
+    path = write(tmp_path, config())
+    (path / "records.jsonl").write_text('nonsense\n{"step": 900}\n{"step": 10')
+    assert run_sources.Directory(str(path)).last_step() == 900
+
+
 def test_masks_and_records_that_cannot_be_read_are_none(tmp_path, recwarn):
     path = write(tmp_path, config())
     (path / "masks.npz").write_bytes(b"nonsense")
     (path / "records.jsonl").write_text("nonsense\n")
     nowhere = run_sources.Directory(str(tmp_path / "nowhere"))
     for source in (run_sources.Directory(str(path)), nowhere):
-        assert source.neurons() is None and source.records() == () and run_sources.last_step(source) == 0
+        assert source.neurons() is None and source.records() == () and source.last_step() == 0
     assert nowhere.values("config.json") is None
     assert not recwarn.list
 

@@ -9,6 +9,7 @@ def test_every_method_and_benchmark_has_a_name_and_a_look():
     for method in (*registry.METHODS, *registry.IN_TRAINING, *series.BENCHMARKS, series.DENSE):
         assert method in styles.METHODS
         assert method in series.LABELS
+    assert all(row.label for row in (*registry.METHODS.values(), *registry.IN_TRAINING.values()))
 
 
 def test_a_variant_keeps_its_methods_color():

@@ -55,7 +55,7 @@ def _of_kernel(kernel: Kernel, inputs: np.ndarray, outputs: np.ndarray) -> Cut:
 
 def taken(value: np.ndarray, cut: Cut) -> np.ndarray:
     """Returns the entries of a variable's value that are kept."""
-    return value[np.ix_(*cut)]
+    return value if tuple(map(len, cut)) == value.shape else value[np.ix_(*cut)]
 
 
 def not_taken(shape: tuple[int, ...], cut: Cut) -> np.ndarray:

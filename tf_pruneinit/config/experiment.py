@@ -207,7 +207,7 @@ class Prune:
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """How a network is trained: SGD with momentum, a stepwise learning rate, an L2 penalty in the loss.
+    """How a network is trained: SGD with momentum, a stepwise learning rate, an L2 term in the gradient.
 
     Raises:
       UsageError: for a value out of its range.
@@ -219,7 +219,7 @@ class Train:
     learning_rate: float = option(0.1, "learning rate before the first drop", above=0)
     learning_rate_drops: tuple[float, ...] = option((), "epochs at which the learning rate is divided by 10, comma-separated")
     momentum: float = option(0.9, "momentum of SGD", at_least=0, below=1)
-    weight_decay: float = option(1e-4, "factor of the L2 penalty of every parameter", at_least=0)
+    weight_decay: float = option(1e-4, "factor of the L2 term in the gradient of every parameter", at_least=0)
     warmup_epochs: float = option(0.0, "epochs over which the learning rate grows linearly from 0", at_least=0)
     precision: str = option("float32", "precision of the training step", choices=PRECISIONS)
     augmentation: str = option(

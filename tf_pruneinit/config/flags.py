@@ -58,7 +58,7 @@ def _with_range_and_default(field: dataclasses.Field) -> str:
     text = field.metadata["help"]
     default = field.metadata.get("shown", _shown(field.default))
     notes = [str(field.metadata["range"])] if "range" in field.metadata else []
-    notes += [f"default: {default}"] if default and "default" not in text else []
+    notes += [f"default: {default}"] if default else []
     return f"{text} ({'; '.join(notes)})" if notes else text
 
 

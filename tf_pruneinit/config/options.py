@@ -15,7 +15,7 @@ _BOUNDS = ("at_least", "above", "at_most", "below")
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The numbers between two bounds, each of which is either part of it or not; written as `>= 1` or `in [0, 1)`."""
+    """The numbers from a lower bound to an upper one, or to none; a bound is in or not. Written as `>= 1` or `in [0, 1)`."""
 
     at_least: float | None = None
     above: float | None = None
@@ -24,7 +24,7 @@ class Range:
 
     def __contains__(self, value: Any) -> bool:
         over = value >= self.at_least if self.at_least is not None else value > self.above
-        under = value < self.below if self.below is not None else value <= (_LARGEST if self.at_most is None else self.at_most)
+        under = value < self.below if self.below is not None else self.at_most is None or value <= self.at_most
         return bool(over and under)
 
     def __str__(self) -> str:
@@ -45,9 +45,9 @@ def option(default: Any, help: str, **metadata: Any) -> Any:
     Args:
       default: of the option.
       help: of its flag: what it sets, and its unit. Range, choices and default are appended.
-      metadata: `at_least` or `above`, and `at_most` or `below`, bounds of a number; `choices`, all values; `flag`, the name of
-        the flag where that is another one; `shown`, the default in words; `multi`, whether the flag may be
-        repeated; `unnamed`, what None stands for in addresses.
+      metadata: `at_least` or `above`, the lower bound of a number, and with it `at_most` or `below`, the upper one; `choices`,
+        all values; `flag`, the name of the flag where that is another one; `shown`, the default in words; `multi`, whether the
+        flag may be repeated; `unnamed`, what None stands for in addresses.
     """
     bounds = {name: metadata.pop(name) for name in _BOUNDS if name in metadata}
     limits = {"range": Range(**bounds)} if bounds else {}
@@ -88,7 +88,7 @@ def require_valid(options: type, field: str, value: Any, name: str = "") -> None
     if limits := declared.metadata.get("range"):
         whole = int in kinds
         kind = "an integer " if whole else "" if limits.bounded else "a finite number "
-        valid = is_integer(value) if whole else is_number(value)
+        valid = is_integer(value) if whole else is_number(value) and value <= _LARGEST
         require(valid and value in limits, f"{name} must be {kind}{limits}", value)
     if bool in kinds:
         require(isinstance(value, bool), f"{name} must be true or false", value)

@@ -1,6 +1,6 @@
 """Describes a network in a file, without data: what was pruned of it, as JSON values or as a table.
 
-Nothing of a SavedModel is run: its variables are read, and its layers are made from `model_config.json`.
+Nothing of a SavedModel is run: its variables are read, and its layers are made from `architecture.json`.
 """
 
 from collections.abc import Mapping

@@ -32,7 +32,7 @@ class Found:
     state: Mapping[str, Any] | None = None
 
     def needs_start(self, run: Run, snapshot_steps: Collection[int]) -> bool:
-        """Returns whether training starts anew, be it for snapshots alone, so that the run needs its ancestors."""
+        """Returns whether the run has to be trained from its start, perhaps for snapshots alone, and so needs its ancestors."""
         return self.step < 0 or bool(self.missing(run, snapshot_steps))
 
     def missing(self, run: Run, snapshot_steps: Collection[int]) -> tuple[int, ...]:

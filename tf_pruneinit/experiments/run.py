@@ -76,8 +76,9 @@ def run(
         with run_directory.open_run(execution.workdir, config, overwrite=execution.overwrite) as requested:
             found = resume.find(setup, requested, config)
             if found.needs_start(requested, leg.snapshot_steps):
-                for ancestor in lineage.to_train(setup):
-                    _train_ancestor(setup, ancestor)
+                # Looked for anew after each: another process may overwrite one of them meanwhile.
+                while ancestors := lineage.to_train(setup):
+                    _train_ancestor(setup, ancestors[0])
             if config.parent:
                 clock.lap("parents")
             _bring(setup, requested, leg, found, clock)
@@ -144,9 +145,9 @@ def _network(setup: Setup, run: Run, config: Config, found: Found) -> keras.Mode
         if setup.execution.require_alive:  # A dead network is an error then.
             warnings.filterwarnings("ignore", summary.DEAD)
         model = start.network(setup, config)
-    if setup.execution.require_alive and masking.summary(model).dead:
-        raise UsageError(f"require_alive needs a path through the network, but {summary.DEAD}: {summary.REMEDY}")
     shown = masking.summary(model)  # Raises for a network that cannot be pruned, before anything is written.
+    if setup.execution.require_alive and shown.dead:
+        raise UsageError(f"require_alive needs a path through the network, but {summary.DEAD}: {summary.REMEDY}")
     run.save_masks(masking.masks(model))
     setup.console.line(f"\n{shown}\n")
     return model

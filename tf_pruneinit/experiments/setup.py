@@ -144,13 +144,14 @@ class Setup:
 
     def _require_possible(self) -> None:
         """Raises what pruning and training would raise, as far as it is known before."""
-        model, prune, execution = self.network(), self.config.prune, self.execution
+        prune, execution = self.config.prune, self.execution
         schedule.updates(self.config, self.steps, self.steps_per_epoch)
         if execution.snapshot_steps and execution.snapshot_steps[-1] > self.steps:
             rule = f"snapshot_steps must be at most the {self.steps} steps of training"
             raise UsageError(f"{rule}; got {execution.snapshot_steps[-1]}")
         if prune and prune.changes and execution.compact == "true":
             raise UsageError(f"compact=true needs masks that do not change; {prune.method} changes them in training")
+        model = self.network()
         if prune:
             kernels = masking.prunable(model, excluded(prune, model))
             scores = {path: np.zeros(kernel.variable.shape, np.float32) for path, kernel in kernels.items()}

@@ -169,7 +169,8 @@ def _decoded(content: bytes) -> Stored:
     values: list[np.ndarray] = []
     kernels: dict[str, int] = {}
     masks: dict[str, np.ndarray] = {}
-    streams = io.BytesIO(body[start:])
+    streams = io.BytesIO(content)  # Shares the bytes; a part of them would be a copy.
+    streams.seek(start)
     for entry, shape in zip(variables, shapes, strict=True):
         size = math.prod(shape)
         value = np.zeros(size, entry["type"])
@@ -184,7 +185,9 @@ def _decoded(content: bytes) -> Stored:
         else:
             value[:] = mask_coding.decode_values(_take(streams, entry["bytes"]), size, value.dtype)
         values.append(value.reshape(shape))
-    if streams.read(1):
+    if streams.tell() > len(body):
+        raise UsageError("it ends within its variables")
+    if streams.tell() < len(body):
         raise UsageError("it has more bytes than its variables")
     return Stored(head["architecture"], [str(entry["name"]) for entry in variables], values, kernels, masks, head["metadata"])
 

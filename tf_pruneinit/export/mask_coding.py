@@ -2,8 +2,7 @@
 
 A mask is the gaps between its rarer values, in a Golomb-Rice code: of a gap g, the quotient g >> r as that many zeros and a
 one, in one stream, and the r lowest bits of g in another. With the best r for each mask the streams are within 4 % of the
-entropy N H(k / N) of k of N positions at random, and within 10 % wherever they are. At 98 % sparsity deflated gaps would take
-up to 30 % more, deflated bits 50 %.
+entropy N H(k / N) of k of N positions at random, and within 10 % wherever they are.
 
 Golomb, "Run-length encodings", IEEE Transactions on Information Theory, 1966. Rice, "Some practical universal noiseless coding
 techniques", JPL Publication 79-22, 1979.

@@ -53,8 +53,8 @@ class Stored:
           UsageError: if no model can be made of the architecture, or its variables or kernels are not those that are stored.
         """
         if self.config is None:
-            rule = "no Keras model can be made of a network that has layers of classes that are not registered with Keras"
-            raise UsageError(f"{rule}: register them, and export it again")
+            rule = "a Keras model needs layers of Keras, or of classes that are registered with it, without code or other state"
+            raise UsageError(f"{rule}; this network has others, and TensorFlow can use its SavedModel")
         model = model_config.built(self.config, [value.shape for value in self.values])
         for variable, value in zip(model.variables, self.values, strict=True):
             variable.assign(value)

@@ -20,7 +20,7 @@ def exact_normalization() -> contextlib.AbstractContextManager[None]:
 
 
 def counting(images: tf.Tensor) -> contextlib.AbstractContextManager[None]:
-    """Within it, synchronized `BatchNormalization` counts a replica's images in its statistics or not.
+    """Within it, synchronized `BatchNormalization` leaves a replica's images out of its statistics if they do not count.
 
     Args:
       images: booleans (batch,), all True or all False.

@@ -269,4 +269,6 @@ for _cls in (
 ):
     register(_cls)
 _OURS |= set(MASKED)
+# Pickle finds a class by its module and name.
+globals().update({_cls.__name__: _cls for _cls in MASKED.values()})
 MaskedDense, MaskedConv2D = MASKED[_L.Dense], MASKED[_L.Conv2D]

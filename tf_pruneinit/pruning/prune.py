@@ -18,6 +18,7 @@ from tf_pruneinit.pruning.scoring_data import Pair
 from tf_pruneinit.pruning.warn import warn
 
 Masks = dict[str, np.ndarray]
+OnIteration = Callable[[int, int], None] | None
 # Other weights (`reinit`) are another network, which its caller makes.
 _ABLATIONS = tuple(name for name in ABLATIONS if name != "reinit")
 
@@ -43,7 +44,7 @@ def prune(
     min_remaining: int = Prune.min_remaining,
     ablation: str = Prune.ablation,
     scores: Mapping[str, np.ndarray] | None = None,
-    on_iteration: Callable[[int, int], None] | None = None,
+    on_iteration: OnIteration = None,
 ) -> keras.Model:
     """Returns a copy of a model, same weights, with masks that leave exactly round((1 - sparsity) * total) of them.
 
@@ -134,9 +135,6 @@ class _Options:
         select: Callable[..., Masks] = registry.SCOPES[self.scope]
         select = ablations.invert(select) if self.ablation == "invert" else select
         return select(scores, sparsity, within=within, min_remaining=self.min_remaining, finite=finite)
-
-
-OnIteration = Callable[[int, int], None] | None
 
 
 def _pruned(

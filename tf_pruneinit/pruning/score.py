@@ -295,7 +295,7 @@ class Scorer:
             sums = [a + b for a, b in zip(sums, scores, strict=True)] if sums else scores
             count += 1
         if not count:
-            raise UsageError(f"{self.method} scores on labeled images; got data without a batch")
+            raise UsageError("data must have a batch of labeled images; got none")
         return (sums, total) if count == 1 else ([z / count for z in sums], None)
 
     def _of_batch(self, chunks: Any) -> tuple[list[tf.Tensor], Any]:

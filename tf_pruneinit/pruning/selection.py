@@ -137,7 +137,7 @@ def erk(shapes: Shapes, density: float) -> np.ndarray:
 def uniform_plus(shapes: Shapes, density: float) -> np.ndarray:
     """Returns the sizes of layers, but for the first and the last one.
 
-    A convolution that comes first stays dense, and a dense layer that comes last keeps 20 % of its weights at least. At a
+    A convolution that comes first stays dense, and of a dense layer that comes last at least 20 % of the weights remain. At a
     density that leaves no weight for the others all layers have the same density (the source says nothing of it).
 
     Gale, Elsen, Hooker, "The State of Sparsity in Deep Neural Networks", 2019.

@@ -272,6 +272,7 @@ def of_result(source: Source, config: Config, result: Mapping[str, Any]) -> Run:
 
     Raises:
       KeyError, TypeError, ValueError, OverflowError, AttributeError: if the value is no result.
+      _GapError: if the run diverged.
     """
     accuracy, loss = float(result["test_accuracy"]), float(result["test_loss"])
     if not (math.isfinite(accuracy) and math.isfinite(loss)):
@@ -324,5 +325,5 @@ def _incomplete(source: Source, partial: bool) -> _GapError:
         return _GapError(kind, " ".join(str(fields.get("error") or f"{run_directory.FAILURE} says nothing").split()))
     if partial:
         return _GapError("", "trained as far as other runs need it")
-    step = run_sources.last_step(source)
+    step = source.last_step()
     return _GapError("unfinished", f"after step {step:,}" if step else "before the first evaluation")

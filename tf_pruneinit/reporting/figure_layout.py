@@ -34,7 +34,7 @@ class Sheet:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        self._panels, self._columns = panels, min(2, panels)
+        self._columns = min(2, panels)
         rows = math.ceil(panels / self._columns)
         notes = [*notes, "Mean and standard deviation over seeds (n)." + (f" Note: {view.note}." if view.note else "")]
         lines = [line for note in notes if note for line in textwrap.wrap(note, _LETTERS)]

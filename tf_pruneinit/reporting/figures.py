@@ -137,7 +137,8 @@ def weights_remaining(view: View) -> "Figure | None":
         for one in found:
             style, dash = styles.of(one.series), "--" if one.rewound else "-"
             steps, percentages = figure_data.remaining_by_step(one, length)
-            shown = [max(one, layout.EDGE * 100 * lowest) for one in percentages]  # A logarithmic axis has no zero.
+            # A logarithmic axis has no zero.
+            shown = [max(percentage, layout.EDGE * 100 * lowest) for percentage in percentages]
             axes.plot(steps, shown, dash, color=style.color, lw=1)
             axes.plot(
                 [steps[shown.index(shown[-1])]], shown[-1:], style.marker, color=style.color, clip_on=False, zorder=4,

@@ -239,7 +239,7 @@ class _Contrast:
 
     Attributes:
       between: names both series.
-      not_run: series without runs -> the sparsities at which they lack.
+      not_run: series without runs -> the sparsities at which they are missing.
       apart: why two series with runs cannot be compared; "" if they can.
     """
 

@@ -73,7 +73,7 @@ def configurations(runs: Sequence[Run]) -> dict[str, Any]:
 
     Returns:
       `names` of hyper-parameters; `values`, of each its different ones; and `rows`, for each run its path and the index of
-      each value, None for a hyper-parameter that it has not.
+      each value, None for a hyperparameter that the run does not have.
     """
     found: dict[str, dict[Any, int]] = {}
     indices = []

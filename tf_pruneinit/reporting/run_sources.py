@@ -28,6 +28,8 @@ ENDING = ".jsonl"
 NO_ARCHIVE = "no archive"
 # The first bytes of compressed files, and how their names end.
 _COMPRESSED = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"\x28\xb5\x2f\xfd": ".zst", b"PK\x03\x04": ".zip"}
+# A line of records has no more.
+_LAST_BYTES = 4096
 _FILES = (run_directory.CONFIG, run_directory.RESULT, run_directory.FAILURE)
 
 
@@ -69,6 +71,17 @@ class Directory:
         except (RunError, OSError):
             return ()
 
+    def last_step(self) -> int:
+        """Returns the step of the last whole line of records, whatever stands before it; 0 if there is none."""
+        path = os.path.join(self.path, run_directory.RECORDS)
+        try:
+            with open(path, "rb") as file:
+                file.seek(max(0, os.path.getsize(path) - _LAST_BYTES))
+                *lines, _ = file.read().split(b"\n")
+            return int(json.loads(lines[-1])["step"])
+        except (OSError, IndexError, ValueError, KeyError, TypeError):
+            return 0
+
     def neurons(self) -> neurons.Counts | None:
         """Returns how many weights each neuron has, and how many remain; None if the masks cannot be read."""
         path = os.path.join(self.path, run_directory.MASKS)
@@ -108,6 +121,10 @@ class ArchivedRun:
         except (KeyError, TypeError, ValueError):
             return ()
 
+    def last_step(self) -> int:
+        found = self.records()
+        return found[-1].step if found else 0
+
     def neurons(self) -> neurons.Counts | None:
         try:
             return neurons.from_json(self._held["neurons"])
@@ -116,12 +133,6 @@ class ArchivedRun:
 
 
 Source = Directory | ArchivedRun
-
-
-def last_step(source: Source) -> int:
-    """Returns the step of the last record; 0 if there is none."""
-    records = source.records()
-    return records[-1].step if records else 0
 
 
 def sources(workdirs: Iterable[str]) -> tuple[list[Source], list[tuple[str, str]]]:
@@ -208,7 +219,7 @@ def write(path: str, several: Sequence[Source], progress: Callable[[int, int], N
     for done, source in enumerate(several, 1):
         known, _ = lines.get(source.name, (-1, ""))
         if known < math.inf and (held := _held(source)) is not None:
-            steps = math.inf if run_directory.RESULT in held else last_step(source)
+            steps = math.inf if run_directory.RESULT in held else source.last_step()
             if steps > known:
                 lines[source.name] = steps, json.dumps(held, separators=(",", ":")) + "\n"
         progress(done, len(several))

@@ -13,7 +13,7 @@ from tf_pruneinit.reporting.seed_statistics import Sample
 
 DENSE = "dense"
 RANDOM = "random"
-# The order of series in legends and tables; all others follow.
+# Series are listed in the order RANDOM, EARLY, BENCHMARKS, then all others; see `Series.order`.
 EARLY = ("magnitude", "snip", "grasp", "grasp_abs", "synflow")
 AFTER_TRAINING = "magnitude_after_training"
 BENCHMARKS = (

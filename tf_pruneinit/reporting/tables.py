@@ -35,6 +35,7 @@ class Table:
       head: names of the columns.
       rows: cells.
       records: rows for programs: name of a column -> number, text, or None.
+      columns: names of these columns, of a table that may have no record.
     """
 
     name: str
@@ -42,6 +43,15 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     records: Sequence[Mapping[str, Any]]
+    columns: Sequence[str] = ()
+
+
+_POINT = (
+    "network", "dataset", "recipe", "method", "variant", "ablation", "pruned_at", "sparsity", "range", "accuracy_mean",
+    "accuracy_std", "seeds", "difference_from_random", "p_from_random", "pairs_with_random", "difference_from_unablated",
+    "p_from_unablated", "pairs_with_unablated", "dataset_note", "dead",
+)  # fmt: skip
+_NETWORK = ("network", "dataset", "recipe", "method", "variant", "sparsities", "seeds")
 
 
 def accuracy(view: View) -> Table:
@@ -65,7 +75,7 @@ def accuracy(view: View) -> Table:
         f"best before training. {MARKS}.{_note(view)}{f' {view.dead}' if view.dead else ''}"
     )
     head = ("sparsity", "range", *(series.label for series in methods))
-    return Table(f"accuracy-{view.slug}", caption, head, rows, records)
+    return Table(f"accuracy-{view.slug}", caption, head, rows, records, _POINT)
 
 
 def ablations(view: View) -> Table | None:
@@ -132,7 +142,7 @@ def networks(views: Sequence[View]) -> Table:
         rows.append([*cells, Cell(", ".join(ablated) or "-")])
     head = ("network", "unpruned", *(series.label for series in methods), "ablations")
     caption = "What each network compares: sparsities x seeds of each method, and ablations."
-    return Table("networks", caption, head, rows, records)
+    return Table("networks", caption, head, rows, records, _NETWORK)
 
 
 def findings(view: View, found: Sequence[Finding]) -> Table:
@@ -172,7 +182,7 @@ def published(view: View, references: Sequence[Reference]) -> Table | None:
 
 
 def every(views: Sequence[View], found: Sequence[Sequence[Finding]], references: Sequence[Reference]) -> dict[str, list[Table]]:
-    """Returns the tables of a report that have a record.
+    """Returns the tables of a report.
 
     Args:
       views: of the report.
@@ -186,13 +196,13 @@ def every(views: Sequence[View], found: Sequence[Sequence[Finding]], references:
     for view, of_one in zip(views, found, strict=True):
         several = [findings(view, of_one), accuracy(view), ablations(view), pruning_step(view), published(view, references)]
         tables[view.slug] = [table for table in several if table is not None]
-    return {slug: [table for table in several if table.records] for slug, several in tables.items()}
+    return tables
 
 
 def as_csv(table: Table) -> str:
     """Returns the values for programs; accuracies are in percent, sparsities are fractions."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, table.records[0], lineterminator="\n")
+    writer = csv.DictWriter(out, table.records[0] if table.records else table.columns, lineterminator="\n")
     writer.writeheader()
     for record in table.records:
         writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in record.items()})

@@ -77,7 +77,7 @@ def start_tensorflow() -> None:
     # When a worker is lost TensorFlow says so in many lines, and we in one.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
     sys.stderr.flush()
-    kept = os.dup(2)
+    saved = os.dup(2)
     with open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), 2)
     try:
@@ -87,5 +87,5 @@ def start_tensorflow() -> None:
         # It warns of functions that are retraced, as they are for each of several runs.
         tf.get_logger().setLevel("ERROR")
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved, 2)
+        os.close(saved)

@@ -80,13 +80,14 @@ class Board:
 
     def seconds_left(self) -> float | None:
         """Returns the time left, by estimates or else by the runs that have ended; None while neither is known."""
-        if not self._remaining:
+        # Another thread draws, while this one counts jobs.
+        if not (remaining := len(self._remaining)):
             return 0.0
         if self._unknown and not self._ended:
             return None
         usual = self._seconds_of_ended / self._ended if self._ended else 0.0
         spent = sum(time.monotonic() - started for started, _ in list(self._running.values()))
-        return max(0.0, self._known + self._unknown * usual - spent) / min(self._workers, len(self._remaining))
+        return max(0.0, self._known + self._unknown * usual - spent) / min(self._workers, remaining)
 
     def _counts(self) -> str:
         left = self.seconds_left()

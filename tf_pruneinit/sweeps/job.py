@@ -1,4 +1,4 @@
-"""Runs one job of a sweep in this process, and records its error without ending the process."""
+"""Prepares this process to run jobs of a sweep, and runs one, whose error it records without ending the process."""
 
 import contextlib
 import errno

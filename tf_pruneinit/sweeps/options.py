@@ -33,7 +33,7 @@ class Options:
         "does not name; several are added",
         multi=True,
     )
-    workers: int | None = option(None, "number of processes of this machine, >= 1 (default: one, or one for every GPU)")
+    workers: int | None = option(None, "number of processes of this machine, >= 1", shown="one, or one for every GPU")
     engine: str = option("local", "what runs the jobs", choices=ENGINES)
     emit: str | None = option(None, "write a script for a cluster instead of running the jobs", choices=EMITS)
     runs_per_job: int = option(1, "with emit: number of runs, >= 1, that one task of the array runs one after the other")

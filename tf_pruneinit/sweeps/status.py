@@ -67,9 +67,10 @@ def forecast(plan: Plan, workdir: str, as_json: bool) -> str:
     }
     if as_json:
         return json.dumps(found)
-    time = "not known: no run like them is complete"
-    if survey.seconds is not None:
-        time = f"{duration(survey.seconds)} on one worker" if remaining else "none"
+    time = "none"
+    if remaining:
+        known = survey.seconds is not None
+        time = f"{duration(survey.seconds or 0)} on one worker" if known else "not known: no run like them is complete"
     failed = f"  ({found['failed']} failed)" if found["failed"] else ""
     lines = aligned(
         [

@@ -129,9 +129,8 @@ def test_masks_change_every_so_many_steps(options, steps):
 
 
 def test_training_that_is_too_short_for_a_change_is_refused():
-    with pytest.raises(
-        UsageError, match="got every update_every=100 steps after step 0 and before step 75 of 100, which is never"
-    ):
+    got = "every update_every=100 steps after step 0 and before step 75 of 100, which is never"
+    with pytest.raises(UsageError, match=f"^masks must change at least once in training; got {got}$"):
         updates()
     with pytest.raises(UsageError, match="update_until must be at most 100 steps; got '11ep'"):
         updates(update_until="11ep")

@@ -4,8 +4,14 @@ import random
 
 import pytest
 
+from tf_pruneinit.config.execution import Execution
+from tf_pruneinit.config.experiment import Config
+from tf_pruneinit.errors import RunError
+from tf_pruneinit.experiments import run_directory
+from tf_pruneinit.sweeps import plan as plans
 from tf_pruneinit.sweeps.launchers import schedule as schedules
-from tf_pruneinit.sweeps.launchers.schedule import Schedule
+from tf_pruneinit.sweeps.launchers.events import COMPLETE, ELSEWHERE, FAILED, LOST, NOTE, STARTED, STOPPED, Event
+from tf_pruneinit.sweeps.launchers.schedule import Schedule, Work, run_jobs
 from tf_pruneinit.sweeps.plan import Plan
 
 
@@ -140,3 +146,56 @@ def test_an_event_looks_at_as_much_whatever_the_number_of_jobs(event, monkeypatc
             schedule.next()
         looks.append(Counted.looks)
     assert looks[0] == looks[1] < 20
+
+
+class ScriptedPool:
+    """Runs one job at a time, which ends as the script says."""
+
+    def __init__(self, *kinds):
+        self.kinds = list(kinds)
+        self.address = ""
+
+    @property
+    def has_room(self):
+        return not self.address
+
+    def start(self, job):
+        self.address = job.address
+        return Event(STARTED, job.address)
+
+    def events(self):
+        if self.address:
+            address, self.address = self.address, ""
+            yield Event(self.kinds.pop(0), address, "the cause")
+
+
+class TestRunJobs:
+    @pytest.fixture
+    def work(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(schedules, "SECONDS_UNTIL_RETRY", 0.0)
+        configs = [Config(seed=seed) for seed in (0, 1)]
+        jobs = {config.address: plans.Job(config, (), True) for config in configs}
+        plan = Plan(jobs, frozenset(jobs), dict.fromkeys(jobs, ()))
+        return Work(plan, list(jobs), (), Execution(workdir=str(tmp_path)), str(tmp_path))
+
+    def told(self, work, *kinds):
+        events = [event for event in run_jobs(work, ScriptedPool(*kinds)) if event.kind != NOTE or event.text]
+        return [(event.kind, work.todo.index(event.address) if event.address else None) for event in events]
+
+    def test_a_job_that_another_sweep_runs_is_started_again(self, work):
+        expected = [(STARTED, 0), (ELSEWHERE, 0), (STARTED, 0), (COMPLETE, 0), (STARTED, 1), (COMPLETE, 1)]
+        assert sorted(self.told(work, ELSEWHERE, COMPLETE, COMPLETE)) == sorted(expected)
+
+    def test_a_job_whose_process_is_lost_is_retried_before_the_others(self, work):
+        expected = [(STARTED, 0), (NOTE, None), (STARTED, 0), (COMPLETE, 0), (STARTED, 1), (COMPLETE, 1)]
+        assert self.told(work, LOST, COMPLETE, COMPLETE) == expected
+
+    def test_a_job_whose_process_is_lost_twice_has_failed(self, work):
+        expected = [(STARTED, 0), (NOTE, None), (STARTED, 0), (FAILED, 0), (STARTED, 1), (COMPLETE, 1)]
+        assert self.told(work, LOST, LOST, COMPLETE) == expected
+        run = run_directory.existing(work.execution.workdir, work.plan.jobs[work.todo[0]].config)
+        assert run is not None and run.failure == "the cause"
+
+    def test_what_stops_every_job_ends_the_sweep(self, work):
+        with pytest.raises(RunError, match="the cause"):
+            self.told(work, STOPPED)

@@ -54,7 +54,7 @@ class Network:
         Args:
           kernels: tensors in place of the kernels, in order.
           examples: (batch, *input_shape).
-          training: whether normalization uses the batch's statistics, and discards updates of the moving ones; default False.
+          training: whether normalization uses the batch's statistics; default False. Updates of the moving ones are discarded.
           run: `(model, examples) -> outputs`, in place of a call of the model.
         """
         mapping = list(zip(self.variables.values(), kernels, strict=True))

@@ -9,7 +9,7 @@ FAILED = "failed"
 BLOCKED = "blocked"
 ELSEWHERE = "elsewhere"
 NOTE = "note"
-# These two come from processes that run jobs; launchers answer them.
+# Launchers handle these two themselves; no display gets them.
 LOST = "lost"
 STOPPED = "stopped"
 

@@ -125,6 +125,7 @@ class _Pool:
                 event = process.receive()
             except (EOFError, OSError):
                 del self._processes[number]
+                process.connection.close()
                 if not process.address:
                     continue
                 event = process.death()
@@ -231,7 +232,11 @@ class _Reporter(Console):
 def _serve(argv: Sequence[str]) -> None:
     """Runs the jobs that the sweep sends, until it closes the socket."""
     connection = Connection(int(argv[1]))
-    execution, cores, folder = connection.recv()
+    os.set_inheritable(connection.fileno(), False)  # Its end is how the sweep notices that of this process.
+    try:
+        execution, cores, folder = connection.recv()
+    except EOFError:  # The sweep is gone.
+        return
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
     console = _Reporter(connection)

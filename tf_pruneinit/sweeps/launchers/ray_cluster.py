@@ -3,6 +3,7 @@
 The cluster is the one that RAY_ADDRESS names, or the one that runs on this machine, or one that is started here for the sweep.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import logging
@@ -22,8 +23,8 @@ from tf_pruneinit.runtime import preemption
 from tf_pruneinit.runtime.console import Console
 from tf_pruneinit.sweeps import job as jobs
 from tf_pruneinit.sweeps import plan as plans
-from tf_pruneinit.sweeps.launchers.events import BLOCKED, COMPLETE, FAILED, LOST, NOTE, PROGRESS, STARTED, Event
-from tf_pruneinit.sweeps.launchers.schedule import Work, run_jobs
+from tf_pruneinit.sweeps.launchers.events import BLOCKED, COMPLETE, ELSEWHERE, FAILED, LOST, NOTE, PROGRESS, STARTED, Event
+from tf_pruneinit.sweeps.launchers.schedule import SECONDS_UNTIL_RETRY, Work, run_jobs
 from tf_pruneinit.sweeps.plan import Job
 
 # How often Ray restarts a task whose process is lost.
@@ -52,15 +53,16 @@ def launch(work: Work) -> Generator[Event, None, None]:
     for drivers_left in reversed(range(_DRIVERS)):
         rest = dataclasses.replace(work, todo=list(open_jobs), failed=failed.copy())
         death = ""
-        for event in _events_of_driver(rest, log):
-            if event.kind == LOST:
-                death = event.text
-                break
-            if event.kind in (COMPLETE, FAILED, BLOCKED):
-                open_jobs.pop(event.address)
-            if event.kind in (FAILED, BLOCKED):
-                failed.add(event.address)
-            yield event
+        with contextlib.closing(_events_of_driver(rest, log)) as events:
+            for event in events:
+                if event.kind == LOST:
+                    death = event.text
+                    break
+                if event.kind in (COMPLETE, FAILED, BLOCKED):
+                    open_jobs.pop(event.address)
+                if event.kind in (FAILED, BLOCKED):
+                    failed.add(event.address)
+                yield event
         if not death:
             return
         if drivers_left:
@@ -68,7 +70,7 @@ def launch(work: Work) -> Generator[Event, None, None]:
     raise RunError(f"{death}, {_DRIVERS} times")
 
 
-def _events_of_driver(work: Work, log: str) -> Iterator[Event]:
+def _events_of_driver(work: Work, log: str) -> Generator[Event, None, None]:
     """Yields the events of a process that submits tasks; `lost` is that of the process itself."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe(duplex=False)
@@ -203,4 +205,7 @@ def _run_task(job: Job, execution: Execution, folder: str) -> Event:
     """Runs a job in a process of the cluster, which may have run others before."""
     jobs.prepare(folder)
     with preemption.watched(signal.SIGINT):  # By which Ray cancels a task.
-        return jobs.run(job, execution, Console())
+        # Waits here for another sweep: a new task would have all retries of Ray again.
+        while (event := jobs.run(job, execution, Console())).kind == ELSEWHERE:
+            time.sleep(SECONDS_UNTIL_RETRY)
+        return event

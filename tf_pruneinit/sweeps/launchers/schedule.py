@@ -15,7 +15,8 @@ from tf_pruneinit.sweeps import plan as plans
 from tf_pruneinit.sweeps.launchers.events import BLOCKED, COMPLETE, ELSEWHERE, FAILED, LOST, NOTE, STOPPED, Event
 from tf_pruneinit.sweeps.plan import Job, Plan
 
-_SECONDS_UNTIL_RETRY = 3.0
+# While another sweep runs a job.
+SECONDS_UNTIL_RETRY = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Pool(Protocol):
         """Takes a job; returns what is to be told of it now."""
 
     def events(self) -> Iterable[Event]:
-        """Returns what has happened by now, or within a moment."""
+        """Returns what has happened by now, or within a fraction of a second."""
 
 
 def run_jobs(work: Work, pool: Pool) -> Iterator[Event]:
@@ -144,7 +145,7 @@ class Schedule:
 
     def postpone(self, address: str) -> None:
         """Puts a job back that another sweep runs: it is next again after a few seconds."""
-        heapq.heappush(self._postponed, (time.monotonic() + _SECONDS_UNTIL_RETRY, address))
+        heapq.heappush(self._postponed, (time.monotonic() + SECONDS_UNTIL_RETRY, address))
 
     def retry(self, address: str) -> None:
         """Puts a job back, before all others."""
