@@ -18,3 +18,16 @@ def _two_devices():
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+@pytest.fixture
+def eagerly():
+    """Runs `tf.function`s operation by operation: a check of values then needs no trace of each network, which takes longest.
+
+    What is compiled, by whom, and that it computes the same is checked without it.
+    """
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)

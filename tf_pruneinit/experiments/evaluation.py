@@ -181,8 +181,8 @@ def _assess(
 def _replicated(logits: Callable[[Any], Any], strategy: tf.distribute.Strategy) -> Callable[[Any], Any]:
     """Returns the function of a batch that gives each replica a part of it."""
     if strategy.num_replicas_in_sync == 1:
-        return tf.function(logits, reduce_retracing=True)
-    parallel = tf.function(lambda images: strategy.run(logits, args=(images,)), reduce_retracing=True)
+        return tf.function(logits, reduce_retracing=True, autograph=False)
+    parallel = tf.function(lambda images: strategy.run(logits, args=(images,)), reduce_retracing=True, autograph=False)
 
     def run(images: Any) -> Any:
         parts = np.array_split(np.asarray(images), strategy.num_replicas_in_sync)

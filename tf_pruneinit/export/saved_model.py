@@ -56,11 +56,11 @@ def save(model: keras.Model, path: str, preprocessing: Preprocessing, metadata: 
     }
     shape = model.input_shape[1:]
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32, name="images")])
+    @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32, name="images")], autograph=False)
     def serve(images):
         return {"logits": plain(images, training=False)}
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.uint8, name="images")])
+    @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.uint8, name="images")], autograph=False)
     def serve_raw(images):
         return {"logits": plain(preprocessing(images), training=False)}
 
@@ -104,7 +104,8 @@ def _digest(described: dict[str, Any]) -> str:
 def _check(model: keras.Model, path: str, shape: tuple[int, ...]) -> None:
     images = tf.constant(np.random.default_rng(0).normal(size=(_PROBES, *shape)).astype(np.float32))
     # Operations that are run one by one round differently than in a graph, in half precision by much.
-    expected = tf.cast(tf.function(lambda images: model(images, training=False))(images), tf.float64).numpy()
+    outputs = tf.function(lambda images: model(images, training=False), autograph=False)(images)
+    expected = tf.cast(outputs, tf.float64).numpy()
     got = load(path).signatures["serving_default"](images)["logits"].numpy()
     half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in model.layers)
     tolerance = (1e-2 if half else 1e-5) * max(1.0, np.abs(expected).max())

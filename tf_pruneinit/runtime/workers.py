@@ -50,7 +50,7 @@ class Workers:
         self.number, self.count = task_index_and_count() if several else (0, 1)
         self._strategy = strategy
         self._replicas = strategy.num_replicas_in_sync // self.count
-        self._gather = tf.function(lambda values: strategy.gather(values, axis=0), reduce_retracing=True)
+        self._gather = tf.function(lambda rows: strategy.gather(rows, axis=0), reduce_retracing=True, autograph=False)
 
     @property
     def chief(self) -> bool:

@@ -192,12 +192,12 @@ class Engine:
         resident = () if isinstance(dataset.train, Stream) else (dataset.train.images, dataset.train.labels)
         self._data = self._on_replicas(lambda replica: resident)
         self._changed: list[int] = []
-        self._forward_backward = tf.function(self._loss_and_gradients, jit_compile=True) if jit else self._loss_and_gradients
-        self._steps = tf.function(self._take_steps)
-        self._gradients = tf.function(self._dense_gradients)
+        self._forward_backward = _function(self._loss_and_gradients, jit_compile=True) if jit else self._loss_and_gradients
+        self._steps = _function(self._take_steps)
+        self._gradients = _function(self._dense_gradients)
         # Whether masks change in training, and are saved in checkpoints.
         self.changes_masks = False
-        self.logits = tf.function(
+        self.logits = _function(
             lambda images: self._plain(dataset.preprocessing(images), training=False), reduce_retracing=True
         )
 
@@ -409,12 +409,15 @@ class Engine:
 
     def _take_steps(self, data, shares, first, last, count):
         """Takes steps; returns the loss of each, and how many images it had right."""
-        losses = tf.TensorArray(tf.float32, last - first)
-        right = tf.TensorArray(tf.float32, last - first)
-        for i in tf.range(first, last):
+
+        def take(i, losses, right):
             loss, hits = self._strategy.run(self._replica_step, (data, shares, i, count))
             losses = losses.write(i - first, self._strategy.reduce("SUM", loss, axis=None))
             right = right.write(i - first, self._strategy.reduce("SUM", hits, axis=None))
+            return i + 1, losses, right
+
+        losses, right = (tf.TensorArray(tf.float32, last - first) for _ in range(2))
+        _, losses, right = tf.while_loop(lambda i, *_: i < last, take, (first, losses, right))
         return losses.stack(), right.stack()
 
     def _read(self, data, share):
@@ -490,6 +493,10 @@ class Engine:
         hits = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), labels)
         right = tf.reduce_sum(tf.cast(hits & (weights > 0), tf.float32))
         return tf.cast(loss, tf.float32), right, gradients, [new_state[i] for i in self._changed]
+
+
+# Without autograph, as Keras itself runs layers: to convert what a step calls takes longer than to trace it.
+_function = functools.partial(tf.function, autograph=False)
 
 
 def _replicated(layer: keras.Layer, *, sync: bool) -> tuple[type, dict[str, Any]]:
