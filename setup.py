@@ -6,6 +6,7 @@ import re
 from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
+ONNX = ["onnx>=1.16", "onnxruntime>=1.18", "tf2onnx>=1.16"]
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "tf_pruneinit/version.py").read_text())[1]
 
 setup(
@@ -37,9 +38,10 @@ setup(
         "wrapt>=1.15",
     ],
     extras_require={
-        "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "tf2onnx>=1.16"],
+        "onnx": ONNX,
         "ray": ["ray>=2.40"],
         "test": [
+            *ONNX,
             "hypothesis>=6.100",
             "mypy>=1.11",
             "pytest>=8.0",

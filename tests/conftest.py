@@ -1,5 +1,6 @@
 """Two logical CPU devices for the tests of replicas, and the same Hypothesis examples in every run."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -16,6 +17,9 @@ settings.load_profile("repeatable")
 def _two_devices():
     import tensorflow as tf
 
+    # What is imported stays: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 

@@ -52,9 +52,7 @@ NETWORKS = {
     "lenet_300_100": (SHAPE, lambda model: tf_pruneinit.prune(model, "synflow", 0.97)),
     "convnet": (SHAPE, lambda model: tf_pruneinit.prune(model, "synflow", 0.97)),
     "resnet20": (SHAPE, lambda model: tf_pruneinit.prune(model, "synflow", 0.98, iterations=20)),
-    "vgg16": ((16, 16, 3), lambda model: tf_pruneinit.prune(model, "synflow", 0.99, iterations=10)),
     "keras:MobileNetV3Small": ((32, 32, 3), lambda model: randomly_pruned(model, 0.5)),
-    "keras:DenseNet121": ((32, 32, 3), lambda model: randomly_pruned(model, 0.8)),
     "branches": (SHAPE, lambda model: randomly_pruned(model, 0.8)),
 }
 

@@ -16,9 +16,10 @@ import threading
 from multiprocessing import reduction
 from subprocess import DEVNULL, PIPE, STDOUT
 
-_FORKING = multiprocessing.get_context("forkserver")
+# Makes processes that are forked from one that has imported TensorFlow, and not started it.
+FORKS = multiprocessing.get_context("forkserver")
 # What a run imports: these take seven seconds, a fork of them a hundredth of one.
-_FORKING.set_forkserver_preload(
+FORKS.set_forkserver_preload(
     [
         "tensorflow",
         "keras",
@@ -57,7 +58,7 @@ class Process:
             environment = dict(os.environ if env is None else env)
             passed = [_Passed(descriptor) for descriptor in descriptors]
             options = (self.args, os.fspath(cwd or os.getcwd()), environment, passed)
-            self._process = _FORKING.Process(target=_become, args=options, daemon=True)
+            self._process = FORKS.Process(target=_become, args=options, daemon=True)
             self._process.start()
         self.pid = self._process.pid
 
@@ -89,7 +90,8 @@ class Process:
 
     def communicate(self, timeout=None):
         """What it writes until it ends, to standard output and standard error."""
-        pipes = {name: pipe for name in ("stdout", "stderr") if (pipe := getattr(self, name)) is not None}
+        named = {"stdout": self.stdout, "stderr": self.stderr}
+        pipes = {name: pipe for name, pipe in named.items() if pipe is not None and not pipe.closed}
         found = {}
         threads = [threading.Thread(target=lambda n=n, p=p: found.update({n: p.read()}), daemon=True) for n, p in pipes.items()]
         for thread in threads:

@@ -157,10 +157,10 @@ def test_page_says_where_masks_of_the_first_layer_are():
     assert said(f"{100 * blank.mean():.0f} % of the pixels")
     on_blank, used = {}, {}
     for method in ("snip", "grasp", "synflow"):
-        examples = mnist.scoring_batches(10, 256, 0) if method != "synflow" else None
+        model = build.build("lenet_300_100", mnist.input_shape, mnist.classes, seeds.derive(0, "weights"))
+        scores = None if method == "synflow" else tf_pruneinit.score(model, method, mnist.scoring_batches(10, 256, 0))
         for sparsity in (0.7902848, 0.8926258176, 0.9560195349, 0.9819856015):
-            model = build.build("lenet_300_100", mnist.input_shape, mnist.classes, seeds.derive(0, "weights"))
-            masks = masking.masks(tf_pruneinit.prune(model, method, sparsity, examples))
+            masks = masking.masks(tf_pruneinit.prune(model, method, sparsity, scores=scores))
             mask = masks["fc1/kernel"]
             on_blank.setdefault(method, []).append(round(100 * mask[blank].sum() / mask.sum()))
             used.setdefault(method, []).append(round(100 * mask.any(axis=0).mean()))

@@ -51,10 +51,9 @@ def copied(model):
     return model_copy.copy_with(model, lambda layer: (type(layer), layer.get_config()))
 
 
-# DenseNet-121 is left out: on images this small it normalises over 8 numbers, a hundred times, and amplifies rounding errors.
 @pytest.mark.filterwarnings("ignore:no weight remains")
-@pytest.mark.parametrize("name", [name for name in networks.NETWORKS if name != "keras:DenseNet121"])
-def test_fifty_steps_are_those_of_the_full_network(name):
+@pytest.mark.parametrize("name", ["lenet_300_100", "convnet", "resnet20", "branches"])
+def test_twenty_steps_are_those_of_the_full_network(name):
     model = networks.pruned(name, "float64")
     shape = model.input_shape[1:]
     assert model.trainable_variables[0].dtype == "float64"
@@ -65,8 +64,8 @@ def test_fifty_steps_are_those_of_the_full_network(name):
     assert work.remaining < work.compact < 0.9 * work.dense
     assert small.model.count_params() < 0.9 * full.count_params()
     data = noise(shape)
-    train(full, data, 50)
-    train(small.model, data, 50)
+    train(full, data, 20)
+    train(small.model, data, 20)
     small.write_back()
     # All of them: what is removed has decayed alike.
     for variable, expected in zip(model.trainable_variables, full.trainable_variables, strict=True):
@@ -122,9 +121,8 @@ def test_losses_by_the_names_of_outputs_are_those_of_the_full_network(outputs):
 
 
 class TestTraining:
-    @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
-    @pytest.mark.parametrize("devices", [1, 2])
-    def test_loses_are_those_of_the_full_network(self, devices, precision):
+    @pytest.mark.parametrize(("devices", "precision"), [(2, "float32"), (1, "mixed_bfloat16"), (1, "mixed_float16")])
+    def test_losses_are_those_of_the_full_network(self, devices, precision):
         losses = []
         for smaller in (False, True):
             model = tf_pruneinit.prune(build.build("convnet", networks.SHAPE, 4, 0, precision=precision), "synflow", 0.97)

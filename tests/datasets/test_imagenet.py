@@ -239,14 +239,7 @@ class TestMissing:
 
 def test_a_run_from_the_command_line(folder, tmp_path, capsys):
     """A small network; of ResNet-50 a step at this size takes seconds."""
-    flags = ["--dataset=imagenet2012", "--model=convnet", "--method=snip", "--sparsity=0.9", "--examples_per_class=1"]
-    flags += [
-        "--train_steps=3",
-        "--batch_size=8",
-        "--score_batch_size=100",
-        "--devices=2",
-        f"--data_dir={folder}",
-        f"--workdir={tmp_path}",
-    ]
+    flags = ["--dataset=imagenet2012", "--model=convnet", "--method=magnitude", "--sparsity=0.9"]
+    flags += ["--train_steps=2", "--batch_size=4", "--devices=2", f"--data_dir={folder}", f"--workdir={tmp_path}"]
     assert main.main(["main", *flags]) == 0
     assert "sparsity       90.0" in capsys.readouterr().out

@@ -31,10 +31,9 @@ def content(model):
 
 
 class TestCompress:
-    @pytest.mark.parametrize("name", ["convnet", "lenet_300_100", "resnet20", "keras:MobileNetV3Small"])
+    @pytest.mark.parametrize("name", ["convnet", "resnet20"])
     def test_loads_back_in_one_call_to_the_bits_that_remain(self, name, tmp_path):
-        shape = (32, 32, 3) if ":" in name else SHAPE
-        model = tf_pruneinit.prune(build.build(name, shape, 4, 0), "random", 0.7)
+        model = tf_pruneinit.prune(build.build(name, SHAPE, 4, 0), "random", 0.7)
         path = str(tmp_path / "model.tfpruned")
         tf_pruneinit.compress(model, path)
         loaded = tf_pruneinit.load(path)
@@ -49,7 +48,7 @@ class TestCompress:
             [v.numpy() for v in one.variables if id(v) not in ours] for one, ours in zip((model, loaded), kept, strict=True)
         ]
         assert [value.tobytes() for value in rest[0]] == [value.tobytes() for value in rest[1]]
-        images = np.random.default_rng(0).random((2, *shape), np.float32)
+        images = np.random.default_rng(0).random((2, *SHAPE), np.float32)
         np.testing.assert_array_equal(model(images, training=False), loaded(images, training=False))
 
     @pytest.mark.parametrize("sparsity", [0.5, 0.9, 0.98])

@@ -96,7 +96,7 @@ np.savez("kernels.npz", **{path: kernel.numpy() for path, kernel in loaded.kerne
         for path, mask in network.masks.items():
             assert not np.signbit(network.values[network.kernels[path]][mask == 0]).any()
 
-    @pytest.mark.parametrize("name", ["convnet", "resnet20", "vgg11", "keras:MobileNetV3Small"])
+    @pytest.mark.parametrize("name", ["convnet", "resnet20"])
     def test_logits_are_those_of_the_model_in_memory_to_five_digits(self, name, tmp_path):
         shape = (32, 32, 3)
         model = tf_pruneinit.prune(build.build(name, shape, 4, 0), "random", 0.5)

@@ -431,7 +431,9 @@ CASES = _cases()
 class TestSecondDerivatives:
     @pytest.mark.filterwarnings("error:grasp differentiates twice")
     @pytest.mark.parametrize("name", CASES)
-    def test_grasp_is_that_of_differences_of_gradients_and_verified(self, name):
+    def test_grasp_is_that_of_differences_of_gradients_and_verified(self, name, request):
+        if name != "Conv2D in groups":  # TensorFlow has its gradient on CPUs in compiled functions alone.
+            request.getfixturevalue("eagerly")
         shape, make, _ = CASES[name]
         assert error_of_grasp(between(shape, make())) < 1e-6
 
@@ -471,18 +473,17 @@ class TestSecondDerivatives:
         assert any(type(layer) is BatchNormalization for layer in model.layers)
         assert error_of_grasp(model) < 1e-6
 
-    @pytest.mark.parametrize("build", ["small", "deep"])
-    def test_whole_networks(self, build):
+    def test_whole_networks(self):
         inputs = keras.Input((6, 6, 2))
         x = inputs
-        for _ in range({"small": 1, "deep": 2}[build]):
+        for _ in range(2):
             y = L.Activation("swish")(L.BatchNormalization()(L.Conv2D(4, 3, padding="same", use_bias=False)(x)))
             y = L.Activation("gelu")(L.GroupNormalization(2)(L.DepthwiseConv2D(3, padding="same")(y)))
             x = L.LayerNormalization()(L.Add()([L.Conv2D(4, 1)(x), y]))
         model = keras.Model(inputs, L.Dense(3)(L.GlobalAveragePooling2D()(x)))
         assert error_of_grasp(randomized(model)) < 1e-5
 
-    @pytest.mark.usefixtures("nothing_compiled")
+    @pytest.mark.usefixtures("nothing_compiled", "eagerly")
     @pytest.mark.parametrize("cls", [L.BatchNormalization, L.LayerNormalization, L.GroupNormalization])
     def test_keras_own_layer_put_back_is_found_out(self, cls, monkeypatch):
         make = {L.GroupNormalization: lambda: cls(2)}.get(cls, cls)
@@ -567,12 +568,17 @@ class OfPlaces(L.Layer):
         return tf.add_n([x[index] for index in indices]) / tf.add_n([ones[index] for index in indices])
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.filterwarnings("ignore:grasp differentiates twice")
 @pytest.mark.parametrize("kind", ["Max", "Average"])
 @pytest.mark.parametrize(
-    ("size", "stride", "padding"), [(2, 2, "valid"), (3, 1, "same"), (3, 1, "valid"), (3, 2, "same"), (2, 1, "same")]
+    ("rank", "size", "stride", "padding"),
+    [
+        *[(1, 3, 2, "same"), (1, 2, 2, "valid")],
+        *[(2, 2, 2, "valid"), (2, 3, 1, "same"), (2, 3, 1, "valid"), (2, 3, 2, "same"), (2, 2, 1, "same")],
+        *[(3, 3, 2, "same"), (3, 2, 1, "valid")],
+    ],
 )
-@pytest.mark.parametrize("rank", [1, 2, 3])
 def test_grasp_below_pooling_is_that_of_plain_operations(rank, kind, size, stride, padding):
     shape = (6, 4) if rank == 1 else (4,) * (rank + 1)
     data = np.random.default_rng(3).normal(size=(7, *shape)).astype("float32"), np.arange(7) % 3
@@ -619,6 +625,7 @@ def model_with(apply, shape=(6,)):
     return keras.Model(inputs, L.Dense(3, name="fc")(apply(L.Dense(4, name="first")(inputs))))
 
 
+@pytest.mark.usefixtures("eagerly")
 class TestWarning:
     @pytest.mark.parametrize("method", ["grasp", "grasp_abs"])
     @pytest.mark.parametrize("function", ["score", "prune"])

@@ -103,7 +103,7 @@ def spoil(model, masks, seed):
         kernel.variable.assign(np.where(masks[path] != 0, kernel.variable, noise))
 
 
-def train(model, optimizer, epochs=3):
+def train(model, optimizer, epochs=2):
     model.compile(optimizer, "mse", run_eagerly=True)
     return model.fit(X, Y, epochs=epochs, batch_size=len(X), shuffle=False, verbose=0).history["loss"]
 
@@ -152,7 +152,7 @@ def test_their_values_before_change_no_bit_within_another_optimizer(wrap):
     require_same(spoiled_before(lambda: wrap(optimizers.Lamb(0.05))))
 
 
-@pytest.mark.parametrize("cls", [cls for cls in OPTIMIZERS if cls not in READ_NORMS])
+@pytest.mark.parametrize("cls", [optimizers.SGD, optimizers.AdamW, optimizers.Ftrl, optimizers.Nadam])
 def test_values_that_are_assigned_to_them_change_no_bit(cls):
     found = []
     for seed in (1, 2):
@@ -206,7 +206,7 @@ def test_steps_are_those_of_a_network_whose_removed_weights_are_zeros(make):
             mask = left[id(kernel.variable)]
             kernel.variable.assign(rules[id(kernel.variable)](kernel.variable * mask) * mask)
         losses.append(loss)
-    np.testing.assert_allclose(train(model, make()), losses, rtol=1e-5)
+    np.testing.assert_allclose(train(model, make(), epochs=3), losses, rtol=1e-5)
     for path, kernel in masking.kernels(model).items():
         np.testing.assert_allclose(kernel.value, kernels[path].variable, rtol=0, atol=1e-5)
 

@@ -691,7 +691,7 @@ def residual(names):
     return model
 
 
-@hypothesis.settings(max_examples=5)
+@hypothesis.settings(max_examples=2)
 @hypothesis.given(st.permutations(_NAMES).map(lambda names: names[:7]))
 @hypothesis.example(["fc_inputs", "fc", "removed", "add", "add_1", "add_0", "x"])
 def test_names_that_are_made_up_are_never_those_of_a_user(names):

@@ -1,5 +1,7 @@
 """Scores and masks against float64 references from an independent implementation."""
 
+import itertools
+
 import golden
 import keras
 import numpy as np
@@ -23,7 +25,7 @@ SCORES = {
 }
 SPARSITIES = ("0.5", "0.8", "0.9", "0.95", "0.98")
 # Iterative SNIP takes twenty seconds a mask on the deepest of the networks.
-ITERATIVE_SNIP = [("mlp", s) for s in SPARSITIES] + [("convnet", "0.8"), ("convnet", "0.98"), ("vgg_narrow", "0.98")]
+ITERATIVE_SNIP = [("mlp", "0.5"), ("mlp", "0.98"), ("convnet", "0.98")]
 
 
 def score(network, key, model=None, precision="float32"):
@@ -96,21 +98,27 @@ def test_scores_in_float64_of_networks_of_stock_layers(network, exact_scores, ke
         assert relative_error(exact_scores[key], network.scores[key]) < 1e-10
 
 
-@pytest.mark.parametrize("key", ["snip", "grasp_T200", "grasp_T1", "synflow"])
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize("key", ["snip", "grasp_T200", "synflow"])
 def test_scores_in_float64_of_networks_with_our_batch_normalisation(networks, key):
     network = networks["vgg_narrow"]
     ours = score(network, key, tf_pruneinit.with_masks(network.model), "float64")
     assert relative_error(ours, network.scores[key]) < 1e-10
 
 
-@pytest.mark.parametrize("key", ["snip", "grasp_T200", "synflow"])
-def test_scores_in_float64_of_a_network_that_has_been_pruned(network, key):
-    if f"{key}_given_{key}@0.8__sample" not in network.scores:
-        pytest.skip("there is none in the golden files")
-    model = tf_pruneinit.with_masks(network.model)
-    tf_pruneinit.set_masks(model, network.unflatten(network.masks[f"{key}@0.8"]))
-    sample = score(network, key, model, "float64")[network.scores["sample_index"]]
-    assert relative_error(sample, network.scores[f"{key}_given_{key}@0.8__sample"]) < 1e-10
+@pytest.mark.usefixtures("eagerly")
+def test_scores_in_float64_of_a_network_that_has_been_pruned(networks):
+    found = 0
+    for network, key in itertools.product(networks.values(), ("snip", "grasp_T200", "synflow")):
+        expected = network.scores.get(f"{key}_given_{key}@0.8__sample")
+        if expected is None:
+            continue
+        model = tf_pruneinit.with_masks(network.model)
+        tf_pruneinit.set_masks(model, network.unflatten(network.masks[f"{key}@0.8"]))
+        sample = score(network, key, model, "float64")[network.scores["sample_index"]]
+        assert relative_error(sample, expected) < 1e-10, (network.name, key)
+        found += 1
+    assert found >= 3
 
 
 @pytest.mark.parametrize("sparsity", SPARSITIES)
@@ -128,11 +136,10 @@ def test_one_shot_masks_in_float64_are_identical(network, exact_scores, sparsity
         require_identical(golden.flatten(selection.global_masks(kept, float(sparsity))), network.masks[f"{key}@{sparsity}"])
 
 
-@pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_prune_leaves_the_golden_mask(network, precision):
+@pytest.mark.usefixtures("eagerly")
+def test_prune_leaves_the_golden_mask(network):
     for key, (method, options) in SCORES.items():
-        data = network.images, network.labels
-        pruned = tf_pruneinit.prune(network.model, method, 0.9, data, iterations=1, precision=precision, **options)
+        pruned = tf_pruneinit.prune(network.model, method, 0.9, (network.images, network.labels), iterations=1, **options)
         require_identical(golden.flatten(tf_pruneinit.masks(pruned)), network.masks[f"{key}@0.9"])
 
 
@@ -144,7 +151,7 @@ def test_masks_of_given_random_scores_are_identical(networks, sparsity):
         require_identical(golden.flatten(selection.global_masks(scores, float(sparsity))), expected)
 
 
-@pytest.mark.parametrize("sparsity", SPARSITIES)
+@pytest.mark.parametrize("sparsity", ["0.8", "0.98"])
 def test_masks_of_a_hundred_iterations_of_synflow_are_identical(network, sparsity):
     pruned = tf_pruneinit.prune(network.model, "synflow", float(sparsity))
     require_identical(golden.flatten(tf_pruneinit.masks(pruned)), network.masks[f"synflow_iter100@{sparsity}"])

@@ -5,8 +5,7 @@ from tf_pruneinit.errors import UsageError
 from tf_pruneinit.reporting import confusion
 
 
-@pytest.mark.parametrize("name", ["one.png", "one.PDF", "one.svg"])
-@pytest.mark.parametrize(("classes", "count"), [(2, 1), (10, 2), (100, 5)])
+@pytest.mark.parametrize(("name", "classes", "count"), [("one.png", 100, 5), ("one.PDF", 2, 1), ("one.svg", 10, 2)])
 def test_pictures_are_of_their_kind_and_pyplot_has_no_figure(tmp_path, name, classes, count):
     import matplotlib.pyplot
 

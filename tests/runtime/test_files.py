@@ -176,17 +176,17 @@ class TestArrays:
         whole = read(path)
         seen = 0
         for place, wrong in enumerate(np.random.default_rng(0).integers(1, 256, len(whole))):
-            for flipped in {int(wrong), 1}:
-                write(path, whole[:place] + bytes([whole[place] ^ flipped]) + whole[place + 1 :])
-                with warnings.catch_warnings(record=True) as warned:
-                    warnings.simplefilter("always")
-                    found = files.load_arrays(path)
-                if found is None:
-                    assert len(warned) == 1
-                    seen += 1
-                else:
-                    require_same(found, ARRAYS)
-        assert seen > len(whole)
+            flipped = 1 if place % 2 else int(wrong)  # One bit, or several.
+            write(path, whole[:place] + bytes([whole[place] ^ flipped]) + whole[place + 1 :])
+            with warnings.catch_warnings(record=True) as warned:
+                warnings.simplefilter("always")
+                found = files.load_arrays(path)
+            if found is None:
+                assert len(warned) == 1
+                seen += 1
+            else:
+                require_same(found, ARRAYS)
+        assert seen > len(whole) / 2
 
     @compressed_or_not
     def test_file_that_ends_too_early_is_damaged(self, path, compressed):

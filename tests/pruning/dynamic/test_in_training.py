@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from sweeping import launch_here
 
 import tf_pruneinit
 from tf_pruneinit import main, report, seeds, sweep
@@ -18,6 +19,7 @@ from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning.dynamic import schedule as dynamics
 from tf_pruneinit.reporting import collect, figure_data
 from tf_pruneinit.reporting import series as curves
+from tf_pruneinit.sweeps.launchers import local
 from tf_pruneinit.training import loop
 from tf_pruneinit.training import step as engine
 
@@ -145,15 +147,22 @@ def test_looking_at_gradients_changes_nothing(digits):
     require_same(before, values(model))
 
 
-@every_method
-@pytest.mark.parametrize("options", [{}, {"devices": 2}, {"jit": True}], ids=str)
-def test_goes_on_from_any_checkpoint_to_the_same_bits(digits, method, options):
+@pytest.mark.parametrize(
+    ("method", "name", "options"),
+    [
+        ("rigl", "convnet", {}),
+        ("rigl", "lenet_300_100", {"devices": 2}),
+        ("set", "lenet_300_100", {"jit": True}),
+        ("gradual_magnitude", "lenet_300_100", {}),
+    ],
+)
+def test_goes_on_from_any_checkpoint_to_the_same_bits(digits, method, name, options):
     kept = {}
     saving = loop.Saving(checkpoint=lambda step, *what: kept.update({step: what}), every=Interval(steps=3))
-    whole = begun(digits, method)
+    whole = begun(digits, method, name=name)
     records = train(digits, whole, method, saving=saving, **options)
-    for step in (3, 15, 24):
-        model = begun(digits, method)
+    for step in (3, 24):
+        model = begun(digits, method, name=name)
         again = loop.Training(model, digits, PLAN, seed=0, updates=updates(digits, method), **options)
         assert again.restore(*kept[step])
         rest = list(again.records())
@@ -165,7 +174,7 @@ def test_goes_on_from_any_checkpoint_to_the_same_bits(digits, method, options):
 def test_is_the_same_whatever_is_taken_at_a_time(digits, method):
     found = []
     for snapshot_steps in ((), tuple(range(40))):
-        model = begun(digits, method)
+        model = begun(digits, method, name="lenet_300_100")
         train(digits, model, method, saving=loop.Saving(snapshot_steps=snapshot_steps))
         found.append(values(model))
     require_same(*found)
@@ -184,8 +193,7 @@ def test_two_replicas_change_masks_as_one_does(digits, method):
     assert [mask.sum() for mask in found[0].values()] == [mask.sum() for mask in found[1].values()]
 
 
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
-@every_method
+@pytest.mark.parametrize(("method", "precision"), [("rigl", "mixed_float16"), ("gradual_magnitude", "mixed_bfloat16")])
 def test_trains_in_half_precision(digits, method, precision):
     row = registry.IN_TRAINING[method]
     model = build.build("convnet", digits.input_shape, digits.classes, 0, precision=precision)
@@ -198,7 +206,7 @@ def test_trains_in_half_precision(digits, method, precision):
 
 
 def call(workdir, *flags):
-    return main.main(["main", f"--workdir={workdir}", "--dataset=digits", "--model=convnet", "--epochs=3", *flags])
+    return main.main(["main", f"--workdir={workdir}", "--dataset=digits", "--epochs=3", *flags])
 
 
 def run_of(workdir, method):
@@ -233,8 +241,9 @@ def test_run_records_what_remains_and_keeps_the_masks_of_the_end(tmp_path, metho
     assert (path / "result.json").exists()
 
 
-def test_sweeps_make_them_beside_others_and_reports_draw_their_course(tmp_path, capfd):
-    arguments = ["--dataset=digits", "--model=convnet", "--epochs=6", f"--workdir={tmp_path}/w"]
+def test_sweeps_make_them_beside_others_and_reports_draw_their_course(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(local, "launch", launch_here)
+    arguments = ["--dataset=digits", "--epochs=6", f"--workdir={tmp_path}/w"]
     grid = ["--grid=method=rigl,set,gradual_magnitude,random,dense", "--grid=sparsity=0.5"]
     assert sweep.main(["sweep", *arguments, *grid]) == 0
     view = curves.View(collect.read([f"{tmp_path}/w"]).runs)

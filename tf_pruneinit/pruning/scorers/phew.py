@@ -45,6 +45,7 @@ def phew(network: Network, batch: None, *, seed: int) -> list[tf.Tensor]:
     values = [tf.abs(tf.cast(w, tf.float64)) for w in (*network.kernels, *others)]
     root = seeds.derive(seed, "phew")
     scores = tf.numpy_function(lambda *arrays: _scores(graph, arrays, count, root), values, [tf.float64] * count)
+    scores = tf.nest.flatten(scores)  # That of one kernel comes without a list where functions run eagerly.
     return [tf.ensure_shape(z, w.shape) for z, w in zip(scores, network.kernels, strict=True)]
 
 
