@@ -122,7 +122,7 @@ class TestWork:
             "--grid=method=snip,magnitude",
             "--grid=sparsity=0.5,0.9",
             "--grid=ablation=none,reinit,invert",
-            "--also=prune_at=10",
+            "--also=prune_at=10 ablation=none",
             "--also=method=synflow iterations=5 sparsity=0.9 ablation=none,shuffle",
             "--also=method=dense",
         )
