@@ -18,7 +18,7 @@ def build():
 
 
 def fit(model, log_dir, epochs=EPOCHS, callbacks=(), **options):
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", run_eagerly=True)
     images, labels = np.ones((8, 5), "float32"), np.ones((8, 2), "float32")
     logger = tf_pruneinit.callbacks.SparsityLogger(str(log_dir))
     model.fit(images, labels, epochs=epochs, batch_size=4, callbacks=[*callbacks, logger], verbose=0, **options)

@@ -1,19 +1,18 @@
 """The compiled step: every way to run it trains alike, and its state can be taken out and put back."""
 
+import dataclasses
 import itertools
 
-import keras
 import numpy as np
 import pytest
+from small_networks import CLASSES, SHAPE, convolutional, dense
 
-import tf_pruneinit
 from tf_pruneinit.config.experiment import Train
 from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing, Split
 from tf_pruneinit.errors import UsageError
-from tf_pruneinit.models import build as models
 from tf_pruneinit.training import step
 
-SHAPE, CLASSES, COUNT = (8, 8, 1), 4, 50
+COUNT = 50
 
 
 @pytest.fixture(scope="module")
@@ -27,26 +26,9 @@ def dataset():
     return Dataset("rows", CLASSES, split, split, Preprocessing(255, (0.3,), (0.3,)), Augmentation(flip=True, pad=1))
 
 
-def network(seed=0, precision="float32", sparsity=0.5):
-    """A convolution, batch normalization and a dense layer with masks: little to trace, and all that a step is careful with."""
-    keras.utils.set_random_seed(seed)
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
-        inputs = keras.Input(SHAPE, name="images")
-        x = keras.layers.Conv2D(6, 3, strides=2, use_bias=False, name="conv")(inputs)
-        x = keras.layers.ReLU(name="relu")(keras.layers.BatchNormalization(name="bn")(x))
-        x = keras.layers.Flatten(name="flatten")(x)
-        outputs = keras.layers.Dense(CLASSES, dtype="float32", name="fc")(x)
-        return tf_pruneinit.prune(keras.Model(inputs, outputs, name="network"), "magnitude", sparsity)
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
-def build(dataset, batch_size=13, precision="float32", **options):
-    model = network(precision=precision)
-    plan = Train(None, 100, batch_size=batch_size, learning_rate=0.02, precision=precision)
-    return step.Engine(model, dataset, plan, **options)
+def build(dataset, batch_size=13, precision="float32", learning_rate=0.02, **options):
+    plan = Train(None, 100, batch_size=batch_size, learning_rate=learning_rate, precision=precision)
+    return step.Engine(convolutional(precision=precision), dataset, plan, **options)
 
 
 def take(trainer, steps):
@@ -66,7 +48,7 @@ def largest_difference(one, two):
 
 
 class TestSynchronisedBatchNormalisation:
-    @pytest.mark.parametrize("batch_size", [13, 50, 64], ids=["last batch smaller", "one batch", "batch above the data"])
+    @pytest.mark.parametrize("batch_size", [13, 64], ids=["last batch smaller", "batch above the data"])
     def test_two_replicas_equal_one(self, dataset, batch_size):
         trained = []
         for options in ({}, {"devices": 2, "sync_batch_norm": True}):
@@ -94,33 +76,43 @@ class TestSynchronisedBatchNormalisation:
 
 
 class TestMatrix:
-    @pytest.fixture(scope="class")
-    def expected(self, dataset):
-        return take(build(dataset, 25), 8)
+    STEPS = 12
 
-    # Each pair of values of two options.
+    def trained(self, dataset, precision="float32", **options):
+        trainer = build(dataset, 25, precision, learning_rate=0.1, **options)
+        losses = take(trainer, self.STEPS)
+        assert trainer.skipped_steps(self.STEPS) == 0
+        assert {array.dtype for array in trainer.weights().values()} == {np.dtype("float32")}
+        return losses
+
+    @pytest.fixture(scope="class")
+    def plainly(self, dataset):
+        """Losses in float32, without XLA, on so many replicas."""
+        return {devices: self.trained(dataset, devices=devices) for devices in (1, 2)}
+
+    @pytest.mark.parametrize("devices", [1, 2])
+    def test_it_learns(self, plainly, devices):
+        losses = plainly[devices]
+        assert np.mean(losses[-2:]) < 0.7 * np.mean(losses[:2])
+
+    # Each pair of values of two options that can be given together.
     @pytest.mark.parametrize(
         ("devices", "sync", "jit", "precision"),
         [
             (1, False, False, "mixed_bfloat16"),
             (1, False, True, "float32"),
             (1, False, True, "mixed_float16"),
-            (1, True, False, "float32"),
             (1, True, False, "mixed_float16"),
             (1, True, True, "mixed_bfloat16"),
-            (2, False, False, "float32"),
             (2, False, False, "mixed_float16"),
-            (2, False, True, "mixed_bfloat16"),
+            (2, False, True, "float32"),
             (2, True, False, "mixed_bfloat16"),
             (2, True, False, "mixed_float16"),
         ],
     )
-    def test_every_combination_trains_alike(self, dataset, expected, devices, sync, jit, precision):
-        trainer = build(dataset, 25, precision, devices=devices, sync_batch_norm=sync, jit=jit)
-        losses = take(trainer, 8)
-        one_way_of_normalising = devices == 1 or sync
-        np.testing.assert_allclose(losses, expected, rtol=0.1 if one_way_of_normalising else 0.5)
-        assert trainer.skipped_steps(8) == 0
+    def test_every_combination_trains_alike(self, dataset, plainly, devices, sync, jit, precision):
+        losses = self.trained(dataset, precision, devices=devices, sync_batch_norm=sync, jit=jit)
+        np.testing.assert_allclose(losses, plainly[1 if sync else devices], rtol=1e-2)
 
     def test_synchronised_replicas_under_xla_are_refused(self, dataset):
         with pytest.raises(UsageError, match=r"^sync_batch_norm needs jit=False"):
@@ -128,11 +120,9 @@ class TestMatrix:
 
 
 class TestState:
-    @pytest.mark.parametrize(
-        ("devices", "precision"), [(1, "float32"), (1, "mixed_bfloat16"), (2, "float32"), (2, "mixed_float16")]
-    )
+    @pytest.mark.parametrize(("devices", "precision"), [(1, "mixed_bfloat16"), (2, "mixed_float16")])
     def test_goes_on_to_the_same_bits_in_another_engine(self, dataset, precision, devices):
-        first, second = (build(dataset, precision=precision, devices=devices) for _ in range(2))
+        first, second = (build(dataset, 25, precision, devices=devices) for _ in range(2))
         take(first, 5)
         assert second.load(first.arrays())
         assert take(first, 5) == take(second, 5)
@@ -143,70 +133,69 @@ class TestState:
 
     def test_what_does_not_fit_changes_nothing(self, dataset):
         trainer = build(dataset)
-        take(trainer, 2)
         before = trainer.arrays()
-        other = build(dataset, devices=2).arrays()
-        for arrays in ({}, other, dict(list(before.items())[:-1])):
+        others = {name: array + 1 for name, array in before.items()}
+        of_two = {name: array + 1 for name, array in build(dataset, devices=2).arrays().items()}
+        for arrays in ({}, of_two, dict(list(others.items())[:-1])):
             assert not trainer.load(arrays)
         assert largest_difference(trainer.arrays(), before) == 0
 
 
 def test_how_many_steps_a_call_takes_changes_no_bit(dataset):
     losses, trained = [], []
+    trainer = build(dataset, 5)
+    shares = next(trainer.epoch(0, 0))
+    start = trainer.arrays()
     for cuts in ([0, 10], [0, 1, 2, 7, 10]):
-        trainer = build(dataset, 5)
-        shares = next(trainer.epoch(0, 0))
+        assert trainer.load(start)
         losses.append([loss for cut in itertools.pairwise(cuts) for loss in trainer.run(shares, range(*cut)).losses])
         trained.append(trainer.arrays())
     assert losses[0] == losses[1]
     assert largest_difference(*trained) == 0
+    assert largest_difference(trained[0], start) > 0
 
 
 class TestTakenOver:
     """An engine that is kept trains the next model of the architecture as a new one would."""
 
-    def models(self, precision="float32"):
-        return [network(seed, precision, sparsity) for seed, sparsity in ((0, 0.5), (1, 0.9))]
-
     def plan(self, precision="float32"):
-        return Train(None, 100, batch_size=13, learning_rate=0.02, precision=precision)
+        return Train(None, 100, batch_size=25, learning_rate=0.02, precision=precision)
 
     @pytest.mark.parametrize(("devices", "precision"), [(1, "mixed_float16"), (2, "float32")])
     def test_ends_in_the_bits_of_a_new_one(self, dataset, devices, precision):
-        expected, plan = [], self.plan(precision)
-        for model in self.models(precision):
-            trainer = step.Engine(model, dataset, plan, devices=devices)
-            expected.append((take(trainer, 6), trainer.arrays(), trainer.logits(dataset.test.images).numpy()))
-        trainers = set()
-        for model, (losses, arrays, logits) in zip(self.models(precision), expected, strict=True):
-            trainer = step.take(model, dataset, plan, devices=devices)
-            trainers.add(trainer)
-            assert take(trainer, 6) == losses
-            found = trainer.arrays()
-            assert found.keys() == arrays.keys()
-            for name, array in arrays.items():
-                np.testing.assert_array_equal(found[name], array)
-            if devices == 1:
-                np.testing.assert_array_equal(trainer.logits(dataset.test.images).numpy(), logits)
-            trainer.copy_weights()
-            for variable, copied in zip(trainer._model.trainable_variables, model.trainable_variables, strict=True):
-                np.testing.assert_array_equal(trainer._of_one(variable), copied.numpy())
-            step.keep(trainer, model, dataset, plan, devices=devices)
-        assert len(trainers) == 1
+        plan = self.plan(precision)
+        new = step.Engine(convolutional(1, precision, 0.9), dataset, plan, devices=devices)
+        losses, arrays = take(new, 6), new.arrays()
+        before, model = convolutional(0, precision), convolutional(1, precision, 0.9)
+        first = step.take(before, dataset, plan, devices=devices)
+        assert take(first, 6) != losses
+        step.keep(first, before, dataset, plan, devices=devices)
+        trainer = step.take(model, dataset, plan, devices=devices)
+        assert trainer is first
+        assert take(trainer, 6) == losses
+        found = trainer.arrays()
+        assert found.keys() == arrays.keys()
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(found[name], array)
+        logits = []
+        for engine in (new, trainer):
+            engine.copy_weights()
+            logits.append(engine.logits(dataset.test.images).numpy())
+        np.testing.assert_array_equal(*logits)
+        for variable, copied in zip(trainer._model.trainable_variables, model.trainable_variables, strict=True):
+            np.testing.assert_array_equal(trainer._of_one(variable), copied.numpy())
 
     def test_another_architecture_plan_or_dataset_has_another(self, dataset):
-        model, _ = self.models()
+        model = convolutional()
         first = step.take(model, dataset, self.plan())
         others = [
-            (network(2), dataset, self.plan(), {}),  # Another seed: of the same architecture.
-            (models.build("lenet_300_100", SHAPE, CLASSES, 0), dataset, self.plan(), {}),
-            (model, dataset, Train(None, 100, batch_size=14), {}),
+            (convolutional(2), dataset, self.plan(), {}),  # Another seed: of the same architecture.
+            (dense(), dataset, self.plan(), {}),
+            (model, dataset, dataclasses.replace(self.plan(), batch_size=14), {}),
             (model, dataset, self.plan(), {"devices": 2}),
             (
                 model,
-                Dataset(
-                    "rows", CLASSES, Split(dataset.train.images, dataset.train.labels), dataset.test, dataset.preprocessing
-                ),
+                dataclasses.replace(dataset, train=Split(dataset.train.images, dataset.train.labels)),
                 self.plan(),
                 {},
             ),

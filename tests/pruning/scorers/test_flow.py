@@ -13,6 +13,8 @@ from tf_pruneinit.pruning import masks
 L, ops = keras.layers, keras.ops
 SHAPE = (6, 6, 3)
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 
 def network(before=(), activation=None):
     """Two convolutions without biases and a dense layer; the same weights for everyone."""
@@ -30,8 +32,8 @@ def synflow(*arguments, **options):
     return tf_pruneinit.score(network(*arguments, **options), "synflow")
 
 
-@pytest.fixture(scope="module")
-def plain():
+@pytest.fixture
+def plain(eagerly):
     return synflow()
 
 
@@ -172,9 +174,9 @@ class TestBoundedActivations:
 
 
 def test_a_mobile_network_of_keras_is_scored_everywhere():
-    model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=4)
-    pruned = tf_pruneinit.prune(model, "synflow", 0.5, iterations=2)
-    assert tf_pruneinit.summary(pruned).dead is False
+    model = keras.applications.MobileNet((32, 32, 3), alpha=0.25, weights=None, classes=4)
+    for path, z in tf_pruneinit.score(model, "synflow").items():
+        assert (z > 0).any(axis=(0, 1)).all(), path  # At the borders of so small an image, many places read padding only.
 
 
 @pytest.mark.parametrize("method", ["ntk_sap", "phew"])
