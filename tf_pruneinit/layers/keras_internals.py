@@ -13,6 +13,7 @@ from keras.src.backend.common import global_state
 
 # Keras exports the ConvLSTM layers, and not their cell.
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell as ConvLSTMCell
+from keras.src.losses.losses import LossFunctionWrapper
 
 # Name of the list of variables without a value, which the end of a StatelessScope initializes.
 _UNINITIALIZED = "uninitialized_variables"
@@ -70,6 +71,11 @@ def inputs_of(graph: Any) -> Any:
     return graph._inputs_struct
 
 
+def outputs_of(graph: Any) -> Any:
+    """Returns the symbolic outputs of a graph, in the structure that it returns them in (`_outputs_struct`)."""
+    return graph._outputs_struct
+
+
 def operation_of(tensor: Any) -> Any:
     """Returns the operation that a symbolic tensor is an output of (`_keras_history`)."""
     return tensor._keras_history.operation
@@ -79,6 +85,11 @@ def call_of(tensor: Any) -> Any:
     """Returns the node that a symbolic tensor is an output of (`_keras_history`, `_inbound_nodes`)."""
     history = tensor._keras_history
     return history.operation._inbound_nodes[history.node_index]
+
+
+def index_of(tensor: Any) -> int:
+    """Returns which of the outputs of its operation a symbolic tensor is (`_keras_history`)."""
+    return tensor._keras_history.tensor_index
 
 
 def calls_of(operation: Any) -> Sequence[Any]:
@@ -156,6 +167,34 @@ def unlocked(layer: Any) -> Iterator[None]:
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
     """Returns the arguments that a model was compiled with, as objects (`_compile_config`)."""
     return model._compile_config.config
+
+
+def loss_of(identifier: Any) -> keras.Loss:
+    """Returns what `compile` makes of a loss, of its name, its configuration, or of a function (`LossFunctionWrapper`).
+
+    Raises:
+      ValueError: if Keras knows no such loss.
+    """
+    loss = keras.losses.get(identifier)
+    if isinstance(loss, keras.Loss):
+        return loss
+    name = getattr(loss, "__name__", "")
+    return LossFunctionWrapper(loss, name=name if name.isidentifier() else "loss")
+
+
+def function_of(loss: keras.Loss) -> Any:
+    """Returns the function that a loss is made of; None if it is not made of one (`LossFunctionWrapper`)."""
+    return loss.fn if type(loss) is LossFunctionWrapper else None
+
+
+def loss_in(loss: keras.Loss, dtype: str) -> keras.Loss:
+    """Returns a copy of a loss that computes in another floating-point type (`_dtype`)."""
+    # `copy.copy` would save and load it.
+    changed = object.__new__(type(loss))
+    vars(changed).update(vars(loss))
+    changed._dtype_policy = keras.dtype_policies.get(dtype)
+    changed._dtype = dtype
+    return changed
 
 
 def gathered_of(optimizer: Any, weight: keras.Variable) -> Iterator[keras.Variable]:

@@ -4,7 +4,7 @@ import functools
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -13,11 +13,13 @@ import tensorflow as tf
 
 from tf_pruneinit import seeds
 from tf_pruneinit.layers import keras_internals
-from tf_pruneinit.layers.twice_differentiable import EXACT, PassOn, unverified
+from tf_pruneinit.layers.twice_differentiable import EXACT, unverified
+from tf_pruneinit.pruning import final_activation, model_copy
 from tf_pruneinit.pruning import masks as masking
-from tf_pruneinit.pruning import model_copy
+from tf_pruneinit.pruning.final_activation import FinalActivation
 from tf_pruneinit.pruning.scorers import flow
 from tf_pruneinit.pruning.scorers.network import Batch, Network
+from tf_pruneinit.pruning.scoring_loss import ScoringLoss
 from tf_pruneinit.runtime import machine
 
 _ALIGNMENT = 64
@@ -30,7 +32,7 @@ class CompiledScorer:
       kernels: arrays, the kernels in effect (kernel * mask); weights are removed in place.
       masks: arrays of 0 and 1, uint8.
       unpruned: arrays, the kernels as they are loaded; none unless the method regrows weights.
-      score: `(images, labels) -> (scores, their sum)` for one batch; without arguments for methods without data.
+      score: `(inputs, labels, weights) -> (scores, their sum)` for one batch; without arguments for methods without data.
       activations: numbers that the layers output for one example; an unknown size counts as 1.
       batch_normalized: whether the model has batch normalization.
       size: bytes, when they were last measured.
@@ -44,6 +46,8 @@ class CompiledScorer:
         dtype: str,
         options: dict[str, Any],
         batch_statistics: bool = True,
+        loss: ScoringLoss | None = None,
+        regularized: bool = False,
     ):
         """Copies a model, and prepares what the first call of `score` traces.
 
@@ -54,8 +58,11 @@ class CompiledScorer:
           dtype: floating-point type of the copy.
           options: of the method, name -> value.
           batch_statistics: whether the loss normalizes with the statistics of each batch (default), or with the moving ones.
+          loss: that is differentiated; None (default) for methods without data.
+          regularized: whether regularizers are part of the loss; default False.
         """
-        self._copy = copy = _scoring_copy(model, dtype)
+        left_out = _removable(model) if loss is None else loss.left_out
+        self._copy = copy = _scoring_copy(model, dtype, left_out)
         layers = keras_internals.layers_of(copy)
         copies = dict(zip(map(id, keras_internals.layers_of(model)), layers, strict=True))
         self._variables = {
@@ -71,23 +78,25 @@ class CompiledScorer:
         for variable, tensor in zip(self._variables.values(), self._tensors[0], strict=True):
             variable.value.assign(tensor)
         self.batch_normalized = any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
-        self._logits = _logits(copy)
+        operations = [n for n, final in enumerate(left_out) if final and not isinstance(final.operation, keras.Layer)]
+        self._logits = final_activation.without_operations(copy, operations)
         if row.absolute:
             flow.take_bounds_off(copy)
         outputs = [node.outputs for layer in layers for node in keras_internals.calls_of(layer)]
         self.activations = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in keras.tree.flatten(outputs))
         self._traced: list[Any] = []
-        self._compile(functools.partial(row.score, **options), batch_statistics)
+        settings: dict[str, Any] = {"batch_statistics": batch_statistics, "regularized": regularized}
+        self._compile(functools.partial(row.score, **options), settings if loss is None else settings | {"loss": loss})
 
-    def _compile(self, score: Callable, batch_statistics: bool) -> None:
+    def _compile(self, score: Callable, settings: dict[str, Any]) -> None:
         logits, variables = self._logits, self._variables
 
         def network_of(*tensors):
-            return Network(logits, variables, *tensors, batch_statistics=batch_statistics)
+            return Network(logits, variables, *tensors, **settings)
 
-        def step(kernels, masks, unpruned, *pair):
+        def step(kernels, masks, unpruned, *batch_of):
             network = network_of(kernels, masks, unpruned)
-            batch = Batch([pair], network.gradients, network.hessian_product) if pair else None
+            batch = Batch([batch_of], network.gradients, network.hessian_product) if batch_of else None
             scores = score(network, batch)
             return scores, tf.add_n([tf.reduce_sum(z) for z in scores])
 
@@ -111,8 +120,17 @@ class CompiledScorer:
         return lambda *arguments: traced(*self._tensors, *arguments)
 
     def score_in_chunks(self, chunks: Any) -> list[tf.Tensor]:
-        """Returns the scores of one batch, given as (images, labels) pairs that can be read several times."""
+        """Returns the scores of one batch, given as (inputs, labels, weights) that can be read several times."""
         return self._score(self._network, Batch(chunks, *self._derivatives))
+
+    def loss(self, inputs: Any, labels: Any, weights: Any) -> float:
+        """Returns the loss of one batch, of the kernels as they are."""
+        outputs = self._network.outputs(self._tensors[0], inputs, training=self._network.batch_statistics)
+        return float(self._network.loss(outputs, labels, weights, 1.0))
+
+    def outputs(self, inputs: Any) -> list[np.ndarray]:
+        """Returns the outputs for a few examples, in inference."""
+        return [output.numpy() for output in self._network.outputs(self._tensors[0], inputs)]
 
     @property
     def unverified(self) -> list[str]:
@@ -229,21 +247,22 @@ def _forget() -> None:
         _compiled.clear()
 
 
-def _scoring_copy(model: keras.Model, dtype: str) -> keras.Model:
+def _removable(model: keras.Model) -> list[FinalActivation | None]:
+    """The final activation of each output that the network can be scored without."""
+    return [final if final.operation is not None else None for final in final_activation.final_activations(model)]
+
+
+def _scoring_copy(model: keras.Model, dtype: str, left_out: Sequence[FinalActivation | None]) -> keras.Model:
     """A copy of a model without masks that computes in `dtype`, of layers with exact derivatives.
 
-    It has no softmax in the last layer unless another layer uses that, too.
+    It is without the final activations in `left_out` that layers compute.
     """
-    last = _last_layer(model)
+    last = {id(final.operation) for final in left_out if final is not None and isinstance(final.operation, keras.Layer)}
 
     def replace(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
         cls, config = masking.stock(layer)
         config = _in_precision(config, dtype)
-        if layer is last and config.get("activation") == "softmax":
-            config["activation"] = "linear"
-        elif layer is last and cls is keras.layers.Softmax:
-            cls, config = PassOn, {"name": layer.name, "dtype": dtype}
-        return cls, config
+        return final_activation.without(layer, cls, config) if id(layer) in last else (cls, config)
 
     # Layers that a user's layer makes for itself follow the global policy.
     policy = keras.config.dtype_policy()
@@ -276,24 +295,3 @@ def _is_floating(policy: Any) -> bool:
     """Whether a layer computes in floating point, by the dtype or policy in its configuration."""
     name = policy["config"].get("name") if isinstance(policy, dict) else policy
     return name is None or keras.backend.is_float_dtype(keras.dtype_policies.get(name).compute_dtype)
-
-
-def _last_layer(model: keras.Model) -> Any:
-    """The layer that computes the outputs, also inside nested models; None if it is called elsewhere, too."""
-    operation = keras_internals.operation_of(model.outputs[0])
-    if sum(node.operation is operation for node in keras_internals.nodes_of(keras_internals.graph_of(model))) > 1:
-        return None
-    nested = isinstance(operation, keras.Model) and getattr(operation, "outputs", None) is not None
-    return _last_layer(operation) if nested else operation
-
-
-def _logits(model: keras.Model) -> keras.Model:
-    """The model from one tensor to one tensor, without a last operation that is a softmax."""
-    outputs = model.outputs[0]
-    operation = keras_internals.operation_of(outputs)
-    softmax = type(operation).__name__ == "Softmax"
-    if isinstance(operation, keras.layers.Activation):
-        softmax = operation.activation is keras.activations.softmax
-    if softmax:
-        outputs = keras_internals.call_of(outputs).input_tensors[0]
-    return keras.Model(model.inputs[0], outputs, name=model.name)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -43,6 +44,10 @@ def prune(
     exclude: Sequence[str] = Prune.exclude,
     min_remaining: int = Prune.min_remaining,
     ablation: str = Prune.ablation,
+    loss: Any = None,
+    loss_weights: Any = None,
+    class_weight: Mapping[int, float] | None = None,
+    regularizers: bool = False,
     scores: Mapping[str, np.ndarray] | None = None,
     on_iteration: OnIteration = None,
 ) -> keras.Model:
@@ -71,6 +76,10 @@ def prune(
       exclude: patterns of layers that get no mask and are not counted, as for `with_masks`.
       min_remaining: least number of remaining weights in each layer (all of a layer that has fewer), >= 0, default 0.
       ablation: "shuffle" shuffles each layer's mask; "invert" removes first what the method would remove last; default "none".
+      loss: as for `score`.
+      loss_weights: as for `score`.
+      class_weight: as for `score`.
+      regularizers: as for `score`.
       scores: what `score` returned for this model and method, to prune to another sparsity in one iteration.
       on_iteration: called with (n, N) after each iteration.
 
@@ -78,7 +87,19 @@ def prune(
       UsageError: as `score`; for scores of other kernels or several iterations; for paths that are unknown or too few.
     """
     scoring = ScoringOptions(
-        temperature, inner_steps, inner_rate, seed, precision, batch_size, accumulate, batch_norm_warmup, exclude
+        temperature=temperature,
+        inner_steps=inner_steps,
+        inner_rate=inner_rate,
+        seed=seed,
+        precision=precision,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        batch_norm_warmup=batch_norm_warmup,
+        exclude=exclude,
+        loss=loss,
+        loss_weights=loss_weights,
+        class_weight=class_weight,
+        regularizers=regularizers,
     )
     options = _Options(method, sparsity, iterations, scope, target, min_remaining, ablation, scoring)
     return _pruned(model, data, options, scores, on_iteration)

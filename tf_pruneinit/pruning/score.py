@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,9 +16,10 @@ from tf_pruneinit.config.options import is_integer, require, require_valid
 from tf_pruneinit.errors import UsageError, reason
 from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.pruning import masks as masking
-from tf_pruneinit.pruning import model_copy, model_signature, selection, summary
+from tf_pruneinit.pruning import model_copy, model_signature, scoring_labels, selection, summary
 from tf_pruneinit.pruning.compiled_scorer import CompiledScorer, keep, take
-from tf_pruneinit.pruning.scoring_data import Examples, Pair
+from tf_pruneinit.pruning.scoring_data import Checked, Examples, Pair, split
+from tf_pruneinit.pruning.scoring_loss import ScoringLoss
 from tf_pruneinit.pruning.warn import warn
 from tf_pruneinit.runtime import machine
 
@@ -29,6 +29,8 @@ _OF_KERAS = "Exception encountered when calling"
 # ResNet-50 a third of it), so that 16 GiB hold a batch of any size.
 _CHUNK_BYTES = 10 * 2**30
 _COPIES = {"gradients": 2, "hessian": 6}
+# Examples whose outputs tell whether they are probabilities.
+_FEW = 32
 # From so many bytes on it is worth the time to return them to the system.
 _WORTH_RETURNING = 16 << 20
 
@@ -50,6 +52,10 @@ class ScoringOptions:
     accumulate: str = Prune.accumulate
     batch_norm_warmup: bool = Prune.batch_norm_warmup
     exclude: Sequence[str] = Prune.exclude
+    loss: Any = None
+    loss_weights: Any = None
+    class_weight: Mapping[int, float] | None = None
+    regularizers: bool = False
 
     def __post_init__(self):
         for name in ("temperature", "inner_steps", "inner_rate", "accumulate"):
@@ -58,6 +64,8 @@ class ScoringOptions:
         if self.batch_size is not None:
             require_valid(Prune, "score_batch_size", self.batch_size, "batch_size")
         require(is_integer(self.seed), "seed must be an integer", self.seed)
+        require(isinstance(self.regularizers, bool), "regularizers must be true or false", self.regularizers)
+        scoring_labels.require_class_weight(self.class_weight)
         object.__setattr__(self, "seed", int(self.seed))
 
 
@@ -75,19 +83,26 @@ def score(
     accumulate: str = Prune.accumulate,
     batch_norm_warmup: bool = Prune.batch_norm_warmup,
     exclude: Sequence[str] = Prune.exclude,
+    loss: Any = None,
+    loss_weights: Any = None,
+    class_weight: Mapping[int, float] | None = None,
+    regularizers: bool = False,
 ) -> dict[str, np.ndarray]:
     """Returns how much each weight is worth keeping; the model and all its variables stay as they are.
 
     Weights that a mask of the model removes score as the zeros that they act as. Computed without XLA, in float32 (SynFlow in
-    float64) or better whatever the model's precision. A softmax at the end of the model is left out: scores need logits.
+    float64) or better whatever the model's precision. Methods without data score the model's logits: a softmax or sigmoid at
+    the end of an output is left out.
 
     Args:
-      model: built functional or sequential Keras model with one input, which gives (batch, classes).
+      model: built functional or sequential Keras model, of any inputs and outputs.
       method: row of `registry.METHODS`: random, magnitude, snip, grasp, grasp_abs, synflow and others.
-      data: (images, labels), or an iterable of such pairs, each one batch, that ends: one without a length, as a generator,
-        may have 10,000. Images are floating-point, of the model's input shape, preprocessed; labels are integers in
-        [0, classes), or one-hot. Methods without data do not read it.
-      temperature: divisor of the logits in GraSP's loss, > 0, default 200.
+      data: (inputs, labels), or (inputs, labels, sample weights), or an iterable of these, each one batch, that ends: one
+        without a length, as a generator, may have 10,000. Inputs have the model's input shape, preprocessed; several come in a
+        list, or in a dict by their names. Labels are what the loss takes; those of a cross-entropy of classes are integers in
+        [0, classes), one-hot or probabilities. Labels and weights of several outputs come in a list, or in a dict. Methods
+        without data do not read it.
+      temperature: divisor of the logits in GraSP's loss, > 0, default 200; a loss that takes no logits has none (a warning).
       inner_steps: steps of training after which ProsPr takes the gradient, >= 0, default 3.
       inner_rate: learning rate of these steps, > 0, default 0.1.
       seed: root seed of the random numbers that a method draws, and of dropout; default 0.
@@ -100,17 +115,37 @@ def score(
         the data (the mean over its batches), not with each batch's own; default False. Methods that do not run the network,
         and NTK-SAP, which runs it on other weights, do not read it.
       exclude: patterns of layers that are left out, as for `with_masks`; default none.
+      loss: that methods with data differentiate, as `compile` takes it: a Keras loss or its name, a function of labels and
+        outputs that gives one number, or one for each example, or a list or dict of these for several outputs. None (default)
+        is the loss that the model is compiled with, and softmax cross-entropy of the logits if it has none.
+      loss_weights: numbers that multiply the losses of several outputs, in a list or dict; None (default) is 1 each, or those
+        that the model is compiled with, if its loss is taken.
+      class_weight: class -> number that multiplies the loss of its examples, >= 0; None (default) is 1 each.
+      regularizers: whether losses that layers add, such as regularizers, are part of the loss; default False.
 
     Returns:
       kernel path -> array of the kernel's shape, in model order. Larger is more worth keeping (for GraSP that is w * Hg).
 
     Raises:
-      UsageError: for an unknown method, an option out of its range, a model without prunable layers, data that is missing or
-        does not fit the model, or scores that are not finite, or all zero (then it names the likely cause).
+      UsageError: for an unknown method, an option out of its range, a model without prunable layers, a loss that is unknown or
+        cannot be computed, data that is missing or does not fit the model, or scores that are not finite, or all zero (then it
+        names the likely cause).
       DataError: for a `tf.data.Dataset` that TensorFlow cannot read.
     """
     options = ScoringOptions(
-        temperature, inner_steps, inner_rate, seed, precision, batch_size, accumulate, batch_norm_warmup, exclude
+        temperature=temperature,
+        inner_steps=inner_steps,
+        inner_rate=inner_rate,
+        seed=seed,
+        precision=precision,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        batch_norm_warmup=batch_norm_warmup,
+        exclude=exclude,
+        loss=loss,
+        loss_weights=loss_weights,
+        class_weight=class_weight,
+        regularizers=regularizers,
     )
     with Scorer(model, method, data, options) as scorer:
         return {path: np.array(values) for path, values in scorer.scores().items()}
@@ -182,7 +217,7 @@ class Scorer:
           UsageError: as `score`.
         """
         row = registry.method(method)
-        _require_one_in_one_out(model)
+        model_copy.require_model(model)
         self._row = row
         self.method = method
         self._model = model
@@ -192,13 +227,24 @@ class Scorer:
         self._options = {name: getattr(options, name) for name in row.options}
         self._seed = options.seed
         self._warmup = bool(options.batch_norm_warmup) and row.warms_up
+        self._regularizers = options.regularizers
+        self._loss: ScoringLoss | None = None
         self._examples: Examples | None = None
         if row.needs_data or self._warmup:
             if data is None:
                 what = f"{method} scores" if row.needs_data else "batch_norm_warmup takes statistics"
                 raise UsageError(f"{what} on labeled images: data=(images, labels) is needed; got None")
-            again = repeats or options.accumulate == "gradients" or self._warmup
-            self._examples = Examples(data, model, self._dtype, options.batch_size, again)
+            if row.needs_data:
+                self._loss = ScoringLoss(model, options.loss, options.loss_weights, self._dtype)
+            self._examples = Examples(
+                data,
+                model,
+                self._dtype,
+                self._loss,
+                batch_size=options.batch_size,
+                again=repeats or options.accumulate == "gradients" or self._warmup,
+                class_weight=options.class_weight,
+            )
 
     def __enter__(self) -> "Scorer":
         architecture = model_signature.signature(self._model, named=False)
@@ -206,21 +252,50 @@ class Scorer:
         # Names matter only to methods that draw random numbers by them.
         kernels = [path if self._row.by_path else (layers[id(k.layer)], k.name) for path, k in self._kernels.items()]
         parts = (architecture, self.method, self._dtype, tuple(self._options.items()), tuple(kernels), self._warmup)
-        self._key = architecture and parts
+        # A loss that cannot be compared may be another one by now.
+        comparable = self._loss is None or self._loss.key is not None
+        self._key = architecture and comparable and (*parts, self._loss and self._loss.key, self._regularizers)
         self._compiled = take(self._key) or CompiledScorer(
-            self._model, self._kernels, self._row, self._dtype, self._options, not self._warmup
+            self._model,
+            self._kernels,
+            self._row,
+            self._dtype,
+            self._options,
+            batch_statistics=not self._warmup,
+            loss=self._loss,
+            regularized=self._regularizers,
         )
         self._load()
+        self._check_loss()
         if self._row.second_order and (unverified := self._compiled.unverified):
             text = "differentiates twice, and no test has verified the second derivatives of"
             warn(f"{self.method} {text} {', '.join(unverified)}")
         return self
 
+    def _check_loss(self) -> None:
+        """Warns if a temperature divides nothing; raises `UsageError` if the outputs are no logits although no loss says so."""
+        if self._loss is None:
+            return
+        if not self._loss.has_logits and self._options.get("temperature", 1) != 1:
+            warn(f"the temperature of {self.method} divides logits, which this loss does not take: it is 1")
+        if self._loss.unsure and self._examples is not None:
+            inputs, _, _ = next(iter(self._examples))
+            few = keras.tree.map_structure(lambda tensor: tensor[:_FEW], inputs)
+            with self._traced():
+                (outputs,) = self._compiled.outputs(few)
+            if outputs.min() >= 0 and outputs.max() <= 1:
+                rule = "of a model without a loss, scores take the cross-entropy of its logits"
+                got = f"outputs of {self._model.name} in [0, 1], as probabilities are"
+                remedy = (
+                    "compile the model with a loss, or give loss=, SparseCategoricalCrossentropy(from_logits=True) for logits"
+                )
+                raise UsageError(f"{rule}; got {got}: {remedy}")
+
     def _load(self) -> None:
         self._fresh = True
         self._compiled.load(self._model, self._kernels, self._seed)
         if self._warmup and self._examples is not None:
-            self._compiled.warm_up(images for images, _ in self._examples)
+            self._compiled.warm_up(inputs for inputs, _, _ in self._examples)
         if self._row.absolute:
             self._compiled.take_absolute_values()
 
@@ -271,10 +346,28 @@ class Scorer:
         arrays = {path: np.asarray(memoryview(z)) for path, z in zip(self._kernels, scores, strict=True)}
         # A sum is quicker than a test of each score, and finite only if they all are.
         if total is None or not np.isfinite(total):
-            selection.require_finite(arrays)
+            self._require_finite(arrays)
         if self._fresh:
+            if not any(z.any() for z in arrays.values()):
+                self._require_finite_loss()
             require_any(self._model, self.method, arrays)
         return arrays
+
+    def _require_finite(self, scores: Mapping[str, np.ndarray]) -> None:
+        try:
+            selection.require_finite(scores)
+        except UsageError:
+            self._require_finite_loss()
+            raise
+
+    def _require_finite_loss(self) -> None:
+        """Raises `UsageError` if the loss of a batch is not finite, which says more than its scores; unless weights are not."""
+        if not all(np.isfinite(kernel).all() for kernel in self._compiled.kernels):
+            return
+        for batch in self._examples if self._loss is not None and self._examples is not None else ():
+            if not np.isfinite(loss := self._compiled.loss(*batch)):
+                rule = "the loss of the examples must be finite"
+                raise UsageError(f"{rule}; got {loss:g}: check the loss, the labels, and how inputs are preprocessed")
 
     def _scores(self) -> tuple[list[tf.Tensor], Any]:
         if self._examples is None or not self._row.needs_data:
@@ -319,21 +412,22 @@ class Scorer:
                 raise
             raise UsageError(f"the model cannot be computed on these examples: {reason(error)}") from error
 
-    def _chunks(self, images: tf.Tensor, labels: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
+    def _chunks(self, *batch: Any) -> list[Checked]:
         """A batch as it is, or in equal parts if its activations would not fit into memory."""
         copies = _COPIES["hessian" if self._row.second_order else "gradients"]
         each = copies * self._compiled.activations * tf.as_dtype(self._dtype).size
-        count = len(labels)
-        parts = math.ceil(count * each / _CHUNK_BYTES)
+        count = len(keras.tree.flatten(batch[0])[0])
+        parts = min(math.ceil(count * each / _CHUNK_BYTES), count)
         if parts <= 1:
-            return [(images, labels)]
-        parts = min(parts, count)
+            return [batch]  # type: ignore[list-item]
+        if self._loss is not None and not self._loss.is_mean:
+            rule = f"memory does not hold a batch of {count}, and only a loss that is a mean over examples has chunks"
+            raise UsageError(f"{rule}: give smaller batches (batch_size=)")
         if self._compiled.batch_normalized:
             size = math.ceil(count / parts)
             text = f"memory does not hold a batch of {count}: computed in chunks of {size}, whose statistics batch norm takes"
             warn(f"{text} (batch_size= splits it into batches)")
-        bounds = np.linspace(0, count, parts + 1).astype(int)
-        return [(images[a:b], labels[a:b]) for a, b in itertools.pairwise(bounds)]
+        return split(batch, parts)  # type: ignore[arg-type]
 
 
 class _Flat:
@@ -343,12 +437,6 @@ class _Flat:
         self._examples = examples
         self._split = split
 
-    def __iter__(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    def __iter__(self) -> Iterator[Checked]:
         for batch in self._examples:
             yield from self._split(*batch)
-
-
-def _require_one_in_one_out(model: keras.Model) -> None:
-    model_copy.require_model(model)
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise UsageError(f"the model must have one input and one output; got {len(model.inputs)} and {len(model.outputs)}")

@@ -35,15 +35,15 @@ def test_cross_entropy_is_the_mean_over_the_batch():
 
 def test_paths_and_inputs_are_those_of_the_model(network):
     assert network.paths == ["conv/kernel", "fc/kernel"]
-    assert network.input_shape == (4, 4, 1)
-    assert network.input_type == "float32"
+    (inputs,) = network.inputs
+    assert (inputs.shape, inputs.dtype) == ((None, 4, 4, 1), "float32")
 
 
-def test_logits_are_of_the_kernels_given_and_change_nothing(model, network):
+def test_outputs_are_of_the_kernels_given_and_change_nothing(model, network):
     before = [variable.numpy() for variable in model.variables]
     model.get_layer("fc").bias.assign([1.0, 2.0, 3.0])
     before[[variable.path for variable in model.variables].index("fc/bias")] = np.array([1, 2, 3], "float32")
-    logits = network.logits([kernel * 0 for kernel in network.kernels], IMAGES, training=True)
+    (logits,) = network.outputs([kernel * 0 for kernel in network.kernels], IMAGES, training=True)
     np.testing.assert_array_equal(logits, [[1, 2, 3]] * 5)
     for variable, value in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
@@ -63,7 +63,7 @@ def test_gradients_are_those_of_the_loss_of_the_model_in_training(model, network
     weights = [variable.value for variable in network.variables.values()]
     with tf.GradientTape() as tape:
         loss = cross_entropy(model(IMAGES, training=True) / 2.0, tf.constant(LABELS))
-    for got, expected in zip(network.gradients(IMAGES, LABELS, 2.0), tape.gradient(loss, weights), strict=True):
+    for got, expected in zip(network.gradients(IMAGES, LABELS, temperature=2.0), tape.gradient(loss, weights), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
 

@@ -99,7 +99,7 @@ def take_bounds_off(model: keras.Model) -> None:
             layer.__class__ = _Softmax
 
 
-def enter(model: keras.Model, inputs: tf.Tensor, *, training: bool = False) -> Any:
+def enter(model: keras.Model, inputs: Any, *, training: bool = False) -> Any:
     """Returns the outputs of a functional or sequential model for inputs that count as preprocessed.
 
     Between the inputs and the first layer with weights, operations that scale, shift or normalize pass on their inputs; only
@@ -107,19 +107,19 @@ def enter(model: keras.Model, inputs: tf.Tensor, *, training: bool = False) -> A
 
     Args:
       model: functional or sequential model.
-      inputs: (batch, *input_shape).
+      inputs: (batch, ...), a tensor for each input.
       training: whether layers run in training mode; default False.
     """
-    return _Pass(training).through(model, [inputs], bare=True)
+    return _Pass(training).through(model, keras.tree.flatten(inputs), bare=True)
 
 
-def unbounded(model: keras.Model, ones: tf.Tensor) -> Any:
+def unbounded(model: keras.Model, ones: Any) -> Any:
     """Returns the outputs of a model for an input of ones, which enter as by `enter`.
 
     Then scales and shifts act by the absolute values of their constants, as all parameters do, and operations have no bound.
     The layers are to be prepared by `take_bounds_off`.
     """
-    return _Pass(False, _unbounded).through(model, [ones], bare=True)
+    return _Pass(False, _unbounded).through(model, keras.tree.flatten(ones), bare=True)
 
 
 class _Pass:

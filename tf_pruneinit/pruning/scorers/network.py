@@ -1,7 +1,8 @@
 """Wraps a Keras model as a function of its kernels, which scorers differentiate, and batches for its loss."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -22,6 +23,8 @@ class Network:
       masks: tensors of 0 and 1, uint8.
       unpruned: tensors, the kernels before this pruning removed anything; only for methods that regrow weights.
       batch_statistics: whether the loss normalizes with the batch's statistics (default), or with the moving ones.
+      loss: `(outputs, labels, weights of examples or None, temperature) -> scalar`; by default cross-entropy of logits.
+      regularized: whether the losses that the model adds, such as regularizers, are part of the loss; default False.
     """
 
     model: keras.Model
@@ -30,6 +33,8 @@ class Network:
     masks: Sequence[tf.Tensor]
     unpruned: Sequence[tf.Tensor] = ()
     batch_statistics: bool = True
+    loss: Callable[..., tf.Tensor] = dataclasses.field(default_factory=lambda: _cross_entropy_of_logits)
+    regularized: bool = False
 
     @property
     def paths(self) -> list[str]:
@@ -37,55 +42,68 @@ class Network:
         return list(self.variables)
 
     @property
-    def input_shape(self) -> tuple[int | None, ...]:
-        """The shape of one example, without the batch."""
-        return tuple(self.model.inputs[0].shape[1:])
+    def inputs(self) -> list[Any]:
+        """The symbolic inputs of the model, of the shapes (batch, ...)."""
+        return list(self.model.inputs)
 
-    @property
-    def input_type(self) -> str:
-        """The dtype of examples."""
-        return self.model.inputs[0].dtype
-
-    def logits(
-        self, kernels: Sequence[tf.Tensor], examples: tf.Tensor, *, training: bool = False, run: Callable | None = None
-    ) -> tf.Tensor:
-        """Returns the model's outputs, (batch, classes), computed with these kernels.
+    def outputs(
+        self, kernels: Sequence[tf.Tensor], examples: Any, *, training: bool = False, run: Callable | None = None
+    ) -> list[tf.Tensor]:
+        """Returns the model's outputs, logits where it gives classes, computed with these kernels.
 
         Args:
           kernels: tensors in place of the kernels, in order.
-          examples: (batch, *input_shape).
+          examples: (batch, ...), a tensor for each input; one input needs no list.
           training: whether normalization uses the batch's statistics; default False. Updates of the moving ones are discarded.
           run: `(model, examples) -> outputs`, in place of a call of the model.
         """
+        with self._with(kernels):
+            return keras.tree.flatten(run(self.model, examples) if run else self.model(examples, training=training))
+
+    @contextlib.contextmanager
+    def _with(self, kernels: Sequence[tf.Tensor]) -> Iterator[None]:
+        """Within it, the model has these kernels."""
         mapping = list(zip(self.variables.values(), kernels, strict=True))
-        with exact_normalization(), keras.StatelessScope(state_mapping=mapping):
-            return run(self.model, examples) if run else self.model(examples, training=training)
+        with exact_normalization(), keras.StatelessScope(state_mapping=mapping, collect_losses=self.regularized):
+            yield
 
     def gradients(
-        self, images: tf.Tensor, labels: tf.Tensor, temperature: float = 1.0, at: Sequence[tf.Tensor] | None = None
+        self,
+        inputs: Any,
+        labels: Any,
+        weights: Any = None,
+        temperature: float = 1.0,
+        at: Sequence[tf.Tensor] | None = None,
     ) -> list[tf.Tensor]:
-        """Returns dL/dw of each kernel, L the mean cross-entropy of logits / temperature, normalized by `batch_statistics`.
+        """Returns dL/dw of each kernel, L the loss of the examples, normalized by `batch_statistics`.
 
         Args:
-          images: (batch, *input_shape).
-          labels: integers, (batch,).
-          temperature: > 0, default 1.
+          inputs: (batch, ...), a tensor for each input; one input needs no list.
+          labels: as `loss` takes them.
+          weights: of the examples, as `loss` takes them; default None.
+          temperature: by which logits are divided, > 0, default 1.
           at: tensors in place of the kernels; by default the kernels in effect.
         """
         kernels = list(self.kernels if at is None else at)
         with tf.GradientTape() as tape:
             tape.watch(kernels)
-            loss = self._loss(kernels, images, labels, temperature)
+            loss = self._loss(kernels, inputs, labels, weights, temperature)
         return tape.gradient(loss, kernels, unconnected_gradients="zero")
 
     def hessian_product(
-        self, images: tf.Tensor, labels: tf.Tensor, temperature: float = 1.0, vectors: list[tf.Tensor] | None = None
+        self,
+        inputs: Any,
+        labels: Any,
+        weights: Any = None,
+        temperature: float = 1.0,
+        vectors: list[tf.Tensor] | None = None,
     ) -> list[tf.Tensor]:
         """Returns Hv of each kernel, H the Hessian of L over the remaining weights: the derivative of g'v, v constant.
 
         Args:
-          images: (batch, *input_shape).
-          labels: integers, (batch,).
+          inputs: as for `gradients`.
+          labels: as for `gradients`.
+          weights: as for `gradients`.
           temperature: of L, which is as for `gradients`; > 0, default 1.
           vectors: v, a tensor for each kernel; None (default) means g = dL/dw itself.
         """
@@ -94,16 +112,19 @@ class Network:
             outer.watch(kernels)
             with tf.GradientTape() as inner:
                 inner.watch(kernels)
-                loss = self._loss(kernels, images, labels, temperature)
+                loss = self._loss(kernels, inputs, labels, weights, temperature)
             gradients = inner.gradient(loss, kernels, unconnected_gradients="zero")
             masks = [tf.cast(mask, g.dtype) for mask, g in zip(self.masks, gradients, strict=True)]
             vectors = [tf.stop_gradient(v) * mask for v, mask in zip(vectors or gradients, masks, strict=True)]
             product = tf.add_n([tf.reduce_sum(v * g) for v, g in zip(vectors, gradients, strict=True)])
         return outer.gradient(product, kernels, unconnected_gradients="zero")
 
-    def _loss(self, kernels: Sequence[tf.Tensor], images: tf.Tensor, labels: tf.Tensor, temperature: float) -> tf.Tensor:
-        logits = self.logits(kernels, images, training=self.batch_statistics)
-        return cross_entropy(logits if temperature == 1 else logits / temperature, labels)
+    def _loss(self, kernels: Sequence[tf.Tensor], inputs: Any, labels: Any, weights: Any, temperature: float) -> tf.Tensor:
+        with self._with(kernels):
+            loss = self.loss(self.model(inputs, training=self.batch_statistics), labels, weights, temperature)
+            if self.regularized and self.model.losses:
+                loss += tf.add_n([tf.cast(tf.reduce_sum(each), loss.dtype) for each in self.model.losses])
+        return loss
 
 
 class Batch:
@@ -117,7 +138,7 @@ class Batch:
         """Prepares a batch.
 
         Args:
-          chunks: (images, labels) pairs that can be read several times.
+          chunks: (inputs, labels, weights) that can be read several times.
           gradients: as `Network.gradients`.
           hessian_product: as `Network.hessian_product`.
         """
@@ -141,9 +162,9 @@ class Batch:
             return function(*next(iter(self._chunks)), *arguments)
         total: list[tf.Tensor] = []
         count = 0
-        for images, labels in self._chunks:
-            size = len(labels)
-            values = [size * value for value in function(images, labels, *arguments)]
+        for chunk in self._chunks:
+            size = len(keras.tree.flatten(chunk[0])[0])
+            values = [size * value for value in function(*chunk, *arguments)]
             total = [a + b for a, b in zip(total, values, strict=True)] if total else values
             count += size
         if not count:
@@ -151,6 +172,33 @@ class Batch:
         return [value / count for value in total]
 
 
-def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Returns the mean softmax cross-entropy of logits (batch, classes) and integer labels (batch,), a scalar."""
-    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:
+    """Returns the mean softmax cross-entropy, a scalar.
+
+    Args:
+      logits: (batch, ..., classes).
+      labels: integers, (batch, ...), or probabilities of the shape of the logits.
+      weights: of the examples, (batch, ...); None (default) means 1 each.
+    """
+    labels = tf.convert_to_tensor(labels)
+    if labels.dtype.is_integer:
+        values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    else:
+        values = tf.nn.softmax_cross_entropy_with_logits(tf.cast(labels, logits.dtype), logits)
+    if weights is not None:
+        missing = [1] * (values.shape.rank - weights.shape.rank)
+        values *= tf.reshape(tf.cast(weights, values.dtype), [*weights.shape, *missing])
+    return tf.reduce_mean(values)
+
+
+def require_floating_inputs(method: str, network: Network) -> None:
+    """Raises `UsageError` unless all inputs of a network are floating-point, of fixed shapes: a method can make such."""
+    for symbol in network.inputs:
+        shape = tuple(symbol.shape[1:])
+        if None in shape or not tf.as_dtype(symbol.dtype).is_floating:
+            rule = f"{method} needs a model with floating-point inputs of a fixed shape, since it makes inputs of its own"
+            raise UsageError(f"{rule}; got {symbol.dtype} {shape}: score by a method with data, as snip, or by magnitude")
+
+
+def _cross_entropy_of_logits(logits: tf.Tensor, labels: tf.Tensor, weights: Any, temperature: float) -> tf.Tensor:
+    return cross_entropy(logits if temperature == 1 else logits / temperature, labels, weights)

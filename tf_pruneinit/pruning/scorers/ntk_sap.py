@@ -6,9 +6,8 @@ import math
 import tensorflow as tf
 
 from tf_pruneinit import seeds
-from tf_pruneinit.errors import UsageError
 from tf_pruneinit.pruning.scorers.flow import enter
-from tf_pruneinit.pruning.scorers.network import Network
+from tf_pruneinit.pruning.scorers.network import Network, require_floating_inputs
 
 # Standard deviation of the change of each weight.
 _CHANGE = 1e-2
@@ -41,17 +40,19 @@ def ntk_sap(network: Network, batch: None, *, seed: int) -> list[tf.Tensor]:
       UsageError: for a model without a fixed input shape, or of integer inputs.
     """
     del batch
-    shape, dtype = network.input_shape, tf.as_dtype(network.input_type)
-    if None in shape or not dtype.is_floating:
-        raise UsageError(f"ntk_sap needs a model with floating-point inputs of a fixed shape; got {dtype.name} {shape}")
+    require_floating_inputs("ntk_sap", network)
     remaining = tf.add_n([tf.reduce_sum(tf.cast(mask, tf.int64)) for mask in network.masks])
 
     def normal(size, deviation, *names):
         root = tf.stack([tf.constant(seeds.derive(seed, "ntk_sap", *names), tf.int64), remaining])
         return deviation * tf.random.stateless_normal(size, root, dtype=tf.float64)
 
-    count = min(max(_NUMBERS // max(1, math.prod(size or 1 for size in shape)), 1), _INPUTS)
-    inputs = tf.cast(normal((count, *shape), 1.0, "inputs"), dtype)
+    shapes = [tuple(symbol.shape[1:]) for symbol in network.inputs]
+    count = min(max(_NUMBERS // max(1, sum(math.prod(shape) for shape in shapes)), 1), _INPUTS)
+    inputs = [
+        tf.cast(normal((count, *shape), 1.0, "inputs", *([] if n == 0 else [n])), symbol.dtype)
+        for n, (shape, symbol) in enumerate(zip(shapes, network.inputs, strict=True))
+    ]
     masks = [tf.cast(mask, w.dtype) for mask, w in zip(network.masks, network.kernels, strict=True)]
     weights, changed = [], []
     for path, mask in zip(network.paths, masks, strict=True):
@@ -62,9 +63,10 @@ def ntk_sap(network: Network, batch: None, *, seed: int) -> list[tf.Tensor]:
     with tf.GradientTape() as tape:
         tape.watch(masks)
         outputs, others = (
-            network.logits([v * m for v, m in zip(values, masks, strict=True)], inputs, run=preprocessed)
+            network.outputs([v * m for v, m in zip(values, masks, strict=True)], inputs, run=preprocessed)
             for values in (weights, changed)
         )
-        difference = tf.reduce_sum(tf.square(outputs - others)) / count
+        squares = [tf.reduce_sum(tf.square(a - b)) for a, b in zip(outputs, others, strict=True)]
+        difference = (squares[0] if len(squares) == 1 else tf.add_n(squares)) / count
     gradients = tape.gradient(difference, masks, unconnected_gradients="zero")
     return [tf.abs(g * m) for g, m in zip(gradients, masks, strict=True)]

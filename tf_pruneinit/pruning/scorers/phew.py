@@ -19,8 +19,8 @@ _NEW = 1e-3
 def phew(network: Network, batch: None, *, seed: int) -> list[tf.Tensor]:
     """Returns scores z = 1 + 1 / n of the weights that walk n = 1, 2, ... is the first to visit.
 
-    So the weights of the first walks remain, as many as the sparsity leaves. A walk starts at a random unit of the input, or
-    every other one of the output, and continues to the other end: from a unit along one of its weights, with the probability
+    So the weights of the first walks remain, as many as the sparsity leaves. A walk starts at a random unit of the inputs, or
+    every other one of the outputs, and continues to the other end: from a unit along one of its weights, with the probability
     |w| / sum of |v| over the weights v that leave the unit. There are walks until half of the weights have been visited; the
     others score |w| / (the largest) / 2, removed weights 0.
 

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,11 @@ from tf_pruneinit.pruning.scorers.network import Network
 _NAMES = ("kernel", "depthwise_kernel", "pointwise_kernel")
 # Layers with kernels that walks pass.
 _WALKED = (ChannelRule.MIXED, ChannelRule.DEPTHWISE)
+
+
+def _numbered(tensors: Sequence[Any]) -> tuple[list[Any], list[int]]:
+    """The inputs or outputs of a model, and the bounds of their units where these are numbered one after the other."""
+    return [((), id(tensor)) for tensor in tensors], [0, *itertools.accumulate(int(tensor.shape[-1]) for tensor in tensors)]
 
 
 class _Step:
@@ -77,11 +83,11 @@ class Graph:
         self._ends: list[Any] = [None] * len(self.kernels)
         self._tensors: list[Any] = []
         self._edges: list[_Edge] = []
-        self._units = int(model.inputs[0].shape[-1]), int(model.outputs[0].shape[-1])
-        source, target = ((), id(model.inputs[0])), ((), id(model.outputs[0]))
+        # The tensors where walks start and end, forwards, with the first unit of each and their number.
+        sources, targets = _numbered(model.inputs), _numbered(model.outputs)
         self._add_model(model, ())
         self._leaving = self._by_end("source"), self._by_end("target")
-        self._ends_of_walks = source, target
+        self._ends_of_walks = sources, targets
 
     def steps(self, magnitudes: Sequence[np.ndarray]) -> list[list[_Step]]:
         """Returns the steps of walks along each kernel, forwards and backwards, by the magnitudes of its weights."""
@@ -101,9 +107,12 @@ class Graph:
         Yields:
           The index of a kernel, flat indices of its weights, and the numbers of the walks that visit them, in [0, count).
         """
-        start, end = self._ends_of_walks[::-1] if backwards else self._ends_of_walks
+        (starts, bounds), (ends, _) = self._ends_of_walks[::-1] if backwards else self._ends_of_walks
         arrived: dict[Any, list[Any]] = collections.defaultdict(list)
-        arrived[start].append((np.arange(count), rng.integers(0, self._units[backwards], count)))
+        units = rng.integers(0, bounds[-1], count)
+        for start, low, high in zip(starts, bounds, bounds[1:], strict=False):
+            some = np.flatnonzero((units >= low) & (units < high))
+            arrived[start].append((some, units[some] - low))
         visits = []
         for tensor in reversed(self._tensors) if backwards else self._tensors:
             edges = self._leaving[backwards][tensor]
@@ -123,7 +132,7 @@ class Graph:
                     visits.append((edge.kernel, indices, some))
                 arrived[edge.source if backwards else edge.target].append((some, at))
         complete = np.zeros(count, bool)
-        for walkers, _ in arrived[end]:
+        for walkers, _ in itertools.chain(*(arrived[end] for end in ends)):
             complete[walkers] = True
         for kernel, indices, walkers in visits:
             yield kernel, indices[complete[walkers]], walkers[complete[walkers]]

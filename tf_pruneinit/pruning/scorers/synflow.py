@@ -2,13 +2,14 @@
 
 import tensorflow as tf
 
-from tf_pruneinit.errors import UsageError
 from tf_pruneinit.pruning.scorers.flow import unbounded
-from tf_pruneinit.pruning.scorers.network import Network
+from tf_pruneinit.pruning.scorers.network import Network, require_floating_inputs
 
 
 def synflow(network: Network, batch: None) -> list[tf.Tensor]:
-    """Returns scores z = |w * dR/d|w||, R the sum of the logits for one input of ones, every parameter by its absolute value.
+    """Returns scores z = |w * dR/d|w||, R the sum of the logits for an input of ones, every parameter by its absolute value.
+
+    A model of several inputs gets ones in each; R sums over all its outputs.
 
     Parameters are kernels, biases, and scales and shifts of normalization, which runs on its moving statistics. The network
     has absolute values already (`absolute` in the table), in float64: the product of many layers leaves the range of float32.
@@ -24,12 +25,12 @@ def synflow(network: Network, batch: None) -> list[tf.Tensor]:
     NeurIPS 2020.
     """
     del batch
-    if None in network.input_shape:
-        raise UsageError(f"synflow needs a model with a fixed input shape; got {network.input_shape}")
+    require_floating_inputs("synflow", network)
     kernels = network.kernels
     with tf.GradientTape() as tape:
         tape.watch(kernels)
-        ones = tf.ones((1, *network.input_shape), network.input_type)
-        flow = tf.reduce_sum(network.logits(kernels, ones, run=unbounded))
+        ones = [tf.ones((1, *symbol.shape[1:]), symbol.dtype) for symbol in network.inputs]
+        flow = [tf.reduce_sum(output) for output in network.outputs(kernels, ones, run=unbounded)]
+        flow = flow[0] if len(flow) == 1 else tf.add_n(flow)
     gradients = tape.gradient(flow, kernels, unconnected_gradients="zero")
     return [tf.abs(w * g) for w, g in zip(kernels, gradients, strict=True)]
