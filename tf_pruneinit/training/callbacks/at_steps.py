@@ -13,6 +13,9 @@ from tf_pruneinit.errors import UsageError
 from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.pruning import masks as masking
 
+UNKNOWN_LENGTH = "fit does not know how many batches this data has (its steps_per_epoch says it)"
+LONGER = "train for more epochs, or let the argument steps be the length of all fits together"
+
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
@@ -32,12 +35,13 @@ class Fit:
     steps: int | None
     steps_an_epoch: float | None
 
-    def at(self, name: str, text: str) -> int:
+    def at(self, name: str, text: str, remedy: str = LONGER) -> int:
         """Returns the step of a training point.
 
         Args:
           name: of the argument, for errors.
           text: a step, an epoch as `5ep`, or `end`.
+          remedy: what to do if it is after the end; by default to train longer.
 
         Raises:
           UsageError: if it is after the end of training, or its step is unknown.
@@ -50,11 +54,7 @@ class Fit:
         try:
             return point.step(name, self.steps_an_epoch or 1, most)
         except UsageError as error:
-            raise UsageError(f"{error}: {LONGER}") from error
-
-
-UNKNOWN_LENGTH = "fit does not know how many batches this data has (its steps_per_epoch says it)"
-LONGER = "train for more epochs, or let the argument steps be the length of all fits together"
+            raise UsageError(f"{error}: {remedy}") from error
 
 
 def steps_taken(model: keras.Model) -> int:

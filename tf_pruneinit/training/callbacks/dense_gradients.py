@@ -84,8 +84,11 @@ class Batches:
           UsageError: if it is neither, can be read once only, or never ends.
         """
         endless = isinstance(data, tf.data.Dataset) and bool(data.cardinality() == tf.data.INFINITE_CARDINALITY)
-        readable = hasattr(data, "__iter__") or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
-        if endless or not readable or hasattr(data, "__next__") or isinstance(data, (str, dict)):
+        sequence = hasattr(data, "__iter__") or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
+        # A list is one of batches; `fit` would take it for several inputs.
+        batches = data if isinstance(data, list) else [data] if isinstance(data, tuple) else []
+        pairs = all(isinstance(batch, tuple) and len(batch) in (2, 3) for batch in batches)
+        if endless or not sequence or not pairs or hasattr(data, "__next__") or isinstance(data, (str, dict, np.ndarray)):
             raise UsageError(f"{_RULE}; got {shown(data)}")
         self._data = data
 

@@ -90,7 +90,7 @@ class IterativeMagnitude(AtSteps):
             self._load()
         self._require_masks()
         if self._point is None:
-            self._due = fit.at("rewind_to", self._rewind_to)
+            self._due = fit.at("rewind_to", self._rewind_to, "train the first round for more epochs")
             if fit.step > self._due:
                 rule = f"rewind_to={self._rewind_to} must be a step of this fit; got an optimizer that has taken {fit.step}"
                 raise UsageError(f"{rule}: compile the model again, or name the path of an earlier process")

@@ -1,5 +1,6 @@
 """Prunes a model at one step of a user's own `model.fit`."""
 
+import dataclasses
 import inspect
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tf_pruneinit.config import registry
-from tf_pruneinit.config.options import is_integer, require_sparsity
+from tf_pruneinit.config.experiment import Prune
+from tf_pruneinit.config.options import is_integer, require_sparsity, require_valid
 from tf_pruneinit.config.training_point import TrainingPoint
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.pruning import masks as masking
@@ -16,6 +18,10 @@ from tf_pruneinit.pruning.scoring_data import Pair
 from tf_pruneinit.pruning.selection import remaining_count
 from tf_pruneinit.pruning.warn import warn
 from tf_pruneinit.training.callbacks.at_steps import AtSteps, Fit, kernels_of, steps_taken
+
+# Of the arguments of `prune` those that are options of a run: their names there, and which of them have a range or choices.
+_FIELDS = {"precision": "score_precision", "batch_size": "score_batch_size"}
+_CHECKED = {field.name for field in dataclasses.fields(Prune) if {"choices", "range"} & field.metadata.keys()}
 
 
 class PruneAt(AtSteps):
@@ -60,6 +66,8 @@ class PruneAt(AtSteps):
         known = [name for name in inspect.signature(prune).parameters if name not in ("model", "method", "sparsity", "data")]
         for name in options:
             registry.require_known(name, known, "an argument of prune")
+            if (field := _FIELDS.get(name, name)) in _CHECKED:
+                require_valid(Prune, field, options[name], name)
         if data is None and (row.needs_data and options.get("scores") is None):
             raise UsageError(f"{method} scores on labeled examples: data=(inputs, targets) is needed; got None")
         self._arguments = {"method": method, "sparsity": sparsity, "data": data, **options}
