@@ -149,7 +149,7 @@ class IterativeMagnitude(AtSteps):
         for variable, value in zip(variables, point, strict=True):
             variable.assign(value)
         masking.set_masks(self.model, masks)
-        self.round += 1
+        self.round, self._complete = self.round + 1, False
         self._save()
 
     def _save(self) -> None:
