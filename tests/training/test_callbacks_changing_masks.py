@@ -304,6 +304,17 @@ def test_loop_of_train_on_batch_changes_masks_through_a_list_of_callbacks():
     assert equal(model, uninterrupted("gradual"))
 
 
+def test_loop_that_goes_around_the_training_function_is_refused():
+    model = network()
+    callbacks = keras.callbacks.CallbackList([GradualMagnitude(0.8, 3)], model=model, epochs=2, steps=BATCHES)
+    callbacks.on_train_begin()
+    callbacks.on_epoch_begin(0)
+    for _ in range(3):
+        model.train_step((INPUTS[:BATCH], LABELS[:BATCH]))
+    with pytest.raises(UsageError, match="acts after step 3, which it was not told of: train by fit or train_on_batch"):
+        callbacks.on_epoch_end(0)
+
+
 def test_fit_after_an_interrupted_one_changes_no_masks_without_the_callback():
     model = network()
     with pytest.raises(Interrupted):

@@ -121,8 +121,13 @@ class AtSteps(keras.callbacks.Callback):
         self._undo = keras_internals.intercept_training(self.model, self._execute)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Leaves the training function as it was."""
+        """Leaves the training function as it was, and checks that it was called."""
         self._leave()
+        due = self._next(self._step)
+        if due is not None and due <= steps_taken(self.model):
+            rule = f"{type(self).__name__} acts after step {due}, which it was not told of"
+            remedy = "train by fit or train_on_batch, and do not compile the model within an epoch"
+            raise UsageError(f"{rule}: {remedy}")
 
     def on_train_end(self, logs=None):
         """Leaves the training function as it was."""
@@ -149,9 +154,7 @@ class AtSteps(keras.callbacks.Callback):
         name = type(self).__name__
         if fit.step and not fit.epoch and not fit.restored:
             rule = f"{name} counts the steps of the optimizer, which has taken {fit.step} before this fit"
-            remedy = (
-                "compile the model again to begin at step 0, resume by initial_epoch, or set steps to the length of all fits"
-            )
+            remedy = "compile the model again to begin at 0, resume by initial_epoch, or set steps to the length of all fits"
             raise UsageError(f"{rule}: {remedy}")
         if fit.epoch and not fit.step:
             rule = f"{name} counts the steps of the optimizer, which has taken none before epoch {fit.epoch}"
