@@ -1,7 +1,10 @@
 """A network of two dense layers and data for it, which the tests of callbacks train by `fit`."""
 
+import functools
+
 import keras
 import numpy as np
+from tf_pruneinit.callbacks import SET, GradualMagnitude, RigL
 
 import tf_pruneinit
 from tf_pruneinit.layers import keras_internals
@@ -93,3 +96,21 @@ class Interrupted(Exception):  # noqa: N818 (nothing is wrong)
 
 def interrupt(model):
     raise Interrupted
+
+
+# (callback with a change after every third step, sparsity of its network)
+KINDS = {
+    "gradual": (lambda: GradualMagnitude(0.8, 3), 0.0),
+    "set": (lambda: SET(3, drop_fraction=0.8), 0.5),
+    "rigl": (lambda: RigL(3, drop_fraction=0.8), 0.5),
+}
+
+
+def trained(kind, *others, network_options=None, **options):
+    callback, sparsity = KINDS[kind]
+    return fit(network(sparsity, **(network_options or {})), callback(), *others, **options)
+
+
+@functools.cache
+def uninterrupted(kind, compiled=False):
+    return trained(kind, network_options={"run_eagerly": not compiled})

@@ -1,6 +1,5 @@
 """Gradual magnitude pruning, SET and RigL in a user's own fit: steps, counts, masks, gradients, resuming, misuse."""
 
-import functools
 import warnings
 
 import keras
@@ -11,11 +10,11 @@ from fitted import (
     BATCH,
     BATCHES,
     INPUTS,
+    KINDS,
     LABELS,
     TOTAL,
     Interrupted,
     Watch,
-    close,
     counts,
     equal,
     fit,
@@ -23,6 +22,8 @@ from fitted import (
     momentum,
     network,
     removed_are_zero,
+    trained,
+    uninterrupted,
     values,
 )
 from tf_pruneinit.callbacks import SET, GradualMagnitude, RigL
@@ -30,24 +31,6 @@ from tf_pruneinit.callbacks import SET, GradualMagnitude, RigL
 import tf_pruneinit
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.pruning import masks as masking
-
-# (callback with a change after every third step, sparsity of its network)
-KINDS = {
-    "gradual": (lambda: GradualMagnitude(0.8, 3), 0.0),
-    "set": (lambda: SET(3, drop_fraction=0.8), 0.5),
-    "rigl": (lambda: RigL(3, drop_fraction=0.8), 0.5),
-}
-every_kind = pytest.mark.parametrize("kind", KINDS)
-
-
-def trained(kind, *others, network_options=None, **options):
-    callback, sparsity = KINDS[kind]
-    return fit(network(sparsity, **(network_options or {})), callback(), *others, **options)
-
-
-@functools.cache
-def uninterrupted(kind, compiled=False):
-    return trained(kind, network_options={"run_eagerly": not compiled})
 
 
 def test_gradual_pruning_has_the_counts_of_zhu_and_gupta_after_each_change_and_between_them():
@@ -172,81 +155,7 @@ def test_gradient_changes_neither_moving_statistics_nor_seeds():
     assert sum(not np.array_equal(a, b) for a, b in pairs) == 2
 
 
-@every_kind
-def test_many_steps_in_an_execution_change_masks_as_one_does(kind):
-    many = trained(kind, network_options={"run_eagerly": False, "steps_per_execution": 4})
-    assert equal(uninterrupted(kind, compiled=True), many)
-
-
-def test_compiled_step_changes_masks_alike():
-    assert close(
-        uninterrupted("rigl", compiled=True), trained("rigl", network_options={"run_eagerly": False, "jit_compile": True})
-    )
-
-
-@pytest.mark.parametrize("kind", ["gradual", "rigl"])
-def test_replicas_change_masks_alike(kind):
-    callback, sparsity = KINDS[kind]
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-        replicated = network(sparsity, run_eagerly=False)
-    fit(replicated, callback())
-    assert close(uninterrupted(kind, compiled=True), replicated)
-    assert removed_are_zero(replicated)
-
-
-def test_changes_fall_between_the_steps_of_one_execution():
-    options = {"run_eagerly": False, "steps_per_execution": BATCHES}
-    watch = Watch()
-    fit(network(**options), GradualMagnitude(0.8, 2, update_until=7), watch)
-    assert watch.seen == [(5, round((1 - 0.8 * (1 - (3 / 7) ** 3)) * TOTAL)), (10, round(0.2 * TOTAL))]
-
-
-@pytest.mark.parametrize("kind", ["gradual", "rigl"])
-def test_mixed_precision_with_a_loss_scale(kind):
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        model = trained(kind)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-    assert sum(counts(model)) == (round(0.2 * TOTAL) if kind == "gradual" else 36)
-    assert removed_are_zero(model)
-
-
-def test_steps_that_a_loss_scale_skips_do_not_count():
-    scaled = keras.optimizers.LossScaleOptimizer(momentum(), initial_scale=2.0**127)
-    inputs = INPUTS.copy()
-    inputs[BATCH : 2 * BATCH] = np.inf
-    watch = Watch()
-    model = network(optimizer=scaled)
-    with pytest.warns(UserWarning, match="training has ended at step 8, before the change of masks at step 10"):
-        fit(model, GradualMagnitude(0.5, 2, update_until=10), watch, data=(inputs, LABELS), epochs=2, shuffle=False)
-    assert [step for step, _ in watch.seen][:3] == [1, 1, 2]
-
-
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        lambda: keras.optimizers.Adam(0.01, use_ema=True, ema_overwrite_frequency=4),
-        lambda: keras.optimizers.AdamW(0.01, gradient_accumulation_steps=2),
-    ],
-)
-def test_averages_and_accumulated_gradients_of_removed_weights_are_zero(optimizer):
-    model = fit(network(optimizer=optimizer()), GradualMagnitude(0.8, 1, update_until=3))
-    assert sum(counts(model)) == round(0.2 * TOTAL)
-    assert removed_are_zero(model)
-
-
-def test_step_is_an_update_of_weights_and_not_a_batch_whose_gradient_is_accumulated():
-    watch = Watch()
-    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
-    fit(network(optimizer=optimizer), GradualMagnitude(0.8, 2, update_until=4), watch)
-    # Ten batches are five steps.
-    assert watch.changes() == [2, 4]
-    assert [step for step, _ in watch.seen] == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5]
-
-
-@pytest.mark.parametrize(("kind", "first"), [("gradual", True), ("set", False), ("rigl", True), ("rigl", False)])
+@pytest.mark.parametrize(("kind", "first"), [("gradual", True), ("set", False), ("rigl", False)])
 def test_fit_that_resumes_from_a_backup_ends_as_one_that_was_not_interrupted(kind, first, tmp_path):
     def callbacks():
         both = [KINDS[kind][0](), keras.callbacks.BackupAndRestore(tmp_path)]
@@ -289,30 +198,6 @@ def test_one_callback_trains_several_models():
     callback = KINDS["set"][0]()
     for _ in range(2):
         assert equal(fit(network(0.5), callback), uninterrupted("set"))
-
-
-def test_loop_of_train_on_batch_changes_masks_through_a_list_of_callbacks():
-    model = network()
-    callbacks = keras.callbacks.CallbackList([GradualMagnitude(0.8, 3)], model=model, epochs=2, steps=BATCHES)
-    callbacks.on_train_begin()
-    for epoch in range(2):
-        callbacks.on_epoch_begin(epoch)
-        for first in range(0, len(INPUTS), BATCH):
-            model.train_on_batch(INPUTS[first : first + BATCH], LABELS[first : first + BATCH])
-        callbacks.on_epoch_end(epoch)
-    callbacks.on_train_end()
-    assert equal(model, uninterrupted("gradual"))
-
-
-def test_loop_that_goes_around_the_training_function_is_refused():
-    model = network()
-    callbacks = keras.callbacks.CallbackList([GradualMagnitude(0.8, 3)], model=model, epochs=2, steps=BATCHES)
-    callbacks.on_train_begin()
-    callbacks.on_epoch_begin(0)
-    for _ in range(3):
-        model.train_step((INPUTS[:BATCH], LABELS[:BATCH]))
-    with pytest.raises(UsageError, match="acts after step 3, which it was not told of: train by fit or train_on_batch"):
-        callbacks.on_epoch_end(0)
 
 
 def test_fit_after_an_interrupted_one_changes_no_masks_without_the_callback():
