@@ -43,7 +43,7 @@ class TrainingPoint:
         """Returns whether this is later than another one, as far as that is known without the length of an epoch."""
         return self > other if self.unit == other.unit or 2 in (self.unit, other.unit) else other.number == 0
 
-    def step(self, name: str, steps_an_epoch: int, steps: int) -> int:
+    def step(self, name: str, steps_an_epoch: float, steps: int) -> int:
         """Returns the step of this point.
 
         Args:

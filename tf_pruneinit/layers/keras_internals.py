@@ -5,6 +5,7 @@ this module with the oldest of these.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
@@ -228,3 +229,79 @@ def no_variables_to_initialize() -> Iterator[None]:
         yield
     finally:
         global_state.set_global_attribute(_UNINITIALIZED, before)
+
+
+def accumulated_batches(optimizer: Any) -> int:
+    """Returns after how many batches an optimizer updates the weights (`gradient_accumulation_steps`), >= 1."""
+    return getattr(getattr(optimizer, "inner_optimizer", optimizer), "gradient_accumulation_steps", None) or 1
+
+
+def is_restored(model: Any) -> bool:
+    """Returns whether `BackupAndRestore` has set the first epoch of this `fit` or of an earlier one (`_initial_epoch`)."""
+    return getattr(model, "_initial_epoch", None) is not None
+
+
+def loss_of(model: Any, x: Any, y: Any, outputs: Any, weights: Any) -> Any:
+    """Returns the loss that `fit` minimizes, regularizers included (`_compute_loss`, which knows older signatures).
+
+    Args:
+      model: a compiled model.
+      x: inputs.
+      y: targets.
+      outputs: of the model for these inputs, in training.
+      weights: of the examples, or None.
+    """
+    return model._compute_loss(x=x, y=y, y_pred=outputs, sample_weight=weights, training=True)
+
+
+class _TrainFunction:
+    """Stands for the training function of a model, and calls others around it."""
+
+    def __init__(self, model: Any):
+        self.model = model
+        self.inner = model.train_function
+        # Each `fit` sets another.
+        self.history = getattr(model, "history", None)
+        self.around: list[Callable] = []
+
+    def __call__(self, batches: Any) -> Any:
+        train = self.inner
+        if self.is_stale():
+            self.model.train_function = self.inner
+        else:
+            for function in self.around:
+                train = functools.partial(function, train)
+        return train(batches)
+
+    def is_stale(self) -> bool:
+        """Whether a `fit` that was interrupted has left it behind."""
+        return getattr(self.model, "history", None) is not self.history
+
+
+def intercept_training(model: Any, around: Callable[[Callable, Any], Any]) -> Callable[[], None]:
+    """Has a function called in place of a model's training function (`train_function`); returns a function that undoes this.
+
+    `fit` calls the training function with an iterator over batches once for each execution. It takes as many batches as there
+    are steps in an execution, fewer where the data ends, and returns the logs of the last one; it takes any iterator, as
+    `train_on_batch` gives it one over a single batch (Keras 3.12 to 3.15).
+
+    Args:
+      model: a compiled model.
+      around: given the training function and the iterator, returns the logs. Of several the last one is called first.
+    """
+    found = model.train_function
+    if isinstance(found, _TrainFunction) and found.is_stale():
+        model.train_function = found.inner
+    if not isinstance(model.train_function, _TrainFunction):
+        model.make_train_function()
+        model.train_function = _TrainFunction(model)
+    function = model.train_function
+    function.around.append(around)
+
+    def undo() -> None:
+        if around in function.around:
+            function.around.remove(around)
+        if not function.around and model.train_function is function:
+            model.train_function = function.inner
+
+    return undo

@@ -12,5 +12,15 @@ def gradual_magnitude(now: Now) -> Arrays:
     Zhu, Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression", ICLR workshop 2018.
     """
     prune = now.prune
-    sparsity = prune.sparsity * (1 - (1 - now.progress) ** 3)
+    sparsity = sparsity_at(prune.sparsity, now.progress)
     return registry.SCOPES[str(prune.scope)](now.magnitudes, sparsity, now.masks, min_remaining=prune.min_remaining)
+
+
+def sparsity_at(sparsity: float, progress: float) -> float:
+    """Returns the fraction of weights that is removed when a fraction `progress` of the time is over, in [0, `sparsity`].
+
+    Args:
+      sparsity: the final one, in [0, 1).
+      progress: in [0, 1].
+    """
+    return sparsity * (1 - (1 - progress) ** 3)

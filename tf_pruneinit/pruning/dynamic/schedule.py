@@ -50,7 +50,7 @@ class Now:
 class Updates:
     """The changes of masks in a run: after which steps, and to which masks."""
 
-    def __init__(self, prune: Prune, changes: Dynamic, seed: int, steps: int, steps_an_epoch: int):
+    def __init__(self, prune: Prune, changes: Dynamic, seed: int, steps: int, steps_an_epoch: float):
         """Computes the steps.
 
         Args:
@@ -58,7 +58,7 @@ class Updates:
           changes: row of the method.
           seed: root seed of the experiment.
           steps: length of training, in steps.
-          steps_an_epoch: steps in an epoch.
+          steps_an_epoch: steps in an epoch; a fraction where gradients of several batches are accumulated.
 
         Raises:
           UsageError: if masks do not change in so many steps.
@@ -86,6 +86,15 @@ class Updates:
         index = bisect.bisect_right(self._steps, step)
         return self._steps[index] if index < len(self._steps) else None
 
+    def before(self, step: int) -> int | None:
+        """Returns the last step, this one or an earlier one, after which masks change; None if they have not changed yet."""
+        index = bisect.bisect_right(self._steps, step)
+        return self._steps[index - 1] if index else None
+
+    def progress(self, step: int) -> float:
+        """Returns the fraction of the time in which masks change that is over after one of the steps, in (0, 1]."""
+        return (step - self._begin) / (self._end - self._begin)
+
     def masks(self, step: int, kernels: Arrays, masks: Arrays, gradients: Callable[[], Arrays]) -> Arrays:
         """Returns the masks after a step; the arguments are those of `Now`.
 
@@ -95,8 +104,7 @@ class Updates:
           masks: path -> array of 0 and 1.
           gradients: returns path -> array.
         """
-        progress = (step - self._begin) / (self._end - self._begin)
-        return self._change(Now(step, progress, kernels, masks, gradients, self._prune, self._seed))
+        return self._change(Now(step, self.progress(step), kernels, masks, gradients, self._prune, self._seed))
 
 
 def updates(config: Config, steps: int, steps_an_epoch: int) -> Updates | None:
