@@ -241,7 +241,7 @@ def is_restored(model: Any) -> bool:
     return getattr(model, "_initial_epoch", None) is not None
 
 
-def loss_of(model: Any, x: Any, y: Any, outputs: Any, weights: Any) -> Any:
+def training_loss(model: Any, x: Any, y: Any, outputs: Any, weights: Any) -> Any:
     """Returns the loss that `fit` minimizes, regularizers included (`_compute_loss`, which knows older signatures).
 
     Args:

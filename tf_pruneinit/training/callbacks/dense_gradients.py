@@ -70,7 +70,7 @@ class DenseGradients:
                 state += [(kernel.variable, weight), (kernel.mask, tf.ones_like(mask))]
             with keras.StatelessScope(state_mapping=state, collect_losses=True):
                 outputs = self._model(x, training=True)
-                loss = keras_internals.loss_of(self._model, x, y, outputs, weights)
+                loss = keras_internals.training_loss(self._model, x, y, outputs, weights)
         return tape.gradient(loss, dense, unconnected_gradients="zero")
 
 
