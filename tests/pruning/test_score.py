@@ -1043,7 +1043,10 @@ BAD_DATA = [
     ((IMAGES, "labels"), "labels must be integers"),
     ((IMAGES, [[0], [1, 2]] * 6), "labels must be integers"),
     ((IMAGES, LABELS[:5]), r"labels of shape \(5,\) for 12 images"),
-    ((IMAGES, np.ones((12, CLASSES))), r"labels must be integers, one-hot or probabilities .*; got float64 labels .* do not sum to 1: labels.argmax"),
+    (
+        (IMAGES, np.ones((12, CLASSES))),
+        r"labels must be integers, one-hot or probabilities .*; got float64 labels .* do not sum to 1: labels.argmax",
+    ),
     ((IMAGES, np.eye(CLASSES + 1)[LABELS]), r"got float64 labels of shape \(12, 5\) for 12 images: the model gives 4 classes"),
     ((IMAGES[..., 0], LABELS), r"input shape \(6, 6, 1\); got the shape \(12, 6, 6\)"),
     ((IMAGES[0], LABELS), r"input shape \(6, 6, 1\); got the shape \(6, 6, 1\)"),
