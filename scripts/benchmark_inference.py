@@ -46,10 +46,10 @@ def _compare(name):
     import numpy as np
 
     import tf_pruneinit
-    from tf_pruneinit.pruning import masks, model_copy
+    from tf_pruneinit.pruning import model_copy, stock_layers
 
     model, shape = _network(name)
-    dense = model_copy.copy_with(model, masks.stock)
+    dense = model_copy.copy_with(model, stock_layers.stock)
     masked = tf_pruneinit.prune(model, _METHOD.value, _SPARSITY.value)
     images = np.random.default_rng(0).normal(size=(_BATCH.value, *shape)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
@@ -90,7 +90,7 @@ def _variants(folder, dense, masked, shape, images):
     import tf_pruneinit
     from tf_pruneinit.datasets.dataset import Preprocessing
     from tf_pruneinit.export import converters, network_state, saved_model
-    from tf_pruneinit.pruning import masks
+    from tf_pruneinit.pruning import strip
 
     paths = {}
     for form, model in {"dense": tf_pruneinit.with_masks(dense), "masked": masked}.items():
@@ -99,11 +99,11 @@ def _variants(folder, dense, masked, shape, images):
     found = {}
     for form, path in paths.items():
         found[f"TensorFlow, {form}"] = (
-            _tensorflow(masks.without_masks(saved_model.read(path).model())[0]),
+            _tensorflow(strip.without_masks(saved_model.read(path).model())[0]),
             _bytes(saved_model.read(path).values),
         )
     small = tf_pruneinit.ship(masked)
-    found["TensorFlow, compacted"] = _tensorflow(masks.without_masks(small)[0]), _bytes(network_state.of(small).values)
+    found["TensorFlow, compacted"] = _tensorflow(strip.without_masks(small)[0]), _bytes(network_state.of(small).values)
     for form, path in paths.items():
         converters.write("litert", path, f"{path}.tflite")
         found[f"LiteRT, {form}"] = _litert(f"{path}.tflite", images), os.path.getsize(f"{path}.tflite")

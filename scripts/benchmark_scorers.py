@@ -64,7 +64,7 @@ def _synflow(name):
 
     import tf_pruneinit
     from tf_pruneinit.models import build
-    from tf_pruneinit.pruning import masks, model_copy
+    from tf_pruneinit.pruning import model_copy, stock_layers
 
     shape = (_SIZE.value, _SIZE.value, 3)
     model = build.build(name, shape, _CLASSES, seed=0)
@@ -87,7 +87,7 @@ def _synflow(name):
     n = _ITERATIONS.value
     variants = {
         f"{n} passes, masked layers": plain(lambda layer: (type(layer), layer.get_config())),
-        f"{n} passes, Keras' own layers": plain(masks.stock),
+        f"{n} passes, Keras' own layers": plain(stock_layers.stock),
         f"synflow, {n} iterations": lambda: tf_pruneinit.prune(model, "synflow", _SPARSITY.value, iterations=n),
     }
     _print(name, seconds_in_turns(variants, 1 + _ROUNDS.value, name), f"{n} passes, masked layers")

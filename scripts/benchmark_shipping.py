@@ -28,7 +28,7 @@ def main(_):
     from tf_pruneinit.compaction.channels import Liveness
     from tf_pruneinit.config import registry
     from tf_pruneinit.models import build
-    from tf_pruneinit.pruning import masks
+    from tf_pruneinit.pruning import strip
 
     warnings.simplefilter("ignore", UserWarning)  # Of layers that lose all weights.
     dataset = registry.DATASETS[_DATASET.value].load(None)
@@ -46,7 +46,7 @@ def main(_):
                 print(f"\r{name} {method} {sparsity}", end="", file=sys.stderr, flush=True)
                 pruned = tf_pruneinit.prune(dense, method, float(sparsity), examples)
                 small = tf_pruneinit.ship(pruned)
-                both = [masks.without_masks(model)[0] for model in (pruned, small)]
+                both = [strip.without_masks(model)[0] for model in (pruned, small)]
                 sizes = [model.count_params() for model in both]
                 work = [Liveness(model).work().dense for model in both]
                 differences = [

@@ -42,7 +42,7 @@ _PROFILE = flags.DEFINE_boolean("profile", False, "print what the time of our st
 def main(_):
     from tf_pruneinit.config.experiment import Train
     from tf_pruneinit.models import build
-    from tf_pruneinit.pruning import masks, model_copy, prune
+    from tf_pruneinit.pruning import model_copy, prune, stock_layers
 
     shape = tuple(int(n) for n in _SHAPE.value)
     dataset = random_dataset(_STEPS.value * _BATCH.value, shape, _AUGMENT.value)
@@ -53,7 +53,7 @@ def main(_):
     if _PROFILE.value:
         _print_profile(_step(masked, dataset, plan))
         return
-    stock = model_copy.copy_with(dense, masks.stock)
+    stock = model_copy.copy_with(dense, stock_layers.stock)
     ready = dataset.preprocessing(dataset.train.images).numpy(), dataset.train.labels
     several = {"steps_per_execution": _STEPS.value}
     variants = {
@@ -206,9 +206,9 @@ def _purpose(name, kind):
 
 def _without_mask(layer):
     """Returns class and configuration of the stock layer of a masked one; batch normalization is still ours."""
-    from tf_pruneinit.pruning import masks
+    from tf_pruneinit.pruning import stock_layers
 
-    return masks.stock(layer) if hasattr(layer, "kernel_names") else (type(layer), layer.get_config())
+    return stock_layers.stock(layer) if hasattr(layer, "kernel_names") else (type(layer), layer.get_config())
 
 
 if __name__ == "__main__":

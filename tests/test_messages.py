@@ -66,17 +66,15 @@ def only_images(image, label):
 
 # Of each mistake: what was received, and what to do instead.
 DATA = {
-    "weights": ((IMAGES, LABELS, np.ones(6)), "got a tuple of 3", "give (images, labels) alone"),
-    "weights in batches": ([(IMAGES, LABELS, np.ones(6))], "got a tuple of 3", "give (images, labels) alone"),
+    "too few weights": ((IMAGES, LABELS, np.ones(4)), "got the shape (4,)", "one for each of 6 examples"),
     "images alone": (IMAGES, "got an array of shape (6, 8, 9, 3)", "give (images, labels)"),
     "batches of images": (lambda: pairs().map(only_images).batch(3), "of shape (3, 8, 9, 3)", "give (images, labels)"),
     "name": ("cifar10", "got 'cifar10'", "give (images, labels)"),
     "dict": ({"image": IMAGES, "label": LABELS}, "a dict with image, label", "(one['image'], one['label'])"),
     "batches in dicts": (lambda: pairs().batch(3).map(unbatched), "a dict with image, label", "(one['image'], one['label'])"),
-    "column of labels": ((IMAGES, LABELS[:, None]), "int64 labels of shape (6, 1)", "give labels[:, 0]"),
-    "numbers for labels": ((IMAGES, LABELS * 1.0), "float64 labels of shape (6,)", "labels.astype(int)"),
+    "numbers for labels": ((IMAGES, LABELS / 2), "labels that are not whole numbers", "are they probabilities of one class"),
     "words for labels": ((IMAGES, list("abcabc")), "<U1 labels", "np.unique(labels, return_inverse=True)[1]"),
-    "soft labels": ((IMAGES, np.full((6, 3), 1 / 3)), "float64 labels of shape (6, 3)", "labels.argmax(axis=-1)"),
+    "scores for labels": ((IMAGES, np.full((6, 3), 0.5)), "float64 labels of shape (6, 3)", "labels.argmax(axis=-1)"),
     "other classes": ((IMAGES, np.eye(4)[LABELS]), "labels of shape (6, 4)", "the model gives 3 classes"),
     "labels from one": ((IMAGES, LABELS + 1), "got 1 to 3", "labels - 1"),
     "too few labels": ((IMAGES, LABELS[:4]), "labels of shape (4,) for 6 images", "a label for each image"),
@@ -128,7 +126,11 @@ CALLS = {
         "give it an Input",
     ),
     "subclassed": (lambda: tf_pruneinit.prune(Subclassed(name="mine"), "magnitude", 0.5), "Subclassed mine", "register"),
-    "one output": (lambda: tf_pruneinit.score(of_one_output(), "snip", (IMAGES, LABELS)), "got one output", "two outputs"),
+    "one output": (
+        lambda: tf_pruneinit.score(of_one_output(), "snip", (IMAGES, LABELS)),
+        "the shape (None, 1)",
+        "compile the model with a loss",
+    ),
     "scores of others": (
         lambda: tf_pruneinit.prune(network(), "magnitude", 0.5, scores={"a/kernel": ONES}),
         "got those of a/kernel",

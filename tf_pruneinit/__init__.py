@@ -21,12 +21,14 @@ __all__ = [
     "compact",
     "compress",
     "load",
+    "mask_in_place",
     "masks",
     "prune",
     "register",
     "score",
     "set_masks",
     "ship",
+    "strip",
     "summary",
     "with_masks",
 ]
@@ -37,12 +39,14 @@ _HOMES = {
     "compact": "compaction.compact_model",
     "compress": "export.compressed_file",
     "load": "export.load",
+    "mask_in_place": "pruning.masks",
     "masks": "pruning.masks",
     "prune": "pruning.prune",
     "register": "layers.masked",
     "score": "pruning.score",
     "set_masks": "pruning.masks",
     "ship": "export.inference_model",
+    "strip": "pruning.strip",
     "summary": "pruning.masks",
     "with_masks": "pruning.masks",
 }
@@ -54,9 +58,10 @@ if TYPE_CHECKING:
     from tf_pruneinit.export.inference_model import ship
     from tf_pruneinit.export.load import load
     from tf_pruneinit.layers.masked import register
-    from tf_pruneinit.pruning.masks import masks, set_masks, summary, with_masks
+    from tf_pruneinit.pruning.masks import mask_in_place, masks, set_masks, summary, with_masks
     from tf_pruneinit.pruning.prune import prune
     from tf_pruneinit.pruning.score import score
+    from tf_pruneinit.pruning.strip import strip
     from tf_pruneinit.runtime.machine import clear_cache
     from tf_pruneinit.training import callbacks
 

@@ -9,7 +9,7 @@ from tf_pruneinit.errors import UsageError
 from tf_pruneinit.export import model_config
 from tf_pruneinit.models import build
 from tf_pruneinit.pruning import masks as masking
-from tf_pruneinit.pruning import model_copy
+from tf_pruneinit.pruning import model_copy, stock_layers
 
 
 def shapes(model):
@@ -21,7 +21,7 @@ def shapes(model):
     [("convnet", (8, 8, 1)), ("resnet20", (8, 8, 3)), ("keras:MobileNetV3Small", (32, 32, 3))],
 )
 def test_a_network_is_made_again_of_json(name, shape):
-    model = model_copy.copy_with(build.build(name, shape, 4, 0), masking.stock)
+    model = model_copy.copy_with(build.build(name, shape, 4, 0), stock_layers.stock)
     config = json.loads(json.dumps(model_config.described(model)))
     again = model_config.built(config, shapes(model))
     again.set_weights(model.get_weights())

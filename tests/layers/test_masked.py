@@ -9,7 +9,7 @@ import tf_pruneinit
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.layers import masked as layers
 from tf_pruneinit.pruning import masks as masking
-from tf_pruneinit.pruning import model_copy
+from tf_pruneinit.pruning import model_copy, strip
 
 RNG = np.random.default_rng(0)
 L = keras.layers
@@ -87,7 +87,7 @@ def test_recurrent_layers_compute_train_and_are_kept_as_others(name, tmp_path):
         assert (kernel.value != plain[path].variable.numpy()).any()
     masked.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    without, _ = masking.without_masks(loaded)
+    without, _ = strip.without_masks(loaded)
     assert not any(type(layer) in layers.MASKED.values() for layer in without._flatten_layers())
     expected = masked(inputs)
     for other in (loaded, without, tf_pruneinit.with_masks(loaded), tf_pruneinit.compact(masked).model):
@@ -241,10 +241,13 @@ def test_masks_are_in_files_of_weights(name, tmp_path):
     np.testing.assert_array_equal(other(inputs), masked(inputs))
 
 
-def test_lora_is_refused():
+@pytest.mark.parametrize(
+    "change", [lambda model: model.layers[1].enable_lora(2), lambda model: model.quantize("int8")], ids=["LoRA", "quantize"]
+)
+def test_what_would_lose_the_mask_says_to_strip_it_first(change):
     masked, *_ = masked_pair("Dense", "float32")
-    with pytest.raises(NotImplementedError, match="no mask would hold"):
-        masked.layers[1].enable_lora(2)
+    with pytest.raises(UsageError, match=r"tf_pruneinit.strip\(model\) gives a model of stock layers"):
+        change(masked)
 
 
 @keras.saving.register_keras_serializable("tests")

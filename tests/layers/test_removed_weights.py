@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_pruneinit
 from tf_pruneinit.layers import masked as layers
 from tf_pruneinit.pruning import masks as masking
+from tf_pruneinit.pruning import strip
 from tf_pruneinit.runtime import devices
 
 L = keras.layers
@@ -195,7 +196,7 @@ def test_steps_are_those_of_a_network_whose_removed_weights_are_zeros(make, ever
     model, masks = masked(every)
     spoil(model, masks, 1)
     tf_pruneinit.set_masks(model, masks)
-    plain, kernels = masking.without_masks(model)
+    plain, kernels = strip.without_masks(model)
     left = {id(kernel.variable): masks[path].astype("float32") for path, kernel in kernels.items()}
     # A constraint comes after the removal: Muon moves weights without a gradient too, and it is not to see them.
     rules = {id(kernel.variable): kernel.variable.constraint or tf.identity for kernel in kernels.values()}
@@ -256,7 +257,7 @@ class TestPenalty:
         return keras.Model(inputs, L.Dense(2, name="fc")(make()(inputs)))
 
     def penalty_of_zeros(self, masked):
-        return sum(float(loss) for loss in masking.without_masks(masked)[0].losses)
+        return sum(float(loss) for loss in strip.without_masks(masked)[0].losses)
 
     @pytest.mark.parametrize(
         ("make", "shape"),

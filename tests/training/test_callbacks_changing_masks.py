@@ -31,6 +31,7 @@ from tf_pruneinit.callbacks import SET, GradualMagnitude, RigL
 import tf_pruneinit
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.pruning import masks as masking
+from tf_pruneinit.pruning import strip
 
 
 def test_gradual_pruning_has_the_counts_of_zhu_and_gupta_after_each_change_and_between_them():
@@ -126,7 +127,7 @@ def test_rigl_grows_where_the_gradient_of_the_last_batch_or_of_given_batches_is_
 
 def signed(model, inputs, labels):
     """The gradients by TensorFlow, of dense layers with the same weights."""
-    plain, _ = masking.without_masks(model)
+    plain, _ = strip.without_masks(model)
     with tf.GradientTape() as tape:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, plain(inputs))
     return [gradient.numpy() for gradient in tape.gradient(loss, [layer.kernel.value for layer in plain.layers])]

@@ -170,7 +170,11 @@ def _connected(model: keras.Model, alive: Liveness, make: Callable[[Any], keras.
     free = model_copy.FreeNames(model_copy.names(model))
 
     def select(x: Any, indices: np.ndarray, name: str) -> Any:
-        return x if len(indices) == x.shape[-1] else Selected(indices.tolist(), name=free.name(name), dtype=x.dtype)(x)
+        if len(indices) == x.shape[-1]:
+            return x
+        if not trains:  # An operation of Keras' own: files load without this package. Its derivative is slow.
+            return keras.ops.take(x, indices.tolist(), axis=-1)
+        return Selected(indices.tolist(), name=free.name(name), dtype=x.dtype)(x)
 
     def operation(layer: Any) -> Callable:
         if not isinstance(layer, keras.Layer):

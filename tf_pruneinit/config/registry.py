@@ -61,6 +61,7 @@ class Method:
       absolute: whether it scores the network with every parameter replaced by its absolute value.
       warms_up: whether it runs the network, so that its scores can depend on moving statistics (`batch_norm_warmup`).
       by_path: whether it draws random numbers by the paths of kernels, so that scores depend on the names of layers.
+      of_kernels: whether it reads kernels alone, and never runs the network.
       regrows: whether removed weights may regrow from one iteration to the next; it then scores them, too.
       revision: of its scores of networks of keras.applications, counted up when these change: addresses of runs depend on it.
     """
@@ -77,6 +78,7 @@ class Method:
     absolute: bool = False
     warms_up: bool = False
     by_path: bool = False
+    of_kernels: bool = False
     regrows: bool = False
     revision: int = 0
 
@@ -135,12 +137,14 @@ METHODS = {
         look=Look("#7f7f7f", "X"),
         options=("seed",),
         by_path=True,
+        of_kernels=True,
     ),
     "magnitude": Method(
         Lazy("pruning.scorers.magnitude:magnitude"),
         "smallest |w|",
         label="magnitude",
         look=Look("#E69F00", "s"),
+        of_kernels=True,
     ),
     "snip": Method(
         Lazy("pruning.scorers.snip:snip"),
@@ -231,6 +235,7 @@ METHODS = {
         "smallest w^2 / sum of v^2 over the layer's weights v with |v| >= |w| (Lee et al., 2021)",
         label="LAMP",
         look=Look("#E69F00", "h", "-."),
+        of_kernels=True,
     ),
 }
 

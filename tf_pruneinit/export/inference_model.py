@@ -17,7 +17,7 @@ from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.export import compressed_file, load, saved_model
 from tf_pruneinit.layers import keras_internals, keras_layers
 from tf_pruneinit.pruning import masks as masking
-from tf_pruneinit.pruning import model_copy
+from tf_pruneinit.pruning import model_copy, strip
 from tf_pruneinit.runtime import files
 from tf_pruneinit.version import __version__
 
@@ -26,7 +26,7 @@ _TOLERANCE_IN_HALF_PRECISION = 3e-2
 
 
 def ship(model: keras.Model) -> keras.Model:
-    """Returns a smaller network that computes what a masked one does in inference. It must not be trained further.
+    """Returns a smaller network of stock layers that computes what a masked one does in inference. Do not train it further.
 
     Dead channels are removed, and channels that are constant whatever the network is given: of neurons that nothing reaches.
     The next layer gets their constants, in its bias or its moving mean. Where a layer pads with zeros, a constant is another
@@ -39,6 +39,11 @@ def ship(model: keras.Model) -> keras.Model:
       UsageError: if the model is neither, has not been built, or has a layer that cannot be made from its configuration.
       RunError: if the smaller one does not compute the same.
     """
+    return strip.strip(_same_but_smaller(model))
+
+
+def _same_but_smaller(model: keras.Model) -> keras.Model:
+    """The smaller network, with masks; raises `RunError` if it does not compute the same."""
     small = _smaller(model)
     _require_same(model, small)
     return small
@@ -176,7 +181,7 @@ def save(path: str, out: str) -> dict[str, Any]:
     if preprocessing is None and form == load.FOLDER:
         rule = f"out must be a {load.KERAS} or a {load.COMPRESSED} file"
         raise UsageError(f"{rule}, since {path} does not say how images are preprocessed; got {out!r}")
-    small = ship(model)
+    small = _same_but_smaller(model)
     sizes = size(model), size(small)
     work = [one.multiply_accumulates for one in sizes]
     found: dict[str, Any] = {
@@ -189,7 +194,7 @@ def save(path: str, out: str) -> dict[str, Any]:
     of = {"from": os.path.abspath(path), "weights_sha256": metadata.get("weights_sha256")}
     described["compacted"] = {"tf_pruneinit": __version__, **of, **found}
     if form == load.KERAS:
-        _save_keras(small, out)
+        _save_keras(strip.strip(small), out)
     elif form == load.COMPRESSED:
         compressed_file.compress(small, out, described)
     elif preprocessing:

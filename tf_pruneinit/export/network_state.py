@@ -11,6 +11,7 @@ from tf_pruneinit.errors import UsageError
 from tf_pruneinit.export import model_config
 from tf_pruneinit.layers import keras_internals, state
 from tf_pruneinit.pruning import masks as masking
+from tf_pruneinit.pruning import strip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,7 @@ def of(model: keras.Model, metadata: Mapping[str, Any] | None = None) -> Stored:
     Raises:
       UsageError: if it is of another kind.
     """
-    plain, kernels = masking.without_masks(model)
+    plain, kernels = strip.without_masks(model)
     config, reason = None, ""
     try:
         config = model_config.described(plain)

@@ -19,6 +19,7 @@ from tf_pruneinit.export.network_state import Stored
 from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers.masked import mask_name
 from tf_pruneinit.pruning import masks as masking
+from tf_pruneinit.pruning import strip
 from tf_pruneinit.runtime import files
 
 METADATA, ARCHITECTURE = "metadata.json", "architecture.json"
@@ -47,7 +48,7 @@ def save(model: keras.Model, path: str, preprocessing: Preprocessing, metadata: 
     Raises:
       RunError: if the SavedModel does not compute what the model does.
     """
-    plain, kernels = masking.without_masks(model)
+    plain, kernels = strip.without_masks(model)
     module = tf.Module()
     module.kernels = {name: kernel.variable.value for name, kernel in kernels.items()}
     module.masks = {

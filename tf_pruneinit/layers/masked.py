@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -151,6 +152,36 @@ def release(kernel: keras.Variable) -> None:
         kernel.constraint = None
 
 
+class _Reference(str):
+    """An empty text that refers to a layer as long as that lives; in files it is an empty text."""
+
+    _layer: weakref.ref
+
+    def __new__(cls, layer: Any) -> "_Reference":
+        made = super().__new__(cls)
+        made._layer = weakref.ref(layer)
+        return made
+
+    def __deepcopy__(self, _):
+        return self
+
+    def __reduce__(self):
+        return str, ()
+
+
+class _Configuration(dict):
+    """A layer's configuration that refers to the layer; Keras' functions that copy or save it make it a plain dict."""
+
+    source: _Reference
+
+
+# Name of the reference in what a layer is built from.
+_MASKS_OF = "tf_pruneinit_masks_of"
+# Layers that were made from the configuration of another one, whose masks they take over when they are built.
+_SOURCES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_STRIP = "tf_pruneinit.strip(model) gives a model of stock layers, removed weights 0, for that"
+
+
 class _Masked:
     """Mixin of the masked classes. A mask is a non-trainable variable of ones and zeros.
 
@@ -177,6 +208,16 @@ class _Masked:
             if not isinstance(kernel.constraint, _Constraint):
                 kernel.constraint = _Constraint(kernel.constraint, mask)
         self._mask_inner_layers()
+        self._take_masks()
+
+    def _take_masks(self: Any) -> None:
+        """Takes over the masks of the layer whose configuration it was made from, also of layers inside it."""
+        source = _SOURCES.pop(self, None)
+        for old, new in zip(*(keras_internals.layers_of(each) for each in (source, self) if source is not None), strict=False):
+            for name in getattr(new, "kernel_names", ()):
+                ours, theirs = (vars(each).get(mask_name(name)) for each in (new, old))
+                if ours is not None and theirs is not None and ours.shape == theirs.shape:
+                    ours.assign(theirs)
 
     def _mask_inner_layers(self: Any) -> None:
         for layer in keras_internals.children_of(self):
@@ -184,8 +225,12 @@ class _Masked:
 
     def build_from_config(self, config):
         """Builds a layer that is loaded; a subclassed model builds itself by a call, without `build`."""
-        super().build_from_config(config)
+        reference = config.get(_MASKS_OF)
+        if isinstance(reference, _Reference) and (source := reference._layer()) is not None:
+            _SOURCES[self] = source
+        super().build_from_config({name: value for name, value in config.items() if name != _MASKS_OF})
         self._mask_inner_layers()
+        self._take_masks()
 
     def save_own_variables(self, store):
         """Saves raw kernels and masks: Keras' own methods name kernel and bias, and drop the mask.
@@ -220,8 +265,30 @@ class _Masked:
         cls = next(cls for cls in type(self).__mro__ if cls not in (type(self), _Masked) and "load_own_variables" in vars(cls))
         return not cls.__module__.startswith("keras.")
 
+    def get_config(self):
+        """Returns the arguments of the constructor. What `from_config` makes of them takes over the masks (`clone_model`)."""
+        config = _Configuration(super().get_config())
+        config.source = _Reference(self)
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        """Returns a layer of this configuration, with the masks of the layer that has given it, or else with ones."""
+        layer = super().from_config(config)
+        if isinstance(config, _Configuration) and (source := config.source._layer()) is not None:
+            _SOURCES[layer] = source
+        return layer
+
+    def get_build_config(self):
+        """Returns what the layer is built from, with a reference to it: models inside others are cloned by way of that."""
+        config = super().get_build_config()
+        return None if config is None else {**config, _MASKS_OF: _Reference(self)}
+
     def enable_lora(self, *args, **kwargs):
-        raise NotImplementedError("a masked layer cannot use LoRA: LoRA trains beside the kernel, where no mask would hold")
+        raise UsageError(f"{self.name} has a mask, beside which LoRA would train: {_STRIP}")
+
+    def quantize(self, *args, **kwargs):
+        raise UsageError(f"{self.name} has a mask, which quantizing would lose: {_STRIP}")
 
 
 def masks_hidden(layer: Any) -> contextlib.AbstractContextManager[None]:

@@ -122,7 +122,7 @@ def vocabulary(layer: Any) -> dict[str, Any]:
 def build(source: Any, target: Any) -> None:
     """Builds a copy of a user's layer as Keras builds a layer that it loads, if the class says how."""
     own = is_own(source, "get_build_config") or is_own(source, "build_from_config")
-    if own and source.built and not target.built and (config := source.get_build_config()):
+    if own and source.built and not target.built and (config := _method(source, "get_build_config")(source)):
         target.build_from_config(config)
         target.built = True
 

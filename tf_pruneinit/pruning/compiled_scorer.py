@@ -20,6 +20,7 @@ from tf_pruneinit.pruning.final_activation import FinalActivation
 from tf_pruneinit.pruning.scorers import flow
 from tf_pruneinit.pruning.scorers.network import Batch, Network
 from tf_pruneinit.pruning.scoring_loss import ScoringLoss
+from tf_pruneinit.pruning.stock_layers import stock
 from tf_pruneinit.runtime import machine
 
 _ALIGNMENT = 64
@@ -199,6 +200,46 @@ class CompiledScorer:
             np.abs(value, out=value)
 
 
+class KernelScorer:
+    """A method that reads kernels alone, for a model that is not copied; has what `CompiledScorer` has.
+
+    Attributes:
+      kernels: arrays, the kernels in effect; weights are removed in place.
+      masks: arrays of 0 and 1, uint8.
+      size: bytes of its values.
+    """
+
+    unverified: Sequence[str] = ()
+
+    def __init__(self, kernels: dict[str, masking.Kernel], row: Any, dtype: str, options: dict[str, Any]):
+        """Takes the kernels of a model, a row of `registry.METHODS`, the type to score in and the options of the method."""
+        self.kernels = [kernel.value.astype(dtype) for kernel in kernels.values()]
+        self.masks = [
+            np.ones(value.shape, "uint8") if kernel.mask is None else kernel.mask.numpy().astype("uint8")
+            for kernel, value in zip(kernels.values(), self.kernels, strict=True)
+        ]
+        self.unpruned: list[np.ndarray] = []
+        self.size = sum(array.nbytes for array in (*self.kernels, *self.masks))
+        self._variables = {path: kernel.variable for path, kernel in kernels.items()}
+        self._score = functools.partial(row.score, **options)
+
+    def load(self, model: keras.Model, kernels: dict[str, masking.Kernel], seed: int) -> None:
+        """Loads the kernels again, and the masks that they have."""
+        for kernel, value, mask in zip(kernels.values(), self.kernels, self.masks, strict=True):
+            value[...] = kernel.value
+            mask[...] = 1 if kernel.mask is None else kernel.mask.numpy()
+
+    def score(self) -> tuple[list[tf.Tensor], None]:
+        """Returns the scores of the kernels as they are."""
+        # Copies: TensorFlow may share the memory of an array that changes.
+        kernels, masks = ([tf.constant(array.copy()) for array in arrays] for arrays in (self.kernels, self.masks))
+        return self._score(Network(None, self._variables, kernels, masks), None), None  # type: ignore[arg-type]
+
+    def measure(self) -> int:
+        """Returns the bytes of its values."""
+        return self.size
+
+
 def _aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """An array of zeros that is aligned, so that a tensor can share its memory."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
@@ -260,7 +301,7 @@ def _scoring_copy(model: keras.Model, dtype: str, left_out: Sequence[FinalActiva
     last = {id(final.operation) for final in left_out if final is not None and isinstance(final.operation, keras.Layer)}
 
     def replace(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
-        cls, config = masking.stock(layer)
+        cls, config = stock(layer)
         config = _in_precision(config, dtype)
         return final_activation.without(layer, cls, config) if id(layer) in last else (cls, config)
 

@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from tf_pruneinit.errors import UsageError, shown
 from tf_pruneinit.layers import keras_internals
-from tf_pruneinit.layers.batch_normalization import BatchNormalization
+from tf_pruneinit.layers import masked as masked_layers
 from tf_pruneinit.layers.keras_internals import raw_kernel
-from tf_pruneinit.layers.masked import MASKED, mask_name, stock_class
+from tf_pruneinit.layers.masked import MASKED, mask_name
 from tf_pruneinit.pruning import connectivity
 from tf_pruneinit.pruning import summary as summaries
 from tf_pruneinit.pruning.model_copy import (
@@ -26,9 +26,9 @@ from tf_pruneinit.pruning.model_copy import (
     require_keras,
     require_model,
 )
+from tf_pruneinit.pruning.stock_layers import REPLACEMENTS, stock
 from tf_pruneinit.pruning.warn import warn
 
-_REPLACEMENTS: dict[type, type] = {keras.layers.BatchNormalization: BatchNormalization}
 # Layers with weights of rank two and more that are no kernels: there is no warning that these have no mask.
 _NO_KERNELS = (keras.layers.Embedding, keras.layers.PReLU, keras.layers.LayerNormalization)
 _PROBES = 8
@@ -80,7 +80,7 @@ def with_masks(model: keras.Model, exclude: Sequence[str] = ()) -> keras.Model:
     def replace(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
         if id(layer) in unmasked:
             return stock(layer)
-        table = MASKED | _REPLACEMENTS
+        table = MASKED | REPLACEMENTS
         return table.get(type(layer), type(layer)), layer.get_config()
 
     copy = copy_with(model, replace)
@@ -90,6 +90,31 @@ def with_masks(model: keras.Model, exclude: Sequence[str] = ()) -> keras.Model:
     if model.compiled:
         compile_alike(copy, model)
     return copy
+
+
+def mask_in_place(model: keras.Model, exclude: Sequence[str] = ()) -> keras.Model:
+    """Gives the layers of a model masks of ones, where they are; returns the model. It trains on as it is compiled.
+
+    For subclassed models, which cannot be copied: `prune(..., in_place=True)`, `set_masks`, `masks`, `summary` and callbacks
+    take them then. The model keeps its own batch normalization, and an optimizer that is built already its state.
+
+    Args:
+      model: any Keras model that has been built.
+      exclude: patterns of layers that get no mask, as for `with_masks`; default none.
+
+    Raises:
+      UsageError: if the model has not been built, has no layer that can be masked, or a pattern matches none.
+    """
+    require_keras(model)
+    require_built(model)
+    unmasked = excluded(model, exclude)
+    for layer in keras_internals.layers_inside(model):
+        if id(layer) not in unmasked:
+            masked_layers.mask_in_place(layer)
+    if not kernels(model):
+        raise UsageError(f"{summaries.NO_LAYER}; got no prunable layer in {model.name}")
+    _warn_of_unmasked(model, [layer.name for layer in keras_internals.layers_of(model) if id(layer) in unmasked])
+    return model
 
 
 def with_given_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Model:
@@ -104,12 +129,12 @@ def with_given_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> ker
     """
     known = prunable(model) if masks else {}
     chosen = {id(kernel.layer) for path, kernel in known.items() if path in masks}
-    table = MASKED | _REPLACEMENTS
+    table = MASKED | REPLACEMENTS
 
     def replace(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
         # A functional model has operations that are no layers, too.
         parts = keras_internals.layers_of(layer) if isinstance(layer, keras.Layer) else ()
-        among = any(id(part) in chosen for part in parts) or type(layer) in _REPLACEMENTS
+        among = any(id(part) in chosen for part in parts) or type(layer) in REPLACEMENTS
         return table.get(type(layer), type(layer)) if among else type(layer), layer.get_config()
 
     copy = copy_with(model, replace)
@@ -117,52 +142,6 @@ def with_given_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> ker
         raise UsageError(f"masks must be for all kernels of a layer; got none for {', '.join(without)}")
     assign_masks(copy, masks)
     return copy
-
-
-def stock(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
-    """Returns the class and configuration of the layer without masks, Keras' or a user's, in place of a masked one.
-
-    Classes are matched exactly, since a user's subclass may compute something else; also those of layers inside a
-    configuration, as `TimeDistributed` has one.
-    """
-    originals: dict[type, type] = {ours: cls for cls, ours in _REPLACEMENTS.items()}
-    cls, config = originals.get(type(layer), stock_class(type(layer))), layer.get_config()
-    return cls, config if cls is type(layer) else _of_stock(config)
-
-
-def _of_stock(config: Any) -> Any:
-    """A configuration whose inner layers are of the classes without masks."""
-    if isinstance(config, (list, tuple)):
-        return type(config)(map(_of_stock, config)) if type(config) in (list, tuple) else config
-    if not isinstance(config, dict):
-        return config
-    config = {name: _of_stock(value) for name, value in config.items()}
-    name = config.get("registered_name")
-    masked = keras.saving.get_registered_object(name) if isinstance(name, str) else None
-    if isinstance(masked, type) and (cls := stock_class(masked)) is not masked:
-        public = getattr(keras.layers, cls.__name__, None) is cls
-        registered = None if public else keras.saving.get_registered_name(cls)
-        module = "keras.layers" if public else cls.__module__
-        config |= {"module": module, "class_name": cls.__name__, "registered_name": registered}
-    return config
-
-
-def without_masks(model: keras.Model) -> tuple[keras.Model, dict[str, Kernel]]:
-    """Returns a copy of a masked model without masks, and its kernels: path in the masked model -> kernel of the copy.
-
-    The copy is of stock layers. Its removed weights are zeros.
-    """
-    plain = copy_with(model, stock)
-    layers = {
-        id(masked): layer
-        for masked, layer in zip(keras_internals.layers_of(model), keras_internals.layers_of(plain), strict=True)
-    }
-    found = {}
-    for path, kernel in kernels(model).items():
-        found[path] = Kernel(layers[id(kernel.layer)], kernel.name)
-        # Not the product, which makes negative zeros.
-        found[path].variable.assign(np.where(kernel.mask.numpy() != 0, kernel.variable.numpy(), 0))  # type: ignore[union-attr]
-    return plain, found
 
 
 def _walk(layer: Any, scope: tuple, seen: set[int]) -> Iterator[tuple[keras.Layer, tuple]]:
@@ -209,7 +188,8 @@ def prunable(model: keras.Model, exclude: Sequence[str] = ()) -> dict[str, Kerne
     Raises:
       UsageError: as `with_masks`.
     """
-    require_model(model)
+    require_keras(model)
+    require_built(model)
     unmasked = excluded(model, exclude)
     inside = {id(layer) for layer in _inner_layers(model)}
     found: dict[str, Kernel] = {}

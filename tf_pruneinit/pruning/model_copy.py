@@ -259,27 +259,32 @@ def _not_compiled(model: keras.Model) -> Iterator[None]:
         model.compiled = compiled
 
 
-def compile_alike(copy: keras.Model, model: keras.Model) -> None:
-    """Compiles a copy as its model is compiled, with a new optimizer and new metrics."""
+def compile_alike(copy: keras.Model, model: keras.Model, **changes: Any) -> None:
+    """Compiles a copy as its model is compiled, with a new optimizer and new metrics, but for arguments in `changes`."""
 
     def fresh(value: Any) -> Any:
         stateful = isinstance(value, (keras.optimizers.Optimizer, keras.Metric))
         return type(value).from_config(value.get_config()) if stateful else value
 
     arguments = keras_internals.compile_arguments(model)
-    copy.compile(**{name: keras.tree.map_structure(fresh, value) for name, value in arguments.items()})
+    copy.compile(**{name: keras.tree.map_structure(fresh, value) for name, value in arguments.items()} | changes)
+
+
+def is_subclassed(model: Any) -> bool:
+    """Returns whether a model is neither functional nor sequential, or has a `call` of its own."""
+    graph = isinstance(model, keras.Sequential) or getattr(model, "outputs", None) is not None
+    return isinstance(model, keras.Model) and (not graph or state.is_own(model, "call"))
 
 
 def require_model(model: Any) -> None:
     """Raises `UsageError` unless the model is functional or sequential, and built."""
     require_keras(model)
-    graph = isinstance(model, keras.Sequential) or getattr(model, "outputs", None) is not None
-    if not graph or state.is_own(model, "call"):
+    if is_subclassed(model):
         name = type(model).__name__
-        what = "which has a call() of its own" if graph else "a subclassed model"
+        what = "which has a call() of its own" if getattr(model, "outputs", None) is not None else "a subclassed model"
         raise UsageError(
             f"the model must be functional or sequential; got {name} {model.name}, {what}: prune it inside a functional one, "
-            f"keras.Model(inputs, model(inputs)), after tf_pruneinit.register({name})"
+            f"keras.Model(inputs, model(inputs)), after tf_pruneinit.register({name}); or by magnitude, with in_place=True"
         )
     require_built(model)
 

@@ -11,7 +11,7 @@ from tf_pruneinit.config import registry
 from tf_pruneinit.config.experiment import ABLATIONS, Config, Prune
 from tf_pruneinit.config.options import require_sparsity, require_valid
 from tf_pruneinit.errors import UsageError, shown
-from tf_pruneinit.pruning import ablations, connectivity, selection
+from tf_pruneinit.pruning import ablations, connectivity, model_copy, selection
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import summary as summaries
 from tf_pruneinit.pruning.score import Scorer, ScoringOptions, require_any
@@ -50,6 +50,7 @@ def prune(
     regularizers: bool = False,
     scores: Mapping[str, np.ndarray] | None = None,
     on_iteration: OnIteration = None,
+    in_place: bool = False,
 ) -> keras.Model:
     """Returns a copy of a model, same weights, with masks that leave exactly round((1 - sparsity) * total) of them.
 
@@ -82,6 +83,8 @@ def prune(
       regularizers: as for `score`.
       scores: what `score` returned for this model and method, to prune to another sparsity in one iteration.
       on_iteration: called with (n, N) after each iteration.
+      in_place: whether the model itself is pruned and returned (see `mask_in_place`), not a copy; default False. Subclassed
+        models can be pruned so, by random, magnitude and lamp, or with `scores`.
 
     Raises:
       UsageError: as `score`; for scores of other kernels or several iterations; for paths that are unknown or too few.
@@ -102,7 +105,10 @@ def prune(
         regularizers=regularizers,
     )
     options = _Options(method, sparsity, iterations, scope, target, min_remaining, ablation, scoring)
-    return _pruned(model, data, options, scores, on_iteration)
+    if in_place and scores is None and not registry.METHODS[method].of_kernels:
+        model_copy.require_model(model)  # Before anything is changed.
+    masked = (masking.mask_in_place if in_place else masking.with_masks)(model, exclude)
+    return _pruned(model, masked, data, options, scores, on_iteration)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,12 +166,13 @@ class _Options:
 
 def _pruned(
     model: keras.Model,
+    pruned: keras.Model,
     data: Pair | Iterable[Pair] | None,
     options: _Options,
     scores: Mapping[str, np.ndarray] | None,
     on_iteration: OnIteration,
 ) -> keras.Model:
-    pruned = masking.with_masks(model, options.scoring.exclude)
+    """Prunes `pruned`, a copy of the model with masks, or the model itself."""
     before = masking.masks(pruned)
     if scores is not None:
         _require_scores(scores, before, options)

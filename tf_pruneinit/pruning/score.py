@@ -17,7 +17,7 @@ from tf_pruneinit.errors import UsageError, reason
 from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import model_copy, model_signature, scoring_labels, selection, summary
-from tf_pruneinit.pruning.compiled_scorer import CompiledScorer, keep, take
+from tf_pruneinit.pruning.compiled_scorer import CompiledScorer, KernelScorer, keep, take
 from tf_pruneinit.pruning.scoring_data import Checked, Examples, Pair, split
 from tf_pruneinit.pruning.scoring_loss import ScoringLoss
 from tf_pruneinit.pruning.warn import warn
@@ -217,7 +217,8 @@ class Scorer:
           UsageError: as `score`.
         """
         row = registry.method(method)
-        model_copy.require_model(model)
+        self._copied = not (row.of_kernels and model_copy.is_subclassed(model))
+        (model_copy.require_model if self._copied else model_copy.require_built)(model)
         self._row = row
         self.method = method
         self._model = model
@@ -247,6 +248,17 @@ class Scorer:
             )
 
     def __enter__(self) -> "Scorer":
+        self._key = self._key_of_architecture() if self._copied else None
+        self._compiled: Any = take(self._key) or self._new()
+        self._load()
+        self._check_loss()
+        if self._row.second_order and (unverified := self._compiled.unverified):
+            text = "differentiates twice, and no test has verified the second derivatives of"
+            warn(f"{self.method} {text} {', '.join(unverified)}")
+        return self
+
+    def _key_of_architecture(self) -> Any:
+        """What the scorers of models of one architecture have in common; None if models cannot be compared."""
         architecture = model_signature.signature(self._model, named=False)
         layers = {id(layer): index for index, layer in enumerate(keras_internals.layers_of(self._model))}
         # Names matter only to methods that draw random numbers by them.
@@ -254,8 +266,12 @@ class Scorer:
         parts = (architecture, self.method, self._dtype, tuple(self._options.items()), tuple(kernels), self._warmup)
         # A loss that cannot be compared may be another one by now.
         comparable = self._loss is None or self._loss.key is not None
-        self._key = architecture and comparable and (*parts, self._loss and self._loss.key, self._regularizers)
-        self._compiled = take(self._key) or CompiledScorer(
+        return (*parts, self._loss and self._loss.key, self._regularizers) if architecture and comparable else None
+
+    def _new(self) -> CompiledScorer | KernelScorer:
+        if not self._copied:
+            return KernelScorer(self._kernels, self._row, self._dtype, self._options)
+        return CompiledScorer(
             self._model,
             self._kernels,
             self._row,
@@ -265,12 +281,6 @@ class Scorer:
             loss=self._loss,
             regularized=self._regularizers,
         )
-        self._load()
-        self._check_loss()
-        if self._row.second_order and (unverified := self._compiled.unverified):
-            text = "differentiates twice, and no test has verified the second derivatives of"
-            warn(f"{self.method} {text} {', '.join(unverified)}")
-        return self
 
     def _check_loss(self) -> None:
         """Warns if a temperature divides nothing; raises `UsageError` if the outputs are no logits although no loss says so."""
