@@ -302,6 +302,7 @@ LACK = {
 def test_all_is_decided_where_all_was_run():
     decided = {name: verdict(whole(), name) for name in findings.FINDINGS if name != "F8"}
     assert UNKNOWN not in decided.values(), decided
+    json.dumps([one.to_json() for one in findings.find(View(whole()))])
     assert decided["F6"] == CONTRADICTED
 
 

@@ -130,7 +130,7 @@ class Noise:
         median = math.exp(leveled[order[np.searchsorted(running, running[-1] / 2)]])
         # The cells of a comparison itself, two of them, are no others.
         others = running[-1] ** 2 / (weights**2).sum() - 2
-        return float(median), max(0.0, others) * float(weights @ self._freedoms / running[-1]) * _EFFICIENCY
+        return median, max(0.0, float(others)) * float(weights @ self._freedoms / running[-1]) * _EFFICIENCY
 
     def deviation(self, accuracy: float) -> float:
         """Returns the standard deviation over seeds of an accuracy, a fraction, at a mean accuracy in [0, 1]."""
