@@ -153,6 +153,16 @@ def test_f4_lets_ablations_lose_no_more_than_the_margin():
     assert verdict(study() + ablated(0.02, 0.0, None, methods=("snip",)), "F4") == UNKNOWN
 
 
+def test_f4_and_f9_are_judged_in_the_trivial_range_if_there_is_no_other():
+    runs = study(grasp_abs=(0.88, 0.8, 0.6)) + ablated(0.0, -0.02, None)
+    trivial = [one for one in runs if one.sparsity <= 0.5]
+    assert {name: verdict(trivial, name) for name in ("F1", "F4", "F9")} == {
+        "F1": UNKNOWN,
+        "F4": CONTRADICTED,
+        "F9": CONTRADICTED,
+    }
+
+
 def test_f5_wants_masks_found_late_to_suffer_rewound_or_not():
     assert verdict(study() + late_ablated(-0.05, -0.03), "F5") == SUPPORTED
     assert verdict(study() + late_ablated(-0.05, -0.0005), "F5") == UNDECIDED

@@ -192,6 +192,14 @@ def beyond_trivial(view: View) -> Where:
     return Where(levels, named, "no sparsity beyond the trivial range was run" if view.sparsities and not levels else "")
 
 
+def beyond_trivial_or_all(view: View) -> Where:
+    """Returns the sparsities above the trivial range; all sparsities if there are none above it."""
+    where = beyond_trivial(view)
+    if where.lacking:
+        return Where(view.sparsities, f"at {ends(view.sparsities)}, in the trivial range")
+    return where
+
+
 def in_range(view: View, name: str) -> Where:
     """Returns the sparsities of the `matching` or the `extreme` range."""
     levels = [sparsity for sparsity in view.sparsities if view.range_of(sparsity) == name]

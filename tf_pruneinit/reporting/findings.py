@@ -77,21 +77,20 @@ class Rule:
 
 def beats_random(view: View) -> Decision:
     """F1: beyond the trivial range each method is above random pruning."""
-    return _above(view, METHODS, Series(RANDOM))
+    return _above(view, METHODS, Series(RANDOM), claims.beyond_trivial(view))
 
 
 def beats_random_by_layer(view: View) -> Decision:
     """F1-ERK: beyond the trivial range each method is above random pruning with Erdos-Renyi-kernel densities."""
-    return _above(view, METHODS, _RANDOM_ERK)
+    return _above(view, METHODS, _RANDOM_ERK, claims.beyond_trivial(view))
 
 
 def beats_grasp(view: View) -> Decision:
     """F9: beyond the trivial range GraSP-abs is above GraSP."""
-    return _above(view, ["grasp_abs"], Series("grasp"))
+    return _above(view, ["grasp_abs"], Series("grasp"), claims.beyond_trivial_or_all(view))
 
 
-def _above(view: View, methods: Sequence[str], other: Series) -> Decision:
-    where = claims.beyond_trivial(view)
+def _above(view: View, methods: Sequence[str], other: Series, where: Where) -> Decision:
     found = [claims.compare(view, method, (Series(method), other), where, "above") for method in methods]
     return _decided(view, found, f"against {other.label} {where.said}", where.lacking)
 
@@ -187,7 +186,7 @@ def inversion(view: View) -> Decision:
 
 def _ablated(view: View, methods: Iterable[Series], ablations: Sequence[str], expects: Callable[[Series], str]) -> Decision:
     """Decides by ablations against their methods, beyond the trivial sparsities."""
-    where = claims.beyond_trivial(view)
+    where = claims.beyond_trivial_or_all(view)
     found = [
         claims.compare(view, f"{own.method}, {name}", (dataclasses.replace(own, ablation=name), own), where, expects(own))
         for own in methods
