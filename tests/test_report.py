@@ -33,7 +33,7 @@ def test_writes_all_that_it_says(tmp_path, capsys):
     assert {"networks.csv", "accuracy-convnet-on-digits.md", "findings-convnet-on-digits.tex"} <= names
     assert not [name for name in names if name.startswith(".")]
     found = json.loads((tmp_path / "R" / "findings.json").read_text())
-    assert [one["name"] for one in found["views"][0]["findings"]] == [f"F{n}" for n in range(1, 9)]
+    assert [one["name"] for one in found["views"][0]["findings"]] == ["F1", "F1-ERK", *(f"F{n}" for n in range(2, 10))]
 
 
 def test_the_same_runs_give_the_same_files(tmp_path):
@@ -113,7 +113,7 @@ def test_damaged_records_and_masks_stop_nothing(tmp_path, capsys):
         ([], "workdir must name"),
         (["--workdir=nowhere"], "nowhere"),
         (["--workdir=EMPTY"], "holds none"),
-        (["--workdir=W", "--tolerance=-1"], "tolerance"),
+        (["--workdir=W", "--margin=-1"], "margin"),
         (["--workdir=W", "--references=nowhere.csv"], "nowhere.csv"),
         (["--workdir=W", "--out=FILE"], "out must be"),
         (["--workdir=W", "--out="], "out must name"),
@@ -133,13 +133,15 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, message
     assert message in error
 
 
-def test_tolerance_is_in_points(tmp_path):
-    write(tmp_path / "W", config("dense"), 0.90)
-    write(tmp_path / "W", config("random", 0.5), 0.5)
-    write(tmp_path / "W", config("magnitude", 0.5, prune_at="end"), 0.88)
-    for tolerance, expected in (("1.5", None), ("2.5", 0.5)):
-        assert run(tmp_path / "W", tmp_path / "R", f"--tolerance={tolerance}") == 0
-        assert json.loads((tmp_path / "R" / "findings.json").read_text())["views"][0]["highest_matching_sparsity"] == expected
+def test_margin_is_in_points(tmp_path):
+    for seed, aside in enumerate((0, 0.001, -0.001)):
+        write(tmp_path / "W", config("dense", seed=seed), 0.90 + aside)
+        write(tmp_path / "W", config("random", 0.5, seed), 0.5 - aside)
+        write(tmp_path / "W", config("magnitude", 0.5, seed, prune_at="end"), 0.88 + aside / 2)
+    for margin, expected in (("1.5", None), ("2.5", 0.5)):
+        assert run(tmp_path / "W", tmp_path / "R", f"--margin={margin}") == 0
+        (view,) = json.loads((tmp_path / "R" / "findings.json").read_text())["views"]
+        assert (view["margin"], view["highest_matching_sparsity"]) == (float(margin), expected)
 
 
 def test_a_killed_report_leaves_the_one_before_whole(tmp_path, monkeypatch):

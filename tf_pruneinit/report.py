@@ -10,6 +10,7 @@ from tf_pruneinit.config import flags
 from tf_pruneinit.config.options import option
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.reporting import report
+from tf_pruneinit.reporting.series import MARGIN
 from tf_pruneinit.runtime.command_line import exit_code
 from tf_pruneinit.runtime.console import Console, duration
 
@@ -21,17 +22,15 @@ class Options:
     """The flags of the command.
 
     Raises:
-      UsageError: if no working directory or no directory for the report is named, or the tolerance is out of its range.
+      UsageError: if no working directory or no directory for the report is named, or the margin is out of its range.
     """
 
     workdir: tuple[str, ...] = option((), "directories of runs, or archives of them (*.jsonl), comma-separated")
     out: str = option("report", "directory for figures/, tables/, findings.json and report.html")
     archive: str | None = option(None, "file to save the runs in, from which the same report can be written again (*.jsonl)")
     references: str | None = option(None, "CSV file of published results, which are shown beside one's own")
-    tolerance: float | None = option(
-        None,
-        "points of accuracy, 0 to 100, that full accuracy may be below the unpruned network's mean",
-        shown="its standard deviation over seeds",
+    margin: float = option(
+        100 * MARGIN, "the largest difference that does not count, in points of accuracy, 0 to 100: of all findings and ranges"
     )
 
     def __post_init__(self):
@@ -39,8 +38,8 @@ class Options:
             raise UsageError("workdir must name a directory of runs, or an archive of them; got none")
         if not self.out:
             raise UsageError("out must name a directory; got none")
-        if self.tolerance is not None and not 0 <= self.tolerance <= 100:
-            raise UsageError(f"tolerance must be points of accuracy, from 0 to 100; got {self.tolerance:g}")
+        if not 0 <= self.margin <= 100:
+            raise UsageError(f"margin must be points of accuracy, from 0 to 100; got {self.margin:g}")
 
 
 def command(argv: Sequence[str]) -> None:
@@ -52,8 +51,8 @@ def command(argv: Sequence[str]) -> None:
     start = time.monotonic()
     if options.archive:
         report.write_archive(options.workdir, options.archive, console)
-    tolerance = None if options.tolerance is None else options.tolerance / 100
-    written = report.write(options.workdir, options.out, references=options.references, tolerance=tolerance, console=console)
+    margin = options.margin / 100
+    written = report.write(options.workdir, options.out, references=options.references, margin=margin, console=console)
     for line in written.lines():
         console.line(line)
     console.line(f"in {options.out} after {duration(time.monotonic() - start)}: report.html, findings.json, figures/, tables/")

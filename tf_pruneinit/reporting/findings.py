@@ -1,28 +1,31 @@
-"""Tests the paper's findings F1 to F8 on one view: each holds, does not hold, or has not enough runs.
+"""Judges the paper's findings on the runs of a view: supported, contradicted, undecided, or not enough runs.
 
-A finding is about means over seeds. Their sign or size decides it, by its rule; a paired test of each difference stands beside
-it. There are enough runs if each comparison of a rule has at least three seeds.
+A finding is a set of claims, each about the differences of two series, sparsity by sparsity. All differences of a finding are
+one family (`signs`). A claim that is contradicted at one sparsity contradicts the finding; all have to be shown to support it.
 """
 
 import dataclasses
-import math
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tf_pruneinit.pruning import neurons
-from tf_pruneinit.reporting import seed_statistics
-from tf_pruneinit.reporting.seed_statistics import Comparison, Sample
-from tf_pruneinit.reporting.series import AFTER_TRAINING, LABELS, RANDOM, Series, View, listed, name_of, percent
+from tf_pruneinit.reporting import claims, signs
+from tf_pruneinit.reporting.claims import METHODS, Where, percents
+from tf_pruneinit.reporting.noise import Noise
+from tf_pruneinit.reporting.seed_statistics import FEWEST_PAIRS, Sample
+from tf_pruneinit.reporting.series import AFTER_TRAINING, LABELS, RANDOM, Series, View, listed, percent
+from tf_pruneinit.reporting.signs import Row
 
-HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "not enough runs"
-# The change of accuracy that F6 still calls little.
-LITTLE = 0.01
-# Steps of pruning that F7 needs of a method.
-_FEWEST_STEPS = 3
-# The methods that the paper's findings are about; GraSP-abs is a variant of GraSP.
-_METHODS = ("magnitude", "snip", "grasp", "synflow")
-_NAMES = ", ".join(LABELS[method] for method in _METHODS)
+SUPPORTED, CONTRADICTED, UNDECIDED, UNKNOWN = "supported", "contradicted", "undecided", "not enough runs"
+VERDICTS = (SUPPORTED, CONTRADICTED, UNDECIDED, UNKNOWN)
+# Random pruning to the densities of layers that Erdos-Renyi-kernel gives.
+_RANDOM_ERK = Series(RANDOM, "scope=erk")
+# The sparsities of the paper end at 18 rounds of 20 %.
+_HIGHEST_OF_PAPER = 0.982
+# Masks are read of at most so many seeds of a method and sparsity.
+_MOST_SEEDS = 5
+_NO_SPARSITY = "no sparsity up to the paper's highest was run"
+_LEADERS = {"matching": ("snip", "magnitude"), "extreme": ("synflow",)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,22 +33,38 @@ class Finding:
     """A statement of the paper, and whether runs show it.
 
     Attributes:
-      name: F1 to F8.
+      name: F1 to F9, or F1-ERK.
       statement: the paper's.
-      verdict: `holds`, `does not hold` or `not enough runs`.
+      verdict: `supported`, `contradicted`, `undecided` or `not enough runs`.
       sentence: the reason, with its numbers.
-      numbers: the numbers of the sentence as JSON values.
+      rows: the signs of each claim, by sparsity.
+      numbers: other numbers of the sentence as JSON values.
     """
 
     name: str
     statement: str
     verdict: str
     sentence: str
-    numbers: Mapping[str, Any]
+    rows: Sequence[Row] = ()
+    numbers: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the value in findings.json."""
+        rows = [row.to_json() for row in self.rows]
+        return {"name": self.name, "statement": self.statement, "verdict": self.verdict, "sentence": self.sentence} | {
+            "rows": rows,
+            "numbers": dict(self.numbers),
+        }
 
 
-# Verdict, sentence and numbers of a finding.
-Decision = tuple[str, str, dict[str, Any]]
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """Verdict, sentence, rows and numbers of a finding."""
+
+    verdict: str
+    sentence: str
+    rows: Sequence[Row] = ()
+    numbers: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,155 +76,192 @@ class Rule:
 
 
 def beats_random(view: View) -> Decision:
-    """F1: over the sparsities beyond the trivial ones, each method's mean is above that of random pruning."""
-    where = _beyond_trivial(view)
-    pairs = {method: (Series(method), Series(RANDOM)) for method in _METHODS}
-    return _compared(view, pairs, where, lambda one, _: one.difference > 0, f"against random {where.said}")
+    """F1: beyond the trivial range each method is above random pruning."""
+    return _above(view, METHODS, Series(RANDOM), claims.beyond_trivial(view))
+
+
+def beats_random_by_layer(view: View) -> Decision:
+    """F1-ERK: beyond the trivial range each method is above random pruning with Erdos-Renyi-kernel densities."""
+    return _above(view, METHODS, _RANDOM_ERK, claims.beyond_trivial(view))
+
+
+def beats_grasp(view: View) -> Decision:
+    """F9: beyond the trivial range GraSP-abs is above GraSP."""
+    return _above(view, ["grasp_abs"], Series("grasp"), claims.beyond_trivial_or_all(view))
+
+
+def _above(view: View, methods: Sequence[str], other: Series, where: Where) -> Decision:
+    found = [claims.compare(view, method, (Series(method), other), where, "above") for method in methods]
+    return _decided(view, found, f"against {other.label} {where.said}", where.lacking)
 
 
 def stays_below_after_training(view: View) -> Decision:
-    """F2: over the matching sparsities, each method's mean is below that of magnitude pruning after training."""
-    where = _range(view, "matching")
-    pairs = {method: (Series(method), Series(AFTER_TRAINING)) for method in _METHODS}
-    against = f"against magnitude after training {where.said}"
-    return _compared(view, pairs, where, lambda one, _: one.difference < 0, against)
+    """F2: over the matching sparsities each method is below magnitude pruning after training."""
+    where = claims.in_range(view, "matching")
+    late = Series(AFTER_TRAINING)
+    found = [claims.compare(view, method, (Series(method), late), where, "below") for method in METHODS]
+    return _decided(view, found, f"against magnitude after training {where.said}", where.lacking)
 
 
 def none_is_best_everywhere(view: View) -> Decision:
-    """F3: SNIP or magnitude has the highest mean over the matching sparsities, SynFlow over the extreme ones.
+    """F3: each method is below another one somewhere, and those that should lead are not below where they should.
 
-    Besides, no method has the highest mean at every sparsity beyond the trivial ones.
+    A method is set apart from the best at a sparsity if another one is above it by more than the margin. Not both SNIP and
+    magnitude may be over the matching range, nor SynFlow where all benchmarks are below full accuracy.
     """
-    methods = [Series(method) for method in _METHODS]
-    points = {one: view.curves.get(one, {}) for one in methods}
-    shared = [s for s in _beyond_trivial(view).levels if all(s in points[one] for one in methods)]
-    ranges = {name: [s for s in shared if view.range_of(s) == name] for name in ("matching", "extreme")}
+    where = claims.beyond_trivial(view)
+    curves = {method: view.curves.get(Series(method), {}) for method in METHODS}
+    few = {method: [s for s in where.levels if s in curve and curve[s].n < FEWEST_PAIRS] for method, curve in curves.items()}
+    shared = [s for s in where.levels if all(s in curve and s not in few[method] for method, curve in curves.items())]
+    ranges = {name: [s for s in shared if view.range_of(s) == name] for name in _LEADERS}
     if not all(ranges.values()):
-        return UNKNOWN, f"{'; '.join(_without_leaders(view, points, ranges))}.", {}
-    leaders = {s: max(methods, key=lambda one: points[one][s].mean).method for s in shared}
-    over = {
-        name: max(methods, key=lambda one: math.fsum(points[one][s].mean for s in several)).method
-        for name, several in ranges.items()
-    }
-    seeds = min(points[one][s].n for one in methods for s in shared)
-    numbers = {"leaders": {percent(s): method for s, method in leaders.items()}, **over, "seeds": seeds}
-    said = f"best over the matching range {LABELS[over['matching']]}, over the extreme {LABELS[over['extreme']]}"
-    said += "; " + ", ".join(f"{LABELS[method]} at {percent(s)}" for s, method in leaders.items())
-    if seeds < seed_statistics.FEWEST_PAIRS:
-        few = {one: [s for s in shared if points[one][s].n < seed_statistics.FEWEST_PAIRS] for one in methods}
-        which = ", ".join(f"{_said(one)} at {_percents(several)}" for one, several in few.items() if several)
-        return UNKNOWN, f"fewer than {seed_statistics.FEWEST_PAIRS} seeds: {which}. So far {said}.", numbers
-    holds = over["matching"] in ("snip", "magnitude") and over["extreme"] == "synflow" and len(set(leaders.values())) > 1
-    return HOLDS if holds else FAILS, f"{said}.", numbers
+        told = ", ".join(f"{LABELS[method]} at {percents(levels)}" for method, levels in few.items() if levels)
+        why = [f"fewer than {FEWEST_PAIRS} seeds: {told}"] if told else claims.without_leaders(view, curves, ranges)
+        return Decision(UNKNOWN, f"{'; '.join(why)}.")
+    several = [
+        claims.compare(view, f"{one}, {other}", (Series(one), Series(other)), Where(shared, where.said), "above")
+        for number, one in enumerate(METHODS)
+        for other in METHODS[number + 1 :]
+    ]
+    judged = signs.judge([found.claim for found in several], view.noise, view.margin)
+    rows = [dataclasses.replace(one.row, title=_pair(one.row.name)) for one in judged]
+    best = {sparsity: _not_set_apart(rows, sparsity) for sparsity in shared}
+    numbers = {"not_separable_from_the_best": {percent(s): methods for s, methods in best.items()}}
+    said = f"not separable from the best: {_grouped(best)}."
+    if why := claims.missing(several):
+        return Decision(UNKNOWN, f"{'; '.join(why)}. So far {said}", rows, numbers)
+    sure = {"matching": ranges["matching"], "extreme": [s for s in ranges["extreme"] if view.surely_extreme(s)]}
+    against = [s for name, levels in sure.items() for s in levels if not set(_LEADERS[name]) & {*best[s]}]
+    if against:
+        leads = [
+            f"at {percents(levels)} {' and '.join(LABELS[one] for one in _LEADERS[name])} set apart from the best"
+            for name in _LEADERS
+            if (levels := [s for s in against if view.range_of(s) == name])
+        ]
+        return Decision(CONTRADICTED, f"{'; '.join(leads)}; {said}", rows, numbers)
+    everywhere = [LABELS[one] for one in METHODS if all(one in methods for methods in best.values())]
+    if everywhere:
+        return Decision(UNDECIDED, f"separable from the best at no sparsity: {listed(everywhere)}; {said}", rows, numbers)
+    return Decision(SUPPORTED, said, rows, numbers)
 
 
-def _without_leaders(
-    view: View, points: Mapping[Series, Mapping[float, Sample]], shared: Mapping[str, Sequence[float]]
-) -> list[str]:
-    """The reasons why there is a range without a sparsity at which all methods were run."""
-    unknown, absent = listed(view.ranges_lack), [_said(one) for one, curve in points.items() if not curve]
-    why = [f"the matching and the extreme range are not known without {unknown}"] if unknown else []
-    why += [f"not run: {', '.join(absent)}"] if absent else []
-    for name in [] if why else [name for name, levels in shared.items() if not levels]:
-        where = _range(view, name)
-        lacking = {one: [s for s in where.levels if s not in curve] for one, curve in points.items()}
-        told = ", ".join(f"{_said(one)} at {_percents(levels)}" for one, levels in lacking.items() if levels)
-        why.append(where.lacking or f"at no {name} sparsity all four were run; not run: {told}")
-    return why
+def _grouped(best: Mapping[float, Sequence[str]]) -> str:
+    """The sets of best methods, from the lowest sparsity on, each with the sparsities that have it one after the other."""
+    groups: list[tuple[Sequence[str], list[float]]] = []
+    for sparsity, methods in best.items():
+        if not groups or groups[-1][0] != methods:
+            groups.append((methods, []))
+        groups[-1][1].append(sparsity)
+    return "; ".join(f"{', '.join(LABELS[one] for one in methods)} at {claims.ends(levels)}" for methods, levels in groups)
+
+
+def _pair(name: str) -> str:
+    return " - ".join(LABELS[method] for method in name.split(", "))
+
+
+def _not_set_apart(rows: Sequence[Row], sparsity: float) -> list[str]:
+    """The methods that no other is above by more than the margin, by the rows of all pairs."""
+    below = set()
+    for row in rows:
+        one, other = row.name.split(", ")
+        sign = row.signs[sparsity].sign if sparsity in row.signs else ""
+        below |= {one} if sign == signs.BELOW else {other} if sign == signs.ABOVE else set()
+    return [method for method in METHODS if method not in below]
 
 
 def initial_masks_survive(view: View) -> Decision:
-    """F4: shuffling and reinitializing lower no method's mean by more than the tolerance."""
-    return _ablated(view, _METHODS, ("shuffle", "reinit"), lambda one, _: one.difference >= -view.tolerance - 1e-12)
+    """F4: shuffling and reinitializing take no method below itself by more than the margin: one-sided equivalence tests."""
+    return _ablated(view, map(Series, METHODS), ("shuffle", "reinit"), lambda _: "not below")
 
 
 def late_masks_suffer(view: View) -> Decision:
-    """F5: shuffling and reinitializing lower magnitude pruning after training by more than the tolerance."""
-    return _ablated(view, [AFTER_TRAINING], ("shuffle", "reinit"), lambda one, _: one.difference < -view.tolerance)
+    """F5: shuffling and reinitializing take magnitude pruning after training and lottery-ticket rewinding below themselves."""
+    return _ablated(view, (Series(AFTER_TRAINING), claims.rewinding(view)), ("shuffle", "reinit"), lambda _: "below")
 
 
 def inversion(view: View) -> Decision:
-    """F6: inverting GraSP moves its mean by at most one point; inverting the others lowers it by more than the tolerance."""
-
-    def expected(one: Comparison, name: str) -> bool:
-        return abs(one.difference) <= LITTLE if name.startswith("grasp") else one.difference < -view.tolerance
-
-    return _ablated(view, _METHODS, ("invert",), expected)
+    """F6: inverted GraSP is equal to GraSP within the margin (a test of equivalence); inverted others are below themselves."""
+    return _ablated(view, map(Series, METHODS), ("invert",), lambda one: "equal" if one.method == "grasp" else "below")
 
 
-def _ablated(
-    view: View, methods: Sequence[str], ablations: Sequence[str], expected: Callable[[Comparison, str], bool]
-) -> Decision:
-    """Decides by the comparisons of ablations with their methods, beyond the trivial sparsities."""
-    where = _beyond_trivial(view)
-    pairs = {f"{one}, {name}": (Series(one, ablation=name), Series(one)) for one in methods for name in ablations}
-    unknown = f", none being known without {view.tolerance_lacks}" if view.tolerance_lacks else ""
-    tolerance = f"tolerance {100 * view.tolerance:.2f} points{unknown}"
-    return _compared(view, pairs, where, expected, f"against unmodified {where.said} ({tolerance})")
+def _ablated(view: View, methods: Iterable[Series], ablations: Sequence[str], expects: Callable[[Series], str]) -> Decision:
+    """Decides by ablations against their methods, beyond the trivial sparsities."""
+    where = claims.beyond_trivial_or_all(view)
+    found = [
+        claims.compare(view, f"{own.method}, {name}", (dataclasses.replace(own, ablation=name), own), where, expects(own))
+        for own in methods
+        for name in ablations
+    ]
+    return _decided(view, found, f"against unmodified {where.said}", where.lacking)
 
 
 def later_is_better(view: View) -> Decision:
-    """F7: the mean is higher at the last step of pruning than at the first, and rises with the step.
+    """F7: the trend of each method over the steps of pruning is above 0, and above that of random pruning at the same steps.
 
-    It rises if Spearman's rank correlation is above 0. Every method pruned at three steps or more counts.
+    Pruning at step t trains t steps longer, which random pruning shows as well: without it as a control nothing is shown.
     """
-    found: dict[str, _Contrast] = {}
-    ranks: dict[str, float] = {}
-    fewer: list[str] = []
-    for series in map(Series, _METHODS):
-        levels = view.by_step.get(series, {})
-        several = [list(steps.items()) for steps in levels.values() if len(steps) >= _FEWEST_STEPS]
-        if not several:
-            steps = sorted({step for steps in levels.values() for step in steps})
-            told = f"{_said(series)} at step{'s' * (len(steps) > 1)} {listed([f'{step:,}' for step in steps])}"
-            fewer += [told] if steps else []
-            continue
-        found[series.method] = _steps_apart(series, several)
-        correlations = [_rank_correlation([sample.mean for _, sample in steps]) for steps in several]
-        ranks[series.method] = math.fsum(correlations) / len(correlations)
+    found = [trend for method in METHODS for trend in claims.trends(view, Series(method))]
     if not found:
+        fewer = list(filter(None, (claims.steps_said(view, Series(method)) for method in METHODS)))
         only = f"; only {', '.join(fewer)}" if fewer else ""
-        return UNKNOWN, f"none of {_NAMES} was pruned to one sparsity at three steps or more{only}.", {}
-    decided = _decided(found, lambda one, name: one.difference > 0 and ranks[name] > 0, "from the first step to the last")
-    return decided[0], decided[1], {**decided[2], "rank_correlation": ranks}
+        names = ", ".join(LABELS[method] for method in METHODS)
+        return Decision(UNKNOWN, f"none of {names} was pruned to one sparsity at three steps or more{only}.")
+    decision = _decided(view, found, "trend from the first step to the last")
+    first = {method: claims.first_near_rewinding(view, Series(method)) for method in METHODS}
+    told = [
+        f"{LABELS[method]} at {percent(sparsity)} {'at no step' if step is None else f'from step {step:,}'}"
+        for method, steps in first.items()
+        for sparsity, step in steps.items()
+    ]
+    sentence = decision.sentence + (f" Within the margin of LTR: {', '.join(told)}." if told else "")
+    steps_of = {method: {percent(s): step for s, step in steps.items()} for method, steps in first.items()}
+    numbers = {**decision.numbers, "first_step_within_the_margin_of_ltr": steps_of}
+    return dataclasses.replace(decision, sentence=sentence, numbers=numbers)
 
 
 def empties_neurons(view: View) -> Decision:
-    """F8: at the highest matching sparsity SynFlow leaves more neurons without weights than each other method."""
-    sparsity = view.shown_sparsity
-    if sparsity is None:
-        return UNKNOWN, f"not run: {_NAMES}, at any sparsity.", {}
-    shares: dict[str, Sample] = {}
-    absent: list[str] = []
-    unread: list[str] = []
-    for method in _METHODS:
-        runs = view.at(Series(method), sparsity)
-        read = {run.seed: run.source.neurons() for run in runs}
-        if values := {seed: neurons.empty(counts) for seed, counts in read.items() if counts}:
-            shares[method] = Sample(values)
-        else:
-            (unread if runs else absent).append(LABELS[method])
-    why = [f"not run at {percent(sparsity)}: {', '.join(absent)}"] if absent else []
-    why += [f"no masks that can be read at {percent(sparsity)}: {', '.join(unread)}"] if unread else []
-    synflow = shares.pop("synflow", None)
-    if synflow is None or not shares:
-        return UNKNOWN, f"{'; '.join(why)}.", {}
-    compared = {method: seed_statistics.compare(synflow, sample) for method, sample in shares.items()}
-    said = f"at {percent(sparsity)} neurons without weights: SynFlow {synflow.mean:.1%}"
-    said += "".join(f", {LABELS[method]} {sample.mean:.1%}" for method, sample in shares.items())
-    numbers = {"sparsity": sparsity, "empty": {"synflow": synflow.mean, **{m: s.mean for m, s in shares.items()}}}
-    numbers["compared"] = {method: _numbers(one) for method, one in compared.items()}
-    pairs = {method: one.pairs if one else 0 for method, one in compared.items()}
-    few = [f"{LABELS[method]} ({count})" for method, count in pairs.items() if count < seed_statistics.FEWEST_PAIRS]
-    why += [f"fewer than {seed_statistics.FEWEST_PAIRS} seeds in common with SynFlow: {', '.join(few)}"] if few else []
-    if why:
-        return UNKNOWN, f"{'; '.join(why)}. So far {said}.", numbers
-    holds = all(one is not None and one.difference > 0 for one in compared.values())
-    return HOLDS if holds else FAILS, f"{said}; n = {min(pairs.values())}.", numbers
+    """F8: up to the paper's highest sparsity, 98.2 %, SynFlow leaves more neurons without weights than each other method.
+
+    Differences are of the percentage of neurons; the margin is one of points as well.
+    """
+    levels = [sparsity for sparsity in view.sparsities if sparsity <= _HIGHEST_OF_PAPER]
+    shares, unread = _empty_neurons(view, levels)
+    where = Where(
+        levels, f"of neurons without weights at {claims.ends(levels)}" if levels else "", "" if levels else _NO_SPARSITY
+    )
+    own = Series("synflow")
+    found = []
+    for method in METHODS[: METHODS.index(own.method)]:
+        claim = signs.Claim(method, f"SynFlow - {LABELS[method]}", "above", {})
+        one = claims.of_samples(claim, (own, Series(method)), (shares[own.method], shares[method]), where)
+        not_run = {name: at for name, at in one.not_run.items() if name not in unread}
+        found.append(dataclasses.replace(one, not_run=not_run))
+    noise = Noise([sample for curve in shares.values() for sample in curve.values()])
+    told = ", ".join(f"{name} at {percents(at)}" for name, at in unread.items())
+    lacking = f"no masks that can be read: {told}" if told else where.lacking
+    decision = _decided(view, found, where.said, lacking, noise)
+    means = {method: {percent(s): sample.mean for s, sample in curve.items()} for method, curve in shares.items()}
+    return dataclasses.replace(decision, numbers={**decision.numbers, "empty": means})
+
+
+def _empty_neurons(view: View, levels: Sequence[float]) -> tuple[dict[str, dict[float, Sample]], dict[str, list[float]]]:
+    """The fractions of neurons without weights, method -> sparsity -> fractions; and the name of a method -> unread masks."""
+    shares: dict[str, dict[float, Sample]] = {method: {} for method in METHODS}
+    unread: dict[str, list[float]] = {}
+    for method, curve in shares.items():
+        for sparsity in levels:
+            runs = view.at(Series(method), sparsity)[:_MOST_SEEDS]
+            read = {run.seed: run.source.neurons() for run in runs}
+            if values := {seed: neurons.empty(counts) for seed, counts in read.items() if counts}:
+                curve[sparsity] = Sample(values)
+            elif runs:
+                unread.setdefault(LABELS[method], []).append(sparsity)
+    return shares, unread
 
 
 FINDINGS = {
     "F1": Rule("Every early method beats random pruning.", beats_random),
+    "F1-ERK": Rule("Every early method beats random pruning with Erdos-Renyi-kernel densities.", beats_random_by_layer),
     "F2": Rule("All stay below magnitude pruning after training at matching sparsities.", stays_below_after_training),
     "F3": Rule(
         "No early method is best everywhere: SNIP and magnitude lead at lower sparsities, SynFlow at extreme ones.",
@@ -216,149 +272,43 @@ FINDINGS = {
     "F6": Rule("Inverting GraSP changes little; inverting SNIP, SynFlow and magnitude hurts.", inversion),
     "F7": Rule("Accuracy improves as the pruning step moves into training.", later_is_better),
     "F8": Rule("SynFlow empties whole neurons more than the others.", empties_neurons),
+    "F9": Rule("GraSP-abs beats GraSP.", beats_grasp),
 }
 
 
 def find(view: View) -> list[Finding]:
     """Returns the findings, as the runs of a view decide them."""
-    return [Finding(name, rule.statement, *rule.decide(view)) for name, rule in FINDINGS.items()]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Where:
-    """The sparsities that a finding is about, how a sentence names them, and the reason if there are none."""
-
-    levels: Sequence[float]
-    said: str
-    lacking: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Contrast:
-    """The comparison of two series; None if they cannot be compared.
-
-    Attributes:
-      between: names both series.
-      not_run: series without runs -> the sparsities at which they are missing.
-      apart: why two series with runs cannot be compared; "" if they can.
-    """
-
-    comparison: Comparison | None
-    between: str
-    not_run: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
-    apart: str = ""
-
-
-def _beyond_trivial(view: View) -> _Where:
-    """The sparsities above the trivial range; all sparsities if that range is not known."""
-    levels = [sparsity for sparsity in view.sparsities if view.range_of(sparsity) != "trivial"]
-    unknown = listed(view.trivial_lacks)
-    said = f"at every sparsity (no trivial range is known without {unknown})" if unknown else "beyond the trivial range"
-    return _Where(levels, said, "no sparsity beyond the trivial range was run" if view.sparsities and not levels else "")
-
-
-def _range(view: View, name: str) -> _Where:
-    """The sparsities of the matching or the extreme range."""
-    levels = [sparsity for sparsity in view.sparsities if view.range_of(sparsity) == name]
-    if levels:
-        return _Where(levels, f"at {' to '.join(percent(sparsity) for sparsity in dict.fromkeys((levels[0], levels[-1])))}")
-    unknown = listed(view.ranges_lack)
-    known = f"no sparsity in the {name} range was run"
-    return _Where((), "", f"the {name} range is not known without {unknown}" if unknown else known)
-
-
-def _contrast(view: View, first: Series, second: Series, where: _Where) -> _Contrast:
-    one, other = view.curves.get(first, {}), view.curves.get(second, {})
-    compared = seed_statistics.compare_all((one[s], other[s]) for s in where.levels if s in one and s in other)
-    between = f"{_said(first)} and {_said(second)}"
-    if compared is not None:
-        return _Contrast(compared, between)
-    if not where.levels:
-        return _Contrast(None, between, {_said(series): () for series in (first, second) if series not in view.curves})
-    at = {series: [s for s in where.levels if s in curve] for series, curve in ((first, one), (second, other))}
-    not_run = {
-        _said(series): at[wanted] or where.levels for series, wanted in ((first, second), (second, first)) if not at[series]
-    }
-    if not_run:
-        return _Contrast(None, between, not_run)
-    if not set(at[first]) & set(at[second]):
-        told = (f"{_said(series)} at {_percents(levels)}" for series, levels in at.items())
-        return _Contrast(None, between, apart=f"no sparsity in common: {' and '.join(told)}")
-    seeds = {series: sorted({seed for s in at[series] for seed in view.curves[series][s].values}) for series in at}
-    return _Contrast(None, between, apart=_no_seed({_said(series): several for series, several in seeds.items()}))
-
-
-def _steps_apart(series: Series, several: Sequence[Sequence[tuple[int, Sample]]]) -> _Contrast:
-    """Compares the last step of pruning with the first, over sparsities."""
-    compared = seed_statistics.compare_all((steps[-1][1], steps[0][1]) for steps in several)
-    first, last = {steps[0][0] for steps in several}, {steps[-1][0] for steps in several}
-    names = [f"{_said(series)} at step {' or '.join(f'{step:,}' for step in sorted(ends))}" for ends in (first, last)]
-    seeds = [sorted({seed for steps in several for seed in steps[end][1].values}) for end in (0, -1)]
-    apart = "" if compared else _no_seed(dict(zip(names, seeds, strict=True)))
-    return _Contrast(compared, " and ".join(names), apart=apart)
-
-
-def _no_seed(seeds: Mapping[str, Sequence[int]]) -> str:
-    told = (f"{name} (seed{'s' * (len(several) > 1)} {listed([str(s) for s in several])})" for name, several in seeds.items())
-    return f"no seed in common: {' and '.join(told)}"
-
-
-def _compared(
-    view: View,
-    pairs: Mapping[str, tuple[Series, Series]],
-    where: _Where,
-    expected: Callable[[Comparison, str], bool],
-    against: str,
-) -> Decision:
-    """Decides by the comparisons of pairs of series, all of which have to be as expected."""
-    found = {name: _contrast(view, first, second, where) for name, (first, second) in pairs.items()}
-    return _decided(found, expected, against, where.lacking)
+    found = []
+    for name, rule in FINDINGS.items():
+        one = rule.decide(view)
+        found.append(Finding(name, rule.statement, one.verdict, one.sentence, one.rows, one.numbers))
+    return found
 
 
 def _decided(
-    found: Mapping[str, _Contrast], expected: Callable[[Comparison, str], bool], against: str, lacking: str = ""
+    view: View, found: Sequence[claims.Compared], said: str, lacking: str = "", noise: Noise | None = None
 ) -> Decision:
-    """Decides by comparisons; names what is missing if there are too few."""
-    numbers = {name: _numbers(one.comparison) for name, one in found.items()}
-    known = {name: one.comparison for name, one in found.items() if one.comparison is not None}
-    said = f"{against}: " + "; ".join(f"{_title(name)} {one}" for name, one in known.items()) if known else ""
-    not_run: dict[str, set[float]] = {}
-    for contrast in found.values():
-        for name, levels in contrast.not_run.items():
-            not_run.setdefault(name, set()).update(levels)
-    absent = [name + (f" at {_percents(sorted(levels))}" if levels else "") for name, levels in not_run.items()]
-    why = [lacking] if lacking else []
-    why += [f"not run: {', '.join(absent)}"] if absent else []
-    why += [one.apart for one in found.values() if one.apart]
-    few = [f"{found[name].between} ({one.pairs})" for name, one in known.items() if one.pairs < seed_statistics.FEWEST_PAIRS]
-    why += [f"fewer than {seed_statistics.FEWEST_PAIRS} seeds in common: {', '.join(few)}"] if few else []
-    if why:
-        return UNKNOWN, "; ".join(why) + (f". So far {said}." if said else "."), numbers
-    others = [_title(name) for name, one in known.items() if not expected(one, name)]
-    if others:
-        return FAILS, f"not so for {', '.join(others)}; {said}.", numbers
-    return HOLDS, f"{said}.", numbers
+    """Decides by claims; names what is missing if there are too few runs.
+
+    Args:
+      view: of the runs.
+      found: the claims, with what is missing of each.
+      said: what they compare and where, for the sentence.
+      lacking: why there is no sparsity to compare at; "" if there is.
+      noise: of the numbers that are compared; by default of the view's accuracies.
+    """
+    outcomes = signs.judge([one.claim for one in found if one.claim.cells], noise or view.noise, view.margin)
+    rows = [one.row for one in outcomes]
+    told = f"{said}: {'; '.join(row.said for row in rows)}" if rows else ""
+    numbers = {"margin": 100 * view.margin}
+    if why := ([lacking] if lacking else []) + claims.missing(found):
+        return Decision(UNKNOWN, "; ".join(why) + (f". So far {told}." if told else "."), rows, numbers)
+    if against := [one.reason for one in outcomes if one.against]:
+        return Decision(CONTRADICTED, f"{'; '.join(against)}. {_capital(told)}.", rows, numbers)
+    if open_ := [one.reason for one in outcomes if not one.shown]:
+        return Decision(UNDECIDED, f"{'; '.join(open_)}. {_capital(told)}.", rows, numbers)
+    return Decision(SUPPORTED, f"{told}.", rows, numbers)
 
 
-def _said(series: Series) -> str:
-    return name_of(series.method) + (f" ({series.ablation})" if series.ablation != "none" else "")
-
-
-def _percents(levels: Sequence[float]) -> str:
-    return listed([percent(sparsity) for sparsity in levels])
-
-
-def _title(name: str) -> str:
-    method, *ablation = name.split(", ")
-    return LABELS.get(method, method) + "".join(f" ({one})" for one in ablation)
-
-
-def _numbers(one: Comparison | None) -> dict[str, Any] | None:
-    return None if one is None else dataclasses.asdict(one)
-
-
-def _rank_correlation(values: Sequence[float]) -> float:
-    """Spearman's rank correlation of values with their position; equal values have their mean rank."""
-    ordered = sorted(values)
-    ranks = [ordered.index(value) + (ordered.count(value) - 1) / 2 for value in values]
-    return statistics.correlation(range(len(values)), ranks) if len(set(values)) > 1 else 0.0
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

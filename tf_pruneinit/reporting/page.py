@@ -9,11 +9,12 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tf_pruneinit.reporting import figures, interactive
+from tf_pruneinit.reporting import figures, interactive, signs
 from tf_pruneinit.reporting.collect import Gap, Run
 from tf_pruneinit.reporting.findings import Finding
 from tf_pruneinit.reporting.published import Reference
-from tf_pruneinit.reporting.series import View
+from tf_pruneinit.reporting.series import View, percent
+from tf_pruneinit.reporting.signs import Row, Sign
 from tf_pruneinit.reporting.tables import Table
 from tf_pruneinit.runtime.console import counted
 
@@ -110,9 +111,30 @@ def _section(view: View, found: Sequence[Finding], tables: Sequence[Table], pict
     several = "".join(_table(one) for one in tables if not one.name.startswith("findings"))
     return (
         f'<section class="view" data-view="{view.slug}" hidden>'
-        f"<h2>Findings: {html.escape(view.name)}</h2>{notes}<ul>{verdicts}</ul>"
+        f"<h2>Findings: {html.escape(view.name)}</h2>{notes}<p>{html.escape(signs.legend(view.margin))}</p><ul>{verdicts}</ul>"
         f'<h2>Figures</h2><div class="figures">{drawn}</div><h2>Tables</h2>{several}</section>'
     )
+
+
+def _signs(rows: Sequence[Row]) -> str:
+    """The signs of a finding: a row a claim, a column a sparsity; the pointer shows difference and interval."""
+    levels = sorted({sparsity for row in rows for sparsity in row.signs})
+    if not levels:
+        return ""
+    head = "".join(f"<th>{percent(sparsity).removesuffix(' %')}</th>" for sparsity in levels)
+    lines = []
+    for row in rows:
+        cells = "".join(_sign(row.signs.get(sparsity)) for sparsity in levels)
+        lines.append(f"<tr><td>{html.escape(row.title)}</td>{cells}</tr>")
+    body = f"<thead><tr><th>sparsity (%)</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f'<div class="wide"><table class="signs">{body}</table></div>'
+
+
+def _sign(one: Sign | None) -> str:
+    if one is None:
+        return "<td></td>"
+    interval = f"{100 * one.low:+.2f} to {100 * one.high:+.2f}; {one.estimate.seeds} seeds"
+    return f'<td title="{100 * one.estimate.difference:+.2f} points ({interval})">{one.sign}</td>'
 
 
 def _picture(name: str, png: bytes, note: str) -> str:

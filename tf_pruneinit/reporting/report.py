@@ -45,8 +45,8 @@ class Report:
             count = f"{counted(len(view.runs), 'run')}, {counted(len(view.seeds), 'seed')}"
             lines.append(f"{view.name}: {count}, highest matching sparsity {highest}")
             lines += [f"  note: {view.note}"] if view.note else []
-            lines += [f"  {view.dead}"] if view.dead else []
-            for verdict in (findings.HOLDS, findings.FAILS, findings.UNKNOWN):
+            lines += [f"  {text}" for text in (view.dead, view.outliers) if text]
+            for verdict in findings.VERDICTS:
                 names = [one.name for one in found if one.verdict == verdict]
                 lines += [f"  {verdict}: {', '.join(names)}"] if names else []
         kinds = collections.Counter(gap.kind for gap in self.gaps)
@@ -63,10 +63,11 @@ class Report:
                 "dataset_note": view.note,
                 "runs": len(view.runs),
                 "seeds": view.seeds,
-                "tolerance": view.tolerance,
+                "margin": 100 * view.margin,
+                "outliers": view.outliers,
                 "highest_trivial_sparsity": view.highest_trivial,
                 "highest_matching_sparsity": view.highest_matching,
-                "findings": [dataclasses.asdict(one) for one in found],
+                "findings": [one.to_json() for one in found],
             }
             for view, found in zip(self.views, self.findings, strict=True)
         ]
@@ -74,7 +75,7 @@ class Report:
 
 
 def write(
-    workdirs: Sequence[str], out: str, *, references: str | None = None, tolerance: float | None = None, console: Console
+    workdirs: Sequence[str], out: str, *, references: str | None = None, margin: float = series.MARGIN, console: Console
 ) -> Report:
     """Writes a report on runs.
 
@@ -82,8 +83,7 @@ def write(
       workdirs: directories of runs, or archives of them.
       out: directory for report.html, findings.json, figures/ and tables/.
       references: CSV file of published results.
-      tolerance: by how much a mean may be below the unpruned network's and still be full accuracy, in [0, 1]; by default the
-        unpruned network's standard deviation over seeds.
+      margin: the difference of accuracies that still does not count, a fraction in [0, 1]; 0.005 by default, half a point.
       console: shows progress.
 
     Raises:
@@ -92,7 +92,7 @@ def write(
     """
     rows = published.read(references) if references else []
     collection = collect.read(workdirs, lambda done, of: console.live(f"reading runs: {done:,} of {of:,}"))
-    views = series.views(collection.runs, tolerance)
+    views = series.views(collection.runs, margin)
     gaps = [*collection.gaps, *(gap for view in views for gap in (*view.left_out, *view.missing(), *figure_data.unread(view)))]
     gaps += published.of_no_view(views, rows)
     console.line(page.summary(views))

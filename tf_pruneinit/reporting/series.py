@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tf_pruneinit.config import registry
 from tf_pruneinit.reporting.collect import Gap, Run
+from tf_pruneinit.reporting.noise import Noise
 from tf_pruneinit.reporting.seed_statistics import Sample
 
 DENSE = "dense"
@@ -22,6 +23,11 @@ BENCHMARKS = (
     "iterative_magnitude_after_training",
     "iterative_lottery_ticket_rewinding",
 )
+# Half a point of accuracy: differences that are not larger do not count. An accuracy on 10,000 test images near 98 % has a
+# binomial standard deviation of 0.14 points.
+MARGIN = 0.005
+# The probability that the lower bound by which a sparsity is matching is above the true difference.
+_RANGE_LEVEL = 0.05
 
 # Names for people: those of methods are in their rows, these are what some runs of them are reported as.
 LABELS = {name: row.label for name, row in (registry.METHODS | registry.IN_TRAINING).items()} | {
@@ -110,16 +116,16 @@ class View:
       curves: series -> sparsity -> accuracies, of networks pruned before or after training.
       by_step: series -> sparsity -> step of pruning -> accuracies, of networks pruned once, at any step.
       left_out: gaps for runs whose point has another run of their seed, and for those that belong to no curve.
+      margin: the difference of accuracies that still does not count, a fraction.
     """
 
-    def __init__(self, runs: Sequence[Run], name: str = "", tolerance: float | None = None):
+    def __init__(self, runs: Sequence[Run], name: str = "", margin: float = MARGIN):
         """Groups runs of one recipe.
 
         Args:
           runs: one at least.
           name: by default network and dataset.
-          tolerance: by how much a mean may be below the unpruned network's and still be full accuracy, in [0, 1]; by default
-            the unpruned network's standard deviation over seeds.
+          margin: the difference of accuracies that still does not count, a fraction in [0, 1]; 0.005 by default, half a point.
         """
         assert len({run.recipe for run in runs}) == 1, "runs of several recipes are several views"
         self.runs = tuple(runs)
@@ -128,7 +134,7 @@ class View:
         self.name = name or f"{self.model} on {self.dataset}"
         self.slug = re.sub(r"[^A-Za-z0-9.]+", "-", self.name).strip("-").lower()
         self.left_out: list[Gap] = []
-        self._given_tolerance = tolerance
+        self.margin = margin
         self._points: dict[tuple[Series, float, int | None], dict[int, Run]] = {}
         for run in runs:
             self._add(run)
@@ -230,35 +236,61 @@ class View:
         """Those of `methods` that prune by magnitude after training, rewound or not."""
         return [series for series in self.methods if series.method in BENCHMARKS]
 
-    @property
-    def tolerance(self) -> float:
-        """By how much a mean may be below the unpruned network's and still be full accuracy."""
-        if self._given_tolerance is not None:
-            return self._given_tolerance
-        return (self.dense.std or 0.0) if self.dense else 0.0
+    @functools.cached_property
+    def noise(self) -> Noise:
+        """How much accuracies vary over seeds, by all points of the view."""
+        return Noise([sample for _, sample in self._cells])
 
-    @property
-    def tolerance_lacks(self) -> str:
-        """The missing runs without which the tolerance is not known; "" if it is known."""
-        if self._given_tolerance is not None or (self.dense and self.dense.n > 1):
-            return ""
-        return "a second seed of the unpruned network" if self.dense else "the unpruned network"
+    @functools.cached_property
+    def _cells(self) -> list[tuple[str, Sample]]:
+        """All points, each once, with their names for people."""
+        found = []
+        for (series, sparsity, step), by_seed in self._points.items():
+            run = next(iter(by_seed.values()))
+            if step is None or not (run.before_training or run.after_training):
+                named = f"{series.label} at {percent(sparsity)}" if run.config.prune else series.label
+                named += "" if step is None else f" after step {step:,}"
+                found.append((named, Sample({seed: run.accuracy for seed, run in by_seed.items()})))
+        return found
 
-    def _highest_full(self, series: Iterable[Series]) -> float | None:
-        """The highest sparsity at which one of these series has full accuracy; None if there is none."""
-        if self.dense is None:
-            return None
-        full = self.dense.mean - self.tolerance - 1e-12
-        return max((s for one in series for s, sample in self.curves.get(one, {}).items() if sample.mean >= full), default=None)
+    @functools.cached_property
+    def outliers(self) -> str:
+        """A sentence that names seeds that fail among others, as a method at a sparsity that trains but for one seed; or ""."""
+        named = []
+        for name, sample in self._cells:
+            for seed in self.noise.failed(sample, self.margin):
+                others = sorted(value for other, value in sample.values.items() if other != seed)
+                middle = 100 * (others[(len(others) - 1) // 2] + others[len(others) // 2]) / 2
+                named.append(f"{name} (seed {seed}: {100 * sample.values[seed]:.2f} %, median of the others {middle:.2f} %)")
+        count = len(named)
+        return f"{count} run{'s fail' if count > 1 else ' fails'} among other seeds: {'; '.join(named)}." if named else ""
+
+    def _highest_full(self, series: Sequence[Series]) -> float | None:
+        """The end of an unbroken run of sparsities at which one of these series has full accuracy; None if there is none.
+
+        Sparsities are tested one after the other, from the lowest on, each at the whole level, until one fails; of several
+        series each has its share of the level.
+        """
+        ends = [self._last_full(self.curves.get(one, {}), _RANGE_LEVEL / len(series)) for one in series]
+        return max((end for end in ends if end is not None), default=None)
+
+    def _last_full(self, curve: Mapping[float, Sample], level: float) -> float | None:
+        last = None
+        for sparsity in sorted(curve):
+            difference = self.noise.estimate([(1, curve[sparsity]), (-1, self.dense)]) if self.dense else None
+            if difference is None or difference.bounds(level)[0] <= -self.margin:
+                break
+            last = sparsity
+        return last
 
     @functools.cached_property
     def highest_trivial(self) -> float | None:
-        """The highest sparsity at which random pruning has full accuracy; None if there is none."""
+        """The highest sparsity up to which random pruning has full accuracy; None if there is none."""
         return self._highest_full([Series(RANDOM)])
 
     @functools.cached_property
     def highest_matching(self) -> float | None:
-        """The highest sparsity at which a benchmark, or random pruning, has full accuracy; None if there is none."""
+        """The highest sparsity up to which a benchmark, or random pruning, has full accuracy; None if there is none."""
         return self._highest_full([Series(RANDOM), *self.benchmarks]) if self.benchmarks else None
 
     def range_of(self, sparsity: float) -> str | None:
@@ -270,6 +302,15 @@ class View:
         if not self.benchmarks or Series(RANDOM) not in self.curves:
             return None
         return "matching" if self.highest_matching is not None and sparsity <= self.highest_matching else "extreme"
+
+    def surely_extreme(self, sparsity: float) -> bool:
+        """Returns whether no benchmark can have full accuracy: all upper bounds of their differences are below -margin.
+
+        The extreme range is wider: it has all sparsities from the first on at which that is only not shown.
+        """
+        several = [self.curves[one][sparsity] for one in self.benchmarks if sparsity in self.curves[one]]
+        found = [self.noise.estimate([(1, sample), (-1, self.dense)]) for sample in several if self.dense]
+        return bool(found) and all(one is not None and one.bounds(_RANGE_LEVEL)[1] < -self.margin for one in found)
 
     @property
     def trivial_lacks(self) -> list[str]:
@@ -320,7 +361,7 @@ class View:
             if lacking := [percent(s) for s in self.sparsities if s not in self.curves[series]]:
                 gaps.append(Gap("missing sparsities", f"{self.name}: {series.label}", ", ".join(lacking)))
         if self.dense is None:
-            gaps.append(Gap("missing", f"{self.name}: the unpruned network", "no ranges and no tolerance without it"))
+            gaps.append(Gap("missing", f"{self.name}: the unpruned network", "no ranges without it"))
         elif unpruned := sorted({*self.seeds} - self.dense.values.keys()):
             gaps.append(Gap("missing seeds", f"{self.name}: unpruned", seeds_named(unpruned)))
         if Series(RANDOM) not in self.curves:
@@ -353,8 +394,13 @@ class View:
         return gaps
 
 
-def views(runs: Iterable[Run], tolerance: float | None = None) -> list[View]:
-    """Returns a view of each dataset, network and recipe, sorted; the names of recipes of one network say how they differ."""
+def views(runs: Iterable[Run], margin: float = MARGIN) -> list[View]:
+    """Returns a view of each dataset, network and recipe, sorted; the names of recipes of one network say how they differ.
+
+    Args:
+      runs: of any number of recipes.
+      margin: the difference of accuracies that still does not count, a fraction in [0, 1]; 0.005 by default.
+    """
     networks: dict[tuple[str, str], dict[tuple[object, ...], list[Run]]] = {}
     for run in runs:
         groups = networks.setdefault((run.config.dataset, run.config.model), {})
@@ -365,7 +411,7 @@ def views(runs: Iterable[Run], tolerance: float | None = None) -> list[View]:
         varying = [name for name in recipes[0] if len({recipe[name] for recipe in recipes}) > 1]
         for group, recipe in zip(groups.values(), recipes, strict=True):
             differences = ", ".join(f"{name}={recipe[name]}" for name in varying)
-            found.append(View(group, f"{model} on {dataset}" + (f", {differences}" if differences else ""), tolerance))
+            found.append(View(group, f"{model} on {dataset}" + (f", {differences}" if differences else ""), margin))
     found.sort(key=lambda view: (view.dataset, view.model, view.name))
     slugs = collections.Counter(view.slug for view in found)
     for number, view in enumerate(found):

@@ -6,8 +6,8 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tf_pruneinit.reporting import seed_statistics
-from tf_pruneinit.reporting.findings import HOLDS, Finding
+from tf_pruneinit.reporting import seed_statistics, signs
+from tf_pruneinit.reporting.findings import SUPPORTED, Finding
 from tf_pruneinit.reporting.published import Reference, of_view
 from tf_pruneinit.reporting.seed_statistics import Comparison, Sample
 from tf_pruneinit.reporting.series import DENSE, RANDOM, Series, View, percent
@@ -72,7 +72,7 @@ def accuracy(view: View) -> Table:
     unpruned = f" Unpruned: {_text(view.dense)}, n = {view.dense.n}." if view.dense else ""
     caption = (
         f"Test accuracy in percent, mean ± standard deviation (seeds): {view.name}.{unpruned} {view.highest_said}. Bold: the "
-        f"best before training. {MARKS}.{_note(view)}{f' {view.dead}' if view.dead else ''}"
+        f"best before training. {MARKS}.{_note(view)}{f' {view.dead}' if view.dead else ''}{_outliers(view)}"
     )
     head = ("sparsity", "range", *(series.label for series in methods))
     return Table(f"accuracy-{view.slug}", caption, head, rows, records, _POINT)
@@ -149,12 +149,12 @@ def findings(view: View, found: Sequence[Finding]) -> Table:
     """Returns the paper's findings on a view."""
     rows, records = [], []
     for one in found:
-        rows.append((Cell(one.name), Cell(one.statement), Cell(one.verdict, one.verdict == HOLDS), Cell(one.sentence)))
+        rows.append((Cell(one.name), Cell(one.statement), Cell(one.verdict, one.verdict == SUPPORTED), Cell(one.sentence)))
         said = {"finding": one.name, "statement": one.statement, "verdict": one.verdict, "numbers": one.sentence}
         records.append(_recipe(view) | said)
     caption = (
-        f"The paper's findings, as far as these runs show them: {view.name}. Differences of means in points of accuracy; "
-        f"{TEST}.{_note(view)}"
+        f"The paper's findings, as far as these runs show them: {view.name}. {signs.legend(view.margin)} In brackets the "
+        f"lowest and the highest difference of means, in points.{_outliers(view)}{_note(view)}"
     )
     return Table(f"findings-{view.slug}", caption, ("", "finding", "verdict", "numbers"), rows, records)
 
@@ -332,6 +332,10 @@ def _text(sample: Sample) -> str:
 
 def _percentage(fraction: float | None) -> float | None:
     return None if fraction is None else 100 * fraction
+
+
+def _outliers(view: View) -> str:
+    return f" {view.outliers}" if view.outliers else ""
 
 
 def _note(view: View) -> str:
