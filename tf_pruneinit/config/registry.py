@@ -61,6 +61,7 @@ class Method:
       absolute: whether it scores the network with every parameter replaced by its absolute value.
       warms_up: whether it runs the network, so that its scores can depend on moving statistics (`batch_norm_warmup`).
       by_path: whether it draws random numbers by the paths of kernels, so that scores depend on the names of layers.
+      own: whether it is a function of a user's.
       of_kernels: whether it reads kernels alone, and never runs the network.
       regrows: whether removed weights may regrow from one iteration to the next; it then scores them, too.
       revision: of its scores of networks of keras.applications, counted up when these change: addresses of runs depend on it.
@@ -79,6 +80,7 @@ class Method:
     warms_up: bool = False
     by_path: bool = False
     of_kernels: bool = False
+    own: bool = False
     regrows: bool = False
     revision: int = 0
 
@@ -334,12 +336,25 @@ def family(model: Any) -> tuple[Any, int]:
     return model, 1
 
 
-def method(name: str) -> Method:
-    """Returns the row of a method that scores a network.
+def method_name(method: str | Callable[..., Any]) -> str:
+    """Returns the name of a method, which is a row of `METHODS` or a function."""
+    return method if isinstance(method, str) else getattr(method, "__name__", type(method).__name__)
+
+
+def _of_function(score: Callable[..., Any]) -> Method:
+    """The row of a method of a user's, which reads data if it is given some."""
+    name = method_name(score)
+    return Method(score, f"{name}, a function", label=name, look=Look("#7f7f7f", "o"), warms_up=True, own=True)
+
+
+def method(name: str | Callable[..., Any]) -> Method:
+    """Returns the row of a method that scores a network: by its name, or of a function `(network, batch) -> scores`.
 
     Raises:
       UsageError: if there is none, or if it changes masks in training.
     """
+    if callable(name):
+        return _of_function(name)
     if isinstance(name, str) and name in IN_TRAINING:
         raise UsageError(f"method must score a network; got {name}, which changes masks in training: run tf_pruneinit.main")
     return lookup(METHODS, name, "method")

@@ -16,7 +16,7 @@ from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers import masked as masked_layers
 from tf_pruneinit.layers.keras_internals import raw_kernel
 from tf_pruneinit.layers.masked import MASKED, mask_name
-from tf_pruneinit.pruning import connectivity
+from tf_pruneinit.pruning import connectivity, kernel_names
 from tf_pruneinit.pruning import summary as summaries
 from tf_pruneinit.pruning.model_copy import (
     FreeNames,
@@ -302,14 +302,15 @@ def masks(model: keras.Model) -> dict[str, np.ndarray]:
     return {path: kernel.mask.numpy().astype(np.uint8) for path, kernel in kernels(model).items()}  # type: ignore[union-attr]
 
 
-def set_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
+def set_masks(model: keras.Model, masks: Mapping[str, np.ndarray] | Sequence[np.ndarray]) -> None:
     """Sets masks of a model, in place, and the weights that they remove to 0, with the state of its optimizer for these.
 
     A weight that a later mask regrows starts at 0.
 
     Args:
       model: model with masked layers.
-      masks: kernel path -> array of 0 and 1 of the kernel's shape. The masks of other kernels do not change.
+      masks: kernel path -> array of 0 and 1 of the kernel's shape; the masks of other kernels do not change. Or a list of
+        arrays, for all kernels in order. Paths may have the numbers that Keras gave to another build of the model.
 
     Raises:
       UsageError: if a path is not one of the model's kernels, or a mask has another shape or other values; then no mask
@@ -337,10 +338,11 @@ def copy_kernels(source: keras.Model, target: keras.Model) -> None:
         kernel.variable.assign(weights[path].variable)
 
 
-def assign_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
+def assign_masks(model: keras.Model, masks: Any) -> None:
     """Sets masks as `set_masks`, but does not set the weights that they remove to 0: the digest of a run includes them."""
     require_keras(model)
     known = kernels(model)
+    masks = kernel_names.matched(masks, list(known))
     if not isinstance(masks, Mapping):
         raise UsageError(f"masks must be a dict, kernel path -> array, as masks(model) gives; got {type(masks).__name__}")
     if masks and not known:

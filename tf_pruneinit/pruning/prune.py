@@ -1,6 +1,7 @@
 """Prunes a model: scores its weights, ranks them and removes some, in one iteration or several."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from tf_pruneinit.config import registry
 from tf_pruneinit.config.experiment import ABLATIONS, Config, Prune
 from tf_pruneinit.config.options import require_sparsity, require_valid
 from tf_pruneinit.errors import UsageError, shown
-from tf_pruneinit.pruning import ablations, connectivity, model_copy, selection
+from tf_pruneinit.pruning import ablations, connectivity, given_densities, kernel_names, model_copy, n_of_m, selection
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import summary as summaries
 from tf_pruneinit.pruning.score import Scorer, ScoringOptions, require_any
@@ -26,8 +27,8 @@ _ABLATIONS = tuple(name for name in ABLATIONS if name != "reinit")
 
 def prune(
     model: keras.Model,
-    method: str,
-    sparsity: float,
+    method: str | Callable[..., Any],
+    sparsity: float | None,
     data: Pair | Iterable[Pair] | None = None,
     *,
     iterations: int | None = None,
@@ -48,7 +49,8 @@ def prune(
     loss_weights: Any = None,
     class_weight: Mapping[int, float] | None = None,
     regularizers: bool = False,
-    scores: Mapping[str, np.ndarray] | None = None,
+    scores: Mapping[str, np.ndarray] | Sequence[np.ndarray] | None = None,
+    densities: Mapping[str, float] | None = None,
     on_iteration: OnIteration = None,
     in_place: bool = False,
 ) -> keras.Model:
@@ -60,10 +62,11 @@ def prune(
     Args:
       model: as for `score`. Of a model with masks only the remaining weights are ranked. The copy is compiled as the model is.
       method: as for `score`.
-      sparsity: fraction of all prunable weights to remove, in [0, 1).
+      sparsity: fraction of all prunable weights to remove, in [0, 1). With `densities` None is that of these.
       data: as for `score`.
       iterations: N, >= 1. None: 100 for SynFlow and NTK-SAP, 300 for iterative SNIP and FORCE, else 1.
-      scope: a row of `registry.SCOPES`: "global" (default) ranks all layers together; the others each layer alone.
+      scope: a row of `registry.SCOPES`: "global" (default) ranks all layers together; the others each layer alone. "2:4", or
+        any "N:M", leaves N of each M inputs of an output, at a sparsity of 1 - N / M (see `n_of_m`).
       target: what `sparsity` counts. "nominal" (default): removed weights. "effective": also weights on no path from input to
         output; bisection finds the fewest of which enough are connected (iterative methods restart some twenty times).
       temperature: as for `score`.
@@ -81,7 +84,10 @@ def prune(
       loss_weights: as for `score`.
       class_weight: as for `score`.
       regularizers: as for `score`.
-      scores: what `score` returned for this model and method, to prune to another sparsity in one iteration.
+      scores: what `score` returned for this model and method, to prune to another sparsity in one iteration. Or scores of your
+        own for each kernel, by path or in order.
+      densities: pattern of layers, as for `exclude` -> fraction of each layer's weights that remain, in [0, 1]. The other
+        layers share the rest of what the sparsity leaves.
       on_iteration: called with (n, N) after each iteration.
       in_place: whether the model itself is pruned and returned (see `mask_in_place`), not a copy; default False. Subclassed
         models can be pruned so, by random, magnitude and lamp, or with `scores`.
@@ -104,8 +110,9 @@ def prune(
         class_weight=class_weight,
         regularizers=regularizers,
     )
-    options = _Options(method, sparsity, iterations, scope, target, min_remaining, ablation, scoring)
-    if in_place and scores is None and not registry.METHODS[method].of_kernels:
+    given, sparsity = _given_densities(model, sparsity, densities, exclude)
+    options = _Options(method, sparsity, iterations, scope, target, min_remaining, ablation, scoring, given)
+    if in_place and scores is None and not registry.method(method).of_kernels:
         model_copy.require_model(model)  # Before anything is changed.
     masked = (masking.mask_in_place if in_place else masking.with_masks)(model, exclude)
     return _pruned(model, masked, data, options, scores, on_iteration)
@@ -119,7 +126,7 @@ class _Options:
       UsageError: for a value out of its range.
     """
 
-    method: str
+    method: str | Callable[..., Any]
     sparsity: float
     iterations: int | None
     scope: str
@@ -127,16 +134,20 @@ class _Options:
     min_remaining: int
     ablation: str
     scoring: ScoringOptions
+    densities: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         row = registry.method(self.method)
-        registry.require_known(self.scope, registry.SCOPES, "scope")
+        if not (isinstance(self.scope, str) and n_of_m.parse(self.scope)):
+            registry.require_known(self.scope, registry.SCOPES, "scope")
         registry.require_known(self.ablation, _ABLATIONS, "ablation")
         require_sparsity(self.sparsity)
         if self.iterations is None:
             object.__setattr__(self, "iterations", row.iterations)
         for name in ("iterations", "target", "min_remaining"):
             require_valid(Prune, name, getattr(self, name))
+        if self.scope not in registry.SCOPES and (self.repeats or self.densities or self.target != "nominal"):
+            raise UsageError(f"scope={self.scope} takes one iteration, a nominal target and no densities; got others")
         if self.repeats:
             # Each iteration moves every later score, so that rounding errors grow: iterative SNIP in float32 ends with half of
             # another mask than in float64.
@@ -148,7 +159,12 @@ class _Options:
 
     @property
     def regrows(self) -> bool:
-        return registry.METHODS[self.method].regrows
+        return registry.method(self.method).regrows
+
+    @property
+    def name(self) -> str:
+        """The name of the method."""
+        return registry.method_name(self.method)
 
     def select(self, scores: Mapping[str, np.ndarray], sparsity: float, within: Masks, finite: bool = True) -> Masks:
         """Returns masks of the best weights.
@@ -159,7 +175,12 @@ class _Options:
           within: masks; weights that these remove stay removed.
           finite: whether the scores are known to be finite; default True.
         """
-        select: Callable[..., Masks] = registry.SCOPES[self.scope]
+        pattern = n_of_m.parse(self.scope)
+        select: Callable[..., Masks] = (
+            functools.partial(n_of_m.n_of_m_masks, *pattern) if pattern else registry.SCOPES[self.scope]
+        )
+        if self.densities:
+            select = given_densities.selecting(select, self.densities, self.sparsity)
         select = ablations.invert(select) if self.ablation == "invert" else select
         return select(scores, sparsity, within=within, min_remaining=self.min_remaining, finite=finite)
 
@@ -169,15 +190,16 @@ def _pruned(
     pruned: keras.Model,
     data: Pair | Iterable[Pair] | None,
     options: _Options,
-    scores: Mapping[str, np.ndarray] | None,
+    scores: Any,
     on_iteration: OnIteration,
 ) -> keras.Model:
     """Prunes `pruned`, a copy of the model with masks, or the model itself."""
     before = masking.masks(pruned)
     if scores is not None:
+        scores = kernel_names.matched(scores, list(before))
         _require_scores(scores, before, options)
-        require_any(pruned, options.method, scores)
-        _warn_of_zeros(options.method, scores, before)
+        require_any(pruned, options.name, scores)
+        _warn_of_zeros(options.name, scores, before)
         masks = _reach(lambda s: options.select(scores, s, before, finite=False), options, pruned)
     else:
         find = _repeat if options.repeats else _once
@@ -188,6 +210,17 @@ def _pruned(
     masking.set_masks(pruned, masks)
     _warn_of_cuts(pruned, masks)
     return pruned
+
+
+def _given_densities(
+    model: keras.Model, sparsity: float | None, densities: Mapping[str, float] | None, exclude: Sequence[str]
+) -> tuple[dict[str, float], float]:
+    """The density of each kernel that has its own, and the sparsity of the network."""
+    if densities is None:
+        return {}, sparsity  # type: ignore[return-value]
+    sizes = {path: kernel.value.size for path, kernel in masking.prunable(model, exclude).items()}
+    given = given_densities.by_path(densities, list(sizes))
+    return given, given_densities.overall_sparsity(given, sizes) if sparsity is None else sparsity
 
 
 def _warn_of_zeros(method: str, scores: Mapping[str, np.ndarray], masks: Masks) -> None:
@@ -213,7 +246,7 @@ def _warn_of_cuts(model: keras.Model, masks: Masks) -> None:
 def _once(scorer: Scorer, options: _Options, before: Masks, on_iteration: OnIteration) -> Callable[[float], Masks]:
     """Scores; returns the masks as a function of sparsity."""
     scores = scorer.scores()
-    _warn_of_zeros(options.method, scores, before)
+    _warn_of_zeros(options.name, scores, before)
     if on_iteration:
         on_iteration(1, 1)
     return lambda sparsity: options.select(scores, sparsity, before)
@@ -233,9 +266,9 @@ def _repeat(scorer: Scorer, options: _Options, before: Masks, on_iteration: OnIt
             target = sparsity if n == count else 1 - density
             scores = scorer.scores()
             if n == 1:
-                _warn_of_zeros(options.method, scores, masks)
+                _warn_of_zeros(options.name, scores, masks)
             elif not any(z.any() for z in scores.values()):
-                text = f"{options.method} scores are all zero in iteration {n} of {count}: the masks cut the network in two"
+                text = f"{options.name} scores are all zero in iteration {n} of {count}: the masks cut the network in two"
                 warn(f"{text}; {summaries.REMEDY}")
             last, masks = masks, options.select(scores, target, before if options.regrows else masks)
             if n < count and options.regrows:
@@ -285,6 +318,8 @@ def _require_scores(scores: Mapping[str, np.ndarray], masks: Masks, options: _Op
     rule = "scores must be of the model's kernels, in order, as score(model, ...) gives them"
     if not isinstance(scores, Mapping):
         raise UsageError(f"{rule}; got {shown(scores)}")
+    if set(scores) == set(masks):
+        scores = {path: scores[path] for path in masks}
     if list(scores) != list(masks):
         raise UsageError(f"{rule}: of {', '.join(masks)}; got those of {', '.join(map(str, scores)) or 'none'}")
     for path, array in scores.items():

@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,6 +14,7 @@ import tensorflow as tf
 from tf_pruneinit.config import registry
 from tf_pruneinit.config.experiment import Config, Prune
 from tf_pruneinit.config.options import is_integer, require, require_valid
+from tf_pruneinit.datasets import reading
 from tf_pruneinit.errors import UsageError, reason
 from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.pruning import masks as masking
@@ -71,7 +73,7 @@ class ScoringOptions:
 
 def score(
     model: keras.Model,
-    method: str,
+    method: str | Callable[..., Any],
     data: Pair | Iterable[Pair] | None = None,
     *,
     temperature: float = Prune.temperature,
@@ -96,7 +98,9 @@ def score(
 
     Args:
       model: built functional or sequential Keras model, of any inputs and outputs.
-      method: row of `registry.METHODS`: random, magnitude, snip, grasp, grasp_abs, synflow and others.
+      method: row of `registry.METHODS`: random, magnitude, snip, grasp, grasp_abs, synflow and others. Or a function
+        `(network, batch) -> scores`, an array for each of `network.kernels`; see `scorers.network`, whose `Network` and `Batch`
+        it is given (None if there is no data).
       data: (inputs, labels), or (inputs, labels, sample weights), or an iterable of these, each one batch, that ends: one
         without a length, as a generator, may have 10,000. Inputs have the model's input shape, preprocessed; several come in a
         list, or in a dict by their names. Labels are what the loss takes; those of a cross-entropy of classes are integers in
@@ -163,7 +167,7 @@ def require_any(model: keras.Model, method: str, scores: Mapping[str, np.ndarray
     """
     if any(z.any() for z in scores.values()):
         return
-    row = registry.method(method)
+    row = registry.METHODS.get(method)
     masked = masking.kernels(model)
     kernels = [kernel for path, kernel in masking.prunable(model).items() if path in scores]
     if masked and masking.summary(model).dead:
@@ -171,6 +175,8 @@ def require_any(model: keras.Model, method: str, scores: Mapping[str, np.ndarray
         return
     if not any(kernel.value.any() for kernel in kernels):
         cause = "every weight of the model is zero: initialize it, or load its weights, first"
+    elif row is None:
+        cause = "the function gives zeros for these weights and examples"
     elif row.needs_data:
         cause = (
             "for these examples the loss has no gradient. Either activations saturate or are zero for all of them (preprocess "
@@ -199,7 +205,7 @@ class Scorer:
     def __init__(
         self,
         model: keras.Model,
-        method: str,
+        method: str | Callable[..., Any],
         data: Pair | Iterable[Pair] | None,
         options: ScoringOptions,
         repeats: bool = False,
@@ -217,6 +223,9 @@ class Scorer:
           UsageError: as `score`.
         """
         row = registry.method(method)
+        if row.own:
+            row = dataclasses.replace(row, needs_data=data is not None, score=_checked(row.score))
+        method = registry.method_name(method)
         self._copied = not (row.of_kernels and model_copy.is_subclassed(model))
         (model_copy.require_model if self._copied else model_copy.require_built)(model)
         self._row = row
@@ -265,7 +274,7 @@ class Scorer:
         kernels = [path if self._row.by_path else (layers[id(k.layer)], k.name) for path, k in self._kernels.items()]
         parts = (architecture, self.method, self._dtype, tuple(self._options.items()), tuple(kernels), self._warmup)
         # A loss that cannot be compared may be another one by now.
-        comparable = self._loss is None or self._loss.key is not None
+        comparable = not self._row.own and (self._loss is None or self._loss.key is not None)
         return (*parts, self._loss and self._loss.key, self._regularizers) if architecture and comparable else None
 
     def _new(self) -> CompiledScorer | KernelScorer:
@@ -438,6 +447,26 @@ class Scorer:
             text = f"memory does not hold a batch of {count}: computed in chunks of {size}, whose statistics batch norm takes"
             warn(f"{text} (batch_size= splits it into batches)")
         return split(batch, parts)  # type: ignore[arg-type]
+
+
+def _checked(score: Callable[..., Any]) -> Callable[..., list[tf.Tensor]]:
+    """A user's function whose scores are checked, and may come in a dict by paths."""
+
+    @functools.wraps(score)
+    def checked(network: Any, batch: Any) -> list[tf.Tensor]:
+        found = score(network, batch)
+        values = [found.get(path) for path in network.paths] if isinstance(found, Mapping) else found
+        shapes = [tuple(kernel.shape) for kernel in network.kernels]
+        rule = f"{registry.method_name(score)} must return an array for each kernel, of the shapes {shapes}"
+        if not isinstance(values, (list, tuple)) or len(values) != len(shapes) or any(value is None for value in values):
+            raise UsageError(f"{rule}; got {reading.described(found)}")
+        tensors = [tf.convert_to_tensor(value) for value in values]
+        if [tuple(tensor.shape) for tensor in tensors] != shapes or not all(tensor.dtype.is_floating for tensor in tensors):
+            got = ", ".join(f"{tensor.dtype.name} {tuple(tensor.shape)}" for tensor in tensors)
+            raise UsageError(f"{rule}, floating-point; got {got}")
+        return tensors
+
+    return checked
 
 
 class _Flat:
