@@ -38,6 +38,7 @@ setup(
         "wrapt>=1.15",
     ],
     extras_require={
+        "cuda": ["tensorflow[and-cuda]>=2.20,<2.22"],
         "onnx": ONNX,
         "ray": ["ray>=2.40"],
         "test": [

@@ -58,6 +58,7 @@ GIVEN = {
     "devices": ("2", 2),
     "jit_compile": ("true", "true"),
     "sync_batch_norm": ("true", True),
+    "deterministic": ("false", False),
     "compact": ("true", "true"),
     "checkpoint_every": ("500", "500"),
     "grace_seconds": ("120", 120.0),

@@ -879,6 +879,49 @@ def test_options_are_those_of_the_signature_in_its_order():
     assert options == [(field.name, field.default) for field in dataclasses.fields(scoring.ScoringOptions)]
 
 
+@pytest.mark.usefixtures("eagerly")
+class TestGpus:
+    """What the class cannot check without one: that no tensor which is computed with eagerly shares memory that changes."""
+
+    @pytest.fixture
+    def scorer(self):
+        model = network()
+        kernels = masking.prunable(model)
+        scorer = compiled_scorer.CompiledScorer(model, kernels, registry.METHODS["snip"], "float32", {})
+        scorer.load(model, kernels, 0)
+        return scorer
+
+    def test_what_is_computed_eagerly_is_a_copy(self, scorer):
+        before = scorer._network().kernels[0].numpy()
+        tensors = scorer._network().kernels
+        scorer.kernels[0][...] = 7.0
+        np.testing.assert_array_equal(tensors[0], before)
+        np.testing.assert_array_equal(scorer._network().kernels[0], np.full_like(before, 7.0))
+
+    def test_functions_are_given_copies_where_there_is_a_gpu(self, scorer, monkeypatch):
+        assert scorer._arguments() is scorer._tensors
+        monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: ["GPU:0"])
+        tensor = scorer._arguments()[0][0]
+        scorer.kernels[0][...] = 7.0
+        assert not (tensor.numpy() == 7.0).any()
+
+    def test_scores_are_in_full_float32(self, monkeypatch):
+        seen = []
+
+        def mine(network, batch):
+            seen.append(tf.config.experimental.tensor_float_32_execution_enabled())
+            return list(network.kernels)
+
+        before = tf.config.experimental.tensor_float_32_execution_enabled()
+        tf.config.experimental.enable_tensor_float_32_execution(True)
+        try:
+            score(network(), mine)
+            assert seen == [False]
+            assert tf.config.experimental.tensor_float_32_execution_enabled()
+        finally:
+            tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
 class TestCache:
     DATA = np.random.default_rng(0).normal(size=(9, 5)).astype("float32"), np.arange(9) % 3
 

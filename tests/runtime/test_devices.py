@@ -26,3 +26,64 @@ def test_more_than_there_are_is_refused():
 
 def test_there_is_a_core():
     assert devices.cores() >= 1
+
+
+class Machine:
+    """A made-up machine with GPUs, as `tf.config` shows it, which notes what is asked of it."""
+
+    def __init__(self, monkeypatch, gpus=(), nvidia=False):
+        self.asked = []
+        config = tf.config
+        monkeypatch.setattr(config, "list_physical_devices", lambda kind=None: list(gpus) if kind == "GPU" else ["cpu"])
+        monkeypatch.setattr(config.experimental, "set_memory_growth", lambda *given: self.asked.append(("growth", *given)))
+        monkeypatch.setattr(config.experimental, "enable_op_determinism", lambda: self.asked.append("deterministic"))
+        monkeypatch.setattr(devices.os.path, "exists", lambda path: nvidia)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        devices.prepare.cache_clear()
+
+
+class TestGpus:
+    def test_grow_their_memory_so_that_processes_share_them(self, monkeypatch):
+        machine = Machine(monkeypatch, ["a", "b"], nvidia=True)
+        devices.prepare()
+        assert machine.asked == [("growth", "a", True), ("growth", "b", True)]
+
+    def test_that_tensorflow_does_not_see_are_a_warning(self, monkeypatch):
+        Machine(monkeypatch, nvidia=True)
+        with pytest.warns(
+            UserWarning, match=r'TensorFlow does not see, so the CPU computes: pip install "tf-pruneinit\[cuda\]"'
+        ):
+            devices.prepare()
+
+    @pytest.mark.filterwarnings("error")
+    def test_that_are_hidden_or_not_there_are_none(self, monkeypatch):
+        Machine(monkeypatch)
+        devices.prepare()
+        Machine(monkeypatch, nvidia=True)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+        devices.prepare()
+
+    @pytest.mark.parametrize(
+        "gpus, requested, deterministic, asked",
+        [
+            (["a"], True, True, ["deterministic"]),
+            (["a"], False, False, []),
+            ([], True, True, []),
+            ([], False, True, []),
+        ],
+    )
+    def test_are_deterministic_unless_it_is_refused_and_cpus_always(self, monkeypatch, gpus, requested, deterministic, asked):
+        machine = Machine(monkeypatch, gpus)
+        assert devices.make_deterministic(requested) == deterministic
+        assert machine.asked == asked
+
+    def test_compute_in_full_float32_and_then_as_before(self):
+        before = tf.config.experimental.tensor_float_32_execution_enabled()
+        tf.config.experimental.enable_tensor_float_32_execution(True)
+        try:
+            with pytest.raises(KeyError), devices.full_float32():
+                assert not tf.config.experimental.tensor_float_32_execution_enabled()
+                raise KeyError
+            assert tf.config.experimental.tensor_float_32_execution_enabled()
+        finally:
+            tf.config.experimental.enable_tensor_float_32_execution(before)

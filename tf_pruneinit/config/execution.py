@@ -49,6 +49,9 @@ class Execution:
     devices: int = option(1, "number of replicas: GPUs, or without GPUs shares of the CPU cores", at_least=1)
     jit_compile: str = option("auto", "compile the training step with XLA (auto: on GPUs alone)", choices=JIT_COMPILE)
     sync_batch_norm: bool = option(False, "normalize with the statistics of all devices together, not of each device")
+    deterministic: bool = option(
+        True, "make operations on GPUs deterministic, so that the same command gives the same bits (CPUs are)"
+    )
     compact: str = option(
         "auto",
         "train a smaller network without dead channels (auto: if that saves a twentieth of the multiply-accumulates, and 10^12 "

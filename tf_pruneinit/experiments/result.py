@@ -85,6 +85,7 @@ def circumstances(config: Config, settings: Settings) -> dict[str, Any]:
         "xla": settings.xla,
         "sync_batch_norm": settings.sync_batch_norm,
         "compact": settings.compact,
+        "deterministic": settings.deterministic,
         "dataset_sha256": settings.dataset_sha256,
         "precision": config.train.precision,
         "device": tf.config.experimental.get_device_details(device).get("device_name", device.device_type),

@@ -21,6 +21,7 @@ class Settings:
       sync_batch_norm: whether replicas normalize with the statistics of the whole batch.
       dataset_sha256: fingerprint of the dataset.
       compact: whether the smaller network without dead channels is trained.
+      deterministic: whether the same operation gives the same bits each time.
     """
 
     devices: int
@@ -29,6 +30,7 @@ class Settings:
     sync_batch_norm: bool
     dataset_sha256: str
     compact: bool = False
+    deterministic: bool = True
 
     @classmethod
     def of(cls, execution: Execution, workers: Workers, dataset_sha256: str) -> "Settings":
@@ -47,7 +49,8 @@ class Settings:
         if sync and xla:
             rule = "sync_batch_norm needs jit_compile=false: XLA does not compile sums over devices within the network"
             raise UsageError(f"{rule}; got jit_compile={execution.jit_compile}")
-        return cls(execution.devices, workers.count, xla, sync, dataset_sha256)
+        deterministic = devices.make_deterministic(execution.deterministic)
+        return cls(execution.devices, workers.count, xla, sync, dataset_sha256, deterministic=deterministic)
 
     def before(self, saved: Mapping[str, Any]) -> "Settings":
         """Returns the settings under which an earlier process began a run.

@@ -109,7 +109,7 @@ class CompiledScorer:
 
         self.score = self._function(step)
         self._score = score
-        self._network = network_of(*self._tensors)
+        self._network_of = network_of
         self._derivatives = self._function(gradients), self._function(hessian_product)
 
     def _function(self, function: Callable) -> Callable:
@@ -118,20 +118,36 @@ class CompiledScorer:
         # And with all shapes: with an open one TensorFlow computes in another order, which gives other bits.
         traced = tf.function(function, autograph=False, reduce_retracing=False)
         self._traced.append(traced)
-        return lambda *arguments: traced(*self._tensors, *arguments)
+        return lambda *arguments: traced(*self._arguments(), *arguments)
+
+    def _arguments(self) -> list[list[tf.Tensor]]:
+        """The kernels and masks as tensors for a function; on GPUs as copies, as in `_network`."""
+        return self._copies() if tf.config.list_logical_devices("GPU") else self._tensors
+
+    def _copies(self) -> list[list[tf.Tensor]]:
+        return [[tf.constant(array.copy()) for array in arrays] for arrays in (self.kernels, self.masks, self.unpruned)]
+
+    def _network(self) -> Network:
+        """The network to compute with eagerly, of copies: TensorFlow caches what a GPU was given of a tensor.
+
+        So an array that changes below a tensor would not change what a GPU computes with.
+        """
+        return self._network_of(*self._copies())
 
     def score_in_chunks(self, chunks: Any) -> list[tf.Tensor]:
         """Returns the scores of one batch, given as (inputs, labels, weights) that can be read several times."""
-        return self._score(self._network, Batch(chunks, *self._derivatives))
+        return self._score(self._network(), Batch(chunks, *self._derivatives))
 
     def loss(self, inputs: Any, labels: Any, weights: Any) -> float:
         """Returns the loss of one batch, of the kernels as they are."""
-        outputs = self._network.outputs(self._tensors[0], inputs, training=self._network.batch_statistics)
-        return float(self._network.loss(outputs, labels, weights, 1.0))
+        network = self._network()
+        outputs = network.outputs(network.kernels, inputs, training=network.batch_statistics)
+        return float(network.loss(outputs, labels, weights, 1.0))
 
     def outputs(self, inputs: Any) -> list[np.ndarray]:
         """Returns the outputs for a few examples, in inference."""
-        return [output.numpy() for output in self._network.outputs(self._tensors[0], inputs)]
+        network = self._network()
+        return [output.numpy() for output in network.outputs(network.kernels, inputs)]
 
     @property
     def unverified(self) -> list[str]:
@@ -180,7 +196,7 @@ class CompiledScorer:
         for count, images in enumerate(batches):
             for layer in layers:
                 layer.momentum = count / (count + 1)
-            mapping = list(zip(self._variables.values(), self._tensors[0], strict=True))
+            mapping = list(zip(self._variables.values(), self._network().kernels, strict=True))
             with keras.StatelessScope(state_mapping=mapping) as scope:
                 self._logits(images, training=True)
             for variable in moving:

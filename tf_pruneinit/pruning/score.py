@@ -23,7 +23,7 @@ from tf_pruneinit.pruning.compiled_scorer import CompiledScorer, KernelScorer, k
 from tf_pruneinit.pruning.scoring_data import Checked, Examples, Pair, split
 from tf_pruneinit.pruning.scoring_loss import ScoringLoss
 from tf_pruneinit.pruning.warn import warn
-from tf_pruneinit.runtime import machine
+from tf_pruneinit.runtime import devices, machine
 
 # Errors that Keras raises while it traces a network start so; others are of the user's own code.
 _OF_KERAS = "Exception encountered when calling"
@@ -259,8 +259,9 @@ class Scorer:
     def __enter__(self) -> "Scorer":
         self._key = self._key_of_architecture() if self._copied else None
         self._compiled: Any = take(self._key) or self._new()
-        self._load()
-        self._check_loss()
+        with devices.full_float32():
+            self._load()
+            self._check_loss()
         if self._row.second_order and (unverified := self._compiled.unverified):
             text = "differentiates twice, and no test has verified the second derivatives of"
             warn(f"{self.method} {text} {', '.join(unverified)}")
@@ -346,7 +347,8 @@ class Scorer:
     def restart(self) -> None:
         """Regrows all weights that have been removed."""
         if not self._fresh:
-            self._load()
+            with devices.full_float32():
+                self._load()
 
     def scores(self) -> dict[str, np.ndarray]:
         """Returns the scores of the remaining weights, over all batches; the arrays are read-only.
@@ -356,7 +358,8 @@ class Scorer:
             removed, are all zero (see `require_any`).
         """
         try:
-            scores, total = self._scores()
+            with devices.full_float32():
+                scores, total = self._scores()
         except tf.errors.ResourceExhaustedError:
             raise
         except tf.errors.OpError as error:

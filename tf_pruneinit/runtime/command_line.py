@@ -76,6 +76,10 @@ def start_tensorflow() -> None:
     """Imports TensorFlow, and lists its devices, without its log on standard error; Python's errors still show."""
     # When a worker is lost TensorFlow says so in many lines, and we in one.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
+    if os.path.exists("/dev/nvidiactl"):  # What XLA has compiled for a GPU is there for the next process.
+        folder = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "tf_pruneinit", "xla")
+        flags = f"--tf_xla_persistent_cache_directory={folder} --tf_xla_persistent_cache_device_types=GPU"
+        os.environ.setdefault("TF_XLA_FLAGS", flags)
     sys.stderr.flush()
     saved = os.dup(2)
     with open(os.devnull, "w") as nothing:

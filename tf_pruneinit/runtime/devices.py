@@ -1,7 +1,10 @@
-"""Chooses replicas, cores and XLA for a run."""
+"""Chooses replicas, cores and XLA for a run, and prepares GPUs."""
 
 import contextlib
 import functools
+import os
+import warnings
+from collections.abc import Iterator
 
 import tensorflow as tf
 
@@ -34,6 +37,45 @@ def strategy(count: int) -> tf.distribute.Strategy:
     kind = "GPUs" if gpus else "logical CPU devices, with which TensorFlow has started"
     _require(count <= len(devices), f"{len(devices)} {kind}", count)
     return tf.distribute.MirroredStrategy(devices[:count]) if count > 1 else tf.distribute.get_strategy()
+
+
+_NVIDIA = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
+
+
+@functools.cache
+def prepare() -> None:
+    """Lets processes share GPUs, by growing memory; warns if there is an NVIDIA device that TensorFlow does not see.
+
+    To be called before TensorFlow uses a device.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        with contextlib.suppress(RuntimeError):  # TensorFlow has started.
+            tf.config.experimental.set_memory_growth(gpu, True)
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if not gpus and not hidden and any(map(os.path.exists, _NVIDIA)):
+        rule = "this machine has an NVIDIA device that TensorFlow does not see, so the CPU computes"
+        warnings.warn(f'{rule}: pip install "tf-pruneinit[cuda]", or set CUDA_VISIBLE_DEVICES=-1', stacklevel=2)
+
+
+def make_deterministic(requested: bool) -> bool:
+    """Makes operations on GPUs deterministic if that is requested; returns whether operations are. On CPUs they are anyway."""
+    if not tf.config.list_physical_devices("GPU"):
+        return True
+    if requested:
+        tf.config.experimental.enable_op_determinism()
+    return requested
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Within it, GPUs do not round the factors of float32 products to TF32, whatever the process has chosen."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def _require(enough: bool, there: str, count: int) -> None:
