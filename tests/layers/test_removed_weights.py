@@ -137,6 +137,17 @@ def test_their_values_before_change_no_bit_under_any_optimizer(cls):
     require_same(spoiled_before(lambda: cls(0.05)))
 
 
+@pytest.mark.parametrize("cls", OPTIMIZERS)
+def test_they_are_zeros_after_ten_steps_of_any_optimizer(cls):
+    model, masks = masked()
+    tf_pruneinit.set_masks(model, masks)
+    before = [kernel.value for kernel in masking.kernels(model).values()]
+    train(model, cls(0.05), steps=10)
+    for (path, kernel), was in zip(masking.kernels(model).items(), before, strict=True):
+        assert not kernel.variable.numpy()[masks[path] == 0].any()
+        assert not np.array_equal(kernel.value, was)
+
+
 def test_their_values_before_change_no_bit_under_any_penalty_and_constraint():
     require_same(spoiled_before(lambda: optimizers.Lamb(0.05), every=True))
 

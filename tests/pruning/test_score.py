@@ -922,6 +922,13 @@ class TestGpus:
             tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
+def test_models_of_many_architectures_are_scored_without_a_warning_of_tensorflow(caplog):
+    for units in range(2, 9):
+        score(keras.Sequential([keras.Input((5,)), L.Dense(units)]), "magnitude", None)
+        tf_pruneinit.clear_cache()
+    assert "retracing" not in caplog.text
+
+
 class TestCache:
     DATA = np.random.default_rng(0).normal(size=(9, 5)).astype("float32"), np.arange(9) % 3
 

@@ -1,6 +1,7 @@
 """Compiles a scorer with a copy of the network, and caches those that were used last."""
 
 import functools
+import logging
 import math
 import threading
 from collections import OrderedDict
@@ -24,6 +25,14 @@ from tf_pruneinit.pruning.stock_layers import stock
 from tf_pruneinit.runtime import machine
 
 _ALIGNMENT = 64
+
+
+def _is_of_others(record: logging.LogRecord) -> bool:
+    """Whether a message of TensorFlow's is not its warning that scorers are traced, as they are for each architecture."""
+    return "retracing" not in str(record.msg) or CompiledScorer.__name__ not in record.getMessage()
+
+
+tf.get_logger().addFilter(_is_of_others)
 
 
 class CompiledScorer:
