@@ -200,7 +200,19 @@ OPTIONS = ("temperature", "inner_steps", "inner_rate", "seed", "precision", "bat
 
 def calls(thing):
     """Every function of the API with the thing in place of each of its arguments."""
-    for name in ("score", "prune", "with_masks", "set_masks", "masks", "summary", "compact", "ship", "compress"):
+    for name in (
+        "score",
+        "prune",
+        "with_masks",
+        "set_masks",
+        "masks",
+        "summary",
+        "compact",
+        "ship",
+        "strip",
+        "mask_in_place",
+        "compress",
+    ):
         more = {"score": ("magnitude",), "prune": ("magnitude", 0.5), "set_masks": ({"a": 1},), "compress": ("file",)}.get(
             name, ()
         )
@@ -211,6 +223,13 @@ def calls(thing):
     for option in ("sparsity", "scope", "target", "min_remaining", "ablation", "scores"):
         arguments = {"sparsity": 0.5} | {option: thing}
         yield option, lambda arguments=arguments: tf_pruneinit.prune(network(), "magnitude", **arguments)
+    for option in ("loss", "loss_weights", "class_weight", "regularizers"):
+        yield option, lambda option=option: tf_pruneinit.score(network(), "snip", (IMAGES, LABELS), **{option: thing})
+    yield "loss of outputs", lambda: tf_pruneinit.score(network(), "snip", (IMAGES, LABELS), loss={"fc": thing})
+    yield "weights", lambda: tf_pruneinit.score(network(), "snip", (IMAGES, LABELS, thing))
+    yield "weights in batches", lambda: tf_pruneinit.score(network(), "snip", [(IMAGES, LABELS, thing)])
+    for densities in (thing, {"fc": thing}):
+        yield "densities", lambda d=densities: tf_pruneinit.prune(network(), "random", 0.5, densities=d)
     for data in (thing, (thing, LABELS), (IMAGES, thing), [thing]):
         yield "data", lambda data=data: tf_pruneinit.score(network(), "snip", data)
     for masks in (thing, {"conv/kernel": thing}):

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import functools
 import importlib
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -341,6 +342,18 @@ def method_name(method: str | Callable[..., Any]) -> str:
     return method if isinstance(method, str) else getattr(method, "__name__", type(method).__name__)
 
 
+def _require_scorer(function: Callable[..., Any]) -> None:
+    """Raises `UsageError` unless a function can be called with a network and a batch."""
+    try:
+        inspect.signature(function).bind(None, None)
+        fits = not isinstance(function, type)
+    except (TypeError, ValueError):  # Other arguments, or none that are known.
+        fits = False
+    if not fits:
+        rule = "method must be a name, or a function (network, batch) that returns an array for each kernel"
+        raise UsageError(f"{rule}; got {shown(function)}")
+
+
 def _of_function(score: Callable[..., Any]) -> Method:
     """The row of a method of a user's, which reads data if it is given some."""
     name = method_name(score)
@@ -354,6 +367,7 @@ def method(name: str | Callable[..., Any]) -> Method:
       UsageError: if there is none, or if it changes masks in training.
     """
     if callable(name):
+        _require_scorer(name)
         return _of_function(name)
     if isinstance(name, str) and name in IN_TRAINING:
         raise UsageError(f"method must score a network; got {name}, which changes masks in training: run tf_pruneinit.main")

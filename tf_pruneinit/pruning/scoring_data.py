@@ -208,7 +208,7 @@ class Examples:
         found = [tf.ones(count, tf.float64)] * len(labels)
         if given and given[0] is not None:
             each = given[0]
-            if not isinstance(each, (Mapping, tuple)) and not (isinstance(each, list) and _rank(each[0])):
+            if not isinstance(each, (Mapping, tuple)) and not (isinstance(each, list) and each and _rank(each[0])):
                 each = [each] * len(labels)
             parts = scoring_labels.by_output(each, "sample weights", loss.names, loss.trained)
             found = [scoring_labels.sample_weights(part, count) for part in parts]
