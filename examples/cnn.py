@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     keras.utils.set_random_seed(options.seed)
 
     images, labels = load(options.dataset)
-    order = np.random.permutation(len(images))[: 200 if options.small else None]
+    order = np.random.permutation(len(images))[: 400 if options.small else None]
     images, labels = images[order].astype("float32"), labels[order]
     parts = np.split(np.arange(len(images)), [int(0.7 * len(images)), int(0.8 * len(images))])
     train, validation, test = (tf.data.Dataset.from_tensor_slices((images[part], labels[part])) for part in parts)
