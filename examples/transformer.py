@@ -34,12 +34,12 @@ def write(count: int, seed: int) -> tuple[list[str], np.ndarray]:
     return sentences, labels
 
 
-def build(vocabulary: int, width: int = 64) -> keras.Model:
+def build(vocabulary: int, blocks: int, width: int = 64) -> keras.Model:
     layers = keras.layers
     tokens = keras.Input((LENGTH,), dtype="int32")
     positions = layers.Embedding(LENGTH, width)(keras.ops.arange(LENGTH))
     x = layers.Embedding(vocabulary, width)(tokens) + positions
-    for _ in range(2):
+    for _ in range(blocks):
         normal = layers.LayerNormalization()(x)
         x = x + layers.MultiHeadAttention(4, width // 4)(normal, normal)
         x = x + layers.Dense(width)(layers.Dense(4 * width, "gelu")(layers.LayerNormalization()(x)))
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sparsity", type=float, default=0.8, help="fraction of weights removed, in [0, 1); default 0.8")
     parser.add_argument("--seed", type=int, default=0, help="of weights and of the order of sentences; default 0")
-    parser.add_argument("--small", action="store_true", help="trains for two steps, on few sentences")
+    parser.add_argument("--small", action="store_true", help="trains one block for two steps, on few sentences")
     options = parser.parse_args(argv)
     keras.utils.set_random_seed(options.seed)
 
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     vectorize.adapt(sentences)
     tokens, test_tokens = (np.array(vectorize(texts)) for texts in (sentences, test_sentences))
 
-    model = build(vectorize.vocabulary_size())
+    model = build(vectorize.vocabulary_size(), blocks=1 if options.small else 2)
     schedule = keras.optimizers.schedules.CosineDecay(1e-3, epochs * count // 32, warmup_target=2e-3, warmup_steps=count // 32)
     model.compile(keras.optimizers.AdamW(schedule), "binary_crossentropy", metrics=["accuracy"])
     dense = tf_pruneinit.with_masks(model)  # the same weights, all of which remain

@@ -14,7 +14,7 @@ COUNTS = {
     "mobilenet": (1_506_952, {"synflow": 301_390}),
     "segmentation": (116_416, {"snip": 11_642}),
     "tflite_int8": (35_744, {"snip": 3_574}),
-    "transformer": (98_368, {"snip": 19_674, "gradual": 19_674}),
+    "transformer": (49_216, {"snip": 9_843, "gradual": 9_843}),
     "two_inputs": (48_512, {"snip": 4_851}),
 }
 
