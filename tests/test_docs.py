@@ -7,7 +7,6 @@ import pathlib
 import re
 import shlex
 
-import keras
 import pytest
 from sweeping import launch_here
 
@@ -146,15 +145,23 @@ def test_python_on_the_page_of_smaller_networks_runs(tmp_path, monkeypatch):
     assert scope["shipped"].count_params() < scope["pruned"].count_params()
 
 
-def test_python_in_the_guide_runs_and_its_first_block_prunes_and_trains_in_ten_lines(tmp_path, monkeypatch, capsys):
+def rounded(text: str) -> list[float]:
+    return [float(percent) for percent in re.findall(r"([\d.]+)% with", text)]
+
+
+def test_python_in_the_guide_runs_and_its_first_block_prints_what_the_page_says(tmp_path, monkeypatch, capsys):
     first, *others = blocks(ROOT / "docs/guide.md", "python")
-    assert first.count("\n") == 10
+    said = blocks(ROOT / "docs/guide.md", "text")[0]
     monkeypatch.chdir(tmp_path)
     scope: dict = {}
-    keras.utils.set_random_seed(0)  # The guide's own lines are short and draw what they draw.
     exec(first, scope)
-    assert scope["pruned"].evaluate(scope["images"], scope["labels"], verbose=0, return_dict=True)["accuracy"] > 0.8
-    assert "effective sparsity" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    # Another processor rounds otherwise: weights of nearly equal scores change places, and an image of the 397 its class.
+    assert rounded(printed) == pytest.approx(rounded(said), abs=0.8)
+    assert len(rounded(said)) == 2
+    assert re.findall(r"([\d,]+) weights", printed) == re.findall(r"([\d,]+) weights", said)
+    totals = [re.search(r"^total .*", text, re.MULTILINE)[0].split()[:4] for text in (printed, said)]
+    assert totals[0] == totals[1]
     for block in others:
         exec(block, scope)
     assert set(scope["masks"]) == set(scope["scores"])

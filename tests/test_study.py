@@ -205,3 +205,23 @@ def _empty(view: curves.View, series: curves.Series) -> float:
 def _together(*names: str) -> curves.View:
     (view,) = curves.views(collect.read([str(ARCHIVES[name]) for name in names]).runs)
     return view
+
+
+def test_table_of_the_page_that_recommends_is_of_these_runs():
+    text = (ROOT / "docs/which_method.md").read_text()
+    head, _, *rows = [
+        [cell.strip(" `") for cell in line.strip("|").split("|")]
+        for line in text[text.index("| method | LeNet") :].partition("\n\n")[0].splitlines()
+    ]
+    archives = {"LeNet": "mnist_lenet", "convnet": "mnist_convnet"}
+    found: dict[tuple[str, str, float], list[float]] = {}
+    for network, name in archives.items():
+        for run in runs_of(name):
+            if (run.variant, run.ablation, run.pruned_at or 0) == ("", "none", 0):
+                found.setdefault((network, run.method, round(100 * run.sparsity, 1)), []).append(100 * run.accuracy)
+    for method, *cells in rows:
+        for column, cell in zip(head[1:], cells, strict=True):
+            network, percent, _ = column.split()
+            accuracies = found[network, method, 0.0 if method == "dense" else float(percent)]
+            assert len(accuracies) == 3
+            assert cell == f"{np.mean(accuracies):.2f}"
