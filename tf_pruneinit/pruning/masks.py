@@ -384,4 +384,6 @@ def summary(model: keras.Model) -> summaries.Summary:
     """
     found = masks(model)
     require_built(model)
+    if not found and kernel_paths(model):
+        raise UsageError(f"the model must have masks; got {model.name} without: with_masks(model) gives it masks of ones")
     return summaries.summarize(found, exempt(model), connectivity.connected(model, kernels(model)))
