@@ -277,7 +277,7 @@ WAYS = {
     "ship": lambda model, masked, folder: tf_pruneinit.ship(masked),
     "compressed": lambda model, masked, folder: compressed(masked, folder),
     "saved": lambda model, masked, folder: saved(masked, folder),
-    "for scoring": lambda model, masked, folder: compiled_scorer._scoring_copy(masked, "float32"),
+    "for scoring": lambda model, masked, folder: compiled_scorer._scoring_copy(masked, "float32", ()),
 }
 
 

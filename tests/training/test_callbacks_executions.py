@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from fitted import (
     BATCH,
     BATCHES,
@@ -25,6 +24,7 @@ from fitted import (
 from tf_pruneinit.callbacks import GradualMagnitude
 
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.runtime import devices
 
 
 @pytest.mark.parametrize("kind", ["gradual", "rigl"])
@@ -42,7 +42,7 @@ def test_compiled_step_changes_masks_alike():
 @pytest.mark.parametrize("kind", ["gradual", "rigl"])
 def test_replicas_change_masks_alike(kind):
     callback, sparsity = KINDS[kind]
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with devices.strategy(2).scope():
         replicated = network(sparsity, run_eagerly=False)
     fit(replicated, callback())
     assert close(uninterrupted(kind, compiled=True), replicated)

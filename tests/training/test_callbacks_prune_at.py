@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from fitted import (
     BATCHES,
     INPUTS,
@@ -24,6 +23,7 @@ from tf_pruneinit.callbacks import SET, PruneAt
 import tf_pruneinit
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.pruning import masks as masking
+from tf_pruneinit.runtime import devices
 
 DATA = (INPUTS, LABELS)
 QUARTER = round(0.25 * TOTAL)
@@ -57,7 +57,7 @@ def test_step_may_fall_into_an_execution():
 
 
 def test_replicas_are_pruned_alike():
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with devices.strategy(2).scope():
         model = network(run_eagerly=False)
     fit(model, PruneAt("synflow", 3, 0.75), epochs=1)
     assert sum(counts(model)) == QUARTER

@@ -276,7 +276,10 @@ class Scorer:
         parts = (architecture, self.method, self._dtype, tuple(self._options.items()), tuple(kernels), self._warmup)
         # A loss that cannot be compared may be another one by now.
         comparable = not self._row.own and (self._loss is None or self._loss.key is not None)
-        return (*parts, self._loss and self._loss.key, self._regularizers) if architecture and comparable else None
+        # Variables of one strategy cannot be used within the scope of another.
+        strategy = tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
+        whole = (*parts, self._loss and self._loss.key, self._regularizers, strategy)
+        return whole if architecture and comparable else None
 
     def _new(self) -> CompiledScorer | KernelScorer:
         if not self._copied:
