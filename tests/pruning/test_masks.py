@@ -255,7 +255,7 @@ class TestSummary:
         assert (dense.name, dense.shape, dense.total, dense.remaining) == ("fc/kernel", (16, 3), 48, 3)
 
     def test_a_model_without_masks_is_refused(self):
-        with pytest.raises(UsageError, match="the model must have masks; got .* without: with_masks"):
+        with pytest.raises(UsageError, match=r"the model must have masks; got .* without: with_masks"):
             tf_pruneinit.summary(functional())
 
 
