@@ -2,8 +2,8 @@
 
     python scripts/check_gpu.py
 
-takes some five minutes and prints a table. It exits with 0 if all lines hold, 1 if one does not, and 2 if TensorFlow sees no
-GPU. With `--cpu` the CPU stands in for the GPU, which checks this script alone.
+prints a table. It exits with 0 if all lines hold, 1 if one does not, and 2 if TensorFlow sees no GPU. With `--cpu` the CPU
+stands in for the GPU, which checks this script alone.
 """
 
 import json

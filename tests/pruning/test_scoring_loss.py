@@ -1,6 +1,7 @@
 """Scores by the loss of a model, of many kinds of tasks, against derivatives that are written out here in float64."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import tf_pruneinit
+from tf_pruneinit.datasets.sampling import balanced_batches
 from tf_pruneinit.errors import UsageError
 
 L, K = keras.layers, keras.losses
@@ -356,10 +358,28 @@ class TestTheLoss:
     def test_weights_come_with_each_batch(self):
         x, weights = X.astype("float32"), WEIGHTS.astype("float32")
         batches = [(x[part], CLASSES[part], weights[part]) for part in (slice(5), slice(5, 10))]
-        whole = score(dense(3)(), data=(x, CLASSES, weights), accumulate="gradients", batch_size=5, seed=1)
-        assert [*whole] == [*score(dense(3)(), data=batches)]
         model = dense(3)()
         require_close(score(model, data=batches, accumulate="gradients"), score(model, data=(x, CLASSES, weights)), 1e-5)
+
+
+class Sevens:
+    """A user's loss that is an object, and gives seven numbers."""
+
+    def __call__(self, labels, outputs):
+        return keras.ops.ones(7) * keras.ops.sum(outputs)
+
+
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize(
+    "labels", [BITS[:, 0], BITS[:, :1], BITS[:, 0].astype("float32")], ids=["integers", "column", "floats"]
+)
+def test_batches_of_any_classes_are_balanced(labels):
+    """By a loss that is not the cross-entropy of logits: the classes are in order, and each batch has both."""
+    model, order = dense(1, "sigmoid")(), np.argsort(labels.ravel(), kind="stable")
+    x, y = X[order].astype("float32"), labels[order]
+    parts = balanced_batches(y.ravel(), 5)
+    expected = score(model, data=[(x[part], y[part]) for part in parts], loss="binary_crossentropy")
+    require_close(score(model, data=(x, y), loss="binary_crossentropy", batch_size=5), expected)
 
 
 BROKEN = [
@@ -369,6 +389,8 @@ BROKEN = [
     (dense(3), {"loss": {"body": "mse"}}, "loss must be for the outputs head; got 'body'"),
     (dense(3), {"loss": "mse", "loss_weights": "much"}, "loss_weights must be a number for each loss"),
     (dense(3), {"loss": lambda labels: 0.0}, "loss loss must take these labels, .*positional argument"),
+    (dense(3), {"loss": Sevens()}, r"loss Sevens must give one number, or one for each example; got .*\(7,\)"),
+    (dense(3), {"loss": functools.partial(Sevens().__call__)}, "loss partial must give one number, or one for each example"),
     (dense(3), {"loss": lambda labels, outputs: outputs[:7, 0]}, "must give one number, or one for each example; got .*(7,)"),
     (
         dense(3),

@@ -90,7 +90,7 @@ def prune(
         layers share the rest of what the sparsity leaves.
       on_iteration: called with (n, N) after each iteration.
       in_place: whether the model itself is pruned and returned (see `mask_in_place`), not a copy; default False. Subclassed
-        models can be pruned so, by random, magnitude and lamp, or with `scores`.
+        models can be pruned so, by random, magnitude and lamp, or with `scores`. After an error it may have masks of ones.
 
     Raises:
       UsageError: as `score`; for scores of other kernels or several iterations; for paths that are unknown or too few.

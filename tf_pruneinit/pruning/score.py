@@ -111,8 +111,8 @@ def score(
       inner_rate: learning rate of these steps, > 0, default 0.1.
       seed: root seed of the random numbers that a method draws, and of dropout; default 0.
       precision: "float32" (default), or "float64" to compute every score in float64.
-      batch_size: most examples in one batch that (images, labels) are split into, >= 1, each with the same number of every
-        class where it holds them all; None (default) means one batch.
+      batch_size: most examples in one batch that (inputs, labels) are split into, >= 1: where labels are classes, each with the
+        same number of every class if it holds them all, and else in order. None (default) means one batch.
       accumulate: "scores" (default) averages the scores of batches. "gradients" averages gradients instead, which gives the
         score of all batches as one (but for batch normalization, which uses the statistics of each).
       batch_norm_warmup: whether scores are computed with moving statistics of batch normalization that are set to those of

@@ -119,8 +119,8 @@ class Examples:
         count = _count(batch)
         if batch_size is None:
             return [np.arange(count)]
-        if self._classes_in(batch) and len(batch[1][0].shape) == 1:
-            return sampling.balanced_batches(batch[1][0].numpy(), batch_size)
+        if (classes := scoring_labels.classes_of(batch[1])) is not None:
+            return sampling.balanced_batches(classes, batch_size)
         return np.array_split(np.arange(count), -(-count // batch_size))
 
     def _checked(self, batch: Any) -> Checked:

@@ -159,13 +159,28 @@ def weights_of_classes(class_weight: Mapping[int, float], labels: Sequence[tf.Te
     Raises:
       UsageError: unless there is one output, with one whole number for each example.
     """
-    array = labels[0].numpy() if len(labels) == 1 else np.zeros((0, 0))
-    array = array.reshape(len(array)) if array.size == len(array) else array
-    if array.ndim == 2 and np.array_equal(array.sum(-1), np.ones(len(array))) and np.isin(array, (0, 1)).all():
+    classes = classes_of(labels)
+    if classes is None:
+        got = ", ".join(str(tuple(of_output.shape)) for of_output in labels)
+        raise UsageError(f"class_weight needs labels of one output that are classes, one for each example; got {got}")
+    return tf.constant([float(class_weight.get(int(label), 1.0)) for label in classes], tf.float64)
+
+
+def classes_of(labels: Sequence[tf.Tensor]) -> np.ndarray | None:
+    """Returns the class of each example, integers (count,); None unless labels are classes.
+
+    Args:
+      labels: of each output with a loss. Classes are whole numbers, one for each example, or one-hot, of one output.
+    """
+    if len(labels) != 1:
+        return None
+    array = labels[0].numpy()
+    if array.size == len(array):
+        array = array.reshape(len(array))
+    elif array.ndim == 2 and np.isin(array, (0, 1)).all() and (array.sum(-1) == 1).all():
         array = array.argmax(-1)
-    if array.ndim != 1 or not np.array_equal(array, np.round(array)):
-        raise UsageError(f"class_weight needs labels of one output that are classes, one for each example; got {array.shape}")
-    return tf.constant([float(class_weight.get(int(label), 1.0)) for label in array], tf.float64)
+    whole = array.ndim == 1 and np.array_equal(array, np.round(array))
+    return array.astype(np.int64) if whole else None
 
 
 def _numbers(value: Any, rule: str) -> tf.Tensor:

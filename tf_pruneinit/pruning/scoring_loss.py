@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import functools
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -92,7 +91,7 @@ class ScoringLoss:
             loss = _K.SparseCategoricalCrossentropy(from_logits=finals[0].name is None)
         self.left_out: list[FinalActivation | None] = [None] * len(finals)
         self._terms: list[_Term] = []
-        for index, terms in enumerate(_by_output(model, loss, weights)):
+        for index, terms in enumerate(_by_output(model, self.names, loss, weights)):
             self._add(index, finals[index], terms, dtype)
         self.trained = sorted({term.output for term in self._terms})
         self.has_logits = any(term.logits for term in self._terms)
@@ -182,15 +181,14 @@ def _checked(function: Callable) -> Callable:
     @functools.wraps(function)
     def checked(labels, outputs):
         value = tf.convert_to_tensor(function(labels, outputs))
-        _require_one_or_each(getattr(function, "__name__", "loss"), value, tf.convert_to_tensor(outputs))
+        _require_one_or_each(getattr(function, "__name__", type(function).__name__), value, tf.convert_to_tensor(outputs))
         return value
 
     return checked
 
 
-def _by_output(model: keras.Model, loss: Any, weights: Any) -> list[list[tuple[keras.Loss, float]]]:
+def _by_output(model: keras.Model, names: Sequence[str], loss: Any, weights: Any) -> list[list[tuple[keras.Loss, float]]]:
     """The losses of each output, with their weights."""
-    names = output_names(model)
     losses = _spread(loss, names, "loss")
     numbers = [[1.0] * len(each) for each in losses] if weights is None else _spread(weights, names, "loss_weights")
     found: list[list[tuple[keras.Loss, float]]] = []
@@ -230,7 +228,7 @@ def _loss(loss: Any, output: Any) -> keras.Loss:
     try:
         if not (isinstance(loss, (str, Mapping)) or callable(loss)):
             raise ValueError(loss)
-        users_own = inspect.isroutine(loss) and not str(loss.__module__).startswith("keras.")
+        users_own = not isinstance(loss, (str, Mapping, type, keras.Loss)) and loss not in vars(_K).values()
         return keras_internals.loss_of(_checked(loss) if users_own else loss)
     except (ValueError, TypeError) as error:
         close = difflib.get_close_matches(loss, dir(_K), n=1) if isinstance(loss, str) else []
