@@ -9,6 +9,7 @@ from typing import Any
 def matched(given: Any, paths: Sequence[str]) -> Any:
     """Returns arrays by the paths of kernels, as far as it can be told which is whose; what cannot be told is left as it is.
 
+    Where all kernels are named, they are returned in model order, which decides between equal scores.
     Keras numbers the names that it makes up: `sequential/dense/kernel` is `sequential_1/dense_2/kernel` in a model that is
     built a second time. Such numbers do not count where all kernels are named in the order of the model, or where only one
     kernel has the name.
@@ -19,6 +20,8 @@ def matched(given: Any, paths: Sequence[str]) -> Any:
     """
     if isinstance(given, (list, tuple)) and len(given) == len(paths):
         return dict(zip(paths, given, strict=True))
+    if isinstance(given, Mapping) and set(given) == set(paths):
+        return {path: given[path] for path in paths}
     if not isinstance(given, Mapping) or set(given) <= set(paths) or not all(isinstance(name, str) for name in given):
         return given
     plain = [_without_numbers(path) for path in paths]

@@ -318,8 +318,6 @@ def _require_scores(scores: Mapping[str, np.ndarray], masks: Masks, options: _Op
     rule = "scores must be of the model's kernels, in order, as score(model, ...) gives them"
     if not isinstance(scores, Mapping):
         raise UsageError(f"{rule}; got {shown(scores)}")
-    if set(scores) == set(masks):
-        scores = {path: scores[path] for path in masks}
     if list(scores) != list(masks):
         raise UsageError(f"{rule}: of {', '.join(masks)}; got those of {', '.join(map(str, scores)) or 'none'}")
     for path, array in scores.items():
