@@ -95,21 +95,7 @@ def prune(
     Raises:
       UsageError: as `score`; for scores of other kernels or several iterations; for paths that are unknown or too few.
     """
-    scoring = ScoringOptions(
-        temperature=temperature,
-        inner_steps=inner_steps,
-        inner_rate=inner_rate,
-        seed=seed,
-        precision=precision,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        batch_norm_warmup=batch_norm_warmup,
-        exclude=exclude,
-        loss=loss,
-        loss_weights=loss_weights,
-        class_weight=class_weight,
-        regularizers=regularizers,
-    )
+    scoring = ScoringOptions.among(locals())
     given, sparsity = _given_densities(model, sparsity, densities, exclude)
     options = _Options(method, sparsity, iterations, scope, target, min_remaining, ablation, scoring, given)
     if in_place and scores is None and not registry.method(method).of_kernels:

@@ -70,6 +70,11 @@ class ScoringOptions:
         scoring_labels.require_class_weight(self.class_weight)
         object.__setattr__(self, "seed", int(self.seed))
 
+    @classmethod
+    def among(cls, arguments: Mapping[str, Any]) -> "ScoringOptions":
+        """Returns the options among the arguments of a function, as its first statement has them in `locals()`."""
+        return cls(**{field.name: arguments[field.name] for field in dataclasses.fields(cls)})
+
 
 def score(
     model: keras.Model,
@@ -136,22 +141,7 @@ def score(
         names the likely cause).
       DataError: for a `tf.data.Dataset` that TensorFlow cannot read.
     """
-    options = ScoringOptions(
-        temperature=temperature,
-        inner_steps=inner_steps,
-        inner_rate=inner_rate,
-        seed=seed,
-        precision=precision,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        batch_norm_warmup=batch_norm_warmup,
-        exclude=exclude,
-        loss=loss,
-        loss_weights=loss_weights,
-        class_weight=class_weight,
-        regularizers=regularizers,
-    )
-    with Scorer(model, method, data, options) as scorer:
+    with Scorer(model, method, data, ScoringOptions.among(locals())) as scorer:
         return {path: np.array(values) for path, values in scorer.scores().items()}
 
 

@@ -137,13 +137,11 @@ class State:
       name: complete, running, failed, begun or waiting.
       text: the error of a failed job, the process of a running one, else "".
       step: of the last record.
-      result: of a complete run.
     """
 
     name: str
     text: str = ""
     step: int = 0
-    result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def state(workdir: str, job: Job) -> State:
@@ -162,7 +160,7 @@ def _state(workdir: str, job: Job) -> State:
     if result is not None and not (isinstance(result, dict) and {"steps", "epochs"} <= result.keys()):
         return State(FAILED, f"{run.file(run_directory.RESULT)} is damaged: it is not the result of a run")
     if (result is not None or not job.complete) and _has_snapshots(run, job, result):
-        return State(COMPLETE, result=result or {})
+        return State(COMPLETE)
     found = records.read(run.file(run_directory.RECORDS))
     step = found[-1].step if found else 0
     if (owner := locks.owner(run.path)) is not None:
