@@ -8,6 +8,7 @@ import numpy as np
 
 from tf_pruneinit.config import registry
 from tf_pruneinit.config.experiment import Config, Prune, Train
+from tf_pruneinit.config.training_point import TrainingPoint
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.reporting import collect, run_sources
 from tf_pruneinit.runtime import files
@@ -45,8 +46,9 @@ def run(accuracy, *arguments, note="", path="", **options):
 def result(made, accuracy, note=""):
     prune = made.prune
 
-    def step(moment):
-        return None if moment is None else STEPS if moment == "end" else int(moment)
+    def step(point):
+        each = STEPS / (made.train.epochs or 10)
+        return None if point is None else TrainingPoint.parse("training point", point).step("training point", each, STEPS)
 
     sizes = {name: int(np.prod(shape)) for name, shape in LAYERS.items()}
     layers = [{"name": name, "total": n, "remaining": round(n * (1 - made.sparsity))} for name, n in sizes.items()]

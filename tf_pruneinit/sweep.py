@@ -1,11 +1,14 @@
 """Runs a grid of experiments: `python -m tf_pruneinit.sweep --grid=method=snip,grasp --grid=sparsity=paper --grid=seed=0:3`."""
 
 import dataclasses
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 
 from tf_pruneinit.config import flags
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import RunError, UsageError
+from tf_pruneinit.reporting import collect, series, terminal
 from tf_pruneinit.runtime.command_line import exit_code
 from tf_pruneinit.runtime.console import Console
 from tf_pruneinit.sweeps import manifest, status
@@ -13,6 +16,7 @@ from tf_pruneinit.sweeps.launch import launch
 from tf_pruneinit.sweeps.launchers import slurm
 from tf_pruneinit.sweeps.launchers.slurm import make_task
 from tf_pruneinit.sweeps.options import Options, configurations
+from tf_pruneinit.sweeps.plan import Plan
 from tf_pruneinit.sweeps.plan import plan as planned
 
 PURPOSE = "Runs a grid of experiments: each once, parents first, resuming what was interrupted."
@@ -30,10 +34,10 @@ def command(argv: Sequence[str]) -> None:
     execution = flags.execution(given)
     if execution.overwrite:
         raise UsageError("overwrite is for main: a sweep runs only what is missing; remove the directories of runs to rerun")
-    if options.status and not options.grid and not options.also:
+    if options.status and not (options.grid or options.also or options.preset):
         plan = manifest.everything(execution.workdir)
     else:
-        plan = planned(configurations(options.grid, options.also, given))
+        plan = planned(configurations(options.grid, options.also, given, options.preset))
     manifest.require_version(execution.workdir)
     if options.status:
         console.line(status.status(plan, execution.workdir, options.json))
@@ -42,7 +46,22 @@ def command(argv: Sequence[str]) -> None:
     elif options.emit:
         console.line(slurm.write(plan, execution, options.runs_per_job, argv))
     else:
-        launch(plan, execution, options, argv, console)
+        try:
+            launch(plan, execution, options, argv, console)
+        except RunError:
+            _show_results(plan, execution.workdir, console)
+            raise
+        _show_results(plan, execution.workdir, console)
+
+
+def _show_results(plan: Plan, workdir: str, console: Console) -> None:
+    """Shows the accuracies of the complete runs of a sweep, and the command that reports on them."""
+    runs = [run for run in collect.read([workdir]).runs if run.config.address in plan.requested]
+    for view in series.views(runs):
+        console.line("\n" + "\n".join(terminal.lines(view, shutil.get_terminal_size().columns)))
+    if runs:
+        out = os.path.normpath(workdir) + "-report"
+        console.line(f"\nfigures and findings: python -m tf_pruneinit.report --workdir={workdir} --out={out}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -61,6 +61,19 @@ def points(grids: Sequence[str], blocks: Sequence[str], names: Collection[str], 
     return [point for axes, where in found for point in _combinations(axes, known, where)]
 
 
+def names(grids: Sequence[str], known: Collection[str]) -> set[str]:
+    """Returns the names of the flags that texts of axes vary.
+
+    Args:
+      grids: as for `points`.
+      known: names of all flags that a grid can vary.
+
+    Raises:
+      UsageError: as `points`.
+    """
+    return {name for text in grids for name in _axes(f"--grid={text}", text, known)}
+
+
 def _combinations(axes: Axes, known: Mapping[tuple[str, str], Any], where: str) -> Iterator[tuple[dict[str, Any], str]]:
     for values in itertools.product(*axes.values()):
         texts = {name: text for name, (text, _) in zip(axes, values, strict=True)}

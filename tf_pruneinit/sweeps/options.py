@@ -1,6 +1,7 @@
 """Declares the options of a sweep, and expands its grid into experiments."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from tf_pruneinit.config import flags, grid, registry
 from tf_pruneinit.config.experiment import Config
 from tf_pruneinit.config.options import option
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.sweeps.presets import PRESETS
 
 ENGINES = ("local", "ray")
 EMITS = ("slurm",)
@@ -33,6 +35,13 @@ class Options:
         "does not name; several are added",
         multi=True,
     )
+    preset: str | None = option(
+        None,
+        "all runs that earn the paper's findings: "
+        + "; ".join(f"{name} ({row.summary})" for name, row in PRESETS.items())
+        + "; flags and --grid replace its values",
+        choices=tuple(PRESETS),
+    )
     workers: int | None = option(None, "number of processes of this machine, >= 1", shown="one, or one for every GPU")
     engine: str = option("local", "what runs the jobs", choices=ENGINES)
     emit: str | None = option(None, "write a script for a cluster instead of running the jobs", choices=EMITS)
@@ -47,6 +56,8 @@ class Options:
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"workers must be an integer >= 1; got {self.workers}")
         registry.require_known(self.engine, ENGINES, "engine")
+        if self.preset is not None:
+            registry.require_known(self.preset, PRESETS, "preset")
         if self.emit is not None:
             registry.require_known(self.emit, EMITS, "emit")
         if self.engine != "local" and self.workers is not None:
@@ -57,21 +68,31 @@ class Options:
             raise UsageError("manifest and task go together; got one of them")
 
 
-def configurations(grids: Sequence[str], also: Sequence[str], base: Mapping[str, Any]) -> list[Config]:
+def configurations(
+    grids: Sequence[str], also: Sequence[str], base: Mapping[str, Any], preset: str | None = None
+) -> list[Config]:
     """Returns the experiments of a grid.
 
     Args:
       grids: values of `--grid`, which `grid.points` describes.
       also: values of `--also`.
       base: flags that all experiments have, name -> value.
+      preset: a row of `PRESETS`, to which the grid and the flags are added, and whose values they replace; default None.
 
     Raises:
       UsageError: as `grid.points`, and for values that break a rule together: says at which point of the grid.
     """
     groups = flags.experiment_groups()
     names = {name for title, group in groups.items() if not title.startswith("Execution") for name in group}
+    read = functools.partial(flags.read, groups)
+    if preset is not None:
+        ready = PRESETS[preset].grid(base, read)
+        replaced = base.keys() | grid.names(grids, names)
+        grids = [*grids, *(f"{name}={values}" for name, values in ready.axes.items() if name not in replaced)]
+        also = [*ready.blocks, *also]
+        base = {name: read(name, text) for name, text in ready.flags.items()} | dict(base)
     found = []
-    for values, where in grid.points(grids, also, names, lambda name, text: flags.read(groups, name, text)):
+    for values, where in grid.points(grids, also, names, read):
         try:
             found.append(flags.experiment(flags.varied(groups, base, values))[0])
         except UsageError as error:

@@ -12,6 +12,7 @@ from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.pruning import summary
 from tf_pruneinit.runtime.console import aligned, duration
 from tf_pruneinit.sweeps import plan as plans
+from tf_pruneinit.sweeps import presets
 from tf_pruneinit.sweeps.duration_estimate import DurationEstimate
 from tf_pruneinit.sweeps.plan import Job, Plan
 
@@ -29,6 +30,7 @@ class Survey:
     """
 
     def __init__(self, plan: Plan, workdir: str):
+        self._plan = plan
         self.states = {address: plans.state(workdir, job) for address, job in plan.jobs.items()}
         remaining = [address for address, state in self.states.items() if state.name != plans.COMPLETE]
         estimate = DurationEstimate(run_directory.results(workdir) if remaining else ())
@@ -39,6 +41,16 @@ class Survey:
         """The seconds that all jobs will take on one worker; None if they are not known of all."""
         known = [seconds for seconds in self.remaining.values() if seconds is not None]
         return sum(known) if len(known) == len(self.remaining) else None
+
+    @property
+    def time(self) -> str:
+        """How long the remaining jobs will take, in words."""
+        if not self.remaining:
+            return "none"
+        if self.seconds is not None:
+            return f"{duration(self.seconds)} on one worker"
+        typical = presets.typical_seconds(self._plan.jobs[address].config for address in self.remaining)
+        return f"about {duration(typical)} on two cores" if typical else "not known: no run like them is complete"
 
 
 def forecast(plan: Plan, workdir: str, as_json: bool) -> str:
@@ -67,10 +79,6 @@ def forecast(plan: Plan, workdir: str, as_json: bool) -> str:
     }
     if as_json:
         return json.dumps(found)
-    time = "none"
-    if remaining:
-        known = survey.seconds is not None
-        time = f"{duration(survey.seconds or 0)} on one worker" if known else "not known: no run like them is complete"
     failed = f"  ({found['failed']} failed)" if found["failed"] else ""
     lines = aligned(
         [
@@ -78,7 +86,7 @@ def forecast(plan: Plan, workdir: str, as_json: bool) -> str:
             ("complete", f"{found['complete']}"),
             ("remaining", f"{remaining}{failed}"),
             ("parents", f"{found['parents']}  (runs that others start from; {found['remaining_parents']} remaining)"),
-            ("time", time),
+            ("time", survey.time),
         ]
     )
     jobs = [f"  {survey.states[address].name:9}{_described(plan.jobs[address])}" for address in survey.remaining]
