@@ -130,6 +130,22 @@ def test_shows_the_pruning_summary_then_steps_then_where_the_run_is(tmp_path, ca
     assert places == sorted(places)
 
 
+def test_ends_with_the_dense_accuracy_once_it_is_known_and_with_the_next_command(tmp_path, capfd):
+    assert call(tmp_path) == 0
+    first = capfd.readouterr().out
+    path = run_in(tmp_path).path
+    assert f"next           python -m tf_pruneinit.evaluate --saved_model={path}/saved_model" in first
+    assert "to compare: the same flags with --method=dense" in first
+    assert call(tmp_path, "--method=dense") == 0
+    assert "(dense" not in capfd.readouterr().out
+    dense = next(json.loads(file.read_text()) for file in tmp_path.glob("*dense*/result.json"))
+    assert call(tmp_path) == 0
+    second = capfd.readouterr().out
+    assert f"(dense {dense['test_accuracy']:.2%})" in second
+    assert "--method=dense" not in second
+    assert all(len(line) <= 80 for line in second.splitlines() if path not in line)
+
+
 def test_same_command_finds_the_run_complete_and_trains_nothing(finished, capfd):
     before = contents(finished)
     assert call(finished, "--sparsity=0.95") == 0

@@ -1,5 +1,6 @@
 """Runs one experiment from the command line: `python -m tf_pruneinit.main --method=snip --sparsity=0.95`."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -7,7 +8,7 @@ from typing import Any
 
 from tf_pruneinit.config import flags
 from tf_pruneinit.config.experiment import Config
-from tf_pruneinit.errors import RunError
+from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.pruning import summary
 from tf_pruneinit.runtime.command_line import exit_code, start_tensorflow
@@ -26,7 +27,7 @@ def command(argv: Sequence[str]) -> None:
     run = None if execution.overwrite else run_directory.completed(execution.workdir, config)
     there = run and all(os.path.exists(run.snapshot(step)) for step in execution.snapshot_steps)
     if run and there and not run.lacks(execution.export):
-        console.line(_found(run, execution.devices))
+        console.line(_found(config, run, execution.devices))
     else:
         console.live("starting TensorFlow")
         start_tensorflow()
@@ -34,7 +35,7 @@ def command(argv: Sequence[str]) -> None:
 
         run = experiment.run(config, execution, console)
         if run:
-            console.line("\n" + _summary(run.result or {}, run.path))
+            console.line("\n" + _summary(config, run.result or {}, run.path))
 
 
 def _plan(config: Config, workdir: str) -> str:
@@ -48,26 +49,42 @@ def _plan(config: Config, workdir: str) -> str:
     return "\n".join(lines)
 
 
-def _found(run: run_directory.Run, devices: int) -> str:
+def _found(config: Config, run: run_directory.Run, devices: int) -> str:
     result = run.result or {}
     try:
         where = f", run on {result['replicas']} device(s)" if result["replicas"] != devices * result["workers"] else ""
-        return f"This run is complete{where} (--overwrite reruns it):\n\n{_summary(result, run.path)}"
+        return f"This run is complete{where} (--overwrite reruns it):\n\n{_summary(config, result, run.path)}"
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.file(run_directory.RESULT)} is damaged: it lacks {error}; --overwrite retrains") from error
 
 
-def _summary(result: dict[str, Any], path: str) -> str:
+def _summary(config: Config, result: dict[str, Any], path: str) -> str:
     seconds = ", ".join(f"{stage} {duration(value)}" for stage, value in result["seconds"].items())
-    detail = f"test loss {result['test_loss']:.4f}, after {result['steps']:,} steps"
+    dense = _dense_accuracy(config, os.path.dirname(path))
+    beside = f"   (dense {dense:.2%})" if dense is not None else ""
     lines = [
-        f"test accuracy  {result['test_accuracy']:.2%}   ({detail})",
+        f"test accuracy  {result['test_accuracy']:.2%}{beside}",
+        f"test loss      {result['test_loss']:.4f}   (after {result['steps']:,} steps)",
         f"sparsity       {result['sparsity']:.2%}   ({result['remaining']:,} of {result['total']:,} weights remain)",
-        f"run            {path}   ({seconds})",
+        f"time           {seconds}",
+        f"run            {path}",
     ]
     lines += [f"dead           {summary.DEAD}"] if result.get("dead") else []
     lines += [f"note           {result['dataset_note']}"] if result["dataset_note"] else []
+    lines.append(
+        f"next           python -m tf_pruneinit.evaluate --saved_model={os.path.join(path, run_directory.SAVED_MODEL)}"
+    )
+    if dense is None and config.prune:
+        lines.append("               the same command with --method=dense trains the dense network to compare with")
     return "\n".join(lines)
+
+
+def _dense_accuracy(config: Config, workdir: str) -> float | None:
+    """The test accuracy of the dense run of the same seed; None if it is not complete, or this is it."""
+    with contextlib.suppress(UsageError, RunError, OSError, KeyError):
+        run = run_directory.existing(workdir, config.dense) if config.prune else None
+        return run.result["test_accuracy"] if run and run.result else None
+    return None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

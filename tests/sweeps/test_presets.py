@@ -85,5 +85,3 @@ def test_an_unknown_preset_is_refused(capsys):
 def test_help_names_presets(capsys):
     assert sweep.main(["sweep", "--help"]) == 0
     assert "quick (LeNet-300-100 on digits" in " ".join(capsys.readouterr().out.split())
-
-

@@ -30,7 +30,7 @@ class TrainingProgress:
         self._now = progress
         self._console.live(
             f"step {progress.step:,}/{progress.steps:,}  train loss {progress.loss:.4f}  "
-            f"accuracy {progress.accuracy:.2%}{self._left()}"
+            f"train accuracy {progress.accuracy:.2%}{self._left()}"
         )
 
     def evaluated(self, record: Record) -> None:
@@ -39,8 +39,8 @@ class TrainingProgress:
         if waited or record.step == steps:
             self._shown = record
             self._console.line(
-                f"step {record.step:,}/{steps:,}  epoch {record.epoch:.4g}  train loss {record.train_loss:.4f}  "
-                f"test loss {record.loss:.4f}  test accuracy {record.accuracy:.2%}{self._left()}"
+                f"step {record.step:,}/{steps:,}  train accuracy {record.train_accuracy:.2%}  "
+                f"test accuracy {record.accuracy:.2%}{self._left()}"
             )
 
     def _left(self) -> str:
