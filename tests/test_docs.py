@@ -104,7 +104,7 @@ def test_flags_of_commands_are_understood(command, monkeypatch):
         groups = {"Sweep": flags.define(sweep.Options), **flags.experiment_groups()}
         given = flags.parse(["sweep", *arguments], sweep.PURPOSE, groups)
         options = sweep.Options(**{name: given.pop(name) for name in list(given) if name in groups["Sweep"]})
-        assert options.status or options.manifest or sweep.configurations(options.grid, options.also, given)
+        assert options.status or options.manifest or sweep.configurations(options.grid, options.also, given, options.preset)
     else:
         # By its name alone it may be the function that is called as the module is.
         compact = importlib.import_module("tf_pruneinit.compact")
