@@ -39,6 +39,7 @@ setup(
     ],
     extras_require={
         "cuda": ["tensorflow[and-cuda]>=2.20,<2.22"],
+        "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.27"],
         "onnx": ONNX,
         "ray": ["ray>=2.40"],
         "test": [

@@ -206,3 +206,10 @@ def test_tasks_of_a_sweep_are_submitted_as_on_the_page(tmp_path, monkeypatch):
     assert main.main(["main", "--sparsity=0.5", "--train_steps=2", "--workdir=here"]) == 0
     (made,), (here,) = ((tmp_path / workdir).glob("*/result.json") for workdir in ("W", "here"))
     assert json.loads(made.read_text())["weights_sha256"] == json.loads(here.read_text())["weights_sha256"]
+
+
+def test_python_for_those_who_come_from_tfmot_runs():
+    scope: dict = {}
+    exec(blocks(ROOT / "docs/from_tfmot.md", "python")[0], scope)
+    assert tf_pruneinit.summary(scope["pruned"]).sparsity == pytest.approx(0.9, abs=1e-3)
+    assert (scope["stripped"].layers[-1].kernel.numpy() == 0).mean() == pytest.approx(0.9, abs=1e-3)
