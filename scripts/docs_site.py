@@ -1,4 +1,4 @@
-"""Hooks of MkDocs (`mkdocs build --strict`): make pages that the repository has elsewhere, and the reference of functions and flags."""
+"""Makes pages for MkDocs (`mkdocs build --strict`): of files of the root, and references of functions and flags."""
 
 import contextlib
 import importlib
