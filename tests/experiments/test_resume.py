@@ -37,8 +37,8 @@ EXPERIMENTS = {
     "snip": ("--sparsity=0.9",),
     "loss scale": ("--method=magnitude", "--precision=mixed_float16"),
     "two replicas": ("--method=random", "--model=convnet", "--devices=2"),
-    "compact": ("--method=synflow", "--sparsity=0.98", "--iterations=5", "--compact=true"),
-    "rigl": ("--method=rigl", "--update_every=3"),
+    "compact": ("--method=synflow", "--sparsity=0.98", "--iterations=5", "--model=convnet", "--compact=true"),
+    "rigl": ("--method=rigl", "--model=convnet", "--update_every=3"),
     "rounds": ("--method=magnitude", "--prune_at=end", "--rewind_to=5", "--rounds=2"),
 }
 KILLS = 2

@@ -127,7 +127,7 @@ def test_two_workers_train_as_two_devices_do(undisturbed, tmp_path):
 
 
 def test_masks_that_change_in_training_do_so_alike(tmp_path):
-    flags = ["--model=lenet_300_100", "--method=rigl", "--epochs=2", "--update_every=10"]
+    flags = ["--method=rigl", "--epochs=3", "--update_every=10"]
     for code, _, error in ended(start_runs(tmp_path, *flags)):
         assert (code, error) == (0, "")
     on_two_devices(*RUN, *flags, f"--workdir={tmp_path / 'one'}")
@@ -138,7 +138,7 @@ def test_masks_that_change_in_training_do_so_alike(tmp_path):
 
 
 def test_runs_that_another_begins_with_are_made_together_too(tmp_path):
-    flags = ["--model=lenet_300_100", "--method=magnitude", "--prune_at=end", "--rewind_to=7", "--rounds=2", "--epochs=1"]
+    flags = ["--method=magnitude", "--prune_at=end", "--rewind_to=7", "--rounds=2", "--epochs=1"]
     for code, _, error in ended(start_runs(tmp_path, *flags, "--snapshot_steps=0")):
         assert (code, error) == (0, "")
     for code, _, error in ended(start_runs(tmp_path, *flags, "--snapshot_steps=0,9")):
