@@ -6,8 +6,10 @@ import json
 import pathlib
 import re
 import shlex
+import shutil
 
 import pytest
+from light_runs import unexported
 from sweeping import launch_here
 
 import tf_pruneinit
@@ -82,8 +84,10 @@ ROWS = [
 
 @pytest.mark.parametrize("row", ROWS, ids=" ".join)
 def test_every_row_of_the_papers_experiments_runs_on_a_small_network(row, workdir):
-    given = ["main", *SMALL, *row, f"--workdir={workdir}"]
-    assert main.main(given) == 0
+    fewer = ["--iterations=3" if flag == "--iterations=100" else flag for flag in row]
+    given = ["main", *SMALL, *fewer, f"--workdir={workdir}"]
+    with unexported():
+        assert main.main(given) == 0
     config, _ = flags.experiment(flags.parse(given, main.PURPOSE, flags.experiment_groups()))
     result = json.loads((workdir / config.address / "result.json").read_text())
     assert (result["method"], result["steps"]) == (config.method, 4)
@@ -123,16 +127,23 @@ def test_files_that_pages_name_are_there():
             assert path.exists(), f"{page.name} names {path}"
 
 
-def test_python_in_readme_runs(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The directory of a complete run; tests leave it as it is."""
+    workdir = tmp_path_factory.mktemp("complete")
+    assert main.main(["main", "--sparsity=0.5", "--train_steps=1", f"--workdir={workdir}"]) == 0
+    (path,) = workdir.iterdir()
+    return path
+
+
+def test_python_in_readme_runs(tmp_path, monkeypatch, run):
     """The blocks of README in order: one's own model, then loading the result of a run."""
     own_model, load = blocks(PAGES[0], "python")
     monkeypatch.chdir(tmp_path)
     scope: dict = {}
     exec(own_model, scope)
     assert (tmp_path / "pruned.keras").exists()
-    assert main.main(["main", "--sparsity=0.5", "--train_steps=1", "--workdir=runs"]) == 0
-    (run,) = (tmp_path / "runs").iterdir()
-    run.rename(tmp_path / "runs" / "RUN")
+    shutil.copytree(run, tmp_path / "runs" / "RUN")
     exec(load, scope)
     assert scope["logits"].shape == (5, 10)
 
@@ -168,11 +179,9 @@ def test_python_in_the_guide_runs_and_its_first_block_prints_what_the_page_says(
     assert list((tmp_path / "logs").iterdir())
 
 
-def test_python_of_deployment_runs(tmp_path, monkeypatch):
+def test_python_of_deployment_runs(tmp_path, monkeypatch, run):
     monkeypatch.chdir(tmp_path)
-    assert main.main(["main", "--sparsity=0.5", "--train_steps=1", "--workdir=runs"]) == 0
-    (run,) = (tmp_path / "runs").iterdir()
-    run.rename(tmp_path / "runs" / "RUN")
+    shutil.copytree(run, tmp_path / "runs" / "RUN")
     scope: dict = {}
     for block in blocks(ROOT / "docs/deployment.md", "python"):
         exec(block, scope)
@@ -192,7 +201,8 @@ def test_commands_of_sweeps_run_as_they_stand_on_the_page(tmp_path, monkeypatch,
         module, *arguments = shlex.split(line.split("-m tf_pruneinit.")[1])
         assert module == "sweep"
         small = ["--dry_run"] if "--flagfile" in line else ["--epochs=2"]
-        assert sweep.main(["sweep", *arguments, *([] if "--status" in arguments else small)]) == 0, line
+        with unexported():
+            assert sweep.main(["sweep", *arguments, *([] if "--status" in arguments else small)]) == 0, line
     assert len(list((tmp_path / "W").glob("*/result.json"))) == 8
     assert "complete  8" in capsys.readouterr().out
 
@@ -203,7 +213,8 @@ def test_tasks_of_a_sweep_are_submitted_as_on_the_page(tmp_path, monkeypatch):
     assert sweep.main(["sweep", "--grid=sparsity=0.5", "--train_steps=2", "--workdir=W", "--emit=slurm"]) == 0
     (page,) = blocks(ROOT / "docs/sweeps.md", "python")
     exec(page, {"CLUSTER": "local"})
-    assert main.main(["main", "--sparsity=0.5", "--train_steps=2", "--workdir=here"]) == 0
+    with unexported():
+        assert main.main(["main", "--sparsity=0.5", "--train_steps=2", "--workdir=here"]) == 0
     (made,), (here,) = ((tmp_path / workdir).glob("*/result.json") for workdir in ("W", "here"))
     assert json.loads(made.read_text())["weights_sha256"] == json.loads(here.read_text())["weights_sha256"]
 

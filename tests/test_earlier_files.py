@@ -8,6 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from light_runs import unexported
 
 import tf_pruneinit
 from tf_pruneinit import main, report
@@ -37,6 +38,7 @@ def test_a_network_of_every_masked_class_computes_what_it_did(version, file):
         np.testing.assert_array_equal(found[path], mask)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_network_whose_training_was_saved_trains_on(version):
     model = keras.models.load_model(DATA / version / "network.keras")
     before = tf_pruneinit.masks(model)
@@ -78,7 +80,8 @@ def test_a_run_half_way_is_resumed_to_its_end(version, tmp_path, monkeypatch, ru
         return take_steps(self, shares, part)
 
     monkeypatch.setattr(engine.Engine, "run", counted)
-    assert main.main(["main", *write.COMMON, *write.RUNS[run], f"--workdir={workdir}"]) == 0
+    with unexported():
+        assert main.main(["main", *write.COMMON, *write.RUNS[run], f"--workdir={workdir}"]) == 0
     # What is rewound is trained for a whole schedule, after the dense run.
     assert len(taken) == write.STEPS - step + (write.STEPS if run == "rewinding" else 0)
     records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]

@@ -1,5 +1,7 @@
 """A SavedModel on a dataset: the accuracy that its run recorded, and what is refused."""
 
+import contextlib
+import io
 import json
 import os
 import pathlib
@@ -53,8 +55,16 @@ def found_by(capfd, *flags: str) -> dict:
     return json.loads(shown)
 
 
-def test_repeats_what_the_run_recorded(run, capfd):
-    found = found_by(capfd, f"--saved_model={run.file(run_directory.SAVED_MODEL)}")
+@pytest.fixture(scope="module")
+def found(run) -> dict:
+    """What is said of it as JSON."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        assert call("--json", f"--saved_model={run.file(run_directory.SAVED_MODEL)}") == 0
+    return json.loads(shown.getvalue())
+
+
+def test_repeats_what_the_run_recorded(run, found):
     result = run.result
     assert found["accuracy"] == result["test_accuracy"]
     assert found["loss"] == pytest.approx(result["test_loss"], rel=1e-5)
@@ -64,8 +74,7 @@ def test_repeats_what_the_run_recorded(run, capfd):
     assert (found["dataset"], found["examples"]) == ("digits", 359)
 
 
-def test_density_of_each_layer_is_that_of_its_mask(run, capfd):
-    found = found_by(capfd, f"--saved_model={run.file(run_directory.SAVED_MODEL)}")
+def test_density_of_each_layer_is_that_of_its_mask(run, found):
     with np.load(run.file(run_directory.MASKS)) as masks:
         expected = [(path, list(mask.shape), mask.mean()) for path, mask in masks.items()]
     assert [(layer["name"], layer["shape"], layer["density"]) for layer in found["layers"]] == expected
@@ -91,9 +100,8 @@ def test_table_shows_layers_accuracy_and_loss(run, capfd):
 
 
 @pytest.mark.parametrize("batch_size", [1000, 7])
-def test_size_of_batches_changes_nothing(run, capfd, batch_size):
-    flags = [f"--saved_model={run.file(run_directory.SAVED_MODEL)}"]
-    found, other = found_by(capfd, *flags), found_by(capfd, *flags, f"--batch_size={batch_size}")
+def test_size_of_batches_changes_nothing(run, found, capfd, batch_size):
+    other = found_by(capfd, f"--saved_model={run.file(run_directory.SAVED_MODEL)}", f"--batch_size={batch_size}")
     assert other["accuracy"] == found["accuracy"]
     assert other["loss"] == pytest.approx(found["loss"], rel=1e-6)
 
@@ -226,8 +234,7 @@ def test_function_raises_what_the_command_prints(tmp_path):
         evaluation.evaluate(str(tmp_path), devices.strategy(1))
 
 
-def test_probabilities_classes_and_confusion_belong_together(run, capfd):
-    found = found_by(capfd, f"--saved_model={run.file(run_directory.SAVED_MODEL)}")
+def test_probabilities_classes_and_confusion_belong_together(found):
     confusion = np.array(found["confusion"])
     assert confusion.sum() == found["examples"]
     assert np.trace(confusion) / confusion.sum() == found["accuracy"]
@@ -236,12 +243,11 @@ def test_probabilities_classes_and_confusion_belong_together(run, capfd):
     assert 0 <= found["calibration_error"] <= 1
 
 
-def test_replicas_find_what_one_does(run, capfd):
-    flags = [f"--saved_model={run.file(run_directory.SAVED_MODEL)}", "--batch_size=101"]
-    one, two = found_by(capfd, *flags), found_by(capfd, *flags, "--devices=2")
+def test_replicas_find_what_one_does(run, found, capfd):
+    two = found_by(capfd, f"--saved_model={run.file(run_directory.SAVED_MODEL)}", "--batch_size=101", "--devices=2")
     assert two["replicas"] == 2
-    assert two["confusion"] == one["confusion"]
-    assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
+    assert two["confusion"] == found["confusion"]
+    assert two["loss"] == pytest.approx(found["loss"], rel=1e-6)
 
 
 @pytest.fixture(scope="module")

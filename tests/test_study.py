@@ -1,5 +1,6 @@
 """What is kept of the study is whole, small, and says what docs/study.md says."""
 
+import functools
 import os
 import pathlib
 import re
@@ -33,6 +34,7 @@ def planned(path: pathlib.Path) -> plan.Plan:
     return plan.plan(sweep.configurations(grid, also, given))
 
 
+@functools.cache
 def runs_of(name: str) -> list[Run]:
     return collect.read([str(ARCHIVES[name])]).runs
 
@@ -202,8 +204,9 @@ def _empty(view: curves.View, series: curves.Series) -> float:
     return 100 * float(np.mean(shares))
 
 
+@functools.cache
 def _together(*names: str) -> curves.View:
-    (view,) = curves.views(collect.read([str(ARCHIVES[name]) for name in names]).runs)
+    (view,) = curves.views([run for name in names for run in runs_of(name)])
     return view
 
 

@@ -16,6 +16,7 @@ import time
 import forked_sweep
 import processes
 import pytest
+from light_runs import unexported
 from sweeping import launch_here
 from waiting import has_checkpoint, has_record, wait_for
 
@@ -50,11 +51,12 @@ def here(workdir, *arguments):
 
 
 def make(workdir, *arguments, code=0):
-    """Makes a sweep, its jobs too, in this process; returns what it has written to standard output and standard error."""
+    """Makes a sweep in this process, its jobs too, without their SavedModels; returns standard output and standard error."""
     out, error = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         patch.setattr(local, "launch", launch_here)
-        found = here(workdir, *arguments)
+        with unexported():
+            found = here(workdir, *arguments)
     assert found == code, error.getvalue()
     assert "Traceback" not in error.getvalue()
     return out.getvalue(), error.getvalue()
@@ -115,8 +117,9 @@ class TestWork:
         assert here(workdir, *grid, "--emit=slurm") == 0
         (manifest,) = pathlib.Path(workdir).glob("sweeps/*/manifest.jsonl")
         tasks = json.loads(manifest.read_text().splitlines()[0])["tasks"]
-        for task in range(len(tasks)):
-            sweep.make_task(str(manifest), task)
+        with unexported():
+            for task in range(len(tasks)):
+                sweep.make_task(str(manifest), task)
         return tasks
 
     def test_nothing_is_trained_or_scored_twice(self, tmp_path, counts):
@@ -149,7 +152,8 @@ class TestWork:
 
 def test_runs_are_those_of_main(whole, tmp_path):
     (address,) = (name for name in digests(whole) if "snip-0.9" in name)
-    assert main.main(["main", *TRAIN, "--method=snip", "--sparsity=0.9", f"--workdir={tmp_path}"]) == 0
+    with unexported():
+        assert main.main(["main", *TRAIN, "--method=snip", "--sparsity=0.9", f"--workdir={tmp_path}"]) == 0
     assert digests(tmp_path) == {address: digests(whole)[address]}
     for name in ("records.jsonl", "masks.npz", "config.json", "result.json"):
         assert (tmp_path / address / name).exists()
@@ -509,7 +513,8 @@ class TestSlurm:
         tasks = [json.loads(line) for line in (cluster / "tasks.jsonl").read_text().splitlines()]
         for number, (directory, *command) in enumerate(tasks):
             assert (directory, command[:2], command[3:]) == (os.getcwd(), ["-m", "tf_pruneinit.sweep"], [f"--task={number}"])
-            assert sweep.main(command[1:]) == 0
+            with unexported():
+                assert sweep.main(command[1:]) == 0
         assert len(tasks) == 3
         require_part(workdir, whole, 5)
         assert "are complete" in make(workdir, *FIVE, "--emit=slurm")[0]
@@ -618,6 +623,9 @@ class TestLooking:
     def workdir(self, whole, tmp_path_factory):
         workdir = tmp_path_factory.mktemp("looked_at") / "W"
         shutil.copytree(whole, workdir)
+        (exported,) = workdir.glob("*-snip-0.5-*")
+        shutil.rmtree(exported)
+        assert main.main(["main", *TRAIN, "--method=snip", "--sparsity=0.5", f"--workdir={workdir}"]) == 0
         (workdir / "shared" / "scores-1").mkdir(parents=True)
         complete = sorted(digests(workdir))
         (workdir / complete[0] / "checkpoints").mkdir()
@@ -641,8 +649,8 @@ class TestLooking:
             lambda w, out: here(w, *GRID, "--dry_run"),
             lambda w, out: main.main(["main", *TRAIN, "--method=snip", "--sparsity=0.5", f"--workdir={w}", "--dry_run"]),
             lambda w, out: report.main(["report", f"--workdir={w}", f"--out={out}", f"--archive={out}.jsonl"]),
-            lambda w, out: evaluate.main(["evaluate", f"--saved_model={next(w.glob('*/saved_model'))}"]),
-            lambda w, out: describe.main(["describe", f"--saved_model={next(w.glob('*/saved_model'))}"]),
+            lambda w, out: evaluate.main(["evaluate", f"--saved_model={next(w.glob('*-snip-0.5-*'))}/saved_model"]),
+            lambda w, out: describe.main(["describe", f"--saved_model={next(w.glob('*-snip-0.5-*'))}/saved_model"]),
         ],
         ids=["status", "status as JSON", "status of a grid", "dry run", "dry run of main", "report", "evaluate", "describe"],
     )

@@ -3,10 +3,12 @@ import itertools
 import pathlib
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from light_runs import unexported
 
 from tf_pruneinit import main
 from tf_pruneinit.config.execution import Interval
@@ -16,7 +18,7 @@ from tf_pruneinit.datasets.dataset import Dataset, Preprocessing, Split
 from tf_pruneinit.datasets.tfds_stream import Stream
 from tf_pruneinit.errors import DataError, UsageError
 from tf_pruneinit.experiments import run_directory, setup
-from tf_pruneinit.models import build as models
+from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.training import loop, metrics
 from tf_pruneinit.training import step as engine
 
@@ -135,20 +137,25 @@ class TestShuffled:
         ((images, _),) = Stream(builder, "train", SHAPE, noisy, buffer=50).shuffled(COUNT, 0, 0)
         assert len(np.unique(images[:, 1:].reshape(COUNT, -1), axis=0)) == COUNT
 
-    @pytest.mark.parametrize("first", [1, 3, 4, 5, 9])
-    def test_resumes_at_any_batch_bit_for_bit(self, builder, first):
-        stream = Stream(builder, "train", SHAPE, noisy, buffer=50)
-        same(stream.shuffled(50, 0, 2, first=first), list(stream.shuffled(50, 0, 2))[first:])
+    @pytest.fixture(scope="class")
+    def whole(self, builder):
+        """All batches of an epoch."""
+        return list(Stream(builder, "train", SHAPE, noisy, buffer=50).shuffled(50, 0, 2))
 
-    @pytest.mark.parametrize("part", [(0, 50), (0, 17), (5, 30), (11, 50), (49, 50), (20, 20)])
-    @pytest.mark.parametrize("first", [0, 3])
-    def test_a_part_is_a_slice_of_each_batch_of_the_last_one_too(self, builder, part, first):
+    @pytest.mark.parametrize("first", [1, 4, 5, 9])
+    def test_resumes_at_any_batch_bit_for_bit(self, builder, whole, first):
+        stream = Stream(builder, "train", SHAPE, noisy, buffer=50)
+        same(stream.shuffled(50, 0, 2, first=first), whole[first:])
+
+    @pytest.mark.parametrize(
+        ("part", "first"), [((0, 50), 0), ((0, 17), 3), ((5, 30), 0), ((11, 50), 3), ((49, 50), 0), ((20, 20), 3)]
+    )
+    def test_a_part_is_a_slice_of_each_batch_of_the_last_one_too(self, builder, whole, part, first):
         stream = Stream(builder, "train", SHAPE, noisy, buffer=50)
         low, high = part
-        whole = list(stream.shuffled(50, 0, 2))[first:]
         same(
             stream.shuffled(50, 0, 2, first=first, part=lambda images: part),
-            [(images[low:high], labels[low:high]) for images, labels in whole],
+            [(images[low:high], labels[low:high]) for images, labels in whole[first:]],
         )
 
     def test_what_is_skipped_or_of_others_is_not_decoded(self, stream):
@@ -232,18 +239,29 @@ def mistake(read, stream):
     return message
 
 
+REASONS = {
+    "cut short": "truncated record at ",
+    "a wrong byte": "corrupted record at ",
+    "empty": f"expected to contain {COUNT} elements but contained only ",
+    "removed": "toy-train.tfrecord-00003-of-00007; No such file or directory",
+}
+
+
 class TestDamage:
-    @pytest.mark.parametrize("read", READERS)
     @pytest.mark.parametrize(
-        "damage, reason",
+        ("damage", "read"),
         [
-            ("cut short", "truncated record at "),
-            ("a wrong byte", "corrupted record at "),
-            ("empty", f"expected to contain {COUNT} elements but contained only "),
-            ("removed", "toy-train.tfrecord-00003-of-00007; No such file or directory"),
+            *(("cut short", read) for read in READERS),
+            ("a wrong byte", "skipped"),
+            ("a wrong byte", "taken"),
+            ("empty", "in order"),
+            ("empty", "labels"),
+            ("removed", "shuffled"),
+            ("removed", "labels"),
         ],
     )
-    def test_of_a_file_is_one_clear_line(self, builder, tmp_path, damage, reason, read):
+    def test_of_a_file_is_one_clear_line(self, builder, tmp_path, damage, read):
+        reason = REASONS[damage]
         folder = shutil.copytree(builder.data_dir, tmp_path / "toy")
         file = pathlib.Path(folder, "toy-train.tfrecord-00003-of-00007")
         content = bytearray(file.read_bytes())
@@ -271,12 +289,12 @@ class TestDamage:
         with pytest.raises(DataError, match="00006-of-00007; No such file"):
             list(batches)
 
-    @pytest.mark.parametrize("read", ["in order", "shuffled", "taken"])
-    def test_of_an_image_is_one_clear_line(self, sharded, read):
-        images = [*IMAGES[:100], b"no image", *IMAGES[101:]]
-        message = mistake(read, Stream(sharded(images, LABELS), "train", SHAPE))
-        assert "(train) cannot be read by TFDS: Unknown image file format." in message
-        assert "node" not in message
+    def test_of_an_image_is_one_clear_line(self, sharded):
+        builder = sharded([*IMAGES[:100], b"no image", *IMAGES[101:]], LABELS)
+        for read in ("in order", "shuffled", "taken"):
+            message = mistake(read, Stream(builder, "train", SHAPE))
+            assert "(train) cannot be read by TFDS: Unknown image file format." in message, read
+            assert "node" not in message
 
     def test_images_of_another_shape_are_refused(self, sharded):
         builder = sharded(IMAGES[:, 1:], LABELS, shape=(None, 5, 1))
@@ -284,18 +302,23 @@ class TestDamage:
         assert "[5,5,1]" in message
         assert "[6,5,1]" in message
 
-    @pytest.mark.parametrize("read", READERS)
-    def test_labels_out_of_range_are_refused_when_they_are_met(self, sharded, read):
+    def test_labels_out_of_range_are_refused_when_they_are_met(self, sharded):
         labels = np.where(np.arange(COUNT) > 150, -1, LABELS)  # TFDS's word for no label.
         builder = sharded(IMAGES, labels)
         assert len(next(Stream(builder, "train", SHAPE).in_order(100))[1]) == 100
-        assert mistake(read, Stream(builder, "train", SHAPE)).startswith("toy's labels (train) must be in [0, 4); got -1 to ")
+        for read in READERS:
+            said = mistake(read, Stream(builder, "train", SHAPE))
+            assert said.startswith("toy's labels (train) must be in [0, 4); got -1 to "), read
 
 
 class TestTraining:
     def build(self, stream, **options):
         data = Dataset("toy", 4, stream, Split(IMAGES, LABELS), SCALE, Augmentation(flip=True, pad=1))
-        model = models.build("convnet" if options.pop("batch_norm", False) else "lenet_300_100", SHAPE, 4, 0)
+        layers = [keras.Input(SHAPE), keras.layers.Conv2D(3, 3, kernel_initializer=keras.initializers.HeNormal(0))]
+        layers += [keras.layers.BatchNormalization(momentum=0.9)] if options.pop("batch_norm", False) else []
+        dense = keras.layers.Dense(4, kernel_initializer=keras.initializers.HeNormal(1))
+        layers += [keras.layers.ReLU(), keras.layers.Flatten(), dense]
+        model = masking.with_masks(keras.Sequential(layers, name="small"))
         plan = Train(None, 12, batch_size=50, learning_rate=0.05)
         return model, loop.Training(model, data, plan, seed=0, **options)
 
@@ -328,7 +351,7 @@ class TestTraining:
         for one, two in zip(undisturbed[1], records, strict=True):
             np.testing.assert_allclose((two.loss, two.train_loss), (one.loss, one.train_loss), rtol=1e-4)
 
-    @pytest.mark.parametrize("bytes_a_call", [1, 3000, 1 << 20])
+    @pytest.mark.parametrize("bytes_a_call", [1, 3000])
     def test_how_many_batches_a_call_is_given_changes_no_bit(self, undisturbed, noise, monkeypatch, bytes_a_call):
         monkeypatch.setattr(engine, "_STREAMED_BYTES_A_CALL", bytes_a_call)
         weights, records = self.trained(noise)
@@ -344,7 +367,7 @@ class TestTraining:
         list(trainer.records())
         return saved
 
-    @pytest.mark.parametrize("step", [1, 4, 7, 12])
+    @pytest.mark.parametrize("step", [4, 7, 12])
     def test_resumes_from_any_step_to_the_same_bits(self, undisturbed, saved, noise, step):
         model, trainer = self.build(noise)
         assert trainer.restore(*saved[step])
@@ -388,7 +411,8 @@ def test_a_file_that_cannot_be_read_in_training_ends_the_run_with_a_line_and_it_
     flags = ["--method=magnitude", "--train_steps=30", "--batch_size=10", "--checkpoint_every=1", "--snapshot_steps=0,30"]
 
     def make(workdir):
-        code = main.main(["main", *flags, f"--workdir={workdir}"])
+        with unexported():
+            code = main.main(["main", *flags, f"--workdir={workdir}"])
         (path,) = workdir.iterdir()
         return code, run_directory.Run(str(path)), capsys.readouterr().err
 

@@ -8,12 +8,14 @@ import json
 import os
 import pathlib
 import warnings
+from typing import ClassVar
 
 import keras
 import numpy as np
 import processes
 import pytest
 import tensorflow as tf
+from light_runs import unexported
 
 from tf_pruneinit import errors, main
 from tf_pruneinit.config.execution import Execution
@@ -66,7 +68,8 @@ def test_network_that_memory_cannot_hold_is_one_line_too(tmp_path, capsys):
 
 def run(workdir, prune):
     config = Config(prune=prune, train=Train(None, 1, batch_size=64))
-    return experiment.run(config, Execution(workdir=str(workdir)), Console())
+    with unexported():
+        return experiment.run(config, Execution(workdir=str(workdir)), Console())
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,7 @@ STEPS = EPOCH * EPOCHS
 
 
 class Laboratory:
-    """Runs in one working directory, and how many steps were trained for them."""
+    """Runs in one working directory, without their SavedModels, and how many steps were trained for them."""
 
     def __init__(self, workdir):
         self.workdir = str(workdir)
@@ -114,7 +117,8 @@ class Laboratory:
     def make(self, prune, model="lenet_300_100", snapshot_steps=(0,), **options):
         config = Config(model=model, prune=prune, train=Train(EPOCHS, batch_size=64))
         execution = Execution(workdir=self.workdir, snapshot_steps=snapshot_steps, **options)
-        return experiment.run(config, execution, Console(self.lines))
+        with unexported():
+            return experiment.run(config, execution, Console(self.lines))
 
     def steps_of(self, *arguments, **options):
         """Makes a run; returns it, and how many steps were trained."""
@@ -173,20 +177,24 @@ def test_pruned_at_a_step_weights_go_on_from_there_and_the_whole_schedule_runs_a
     method = "magnitude_after_training"
     assert run.result["method"] == method
     assert {record.method for record in records.read(run.file(run_directory.RECORDS))} == {method}
+    os.rmdir(run.file(run_directory.SAVED_MODEL))
+    os.remove(run.file(run_directory.RESULT))
+    config = Config(prune=Prune("magnitude", 0.8, prune_at="end"), train=Train(EPOCHS, batch_size=64))
+    run = experiment.run(config, Execution(workdir=laboratory.workdir), Console(io.StringIO()))
     assert saved_model.metadata(run.file(run_directory.SAVED_MODEL))["method"] == method
 
 
-@pytest.mark.parametrize("moment, step", [("0", 0), ("7", 7), ("1ep", EPOCH)])
-def test_rewound_weights_are_those_of_an_earlier_step(laboratory, moment, step):
-    run = laboratory.make(Prune("magnitude", 0.8, prune_at="end", rewind_to=moment))
-    dense = dense_of(run)
-    require_same(run.masks(), magnitude(weights(dense, STEPS), run.masks(), 0.8))
-    if step:
-        require_same(weights(run, 0), weights(dense, step))
-    else:
-        at_initialization = laboratory.make(Prune("magnitude", 0.8))
-        require_same(weights(run, 0), weights(at_initialization, 0))
-    assert (run.result["method"], run.result["rewound_to"]) == ("lottery_ticket_rewinding", step)
+def test_rewound_weights_are_those_of_an_earlier_step(laboratory):
+    for moment, step in (("0", 0), ("7", 7), ("1ep", EPOCH)):
+        run = laboratory.make(Prune("magnitude", 0.8, prune_at="end", rewind_to=moment))
+        dense = dense_of(run)
+        require_same(run.masks(), magnitude(weights(dense, STEPS), run.masks(), 0.8))
+        if step:
+            require_same(weights(run, 0), weights(dense, step))
+        else:
+            at_initialization = laboratory.make(Prune("magnitude", 0.8))
+            require_same(weights(run, 0), weights(at_initialization, 0))
+        assert (run.result["method"], run.result["rewound_to"]) == ("lottery_ticket_rewinding", step)
 
 
 @pytest.mark.parametrize("rewind_to", [None, "7"])
@@ -343,7 +351,8 @@ def test_first_and_last_layers_can_be_left_out(laboratory):
 def test_initializers_are_those_that_are_asked_for(laboratory):
     options = {"initializer": "normal", "initializer_deviation": 0.1, "batch_norm_scale": "ones"}
     config = Config(model="convnet", train=Train(None, 1, batch_size=64), **options)
-    run = experiment.run(config, Execution(workdir=laboratory.workdir, snapshot_steps=(0,)), Console())
+    with unexported():
+        run = experiment.run(config, Execution(workdir=laboratory.workdir, snapshot_steps=(0,)), Console())
     first = weights(run, 0)
     for path, kernel in first.items():
         if path.endswith("kernel"):
@@ -353,14 +362,14 @@ def test_initializers_are_those_that_are_asked_for(laboratory):
 
 
 def test_two_processes_at_once_train_one_dense_run(tmp_path):
-    command = ["-m", "tf_pruneinit.main", f"--workdir={tmp_path}", "--epochs=40", "--prune_at=end"]
+    command = ["-m", "tf_pruneinit.main", f"--workdir={tmp_path}", "--epochs=10", "--prune_at=end"]
     pipes = {"stdout": processes.PIPE, "stderr": processes.PIPE, "text": True}
     both = [processes.Process([*command, f"--method={method}"], **pipes) for method in ("snip", "magnitude")]
     assert [process.communicate()[1] for process in both] == ["", ""]
     assert [process.returncode for process in both] == [0, 0]
     assert len(list(tmp_path.iterdir())) == 3
     (dense,) = tmp_path.glob("*dense*")
-    assert len(records.read(str(dense / run_directory.RECORDS))) == 40
+    assert len(records.read(str(dense / run_directory.RECORDS))) == 10
 
 
 class Tiny:
@@ -371,17 +380,19 @@ class Tiny:
         train=Train(None, 12, batch_size=8, learning_rate=0.1),
     )
 
+    SPLIT = datasets.Split(
+        np.random.default_rng(0).integers(0, 256, (32, 2, 2, 1)).astype(np.uint8), np.arange(32, dtype=np.int32) % 4
+    )
+    DATA = datasets.Dataset("digits", 4, SPLIT, SPLIT, datasets.Preprocessing(255, (0.5,), (0.25,)))
+    # An engine for each of the two architectures and each dataset, for all tests: else each attempt would trace a step.
+    ENGINES: ClassVar[dict] = {}
+
     def __init__(self, monkeypatch):
-        generator = np.random.default_rng(0)
-        images = generator.integers(0, 256, (32, 2, 2, 1)).astype(np.uint8)
-        split = datasets.Split(images, np.arange(32, dtype=np.int32) % 4)
-        self.data = datasets.Dataset("digits", 4, split, split, datasets.Preprocessing(255, (0.5,), (0.25,)))
-        self.engines = {}
+        self.data = self.DATA
         monkeypatch.setattr(setup, "_dataset", lambda *_: self.data)
         monkeypatch.setattr(setup.build, "build", self.build)
         monkeypatch.setattr(loop.engine, "take", self.take)
         monkeypatch.setattr(train.tensorboard, "writer", lambda *_: lambda *_: None)
-        # Writing a SavedModel takes a second.
         monkeypatch.setattr(saved_model, "save", lambda model, path, *_: os.mkdir(path))
         monkeypatch.setattr(os, "fsync", lambda handle: None)
 
@@ -392,13 +403,13 @@ class Tiny:
         return masking.with_masks(keras.Sequential(layers, name="tiny"))
 
     def take(self, model, dataset, plan, **options):
-        """An engine for each of the two architectures, also after an error: else each attempt would trace a step."""
-        key = model_signature.signature(model), id(dataset.train)
-        if key not in self.engines:
-            self.engines[key] = engine.Engine(model, dataset, plan, **options)
+        """In place of `step.take`: an engine is kept after an error, too."""
+        key = model_signature.signature(model), id(dataset.train), str(dataset.preprocessing), str((plan, options))
+        if key not in self.ENGINES:
+            self.ENGINES[key] = engine.Engine(model, dataset, plan, **options)
         else:
-            self.engines[key].take_over(model)
-        return self.engines[key]
+            self.ENGINES[key].take_over(model)
+        return self.ENGINES[key]
 
     def run(self, workdir, **options):
         """Makes the run; returns the exit code of a command that does so."""
@@ -425,17 +436,21 @@ def of_tensorflow(name):
     return error(None, None, "Graph execution error:\n\nthe cause")
 
 
-PREEMPTED = preemption.Preempted("asked to end")
+PREEMPTED, FULL, DEFECT = (
+    preemption.Preempted("asked to end"),
+    OSError(errno.ENOSPC, "No space left on device"),
+    TypeError("a defect"),
+)
 # Every class of exception of the package, those of the system, and TensorFlow's; and the exit code of each.
 OURS = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, BaseException)]
 CODES = {
     **{one("the cause"): 2 if issubclass(one, UsageError) else 0 if one is errors.HelpRequested else 1 for one in OURS},
     PREEMPTED: 143,
     KeyboardInterrupt(): 130,
-    OSError(errno.ENOSPC, "No space left on device"): 1,
+    FULL: 1,
     OSError(errno.EIO, "Input/output error"): 1,
     MemoryError(): 1,
-    TypeError("a defect"): None,
+    DEFECT: None,
     **{of_tensorflow(name): 1 for name in ("InvalidArgumentError", "DataLossError", "ResourceExhaustedError")},
 }
 # What is done at each stage of a run, in this order; a dot and a file's name: when that file is written.
@@ -460,6 +475,9 @@ STAGES = {
     "export": (saved_model, "save"),
     "result": "result.json",
 }
+# Errors that every stage meets; each of the others is met by every fifth stage.
+EVERYWHERE = (PREEMPTED, FULL, DEFECT)
+OTHERS = [error for error in CODES if error not in EVERYWHERE]
 BEFORE_TRAINING = ("weights of the parent", "scoring", "masks", "execution", "first snapshot")
 
 
@@ -487,8 +505,8 @@ class TestErrorAtEveryStageOfARun:
 
     @pytest.mark.parametrize("stage", STAGES)
     def test_loses_nothing_and_the_same_command_resumes_to_the_bits(self, tiny, workdir, expected, stage, capsys):
-        for error, code in CODES.items():
-            before = trained(workdir)
+        for error in (*EVERYWHERE, *OTHERS[list(STAGES).index(stage) % 5 :: 5]):
+            code, before = CODES[error], trained(workdir)
             with pytest.MonkeyPatch.context() as patch:
                 calls = fail_at(patch, STAGES[stage], error, tiny.CONFIG)
                 if code is None:
@@ -574,15 +592,14 @@ class TestOtherData:
         assert before <= trained(workdir)
         return error
 
-    @pytest.mark.parametrize("what", ["an image", "a label", "a test image", "preprocessing"])
-    def test_a_run_that_was_begun_is_not_resumed_with_it(self, tiny, tmp_path, capsys, monkeypatch, what):
+    def test_a_run_that_was_begun_is_not_resumed_with_it(self, tiny, tmp_path, capsys, monkeypatch):
         with monkeypatch.context() as patch:
             fail_at(patch, "step-8.npz", KeyboardInterrupt(), tiny.CONFIG)
             assert tiny.run(tmp_path) == 130
-        data = tiny.data
-        self.change(tiny, what)
-        assert "-snip-" in self.refused(tiny, tmp_path, capsys)
-        tiny.data = data
+        for what in ("an image", "a label", "a test image", "preprocessing"):
+            self.change(tiny, what)
+            assert "-snip-" in self.refused(tiny, tmp_path, capsys), what
+            tiny.data = tiny.DATA
         assert tiny.run(tmp_path) == 0
         assert tiny.end(tmp_path)
 
@@ -616,7 +633,8 @@ class TestOtherData:
         def computed():
             return len(list((tmp_path / "shared").glob(f"{kind}-*/arrays.npz")))
 
-        for what, copies in ((None, 1), ("an image", 2), ("a label", 3), ("preprocessing", 4), ("a test image", 4)):
+        changes = [("an image", 2), ("a label", 3), ("preprocessing", 4), ("a test image", 4)]
+        for what, copies in [(None, 1), *(changes if kind == "scores" else changes[:1])]:
             self.change(tiny, what)
             for number, sparsity in enumerate((0.5, 0.75) if kind == "scores" else (0.5,)):
                 method = Prune("snip", sparsity, iterations, examples_per_class=8, score_batch_size=8)
