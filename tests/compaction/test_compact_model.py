@@ -1,11 +1,13 @@
 """Training on the smaller network is training on the full one, up to rounding; and what is removed comes back."""
 
+import functools
 import itertools
 
 import keras
 import networks
 import numpy as np
 import pytest
+from compaction import small_blocks
 
 import tf_pruneinit
 from tf_pruneinit.compaction.channels import Liveness
@@ -14,6 +16,7 @@ from tf_pruneinit.config.execution import Interval
 from tf_pruneinit.config.experiment import Train
 from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing, Split
 from tf_pruneinit.models import build
+from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import model_copy
 from tf_pruneinit.training import loop
 from tf_pruneinit.training import step as engine
@@ -29,9 +32,9 @@ def noise(shape=networks.SHAPE, count=COUNT):
     return Dataset("noise", networks.CLASSES, split, split, preprocessing, Augmentation(True, 1))
 
 
-def plan(precision="float32"):
+def plan(precision="float32", steps=50):
     optimizer = {"learning_rate": 0.001, "momentum": 0.9, "weight_decay": 1e-2, "warmup_epochs": 2}
-    return Train(None, 50, batch_size=8, precision=precision, **optimizer)
+    return Train(None, steps, batch_size=8, precision=precision, **optimizer)
 
 
 def train(model, data, steps):
@@ -51,10 +54,22 @@ def copied(model):
     return model_copy.copy_with(model, lambda layer: (type(layer), layer.get_config()))
 
 
+@functools.cache
+def _convnet():
+    return networks.pruned("convnet")
+
+
+def convnet():
+    """A pruned convolutional network of its own for each caller."""
+    return copied(_convnet())
+
+
 @pytest.mark.filterwarnings("ignore:no weight remains")
-@pytest.mark.parametrize("name", ["lenet_300_100", "convnet", "resnet20", "branches"])
-def test_twenty_steps_are_those_of_the_full_network(name):
-    model = networks.pruned(name, "float64")
+@pytest.mark.parametrize(("name", "steps"), [("lenet_300_100", 20), ("convnet", 20), ("branches", 4), ("blocks", 4)])
+def test_steps_are_those_of_the_full_network(name, steps, request):
+    if name == "blocks":
+        request.getfixturevalue("eagerly")  # A trace of a large network takes as long as fifty steps of it.
+    model = small_blocks.pruned_blocks("float64") if name == "blocks" else networks.pruned(name, "float64")
     shape = model.input_shape[1:]
     assert model.trainable_variables[0].dtype == "float64"
     before = [variable.numpy() for variable in model.trainable_variables]
@@ -64,8 +79,8 @@ def test_twenty_steps_are_those_of_the_full_network(name):
     assert work.remaining < work.compact < 0.9 * work.dense
     assert small.model.count_params() < 0.9 * full.count_params()
     data = noise(shape)
-    train(full, data, 20)
-    train(small.model, data, 20)
+    train(full, data, steps)
+    train(small.model, data, steps)
     small.write_back()
     # All of them: what is removed has decayed alike.
     for variable, expected in zip(model.trainable_variables, full.trainable_variables, strict=True):
@@ -78,7 +93,8 @@ def test_twenty_steps_are_those_of_the_full_network(name):
 
 
 def test_what_is_removed_decays_and_its_statistics_stay():
-    model = networks.pruned("convnet")
+    model = convnet()
+    model.get_layer("bn2").moving_mean.assign(np.linspace(1, 2, 32))
     old = {variable.path: variable.numpy() for variable in model.variables}
     small = compact(model)
     train(small.model, noise(), 20)
@@ -97,6 +113,7 @@ def test_what_is_removed_decays_and_its_statistics_stay():
     assert (model.get_layer("bn2").moving_mean.numpy()[kept] != old["bn2/moving_mean"][kept]).any()
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_losses_by_the_names_of_outputs_are_those_of_the_full_network(outputs):
     names = ["class", "number"][:outputs]
@@ -125,25 +142,26 @@ class TestTraining:
     def test_losses_are_those_of_the_full_network(self, devices, precision):
         losses = []
         for smaller in (False, True):
-            model = tf_pruneinit.prune(build.build("convnet", networks.SHAPE, 4, 0, precision=precision), "synflow", 0.97)
+            dense = build.build("convnet", networks.SHAPE, 4, 0, precision=precision)
+            model = networks.randomly_pruned(masking.with_masks(dense), 0.8)
             small = compact(model) if smaller else None
             trained = small.model if small else model
-            trainer = loop.Training(trained, noise(), plan(precision), seed=0, expansion=small, devices=devices)
+            trainer = loop.Training(trained, noise(), plan(precision, steps=20), seed=0, expansion=small, devices=devices)
             losses.append([record.loss for record in trainer.records()])
         np.testing.assert_allclose(*losses, rtol=1e-5 if precision == "float32" else 0.02)
 
-    @pytest.mark.parametrize("devices", [1, 2])
-    def test_goes_on_from_a_checkpoint_to_the_same_bits(self, devices):
+    def test_goes_on_from_a_checkpoint_to_the_same_bits(self):
         def begun(**saving):
-            model = networks.pruned("convnet")
-            kept = loop.Saving(snapshot_steps=(50,), **saving)
+            model = convnet()
+            kept = loop.Saving(snapshot_steps=(12,), **saving)
             small = compact(model)
-            return model, loop.Training(small.model, noise(), plan(), seed=0, expansion=small, devices=devices, saving=kept)
+            options = {"seed": 0, "expansion": small, "devices": 2, "saving": kept}
+            return model, loop.Training(small.model, noise(), plan(steps=12), **options)
 
         checkpoints, snapshots = {}, []
         model, trainer = begun(
             checkpoint=lambda step, arrays, state: checkpoints.update({step: (arrays, state)}),
-            every=Interval(steps=7),
+            every=Interval(steps=1),
             snapshot=lambda step, weights: snapshots.append(weights),
         )
         list(trainer.records())
@@ -151,7 +169,7 @@ class TestTraining:
         # The checkpoint counts, not the weights that the model was made with.
         for variable in resumed.trainable_variables:
             variable.assign(variable.numpy() + 1)
-        assert trainer.restore(*checkpoints[21])
+        assert trainer.restore(*checkpoints[7])
         list(trainer.records())
         for one, other in zip(model.variables, resumed.variables, strict=True):
             np.testing.assert_array_equal(one.numpy(), other.numpy(), err_msg=one.path)
@@ -167,9 +185,9 @@ class TestTraining:
             arrays.update(these)
             state.update(position)
 
-        full = loop.Training(networks.pruned("convnet"), noise(), plan(), seed=0, saving=loop.Saving(checkpoint=keep), until=2)
+        full = loop.Training(convnet(), noise(), plan(), seed=0, saving=loop.Saving(checkpoint=keep), until=2)
         full.checkpoint()
-        small = compact(networks.pruned("convnet"))
+        small = compact(convnet())
         assert not loop.Training(small.model, noise(), plan(), seed=0, expansion=small).restore(arrays, state)
 
 
@@ -187,7 +205,7 @@ def test_nothing_is_removed_from_a_dense_network():
 
 
 def test_pays_where_it_saves_more_than_a_new_network_costs():
-    alive = Liveness(networks.pruned("convnet"))
+    alive = Liveness(convnet())
     saved = alive.work().dense - alive.work().compact
     assert pays(alive, int(1.01e12 / saved))
     assert not pays(alive, int(0.99e12 / saved))

@@ -8,6 +8,7 @@ import keras
 import networks
 import numpy as np
 import pytest
+from compaction import small_blocks
 
 import tf_pruneinit
 from tf_pruneinit.compaction.channels import Liveness
@@ -39,10 +40,22 @@ def with_any_values(model):
     return model
 
 
+def pruned(name):
+    return small_blocks.pruned_blocks() if name == "blocks" else networks.pruned(name)
+
+
+def require_said_sizes(model, small):
+    """What `describe` says is what `compact` writes, and what is said of training what is trained."""
+    shipped, trained = inference_model.size(small), inference_model.size(tf_pruneinit.compact(model).model)
+    assert inference_model.shipped_size(model) == shipped
+    assert Liveness(model).work().compact == trained.multiply_accumulates
+    assert shipped.multiply_accumulates <= trained.multiply_accumulates
+
+
 @pytest.mark.filterwarnings("ignore:no weight remains")
-@pytest.mark.parametrize("name", networks.NETWORKS)
-def test_outputs_are_the_same(name):
-    model = with_any_values(networks.pruned(name))
+@pytest.mark.parametrize("name", ["lenet_300_100", "convnet", "branches", "blocks"])
+def test_outputs_are_the_same_and_the_size_is_what_is_said(name):
+    model = with_any_values(pruned(name))
     small = tf_pruneinit.ship(model)
     before, after = Liveness(model).work(), Liveness(small).work()
     assert before.remaining < after.dense <= before.compact
@@ -51,6 +64,7 @@ def test_outputs_are_the_same(name):
     expected = model(images, training=False).numpy()
     np.testing.assert_allclose(small(images, training=False), expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
     assert np.ptp(expected, axis=0).max() > 0
+    require_said_sizes(model, small)
 
 
 def pruned_by_hand(*layers, cut):
@@ -106,24 +120,27 @@ class TestNeuronsThatNothingReaches:
         assert not Liveness(model).removes
 
 
-@pytest.fixture
-def run(tmp_path):
-    """A SavedModel as a run exports it, and its network."""
-    model = tf_pruneinit.prune(build.build("convnet", SHAPE, 10, 0), "synflow", 0.97)
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A network in each form as a run exports it: the folder that has them, and the network."""
+    folder = tmp_path_factory.mktemp("run")
+    model = tf_pruneinit.prune(build.build("convnet", SHAPE, 10, 0), "synflow", 0.98, iterations=10)
     with_any_values(model)
-    config, _ = flags.experiment({"model": "convnet", "method": "synflow", "sparsity": 0.97})
+    config, _ = flags.experiment({"model": "convnet", "method": "synflow", "sparsity": 0.98})
     metadata = {"dataset": "digits", "method": "synflow", "config": config.to_json()}
-    saved_model.save(model, str(tmp_path / "saved_model"), Preprocessing(255, (0.3,), (0.4,)), metadata)
-    return tmp_path / "saved_model", model
+    saved_model.save(model, str(folder / "saved_model"), Preprocessing(255, (0.3,), (0.4,)), metadata)
+    compressed_file.write(load.network(str(folder / "saved_model")), str(folder / "model.tfpruned"))
+    model.save(folder / "model.keras")
+    return folder, model
 
 
 class TestCommand:
     def main(self, *argv):
         return importlib.import_module("tf_pruneinit.compact").main(["compact", *argv])
 
-    def test_writes_a_smaller_saved_model_with_the_same_outputs(self, run, capsys):
-        path, model = run
-        out = path.parent / "small"
+    def test_writes_a_smaller_saved_model_with_the_same_outputs(self, run, tmp_path, capsys):
+        folder, model = run
+        path, out = folder / "saved_model", tmp_path / "small"
         assert self.main(f"--saved_model={path}", f"--out={out}", "--json") == 0
         found = json.loads(capsys.readouterr().out)
         assert found["parameters"][1] < 0.3 * found["parameters"][0]
@@ -140,9 +157,8 @@ class TestCommand:
         assert total < 0.3 * sum(mask.size for mask in masking.masks(model).values())
 
     def test_reads_and_writes_keras_files(self, run, tmp_path):
-        _, model = run
-        model.save(tmp_path / "model.keras")
-        assert self.main(f"--saved_model={tmp_path}/model.keras", f"--out={tmp_path}/small.keras") == 0
+        folder, model = run
+        assert self.main(f"--saved_model={folder}/model.keras", f"--out={tmp_path}/small.keras") == 0
         small = keras.models.load_model(tmp_path / "small.keras")
         images = np.random.default_rng(0).normal(size=(5, *SHAPE)).astype("float32")
         np.testing.assert_allclose(small(images), model(images), rtol=0, atol=1e-4)
@@ -163,35 +179,46 @@ class TestCommand:
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
 
-    @pytest.mark.parametrize("given", ["saved_model", "model.tfpruned", "model.keras"])
-    @pytest.mark.parametrize("form", ["small", "small.tfpruned", "small.keras"])
+    @pytest.mark.parametrize(
+        ("given", "form"),
+        [
+            ("saved_model", "small.tfpruned"),
+            ("saved_model", "small.keras"),
+            ("model.tfpruned", "small"),
+            ("model.tfpruned", "small.tfpruned"),
+            ("model.keras", "small.tfpruned"),
+            ("model.keras", "small.keras"),
+        ],
+    )
     def test_each_form_is_written_of_each(self, run, tmp_path, given, form):
-        path, model = run
-        model.save(tmp_path / "model.keras")
-        compressed_file.write(load.network(str(path)), str(tmp_path / "model.tfpruned"))
+        folder, model = run
         out = str(tmp_path / form)
-        if (given, form) == ("model.keras", "small"):
-            with pytest.raises(UsageError, match=r"does not say how images are preprocessed"):
-                inference_model.save(str(tmp_path / given), out)
-            return
-        found = inference_model.save(str(tmp_path / given), out)
+        found = inference_model.save(str(folder / given), out)
         images = np.random.default_rng(0).normal(size=(5, *SHAPE)).astype("float32")
         np.testing.assert_allclose(load.load(out)(images), model(images), rtol=0, atol=1e-4)
         one_form = given.partition(".")[2] == form.partition(".")[2]
         assert bool(found["bytes"]) == one_form
-        assert sorted(os.listdir(tmp_path)) == sorted({"saved_model", "model.tfpruned", "model.keras", form})
+        assert os.listdir(tmp_path) == [form]
 
-    def test_a_smaller_one_has_nothing_to_lose(self, run):
-        path, _ = run
-        small, again = (str(path.parent / name) for name in ("small", "again"))
-        inference_model.save(str(path), small)
+    def test_a_saved_model_of_what_does_not_say_how_images_are_preprocessed_is_refused(self, run, tmp_path):
+        with pytest.raises(UsageError, match=r"does not say how images are preprocessed"):
+            inference_model.save(str(run[0] / "model.keras"), str(tmp_path / "small"))
+        assert not os.listdir(tmp_path)
+
+    def test_a_smaller_one_has_nothing_to_lose(self, run, tmp_path):
+        small, again = (str(tmp_path / name) for name in ("small.tfpruned", "again.tfpruned"))
+        inference_model.save(str(run[0] / "model.tfpruned"), small)
         before, after = inference_model.save(small, again)["parameters"]
         assert before == after
-        assert saved_model.metadata(again)["trained_as"] == saved_model.metadata(small)["trained_as"]
+        first, second = (load.network(path).metadata["trained_as"] for path in (small, again))
+        assert first == second
+        assert first["model"] == "convnet"
 
     def test_module_and_function_of_one_name_are_both_there(self):
         importlib.import_module("tf_pruneinit.compact")
-        assert tf_pruneinit.compact(networks.pruned("convnet")).model.count_params() > 0
+        model = pruned_by_hand(keras.layers.Dense(20), keras.layers.Dense(4, name="last"), cut={})
+        masking.set_masks(model, {"last/kernel": np.arange(20)[:, None] < np.full((20, 4), 3)})
+        assert tf_pruneinit.compact(model).model.count_params() < model.count_params()
 
 
 def test_a_difference_is_an_error(run, monkeypatch):
@@ -201,43 +228,30 @@ def test_a_difference_is_an_error(run, monkeypatch):
 
 
 class TestWhatIsSaidOfASize:
-    """What `describe` says is what `compact` writes, and what is said of training what is trained."""
-
-    @pytest.mark.filterwarnings("ignore:no weight remains")
-    @pytest.mark.parametrize("name", ["lenet_300_100", "resnet20", "branches"])
-    def test_is_the_size(self, name):
-        self.require_same(with_any_values(networks.pruned(name)))
-
-    @pytest.mark.parametrize("method", ["random", "magnitude"])
+    @pytest.mark.parametrize(("method", "name"), [("random", "lenet_300_100"), ("magnitude", "convnet")])
     @pytest.mark.filterwarnings("ignore")
-    def test_is_the_size_by_other_methods(self, method):
-        for name in ("lenet_300_100", "convnet"):
-            self.require_same(tf_pruneinit.prune(build.build(name, SHAPE, 4, 0), method, 0.98))
+    def test_is_the_size_by_other_methods(self, method, name):
+        model = tf_pruneinit.prune(build.build(name, SHAPE, 4, 0), method, 0.98)
+        require_said_sizes(model, tf_pruneinit.ship(model))
 
-    @pytest.mark.parametrize("path", ["conv2/kernel", "stage2_block1_conv2/kernel"])
-    def test_is_the_size_where_a_layer_is_empty(self, path):
-        model = build.build("convnet" if path.startswith("conv") else "resnet20", SHAPE, 4, 0)
-        masking.set_masks(model, {path: np.zeros_like(masking.masks(model)[path])})
-        self.require_same(with_any_values(model))
-
-    def require_same(self, model):
-        shipped, trained = (
-            inference_model.size(tf_pruneinit.ship(model)),
-            inference_model.size(tf_pruneinit.compact(model).model),
-        )
-        assert inference_model.shipped_size(model) == shipped
-        assert Liveness(model).work().compact == trained.multiply_accumulates
-        assert shipped.multiply_accumulates <= trained.multiply_accumulates
+    @pytest.mark.parametrize("name", ["convnet", "blocks"])
+    def test_is_the_size_where_a_layer_is_empty(self, name):
+        model = small_blocks.blocks() if name == "blocks" else build.build("convnet", SHAPE, 4, 0)
+        masks = masking.masks(model)
+        path = list(masks)[2] if name == "blocks" else "conv2/kernel"
+        masking.set_masks(model, {path: np.zeros_like(masks[path])})
+        with_any_values(model)
+        require_said_sizes(model, tf_pruneinit.ship(model))
 
 
-@pytest.mark.parametrize("form", [".keras", ".tfpruned"])
-def test_describe_says_what_compact_writes(form, tmp_path, capfd):
+def test_describe_says_what_compact_writes(tmp_path, capfd):
     """Magnitude leaves neurons that nothing reaches, which are constants: they go when it is shipped alone."""
     model = tf_pruneinit.prune(build.build("convnet", SHAPE, 10, 0), "magnitude", 0.98)
-    path, out = str(tmp_path / "given.keras"), str(tmp_path / f"small{form}")
+    path = str(tmp_path / "given.keras")
     model.save(path)
-    found = inference_model.save(path, out)
     said = description.describe(path)
-    assert found["multiply_accumulates"] == [said["multiply_accumulates"][name] for name in ("dense", "compact")]
-    assert found["parameters"] == [said["parameters"][name] for name in ("dense", "compact")]
-    assert found["multiply_accumulates"][1] < Liveness(model).work().compact
+    for form in (".keras", ".tfpruned"):
+        found = inference_model.save(path, str(tmp_path / f"small{form}"))
+        for name in ("multiply_accumulates", "parameters"):
+            assert found[name] == [said[name][which] for which in ("dense", "compact")], form
+        assert found["multiply_accumulates"][1] < Liveness(model).work().compact

@@ -110,10 +110,13 @@ class TestPrune:
         rng = np.random.default_rng(0)
         return rng.normal(size=(20, 6, 6, 2)).astype("float32"), np.arange(20) % 10
 
-    @pytest.mark.parametrize("method", ["random", "magnitude", "snip", "grasp", "grasp_abs", "synflow"])
-    @pytest.mark.parametrize("iterations", [1, 3])
+    @pytest.mark.usefixtures("eagerly")
+    @pytest.mark.parametrize(
+        ("method", "iterations"),
+        [("random", 1), ("magnitude", 1), ("magnitude", 3), ("snip", 1), ("snip", 3), ("grasp", 1), ("synflow", 3)],
+    )
     def test_every_method_can_be_shuffled_and_inverted(self, model, data, method, iterations):
-        given = data if method in ("snip", "grasp", "grasp_abs") else None
+        given = data if method in ("snip", "grasp") else None
         plain, shuffled, inverted = (
             masking.masks(tf_pruneinit.prune(model, method, 0.7, given, iterations=iterations, ablation=ablation))
             for ablation in ("none", "shuffle", "invert")

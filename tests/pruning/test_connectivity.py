@@ -48,8 +48,7 @@ def dense(*widths):
     return chain(widths[:1], *(L.Dense(width, "relu", name=f"fc{n}") for n, width in enumerate(widths[1:], start=1)))
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"])
-def test_paths_are_those_of_the_model_in_float32_whatever_it_computes_in(dtype):
+def test_paths_are_those_of_the_model_in_float32_whatever_it_computes_in():
     def network(dtype):
         policy = {"dtype": dtype}
         x = inputs = keras.Input((6, 6, 2), dtype="float32")
@@ -64,7 +63,9 @@ def test_paths_are_those_of_the_model_in_float32_whatever_it_computes_in(dtype):
 
     rng = np.random.default_rng(0)
     masks = {path: rng.random(array.shape) < 0.3 for path, array in ones(network("float32")).items()}
-    assert_equal(connected(network(dtype), masks), connected(network("float32"), masks))
+    expected = connected(network("float32"), masks)
+    for dtype in ("float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"):
+        assert_equal(connected(network(dtype), masks), expected)
 
 
 class TestDense:
@@ -87,7 +88,7 @@ class TestDense:
         model = dense(3, 4, 2)
         assert_equal(connected(model), ones(model))
 
-    @pytest.mark.parametrize("widths", [(200,) * 102, (4000, 3000, 10)])
+    @pytest.mark.parametrize("widths", [(50,) * 102, (4000, 500, 100)])
     def test_deep_and_wide_networks_have_their_paths_counted_without_overflow(self, widths):
         model = dense(*widths)
         found = connected(model)
@@ -416,7 +417,7 @@ def test_agrees_with_which_weights_change_an_output(body, seed):
 
 
 def test_the_model_is_left_as_it_is():
-    model = tf_pruneinit.prune(models.build("resnet20", (8, 8, 3), 10, 0), "random", 0.9)
+    model = tf_pruneinit.prune(models.build("convnet", (8, 8, 3), 10, 0), "random", 0.9)
     before = [variable.numpy().copy() for variable in model.variables]
     activations = [getattr(layer, "activation", None) for layer in model._flatten_layers()]
     assert connectivity.connected(model, masking.kernels(model)) is not None
@@ -425,12 +426,12 @@ def test_the_model_is_left_as_it_is():
     assert activations == [getattr(layer, "activation", None) for layer in model._flatten_layers()]
 
 
-@pytest.mark.parametrize("name", ["lenet_300_100", "convnet", "vgg16", "resnet20"])
+@pytest.mark.parametrize("name", ["lenet_300_100", "convnet", "vgg11", "resnet20"])
 def test_of_the_models_here_all_is_connected_and_some_of_it_when_sparse(name):
     model = models.build(name, (32, 32, 3), 10, 0)
     summary = tf_pruneinit.summary(tf_pruneinit.with_masks(model))
-    # On 1x1 and 2x2 images, 3x3 kernels of VGG-16 read padding.
-    assert summary.connected == summary.remaining or name == "vgg16"
+    # On 1x1 and 2x2 images, 3x3 kernels of VGG-11 read padding.
+    assert summary.connected == summary.remaining or name == "vgg11"
     sparse = tf_pruneinit.summary(tf_pruneinit.prune(model, "magnitude", 0.99))
     assert 0 < sparse.connected < sparse.remaining
     assert sparse.effective_sparsity > sparse.sparsity

@@ -271,13 +271,16 @@ def saved(masked, folder):
 # Name -> (a model without masks, one with masks, folder) -> copy.
 WAYS = {
     "with_masks": lambda model, masked, folder: masked,
-    "with_given_masks": lambda model, masked, folder: masking.with_given_masks(model, {}),
-    "prune": lambda model, masked, folder: tf_pruneinit.prune(model, "magnitude", 0.0),
     "compact": lambda model, masked, folder: tf_pruneinit.compact(masked).model,
     "ship": lambda model, masked, folder: tf_pruneinit.ship(masked),
     "compressed": lambda model, masked, folder: compressed(masked, folder),
     "saved": lambda model, masked, folder: saved(masked, folder),
     "for scoring": lambda model, masked, folder: compiled_scorer._scoring_copy(masked, "float32", ()),
+}
+# Ways that are one of these, and a change of the masks (a compressed file is read by the first).
+WAYS_WITH_OTHER_MASKS = {
+    "with_given_masks": lambda model, masked, folder: masking.with_given_masks(model, {}),
+    "prune": lambda model, masked, folder: tf_pruneinit.prune(model, "magnitude", 0.0),
 }
 
 
@@ -513,13 +516,15 @@ def learned(cls):
 
 
 @pytest.mark.filterwarnings("ignore:not pruned")
-@pytest.mark.parametrize("way", [way for way in WAYS if way not in ("saved", "compressed")])
 @pytest.mark.parametrize("cls", LAYERS)
-def test_a_copy_has_what_a_users_layer_has_learned(cls, way, tmp_path):
+def test_a_copy_has_what_a_users_layer_has_learned(cls, tmp_path):
     model, expected = learned(cls)
-    copy = WAYS[way](model, tf_pruneinit.with_masks(model), tmp_path)
-    np.testing.assert_array_equal(copy(X4), expected)
-    np.testing.assert_array_equal(model(X4), expected)
+    masked = tf_pruneinit.with_masks(model)
+    for way, copied in (WAYS | WAYS_WITH_OTHER_MASKS).items():
+        if way in ("saved", "compressed"):
+            continue
+        np.testing.assert_array_equal(copied(model, masked, tmp_path)(X4), expected, way)
+        np.testing.assert_array_equal(model(X4), expected, way)
 
 
 @pytest.mark.filterwarnings("ignore:not pruned")
@@ -608,7 +613,8 @@ def test_a_copy_of_a_stateful_layer_goes_on_from_its_state(cls, tmp_path):
     model = keras.Model(inputs, L.Dense(2)(cls(2, stateful=True)(inputs)))
     model(X1D)
     masked = tf_pruneinit.with_masks(model)
-    copies = [WAYS[way](model, masked, tmp_path) for way in ("with_given_masks", "prune", "compact")]
+    ways = [*WAYS_WITH_OTHER_MASKS.values(), WAYS["compact"]]
+    copies = [copied(model, masked, tmp_path) for copied in ways]
     expected = model(X1D).numpy()
     for copy in [masked, *copies]:
         np.testing.assert_array_equal(copy(X1D), expected)
@@ -691,7 +697,7 @@ def residual(names):
     return model
 
 
-@hypothesis.settings(max_examples=2)
+@hypothesis.settings(max_examples=1)
 @hypothesis.given(st.permutations(_NAMES).map(lambda names: names[:7]))
 @hypothesis.example(["fc_inputs", "fc", "removed", "add", "add_1", "add_0", "x"])
 def test_names_that_are_made_up_are_never_those_of_a_user(names):

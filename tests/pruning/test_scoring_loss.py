@@ -225,7 +225,6 @@ def reference(task, method, temperature):
 
 
 @pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize("precision, tolerance", [("float32", 2e-6), ("float64", 1e-10)])
 @pytest.mark.parametrize("task", TASKS)
 class TestTasks:
     def require(self, got, expected, tolerance):
@@ -240,18 +239,18 @@ class TestTasks:
         inputs, labels, *weights = task.data
         return keras.tree.map_structure(cast, inputs), labels, *weights
 
-    def test_snip(self, task, precision, tolerance):
+    def test_snip_in_float32(self, task):
         task = TASKS[task]
-        model, data = built(task, "float32"), self.data(task, precision)
-        got = tf_pruneinit.score(model, "snip", data, precision=precision, **task.options)
-        self.require(got, reference(task, "snip", 1.0), tolerance)
+        model, data = built(task, "float32"), self.data(task, "float32")
+        got = tf_pruneinit.score(model, "snip", data, **task.options)
+        self.require(got, reference(task, "snip", 1.0), 2e-6)
 
     @pytest.mark.filterwarnings("ignore")
-    def test_grasp_divides_logits_by_its_temperature(self, task, precision, tolerance):
+    def test_grasp_in_float64_divides_logits_by_its_temperature(self, task):
         task = TASKS[task]
-        model, data = built(task, "float32"), self.data(task, precision)
-        got = tf_pruneinit.score(model, "grasp", data, temperature=3.0, precision=precision, **task.options)
-        self.require(got, reference(task, "grasp", 3.0), 5 * tolerance)
+        model, data = built(task, "float32"), self.data(task, "float64")
+        got = tf_pruneinit.score(model, "grasp", data, temperature=3.0, precision="float64", **task.options)
+        self.require(got, reference(task, "grasp", 3.0), 5e-10)
 
 
 CLASSIFIED = X.astype("float32"), CLASSES
@@ -458,9 +457,7 @@ def test_a_class_with_a_loss_of_its_own_needs_it_to_be_given():
 
 
 @pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize(
-    "method", ["random", "magnitude", "lamp", "snip", "grasp_abs", "synflow", "ntk_sap", "prospr", "force", "phew"]
-)
+@pytest.mark.parametrize("method", ["magnitude", "snip", "grasp_abs", "synflow", "ntk_sap", "prospr", "force", "phew"])
 def test_every_method_prunes_models_of_several_inputs_and_outputs(method):
     inputs = [keras.Input((5,), name="a"), keras.Input((3,), name="b")]
     x = hidden(L.Concatenate()(inputs))

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -31,6 +31,8 @@ def named(arrays) -> dict[str, np.ndarray]:
 scores_of_networks = st.one_of(layers_of(TIED), layers_of(st.floats(-100, 100, width=32))).map(named)
 sparsities = st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, 0.5, 0.9, 0.95, 0.99])
 selections = pytest.mark.parametrize("select", registry.SCOPES.values(), ids=registry.SCOPES)
+# A property of every scope: together they have as many examples as a property of one.
+shared_examples = settings(max_examples=30)
 
 
 def flat(arrays) -> np.ndarray:
@@ -43,14 +45,16 @@ def brute_force(scores: np.ndarray, count: int, alive: np.ndarray) -> np.ndarray
     return np.isin(np.arange(scores.size), places[:count])
 
 
-def by_a_stable_sort(scores, sparsity, within=None) -> np.ndarray:
-    """What `global_masks` has to return, flat, for networks too large for `brute_force`."""
-    everything = flat(scores).astype(np.float64)
-    order = np.argsort(-everything, kind="stable")
-    if within is not None:
-        order = order[flat(within)[order] == 1]
-    mask = np.zeros(everything.size, np.uint8)
-    mask[order[: round((1 - sparsity) * everything.size)]] = 1
+def sorted_places(scores) -> np.ndarray:
+    """Places by falling score, then by place."""
+    return np.argsort(-flat(scores).astype(np.float64), kind="stable")
+
+
+def by_a_stable_sort(order, sparsity, within=None) -> np.ndarray:
+    """What `global_masks` has to return, flat, for networks too large for `brute_force`, whose places are sorted."""
+    mask = np.zeros(order.size, np.uint8)
+    alive = order if within is None else order[flat(within)[order] == 1]
+    mask[alive[: round((1 - sparsity) * order.size)]] = 1
     return mask
 
 
@@ -59,6 +63,7 @@ def counts(masks) -> list[int]:
 
 
 @selections
+@shared_examples
 @given(scores=scores_of_networks, sparsity=sparsities)
 def test_keeps_exactly_the_rounded_count_with_ties(select, scores, sparsity):
     masks = select(scores, sparsity)
@@ -98,6 +103,7 @@ def test_global_masks_within_masks_are_those_of_a_sort_of_what_is_left(scores, f
 
 
 @selections
+@shared_examples
 @given(scores=scores_of_networks, sparsities=st.lists(sparsities, min_size=2, max_size=4).map(sorted))
 def test_removed_weights_never_come_back(select, scores, sparsities):
     masks = select(scores, sparsities[0])
@@ -118,6 +124,7 @@ def test_layer_gets_no_weight_back_when_its_remainder_becomes_the_largest():
 
 
 @selections
+@shared_examples
 @given(scores=scores_of_networks)
 def test_sparsity_zero_keeps_all(select, scores):
     assert flat(select(scores, 0)).all()
@@ -169,10 +176,10 @@ def test_large_networks_are_ranked_as_by_a_stable_sort(kind):
     shapes = [(3, 3, 64, 64), (1,), (1100, 900), (5, 7, 3000)]
     scores = named([LARGE[kind](math.prod(shape)).reshape(shape) for shape in shapes])
     assert flat(scores).size > selection._WORTH_THREADS
-    masks = None
+    masks, order = None, sorted_places(scores)
     for sparsity in (0.05, 0.5, 0.99, 0.99999):
-        np.testing.assert_array_equal(flat(selection.global_masks(scores, sparsity)), by_a_stable_sort(scores, sparsity))
-        expected = by_a_stable_sort(scores, sparsity, masks)
+        np.testing.assert_array_equal(flat(selection.global_masks(scores, sparsity)), by_a_stable_sort(order, sparsity))
+        expected = by_a_stable_sort(order, sparsity, masks)
         masks = selection.global_masks(scores, sparsity, masks)
         np.testing.assert_array_equal(flat(masks), expected)
 
@@ -181,8 +188,9 @@ def test_large_layers_of_very_different_scores_are_ranked_together():
     """The sampled threshold lies between layers, or in one of them only."""
     parts = [rng.normal(size=(700, 800)) * 1e-6, rng.normal(size=(700, 800)) + 1e6, np.ones((300, 300))]
     scores = named([part.astype(np.float32) for part in parts])
+    order = sorted_places(scores)
     for sparsity in (0.01, 560_000 / 1_210_000, 0.6, 0.99):
-        np.testing.assert_array_equal(flat(selection.global_masks(scores, sparsity)), by_a_stable_sort(scores, sparsity))
+        np.testing.assert_array_equal(flat(selection.global_masks(scores, sparsity)), by_a_stable_sort(order, sparsity))
 
 
 @pytest.mark.parametrize("bracket", [(-np.inf, -3.0), (3.0, np.inf), (-4.0, -3.9), (3.9, 4.0), (-np.inf, np.inf), (7.0, 8.0)])
@@ -190,7 +198,8 @@ def test_large_layers_of_very_different_scores_are_ranked_together():
 def test_bracket_that_misses_the_threshold_changes_nothing(monkeypatch, bracket, sparsity):
     scores = named([rng.normal(size=(40, 50)), rng.normal(size=300)])
     monkeypatch.setattr(selection, "_bracket", lambda *_: bracket)
-    np.testing.assert_array_equal(flat(selection.global_masks(scores, sparsity)), by_a_stable_sort(scores, sparsity))
+    expected = by_a_stable_sort(sorted_places(scores), sparsity)
+    np.testing.assert_array_equal(flat(selection.global_masks(scores, sparsity)), expected)
 
 
 def test_sample_that_meets_unusual_scores_only_changes_nothing(monkeypatch):
@@ -211,8 +220,9 @@ def test_sample_that_meets_unusual_scores_only_changes_nothing(monkeypatch):
     assert 1000 < read.sum() < size / 2
     for far in (-100.0, 100.0):
         moved = {"a": np.where(read, scores + far, scores)}
+        order = sorted_places(moved)
         for sparsity in (0.1, 0.5, 0.9):
-            np.testing.assert_array_equal(flat(selection.global_masks(moved, sparsity)), by_a_stable_sort(moved, sparsity))
+            np.testing.assert_array_equal(flat(selection.global_masks(moved, sparsity)), by_a_stable_sort(order, sparsity))
 
 
 def test_layers_are_ranked_together_or_each_alone():
@@ -305,6 +315,7 @@ def test_erk_of_larger_masks_keeps_its_total_when_layers_have_too_little_left(sh
 
 
 @selections
+@shared_examples
 @given(scores=scores_of_networks, sparsities=st.lists(sparsities, min_size=1, max_size=3).map(sorted), least=st.integers(1, 5))
 def test_every_layer_keeps_its_minimum_and_the_total_stays_exact(select, scores, sparsities, least):
     masks = None
