@@ -85,11 +85,11 @@ def test_is_prepared_from_the_folder_or_the_archive_and_then_found(folder, tmp_p
     require_right(datasets.load("tiny_imagenet", str(tmp_path)))
 
 
-def test_is_normalized_by_imagenets_values_and_augmented_as_in_the_paper(folder, tmp_path):
+def test_is_normalized_by_the_papers_values_and_augmented_as_in_it(folder, tmp_path):
     (manual(tmp_path) / folder.name).symlink_to(folder)
     dataset = datasets.load("tiny_imagenet", str(tmp_path))
     assert dataset.augmentation == Augmentation(flip=True, pad=4)
-    expected = (dataset.test.images[:9] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    expected = (dataset.test.images[:9] / 255 - [-0.021, -0.0354, -0.0376]) / [1.21, 1.20, 1.25]
     np.testing.assert_allclose(dataset.preprocessing(dataset.test.images[:9]), expected, rtol=1e-4, atol=1e-5)
 
 
