@@ -122,7 +122,8 @@ def score(
       batch_size: most examples in one batch that (inputs, labels) are split into, >= 1: where labels are classes, each with the
         same number of every class if it holds them all, and else in order. None (default) means one batch.
       accumulate: "scores" (default) averages the scores of batches (grasp_abs is |mean of w * Hg|). "gradients" averages
-        gradients instead, which gives the score of all batches as one (but for batch normalization, which uses the statistics of each).
+        gradients instead, which gives the score of all batches as one (but for batch normalization, which uses the statistics
+        of each).
       batch_norm_warmup: whether scores are computed with moving statistics of batch normalization that are set to those of
         the data (the mean over its batches), not with each batch's own; default False. Methods that do not run the network,
         and NTK-SAP, which runs it on other weights, do not read it.
