@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     pruned = tf_pruneinit.prune(model, "snip", options.sparsity, (tokens[:200], labels[:200]))
     gradual = tf_pruneinit.with_masks(model)  # until the callback removes some
     every = 1 if options.small else 50
-    removes = tf_pruneinit.callbacks.GradualMagnitude(options.sparsity, update_every=every)
+    removes = tf_pruneinit.callbacks.GradualMagnitude(options.sparsity, update_every=every, scope="global")
 
     print(f"{'network':<10}{'accuracy':>10}{'remaining weights':>28}")
     for name, network, callbacks in (("dense", dense, []), ("snip", pruned, []), ("gradual", gradual, [removes])):

@@ -1,6 +1,7 @@
 """What is kept of the study is whole, small, and says what docs/study.md says."""
 
 import functools
+import collections
 import os
 import pathlib
 import re
@@ -45,10 +46,20 @@ def test_all_runs_have_their_file_of_flags_and_the_page_says_which_have_not_been
     assert set(re.findall(r"`(\w+)\.flags`", not_run)) == FILES.keys() - ARCHIVES.keys()
 
 
+# Runs of the archives with the scores of an earlier version, which reports leave out: method, number.
+EARLIER = {"beyond_mnist_lenet": {"phew": 9}, "beyond_mnist_convnet": {"phew": 9, "ntk_sap": 9}}
+
+
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_archive_has_each_run_of_the_grid_complete(name):
-    found = {run.config.address for run in runs_of(name)}
-    assert found == set(planned(FILES[name]).requested)
+    read = collect.read([str(ARCHIVES[name])])
+    planned_runs = planned(FILES[name])
+    requested = set(planned_runs.requested)
+    found = {run.source.name for run in read.runs}
+    assert found == {run.config.address for run in read.runs} <= requested
+    earlier = [planned_runs.jobs[address].config for address in requested - found]
+    assert collections.Counter(config.prune.method for config in earlier) == EARLIER.get(name, {})
+    assert {gap.what for gap in read.gaps} == {f"{ARCHIVES[name]}/{config.earlier_addresses[0]}" for config in earlier}
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
@@ -142,9 +153,9 @@ def test_page_of_methods_has_the_accuracies_of_the_runs():
         series = curves.Series(method, *variant)
         for column, cell in zip(head[1:], row[1:], strict=True):
             name, sparsity, _ = column.split()
-            sample = views[name].curves[series][round(float(sparsity) / 100, 3)]
-            assert cell == f"{100 * sample.mean:.2f} ± {100 * sample.std:.2f}", (row[0], column)
-            assert sample.n == 3
+            sample = views[name].curves.get(series, {}).get(round(float(sparsity) / 100, 3))
+            assert cell == (f"{100 * sample.mean:.2f} ± {100 * sample.std:.2f}" if sample else ""), (row[0], column)
+            assert sample is None or sample.n == 3
     assert len(rows) == 14
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 from hypothesis import given
@@ -13,8 +14,10 @@ from tf_pruneinit.config.experiment import (
     ABLATIONS,
     ACCUMULATE,
     BATCH_NORM_SCALES,
+    GRASP_GRADIENTS,
     INITIALIZERS,
     MAX_SEED,
+    META_GRADIENTS,
     PRECISIONS,
     SCORE_PRECISIONS,
     TARGETS,
@@ -42,6 +45,8 @@ prunes = st.builds(
     accumulate=st.sampled_from(ACCUMULATE),
     score_precision=st.sampled_from(SCORE_PRECISIONS),
     temperature=positive,
+    grasp_gradient=st.sampled_from(GRASP_GRADIENTS),
+    meta_gradients=st.sampled_from(META_GRADIENTS),
     target=st.sampled_from(TARGETS),
     inner_steps=st.integers(0, 9),
     inner_rate=positive,
@@ -183,8 +188,13 @@ def test_options_that_a_method_does_not_read_leave_its_address(method):
     assert (address() != address(examples_per_class=7)) == row.needs_data
     assert (address() != address(score_batch_size=7)) == row.needs_data
     assert (address() != address(accumulate="gradients")) == row.needs_data
-    for option, value in {"temperature": 7, "inner_steps": 1, "inner_rate": 0.7}.items():
+    for option, value in {"temperature": 7, "inner_steps": 1, "inner_rate": 0.7, "meta_gradients": "full"}.items():
         assert (address() != address(**{option: value})) == (option in row.options)
+    of_all = {"grasp_gradient": "all"}
+    for more in ({"iterations": 5}, {"iterations": 1, "prune_at": "9", "rounds": 2}):
+        assert (address(**more) != address(**more, **of_all)) == ("grasp_gradient" in row.options)
+    assert address(iterations=1) == address(iterations=1, **of_all)
+    assert address(inner_steps=0) == address(inner_steps=0, meta_gradients="full")
     assert (address() != address(batch_norm_warmup=True)) == row.warms_up
     # The statistics are those of images.
     different = address(batch_norm_warmup=True) != address(batch_norm_warmup=True, examples_per_class=7)
@@ -236,18 +246,50 @@ def test_rounds_that_rewind_to_where_they_prune_are_not_those_that_go_on():
     assert Prune("magnitude", prune_at="1ep", rewind_to="1ep") == Prune("magnitude", prune_at="1ep")
 
 
-@pytest.mark.parametrize(("method", "revised"), [("synflow", True), ("ntk_sap", True), ("snip", False), ("rigl", False)])
-def test_address_of_what_scores_otherwise_than_before_is_another_one(method, revised, monkeypatch):
-    """Of networks of keras.applications; of all others scores, and addresses, are what they were."""
+@pytest.mark.parametrize(
+    ("method", "dataset", "model", "options", "revisions"),
+    [
+        ("synflow", "cifar10", "keras:MobileNetV2", {}, {"revision": 1}),
+        ("synflow", "cifar10", "resnet20", {}, {}),
+        ("ntk_sap", "cifar10", "keras:MobileNetV2", {}, {"revision": 2}),
+        ("ntk_sap", "cifar10", "keras:VGG16", {}, {"revision": 1}),
+        ("ntk_sap", "cifar10", "vgg16x2", {}, {"revision": 2}),
+        ("ntk_sap", "mnist", "lenet_300_100", {}, {}),
+        ("phew", "mnist", "lenet_300_100", {}, {"revision": 1}),
+        ("grasp_abs", "mnist", "convnet", {}, {}),
+        ("grasp_abs", "mnist", "convnet", {"score_batch_size": 99}, {"revision": 1}),
+        ("grasp_abs", "mnist", "convnet", {"examples_per_class": 26}, {"revision": 1}),
+        ("grasp_abs", "cifar100", "resnet20", {}, {"revision": 1}),
+        ("grasp_abs", "cifar100", "resnet20", {"accumulate": "gradients"}, {}),
+        ("grasp", "cifar100", "resnet20", {}, {}),
+        ("grasp_abs", "tiny_imagenet", "resnet18", {}, {"data_revision": 1, "revision": 1}),
+        ("snip", "cifar10", "keras:MobileNetV2", {}, {}),
+        ("rigl", "cifar10", "keras:MobileNetV2", {}, {}),
+    ],
+)
+def test_address_of_what_has_other_results_than_before_is_another_one(method, dataset, model, options, revisions, monkeypatch):
+    config = Config(dataset, model, prune=Prune(method, **options))
+    assert config.revisions == revisions
+    assert len({config.address, *config.earlier_addresses}) == math.prod(number + 1 for number in revisions.values())
+    data = {name: number for name, number in revisions.items() if name == "data_revision"}
+    assert config.dense.revisions == data
+    address = config.address
+    for row in registry.METHODS:
+        monkeypatch.setitem(registry.METHODS, row, dataclasses.replace(registry.METHODS[row], revisions=()))
+    for row in registry.DATASETS:
+        monkeypatch.setitem(registry.DATASETS, row, dataclasses.replace(registry.DATASETS[row], revisions=()))
+    assert (config.address != address) == bool(revisions)
 
-    def addresses():
-        configs = [Config("cifar10", model, prune=Prune(method)) for model in ("keras:MobileNetV2", "resnet20", "vgg16x2")]
-        return [one.address for config in configs for one in (config, config.dense)]
 
-    now = addresses()
-    for row in ("synflow", "ntk_sap"):
-        monkeypatch.setitem(registry.METHODS, row, dataclasses.replace(registry.METHODS[row], revision=0))
-    assert [new != before for new, before in zip(now, addresses(), strict=True)] == [revised, *[False] * 5]
+def test_addresses_of_runs_with_earlier_scores_are_what_they_were():
+    synflow, ntk_sap = (Config("cifar10", "keras:MobileNetV2", prune=Prune(method)) for method in ("synflow", "ntk_sap"))
+    assert synflow.address == "cifar10-keras-MobileNetV2-synflow-0.9-d09bfaa333eb"
+    assert "cifar10-keras-MobileNetV2-ntk_sap-0.9-ae30ab5aa33d" in ntk_sap.earlier_addresses
+    lenet = Config("mnist", prune=Prune("phew", 0.994))
+    assert lenet.earlier_addresses == ["mnist-lenet_300_100-phew-0.994-3b0a31cd55b9"]
+    all_layers = Config("mnist", prune=Prune("gradual_magnitude", 0.994, scope="global"))
+    assert all_layers.address == "mnist-lenet_300_100-gradual_magnitude-0.994-f8da7ef96952"
+    assert Prune("gradual_magnitude").scope == "layerwise"
 
 
 @pytest.mark.parametrize("model", ["keras:", "kers:ResNet50", "keras:../up", "keras:Res Net", "Keras:ResNet50", "ResNet50"])

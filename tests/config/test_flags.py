@@ -31,6 +31,8 @@ GIVEN = {
     "temperature": ("50", 50.0),
     "inner_steps": ("1", 1),
     "inner_rate": ("0.5", 0.5),
+    "meta_gradients": ("full", "full"),
+    "grasp_gradient": ("all", "all"),
     "batch_norm_warmup": ("true", True),
     "ablation": ("shuffle", "shuffle"),
     "prune_at": ("100", "100"),
@@ -74,6 +76,8 @@ GIVEN = {
 NEEDED = {
     "inner_steps": ["--method=prospr"],
     "inner_rate": ["--method=prospr"],
+    "meta_gradients": ["--method=prospr"],
+    "grasp_gradient": ["--method=grasp", "--iterations=3"],
     **{name: ["--method=rigl"] for name in ("update_every", "update_from", "update_until", "drop_fraction")},
     "rewind_to": ["--prune_at=end"],
     "rounds": ["--prune_at=end"],

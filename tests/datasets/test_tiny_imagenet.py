@@ -85,7 +85,7 @@ def test_is_prepared_from_the_folder_or_the_archive_and_found_normalized_and_aug
     dataset = datasets.load("tiny_imagenet", str(tmp_path))
     require_right(dataset)
     assert dataset.augmentation == Augmentation(flip=True, pad=4)
-    expected = (dataset.test.images[:9] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    expected = (dataset.test.images[:9] / 255 - [-0.021, -0.0354, -0.0376]) / [1.21, 1.20, 1.25]
     np.testing.assert_allclose(dataset.preprocessing(dataset.test.images[:9]), expected, rtol=1e-4, atol=1e-5)
 
 

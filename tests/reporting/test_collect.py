@@ -44,6 +44,8 @@ def test_rounds_of_twenty_percent_are_on_the_papers_grid():
         ({"method": "synflow"}, ""),
         ({"method": "synflow", "iterations": 1}, "iterations=1"),
         ({"method": "random", "scope": "layerwise"}, "scope=layerwise"),
+        ({"method": "gradual_magnitude"}, ""),
+        ({"method": "gradual_magnitude", "scope": "global"}, "scope=global"),
         ({"method": "snip", "exclude": ("fc", "conv")}, "exclude=fc+conv"),
         ({"method": "magnitude", "prune_at": "end", "rounds": 3, "sparsity": 0.488}, ""),
         ({"method": "magnitude", "prune_at": "end", "rounds": 2, "sparsity": 0.488}, "rounds=2"),
@@ -52,6 +54,18 @@ def test_rounds_of_twenty_percent_are_on_the_papers_grid():
 )
 def test_variant_names_what_is_not_the_methods_own(options, expected):
     assert collect.variant(Prune(**options)) == expected
+
+
+def test_a_run_with_the_scores_of_an_earlier_version_is_a_gap(tmp_path):
+    made = config("phew")
+    (earlier,) = made.earlier_addresses
+    write(tmp_path, made).rename(tmp_path / earlier)
+    write(tmp_path, config("snip"))
+    found = collect.read([str(tmp_path)])
+    assert [run.method for run in found.runs] == ["snip"]
+    (gap,) = found.gaps
+    assert (gap.kind, gap.what) == ("another version", str(tmp_path / earlier))
+    assert gap.reason == f"scores or images are others in this version, whose run is {made.address}"
 
 
 def test_gaps_say_what_is_wrong(tmp_path):

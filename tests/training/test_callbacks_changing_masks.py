@@ -46,21 +46,24 @@ def test_gradual_pruning_has_the_counts_of_zhu_and_gupta_after_each_change_and_b
     assert removed_are_zero(model)
 
 
-def test_gradual_pruning_removes_the_smallest_weights_and_regrows_none():
+@pytest.mark.parametrize("options", [{}, {"scope": "global"}], ids=["layerwise", "global"])
+def test_gradual_pruning_removes_the_smallest_weights_of_each_layer_or_of_all(options):
     before, after = {}, {}
     first = Watch(2, lambda model: before.update({path: k.variable.numpy() for path, k in masking.kernels(model).items()}))
     # The third step moves weights before masks change, unless its rate is 0.
     rate = keras.optimizers.SGD(keras.optimizers.schedules.PiecewiseConstantDecay([2], [0.1, 0.0]))
     fit(
         network(optimizer=rate),
-        GradualMagnitude(0.5, 3, update_until=3),
+        GradualMagnitude(0.5, 3, update_until=3, **options),
         first,
         Watch(3, lambda m: after.update(masking.masks(m))),
     )
-    weights = np.concatenate([np.abs(kernel).ravel() for kernel in before.values()])
-    mask = np.concatenate([mask.ravel() for mask in after.values()]) != 0
-    assert mask.sum() == TOTAL // 2
-    assert weights[mask].min() >= weights[~mask].max()
+    pairs = [(np.abs(before[path]).ravel(), mask.ravel() != 0) for path, mask in after.items()]
+    pairs = [tuple(map(np.concatenate, zip(*pairs, strict=True)))] if options else pairs
+    assert sum(mask.sum() for _, mask in pairs) == TOTAL // 2
+    for weights, mask in pairs:
+        assert mask.sum() == len(mask) // 2
+        assert weights[mask].min() >= weights[~mask].max()
 
 
 @pytest.mark.parametrize("kind", ["set", "rigl"])

@@ -6,6 +6,7 @@ the address.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 from typing import Any
@@ -19,6 +20,8 @@ ABLATIONS = ("none", "shuffle", "reinit", "invert")
 TARGETS = ("nominal", "effective")
 ACCUMULATE = ("scores", "gradients")
 SCORE_PRECISIONS = ("float32", "float64")
+GRASP_GRADIENTS = ("remaining", "all")
+META_GRADIENTS = ("first_order", "full")
 AUGMENTATIONS = ("default", "none", "crop", "resized_crop")
 INITIALIZERS = ("default", "normal")
 BATCH_NORM_SCALES = ("default", "uniform", "ones")
@@ -56,7 +59,7 @@ class Prune:
         None,
         "rank the weights of all layers together, or of each layer alone: to one sparsity, or to densities by ERK, uniform+, "
         "ideal gas",
-        shown="erk for set, rigl; else global",
+        shown="erk for set, rigl; layerwise for gradual_magnitude; else global",
         choices=tuple(registry.SCOPES),
         unnamed="global",
     )
@@ -74,8 +77,18 @@ class Prune:
         "float32", "precision of one-shot scores (iterative ones: always float64)", choices=SCORE_PRECISIONS
     )
     temperature: float = option(200.0, "temperature that divides the logits in the loss of grasp and grasp_abs", above=0)
+    grasp_gradient: str = option(
+        "remaining",
+        "weights whose gradient g is in the g'g of grasp and grasp_abs: the remaining ones, or all as in the authors' code",
+        choices=GRASP_GRADIENTS,
+    )
     inner_steps: int = option(3, "training steps before prospr takes the gradient", at_least=0)
     inner_rate: float = option(0.1, "learning rate of the inner steps of prospr", above=0)
+    meta_gradients: str = option(
+        "first_order",
+        "derivatives that prospr takes through its inner steps: none, or those of the paper, a product with the Hessian a step",
+        choices=META_GRADIENTS,
+    )
     batch_norm_warmup: bool = option(
         False, "score with the moving statistics of batch norm, after these are set to the statistics of the scoring images"
     )
@@ -135,6 +148,9 @@ class Prune:
         unread = {
             "batch_norm_warmup": not method.warms_up,
             **{name: name not in method.options for name in ("temperature", "inner_steps", "inner_rate")},
+            # Weights are removed before a score is computed.
+            "grasp_gradient": "grasp_gradient" not in method.options or (self.iterations == 1 and self.rounds == 1),
+            "meta_gradients": "meta_gradients" not in method.options or self.inner_steps == 0,
             **dict.fromkeys(("update_every", "update_from", "update_until"), changes is None),
             "drop_fraction": changes is None or "drop_fraction" not in changes.options,
             **dict.fromkeys(("examples_per_class", "score_batch_size"), not self.reads_data),
@@ -336,11 +352,30 @@ class Config:
         """The name of this experiment's directory: readable, then 12 hex digits of a hash.
 
         The hash is of the fields that differ from their defaults, so that a field added later changes no address; and of the
-        revision of its scores, if it prunes a network of keras.applications by a method whose scores of these have changed.
+        revisions of its scores and of its images, where these have changed for this experiment.
         """
-        values = _changed(self)
-        if self.prune and self.model.startswith(registry.KERAS) and (revision := registry.METHODS[self.prune.initial].revision):
-            values["revision"] = revision
+        return self._address(self.revisions)
+
+    @property
+    def revisions(self) -> dict[str, int]:
+        """The numbers of the last changes of its scores and of its images, by what they are called in addresses."""
+        changes = {"data_revision": registry.DATASETS[self.dataset].revisions}
+        if self.prune:
+            changes["revision"] = registry.METHODS[self.prune.initial].revisions
+        last = {
+            name: max((n for n, affects in enumerate(each, 1) if affects(self)), default=0) for name, each in changes.items()
+        }
+        return {name: number for name, number in last.items() if number}
+
+    @property
+    def earlier_addresses(self) -> list[str]:
+        """The addresses that this experiment had before its scores or images changed: runs there have other results."""
+        numbers = itertools.product(*(range(number + 1) for number in self.revisions.values()))
+        earlier = [self._address(dict(zip(self.revisions, each, strict=True))) for each in numbers]
+        return earlier[:-1]
+
+    def _address(self, revisions: dict[str, int]) -> str:
+        values = _changed(self) | {name: number for name, number in revisions.items() if number}
         canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
         model = self.model.replace(":", "-")

@@ -45,6 +45,31 @@ class Look:
     line: str = "-"
 
 
+def every_run(config: Any) -> bool:
+    """Returns True; a member of `revisions`."""
+    del config
+    return True
+
+
+def of_keras_applications(config: Any) -> bool:
+    """Returns whether the network of an experiment is one of keras.applications; a member of `revisions`."""
+    return config.model.startswith(KERAS)
+
+
+def of_batch_normalization(config: Any) -> bool:
+    """Returns whether the network of an experiment has batch normalization; a member of `revisions`."""
+    if of_keras_applications(config):
+        return not config.model.removeprefix(KERAS).startswith(_WITHOUT_BATCH_NORMALIZATION)
+    return MODELS[family(config.model)[0]].batch_normalized
+
+
+def of_several_batches(config: Any) -> bool:
+    """Returns whether an experiment averages scores over batches, or may do so; a member of `revisions`."""
+    prune, classes = config.prune, DATASETS[config.dataset].classes
+    fits = classes is not None and prune.examples_per_class * classes <= prune.score_batch_size
+    return prune.accumulate == "scores" and not fits
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
     """A pruning method.
@@ -65,7 +90,9 @@ class Method:
       own: whether it is a function of a user's.
       of_kernels: whether it reads kernels alone, and never runs the network.
       regrows: whether removed weights may regrow from one iteration to the next; it then scores them, too.
-      revision: of its scores of networks of keras.applications, counted up when these change: addresses of runs depend on it.
+      absolute_mean: whether the score is the absolute value of the mean of what `score` returns for each batch.
+      revisions: which experiments each change of its scores affects, `(config) -> bool`, the oldest first. The address of a run
+        has the number of the last one that affects it, counted from 1.
     """
 
     score: Callable[..., Any]
@@ -83,7 +110,8 @@ class Method:
     of_kernels: bool = False
     own: bool = False
     regrows: bool = False
-    revision: int = 0
+    absolute_mean: bool = False
+    revisions: tuple[Callable[[Any], bool], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,20 +144,29 @@ class Model:
 
     Attributes:
       wider: whether `build` takes `width`, a factor of the channels.
+      batch_normalized: whether it has batch normalization; default True.
     """
 
     build: Callable[..., Any]
     summary: str
     wider: bool = False
+    batch_normalized: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A labeled image dataset: `load(data_dir) -> datasets.Dataset`, and the model it is used with by default."""
+    """A labeled image dataset: `load(data_dir) -> datasets.Dataset`, and the model it is used with by default.
+
+    Attributes:
+      classes: their number; None (default) if only the loaded dataset says it.
+      revisions: as of `Method`, of its images as a network is given them.
+    """
 
     load: Callable[..., Any]
     summary: str
     default_model: str
+    classes: int | None = None
+    revisions: tuple[Callable[[Any], bool], ...] = ()
 
 
 METHODS = {
@@ -164,7 +201,7 @@ METHODS = {
         look=Look("#009E73", "^"),
         needs_data=True,
         warms_up=True,
-        options=("temperature",),
+        options=("temperature", "grasp_gradient"),
         second_order=True,
     ),
     "grasp_abs": Method(
@@ -174,8 +211,10 @@ METHODS = {
         look=Look("#56B4E9", "v"),
         needs_data=True,
         warms_up=True,
-        options=("temperature",),
+        options=("temperature", "grasp_gradient"),
         second_order=True,
+        absolute_mean=True,
+        revisions=(of_several_batches,),  # The absolute value is of the mean over batches.
     ),
     "synflow": Method(
         Lazy("pruning.scorers.synflow:synflow"),
@@ -186,7 +225,7 @@ METHODS = {
         dtype="float64",
         absolute=True,
         warms_up=True,
-        revision=1,  # Ones enter behind preprocessing, and activations have no bounds.
+        revisions=(of_keras_applications,),  # Ones enter behind preprocessing, and activations have no bounds.
     ),
     "iterative_snip": Method(
         Lazy("pruning.scorers.iterative_snip:iterative_snip"),
@@ -209,11 +248,11 @@ METHODS = {
     ),
     "prospr": Method(
         Lazy("pruning.scorers.prospr:prospr"),
-        "smallest |w * dL/dw after a few steps of training| (Alizadeh et al., 2022; first order)",
+        "smallest |w * dL/dw after a few steps of training| (Alizadeh et al., 2022)",
         label="ProsPr",
         look=Look("#56B4E9", "P"),
         needs_data=True,
-        options=("inner_steps", "inner_rate"),
+        options=("inner_steps", "inner_rate", "meta_gradients"),
         warms_up=True,
     ),
     "ntk_sap": Method(
@@ -224,7 +263,8 @@ METHODS = {
         iterations=100,
         options=("seed",),
         by_path=True,
-        revision=1,  # Inputs enter behind preprocessing.
+        # Inputs enter behind preprocessing; both passes have one mean and variance, scale 1 and shift 0.
+        revisions=(of_keras_applications, of_batch_normalization),
     ),
     "phew": Method(
         Lazy("pruning.scorers.phew:phew"),
@@ -232,6 +272,7 @@ METHODS = {
         label="PHEW",
         look=Look("#009E73", "X", ":"),
         options=("seed",),
+        revisions=(every_run,),  # Walks start at each unit in turn, and do not take identity shortcuts.
     ),
     "lamp": Method(
         Lazy("pruning.scorers.lamp:lamp"),
@@ -251,6 +292,7 @@ IN_TRAINING = {
         look=Look("#000000", "v", ":"),
         initial="magnitude",
         begins_dense=True,
+        scope="layerwise",
     ),
     "set": Dynamic(
         Lazy("pruning.dynamic.drop_and_grow:at_random"),
@@ -282,7 +324,7 @@ SCOPES = {
 }
 
 MODELS = {
-    "lenet_300_100": Model(Lazy("models.lenet:lenet_300_100"), "two hidden dense layers"),
+    "lenet_300_100": Model(Lazy("models.lenet:lenet_300_100"), "two hidden dense layers", batch_normalized=False),
     "convnet": Model(Lazy("models.convnet:convnet"), "three convolutions with batch norm"),
     "resnet20": Model(Lazy("models.resnet:resnet20"), "residual network of 20 layers for small images", wider=True),
     "resnet18": Model(Lazy("models.resnet:resnet18"), "residual network of 18 layers with four times the channels", wider=True),
@@ -297,17 +339,27 @@ MODELS = {
 
 # `keras:NAME` is the network NAME of keras.applications, with random weights.
 KERAS = "keras:"
+# How the names of those begin that have no batch normalization.
+_WITHOUT_BATCH_NORMALIZATION = ("VGG", "ConvNeXt")
 
 DATASETS = {
-    "digits": Dataset(Lazy("datasets.digits:digits"), "scikit-learn's 8x8 handwritten digits (embedded)", "lenet_300_100"),
-    "mnist": Dataset(Lazy("datasets.mnist:mnist"), "28x28 handwritten digits (TFDS)", "lenet_300_100"),
-    "cifar10": Dataset(Lazy("datasets.cifar:cifar10"), "32x32 color images of ten classes (TFDS)", "resnet20"),
-    "cifar100": Dataset(Lazy("datasets.cifar:cifar100"), "32x32 color images of a hundred classes (TFDS)", "resnet20"),
+    "digits": Dataset(
+        Lazy("datasets.digits:digits"), "scikit-learn's 8x8 handwritten digits (embedded)", "lenet_300_100", classes=10
+    ),
+    "mnist": Dataset(Lazy("datasets.mnist:mnist"), "28x28 handwritten digits (TFDS)", "lenet_300_100", classes=10),
+    "cifar10": Dataset(Lazy("datasets.cifar:cifar10"), "32x32 color images of ten classes (TFDS)", "resnet20", classes=10),
+    "cifar100": Dataset(
+        Lazy("datasets.cifar:cifar100"), "32x32 color images of a hundred classes (TFDS)", "resnet20", classes=100
+    ),
     "tiny_imagenet": Dataset(
-        Lazy("datasets.tiny_imagenet:tiny_imagenet"), "64x64 color images of 200 classes (yours)", "resnet18_modified"
+        Lazy("datasets.tiny_imagenet:tiny_imagenet"),
+        "64x64 color images of 200 classes (yours)",
+        "resnet18_modified",
+        classes=200,
+        revisions=(every_run,),  # Images are normalized by the mean and standard deviation of the paper's code.
     ),
     "imagenet2012": Dataset(
-        Lazy("datasets.imagenet:imagenet2012"), "ImageNet, 224x224, a thousand classes (yours)", "resnet50"
+        Lazy("datasets.imagenet:imagenet2012"), "ImageNet, 224x224, a thousand classes (yours)", "resnet50", classes=1000
     ),
 }
 

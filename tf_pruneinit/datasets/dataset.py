@@ -77,7 +77,7 @@ class Preprocessing:
         return tf.cast(images, tf.float32) * factor - tf.constant(mean / deviation, tf.float32)
 
 
-# ImageNet's mean and standard deviation; the paper normalizes all its images in color by them.
+# ImageNet's mean and standard deviation; the paper normalizes the images of CIFAR-10 and ImageNet by them.
 IMAGENET_COLORS = Preprocessing(scale=255, mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
 
 

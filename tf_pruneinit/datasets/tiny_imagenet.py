@@ -16,12 +16,15 @@ import tensorflow_datasets as tfds
 
 from tf_pruneinit.datasets import tfds_source
 from tf_pruneinit.datasets.augmentation import AUGMENTATIONS
-from tf_pruneinit.datasets.dataset import IMAGENET_COLORS, Dataset
+from tf_pruneinit.datasets.dataset import Dataset, Preprocessing
 from tf_pruneinit.errors import DataError
 
 FOLDER = "tiny-imagenet-200"
 SOURCE = tfds_source.Source("tiny_imagenet", manual=((FOLDER, f"{FOLDER}.zip"),))
 CLASSES = 200
+
+# Those of the code of Frankle, Dziugaite, Roy, Carbin, ICLR 2021.
+COLORS = Preprocessing(scale=255, mean=(-0.021, -0.0354, -0.0376), deviation=(1.21, 1.20, 1.25))
 
 _SHAPE = (64, 64, 3)
 _NAMES, _ANNOTATIONS = "wnids.txt", "val/val_annotations.txt"
@@ -31,10 +34,10 @@ def tiny_imagenet(data_dir: str | None = None) -> Dataset:
     """Returns 100,000 training images, and the 10,000 of the validation set to test on, of 64x64 in color, 200 classes.
 
     As in the paper for the modified ResNet-18, training images are flipped, and cropped after padding by 4; all are normalized
-    by ImageNet's colors.
+    by `COLORS`.
     """
     train, test, _ = tfds_source.read(SOURCE, data_dir, test="validation")
-    return Dataset("tiny_imagenet", CLASSES, train, test, IMAGENET_COLORS, AUGMENTATIONS["crop"])
+    return Dataset("tiny_imagenet", CLASSES, train, test, COLORS, AUGMENTATIONS["crop"])
 
 
 class TinyImagenet(tfds.core.GeneratorBasedBuilder):

@@ -58,8 +58,10 @@ def _pruned(setup: Setup, config: Config, prune: Prune, model: keras.Model) -> k
     batches = setup.scoring_batches(prune)
     scoring: dict[str, Any] = {
         "temperature": prune.temperature,
+        "grasp_gradient": prune.grasp_gradient,
         "inner_steps": prune.inner_steps,
         "inner_rate": prune.inner_rate,
+        "meta_gradients": prune.meta_gradients,
         "batch_norm_warmup": prune.batch_norm_warmup,
         "accumulate": prune.accumulate,
         "precision": prune.score_precision,
@@ -78,6 +80,7 @@ def _pruned(setup: Setup, config: Config, prune: Prune, model: keras.Model) -> k
         "network": result.digest(model),
         "examples": batches and batches.fingerprint,
         "tf_pruneinit": __version__,
+        **config.revisions,
     }
     selecting: dict[str, Any] = {
         "scope": prune.scope,

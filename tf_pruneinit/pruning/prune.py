@@ -35,8 +35,10 @@ def prune(
     scope: str = "global",
     target: str = Prune.target,
     temperature: float = Prune.temperature,
+    grasp_gradient: str = Prune.grasp_gradient,
     inner_steps: int = Prune.inner_steps,
     inner_rate: float = Prune.inner_rate,
+    meta_gradients: str = Prune.meta_gradients,
     seed: int = Config.seed,
     precision: str = Prune.score_precision,
     batch_size: int | None = None,
@@ -70,8 +72,10 @@ def prune(
       target: what `sparsity` counts. "nominal" (default): removed weights. "effective": also weights on no path from input to
         output; bisection finds the fewest of which enough are connected (iterative methods restart some twenty times).
       temperature: as for `score`.
+      grasp_gradient: as for `score`.
       inner_steps: as for `score`.
       inner_rate: as for `score`.
+      meta_gradients: as for `score`.
       seed: as for `score`.
       precision: as for `score`; iterative scores are always in float64.
       batch_size: as for `score`.

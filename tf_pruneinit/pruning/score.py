@@ -46,8 +46,10 @@ class ScoringOptions:
     """
 
     temperature: float = Prune.temperature
+    grasp_gradient: str = Prune.grasp_gradient
     inner_steps: int = Prune.inner_steps
     inner_rate: float = Prune.inner_rate
+    meta_gradients: str = Prune.meta_gradients
     seed: int = Config.seed
     precision: str = Prune.score_precision
     batch_size: int | None = None
@@ -60,7 +62,7 @@ class ScoringOptions:
     regularizers: bool = False
 
     def __post_init__(self):
-        for name in ("temperature", "inner_steps", "inner_rate", "accumulate"):
+        for name in ("temperature", "grasp_gradient", "inner_steps", "inner_rate", "meta_gradients", "accumulate"):
             require_valid(Prune, name, getattr(self, name))
         require_valid(Prune, "score_precision", self.precision, "precision")
         if self.batch_size is not None:
@@ -82,8 +84,10 @@ def score(
     data: Pair | Iterable[Pair] | None = None,
     *,
     temperature: float = Prune.temperature,
+    grasp_gradient: str = Prune.grasp_gradient,
     inner_steps: int = Prune.inner_steps,
     inner_rate: float = Prune.inner_rate,
+    meta_gradients: str = Prune.meta_gradients,
     seed: int = Config.seed,
     precision: str = Prune.score_precision,
     batch_size: int | None = None,
@@ -112,14 +116,19 @@ def score(
         [0, classes), one-hot or probabilities. Labels and weights of several outputs come in a list, or in a dict. Methods
         without data do not read it.
       temperature: divisor of the logits in GraSP's loss, > 0, default 200; a loss that takes no logits has none (a warning).
+      grasp_gradient: weights whose gradient g is in GraSP's g'g: "remaining" (default), those that masks leave, or "all", as in
+        the authors' code. It makes a difference for models with masks and in iterations.
       inner_steps: steps of training after which ProsPr takes the gradient, >= 0, default 3.
       inner_rate: learning rate of these steps, > 0, default 0.1.
+      meta_gradients: "first_order" (default): ProsPr's gradient is by the weights after these steps; "full": by those before
+        them, through the steps, which costs a product with the Hessian for each.
       seed: root seed of the random numbers that a method draws, and of dropout; default 0.
       precision: "float32" (default), or "float64" to compute every score in float64.
       batch_size: most examples in one batch that (inputs, labels) are split into, >= 1: where labels are classes, each with the
         same number of every class if it holds them all, and else in order. None (default) means one batch.
-      accumulate: "scores" (default) averages the scores of batches. "gradients" averages gradients instead, which gives the
-        score of all batches as one (but for batch normalization, which uses the statistics of each).
+      accumulate: "scores" (default) averages the scores of batches (grasp_abs is |mean of w * Hg|). "gradients" averages
+        gradients instead, which gives the score of all batches as one (but for batch normalization, which uses the statistics
+        of each).
       batch_norm_warmup: whether scores are computed with moving statistics of batch normalization that are set to those of
         the data (the mean over its batches), not with each batch's own; default False. Methods that do not run the network,
         and NTK-SAP, which runs it on other weights, do not read it.
@@ -225,6 +234,7 @@ class Scorer:
         self._accumulate = options.accumulate
         self._dtype = "float64" if options.precision == "float64" else row.dtype
         self._options = {name: getattr(options, name) for name in row.options}
+        self._second_order = row.second_order or self._options.get("meta_gradients") == "full"
         self._seed = options.seed
         self._warmup = bool(options.batch_norm_warmup) and row.warms_up
         self._regularizers = options.regularizers
@@ -252,7 +262,7 @@ class Scorer:
         with devices.full_float32():
             self._load()
             self._check_loss()
-        if self._row.second_order and (unverified := self._compiled.unverified):
+        if self._second_order and (unverified := self._compiled.unverified):
             text = "differentiates twice, and no test has verified the second derivatives of"
             warn(f"{self.method} {text} {', '.join(unverified)}")
         return self
@@ -353,6 +363,8 @@ class Scorer:
         try:
             with devices.full_float32():
                 scores, total = self._scores()
+                if self._row.absolute_mean:
+                    scores = [tf.abs(z) for z in scores]
         except tf.errors.ResourceExhaustedError:
             raise
         except tf.errors.OpError as error:
@@ -429,7 +441,7 @@ class Scorer:
 
     def _chunks(self, *batch: Any) -> list[Checked]:
         """A batch as it is, or in equal parts if its activations would not fit into memory."""
-        copies = _COPIES["hessian" if self._row.second_order else "gradients"]
+        copies = _COPIES["hessian" if self._second_order else "gradients"]
         each = copies * self._compiled.activations * tf.as_dtype(self._dtype).size
         count = len(keras.tree.flatten(batch[0])[0])
         parts = min(math.ceil(count * each / _CHUNK_BYTES), count)

@@ -251,6 +251,8 @@ def _read_run(source: Source, partial: bool) -> Run:
         raise _GapError("another version", str(error)) from error
     except (AttributeError, ValueError) as error:
         raise _GapError("damaged", f"{run_directory.CONFIG} is no configuration") from error
+    if source.name in config.earlier_addresses:
+        raise _GapError("another version", f"scores or images are others in this version, whose run is {config.address}")
     result = source.values(run_directory.RESULT)
     if result is None:
         raise _incomplete(source, partial)

@@ -44,9 +44,11 @@ class TestGradualMagnitude:
     def test_each_layer_in_its_scope(self):
         kernels = {"a": np.array([1.0, 2, 3, 4]), "b": np.array([10.0, 20, 30, 40])}
         masks = {path: np.ones(4, np.uint8) for path in kernels}
-        of = Now(1, 1.0, kernels, masks, dict, Prune("gradual_magnitude", 0.5, scope="layerwise"), 0)
-        found = registry.IN_TRAINING["gradual_magnitude"].change(of)
-        assert {path: mask.tolist() for path, mask in found.items()} == {"a": [0, 0, 1, 1], "b": [0, 0, 1, 1]}
+        for options, remaining in (({}, [2, 2]), ({"scope": "layerwise"}, [2, 2]), ({"scope": "global"}, [0, 4])):
+            of = Now(1, 1.0, kernels, masks, dict, Prune("gradual_magnitude", 0.5, **options), 0)
+            found = registry.IN_TRAINING["gradual_magnitude"].change(of)
+            expected = {path: [0] * (4 - n) + [1] * n for path, n in zip(kernels, remaining, strict=True)}
+            assert {path: mask.tolist() for path, mask in found.items()} == expected
 
 
 class TestExchange:
@@ -159,7 +161,8 @@ class TestOptions:
             assert address("snip") == address("snip", **{option: value})
         reads = "drop_fraction" in registry.IN_TRAINING[method].options
         assert (address(method) != address(method, drop_fraction=0.5)) == reads
-        assert address(method) != address(method, scope="layerwise")
+        other = "global" if registry.IN_TRAINING[method].scope == "layerwise" else "layerwise"
+        assert address(method) != address(method, scope=other)
 
     def test_survives_json(self, method):
         config = Config(prune=Prune(method, update_until="3ep", scope="uniform_plus"))

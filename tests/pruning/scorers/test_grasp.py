@@ -69,3 +69,68 @@ def test_removed_weights_are_no_part_of_the_gradient_that_h_is_applied_to():
     ahead, behind = (gradient([w + s * g for w, g in zip(kernels, along, strict=True)]) for s in (1e-5, -1e-5))
     for z, w, a, b in zip(scores.values(), kernels, ahead, behind, strict=True):
         np.testing.assert_allclose(z, w * (a - b) / 2e-5, rtol=1e-6, atol=1e-10)
+
+
+def softmax(logits):
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    return exponentials / exponentials.sum(1, keepdims=True)
+
+
+def products(kernel, images, labels, temperature, mask=1.0):
+    """H g of one dense layer in closed form, g the gradient where a mask is 1."""
+    p = softmax(images @ kernel / temperature)
+    g = images.T @ (p - np.eye(kernel.shape[1])[labels]) / len(labels) / temperature * mask
+    along = images @ g
+    return images.T @ (p * along - p * (p * along).sum(1, keepdims=True)) / len(labels) / temperature**2
+
+
+@pytest.fixture
+def one_layer():
+    rng = np.random.default_rng(3)
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, keras.layers.Dense(4, use_bias=False, name="fc")(inputs))
+    model.get_layer("fc").kernel.assign(rng.normal(size=(6, 4)))
+    kernel = model.get_layer("fc").kernel.numpy().astype("float64")
+    return tf_pruneinit.with_masks(model), kernel, rng.normal(size=(16, 6)), np.arange(16) % 4
+
+
+def test_absolute_values_are_of_the_mean_over_batches(one_layer):
+    model, kernel, images, labels = one_layer
+    batches = [(images[:8], labels[:8]), (images[8:], labels[8:])]
+    each = [kernel * products(kernel, *batch, 2.0) for batch in batches]
+    options = {"temperature": 2.0, "precision": "float64"}
+    (signed,) = tf_pruneinit.score(model, "grasp", batches, **options).values()
+    (sizes,) = tf_pruneinit.score(model, "grasp_abs", batches, **options).values()
+    np.testing.assert_allclose(signed, np.mean(each, 0), rtol=1e-9)
+    np.testing.assert_allclose(sizes, np.abs(np.mean(each, 0)), rtol=1e-9)
+    assert np.abs(sizes / np.mean(np.abs(each), 0) - 1).max() > 0.5
+
+
+@pytest.mark.parametrize("method", ["grasp", "grasp_abs"])
+def test_gradient_of_removed_weights_counts_where_it_is_to(one_layer, method):
+    model, kernel, images, labels = one_layer
+    mask = np.random.default_rng(4).integers(0, 2, kernel.shape)
+    tf_pruneinit.set_masks(model, {"fc/kernel": mask})
+    found = {}
+    for which, counted in (("remaining", mask), ("all", 1.0)):
+        options = {"temperature": 2.0, "precision": "float64", "grasp_gradient": which}
+        (found[which],) = tf_pruneinit.score(model, method, (images, labels), **options).values()
+        expected = kernel * mask * products(kernel * mask, images, labels, 2.0, counted)
+        np.testing.assert_allclose(found[which], expected if method == "grasp" else np.abs(expected), rtol=1e-9)
+    assert np.abs(found["all"] - found["remaining"]).max() > 0.01 * np.abs(found["all"]).max()
+    split = tf_pruneinit.score(model, method, (images, labels), batch_size=8, accumulate="gradients", **options)
+    np.testing.assert_allclose(split["fc/kernel"], found["all"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("which", ["remaining", "all"])
+def test_iterations_are_those_of_a_loop(one_layer, which):
+    model, kernel, images, labels = one_layer
+    mask = np.ones(kernel.shape)
+    for n in (1, 2, 3):
+        scores = kernel * mask * products(kernel * mask, images, labels, 200.0, mask if which == "remaining" else 1.0)
+        ranked = np.where(mask == 1, scores, -np.inf).ravel()
+        mask = np.zeros(kernel.size)
+        mask[np.argsort(-ranked)[: round(0.25 ** (n / 3) * kernel.size)]] = 1
+        mask = mask.reshape(kernel.shape)
+    pruned = tf_pruneinit.prune(model, "grasp", 0.75, (images, labels), iterations=3, grasp_gradient=which)
+    np.testing.assert_array_equal(tf_pruneinit.masks(pruned)["fc/kernel"], mask)

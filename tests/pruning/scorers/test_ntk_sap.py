@@ -57,3 +57,44 @@ def test_integer_inputs_are_refused_in_a_line():
     model = keras.Model(inputs, keras.layers.Dense(3)(x))
     with pytest.raises(tf_pruneinit.errors.UsageError, match=r"ntk_sap needs a model with floating-point inputs.*; got int32"):
         tf_pruneinit.score(model, "ntk_sap")
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_both_passes_have_the_moments_of_the_first_and_scale_one(masked):
+    """Against differences by m in NumPy, with the mean and variance of the first pass at the masks themselves."""
+    inputs = keras.Input((4,))
+    x = keras.layers.Dense(5, use_bias=False, name="fc0")(inputs)
+    x = keras.layers.Activation("tanh")(keras.layers.BatchNormalization(name="norm")(x))
+    model = tf_pruneinit.with_masks(keras.Model(inputs, keras.layers.Dense(3, use_bias=False, name="fc1")(x)))
+    rng = np.random.default_rng(2)
+    norm = model.get_layer("norm")
+    for variable in norm.variables:
+        variable.assign(rng.uniform(1, 3, 5))
+    before = [variable.numpy() for variable in norm.variables]
+    paths = {"fc0/kernel": (4, 5), "fc1/kernel": (5, 3)}
+    masks = {path: rng.integers(0, 2, shape) if masked else np.ones(shape, int) for path, shape in paths.items()}
+    tf_pruneinit.set_masks(model, masks)
+    left = sum(int(mask.sum()) for mask in masks.values())
+    images = drawn((64, 4), 1.0, left, "inputs")
+    weights = [drawn(shape, np.sqrt(2 / shape[0]), left, "weights", path) for path, shape in paths.items()]
+    changed = [v + drawn(shape, 1e-2, left, "change", path) for v, (path, shape) in zip(weights, paths.items(), strict=True)]
+    hidden = images @ (weights[0] * masks["fc0/kernel"])
+    mean, variance = hidden.mean(0), hidden.var(0, ddof=1)
+
+    def outputs(kernels, masks):
+        normal = (images @ (kernels[0] * masks[0]) - mean) / np.sqrt(variance + norm.epsilon)
+        return np.tanh(normal) @ (kernels[1] * masks[1])
+
+    def difference(masks):
+        return np.sum((outputs(weights, masks) - outputs(changed, masks)) ** 2) / 64
+
+    scores = tf_pruneinit.score(model, "ntk_sap", precision="float64")
+    for n, path in enumerate(paths):
+        for at in np.ndindex(paths[path]):
+            ahead, behind = ([mask.astype(float) for mask in masks.values()] for _ in range(2))
+            ahead[n][at] += 1e-4
+            behind[n][at] -= 1e-4
+            expected = abs(difference(ahead) - difference(behind)) / 2e-4 * masks[path][at]
+            assert scores[path][at] == pytest.approx(expected, rel=1e-5, abs=1e-12)
+    for variable, value in zip(norm.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)

@@ -73,3 +73,55 @@ def test_paths_run_through_groups_and_concatenated_branches():
     model = keras.Model(inputs, L.Dense(3, name="fc")(x))
     summary = tf_pruneinit.summary(tf_pruneinit.prune(model, "phew", 0.9))
     assert summary.disconnected <= 2
+
+
+def test_walks_start_at_each_unit_in_turn_on_both_sides():
+    """Where each input leads to an output of its own, walks 1, 3, 5 are those of the inputs, and 2, 4, 6 of the outputs."""
+    crossed = np.zeros((3, 3))
+    crossed[[0, 1, 2], [0, 2, 1]] = 1
+    scores = tf_pruneinit.score(dense(np.eye(3), crossed), "phew")
+    np.testing.assert_array_equal(scores["fc0/kernel"], np.diag([2, 1 + 1 / 3, 1 + 1 / 4]))
+    np.testing.assert_array_equal(scores["fc1/kernel"], crossed * np.array([[2, 0, 0], [0, 0, 4 / 3], [0, 5 / 4, 0]]))
+
+
+def residual(join, project=False, nested=False):
+    """One unit wide: a way through the kernel `branch` beside one without weights, or through the kernel `beside`."""
+    inputs = keras.Input((1,))
+    stem = L.Dense(1, use_bias=False, name="stem")(inputs)
+    block_input = keras.Input((1,)) if nested else stem
+    x = L.ReLU()(L.Dense(1, use_bias=False, name="branch")(block_input))
+    other = L.Dense(1, use_bias=False, name="beside")(block_input) if project else L.ReLU()(block_input)
+    x = L.BatchNormalization()(join(x, other))
+    x = keras.Model(block_input, x, name="block")(stem) if nested else x
+    return keras.Model(inputs, L.Dense(1, use_bias=False, name="head")(x))
+
+
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("join", [lambda a, b: a + b, lambda a, b: b + a, lambda a, b: L.Add()([a, b])])
+def test_identity_shortcuts_are_not_walked(join, nested):
+    scores = tf_pruneinit.score(residual(join, nested=nested), "phew")
+    assert [float(z[0, 0]) for z in scores.values()] == [2, 2, 2]
+
+
+def test_shortcuts_with_weights_are_walked():
+    scores = tf_pruneinit.score(residual(lambda a, b: a + b, project=True), "phew")
+    ways = sorted(float(scores[f"{name}/kernel"][0, 0]) for name in ("branch", "beside"))
+    assert 1 < ways[0] < ways[1] == 2
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_factors_without_weights_are_walked():
+    """With one of the seeds the first walk goes past the branch."""
+    model = residual(lambda a, b: a * b)
+    assert min(tf_pruneinit.score(model, "phew", seed=seed)["branch/kernel"][0, 0] for seed in range(8)) < 2
+
+
+def test_a_sum_of_shortcuts_alone_is_walked():
+    inputs = keras.Input((1,))
+    x = L.Dense(1, use_bias=False, name="stem")(inputs)
+    y = L.Dense(1, use_bias=False, name="branch")(x)
+    z = L.Dense(1, use_bias=False, name="beside")(y)
+    x = L.Add()([L.Add()([y, x]), L.Add()([z, x])])
+    scores = tf_pruneinit.score(keras.Model(inputs, L.Dense(1, use_bias=False, name="head")(x)), "phew")
+    assert scores["head/kernel"][0, 0] == scores["stem/kernel"][0, 0] == 2

@@ -7,7 +7,8 @@ from tf_pruneinit.pruning.dynamic.schedule import Arrays, Now
 def gradual_magnitude(now: Now) -> Arrays:
     """Returns masks of the largest |w| at sparsity s * (1 - (1 - p)^3), p the progress and s the final sparsity.
 
-    Removed weights do not regrow; exactly `selection.remaining_count` weights remain.
+    Each layer is pruned to that sparsity, as in the paper; `scope="global"` ranks all layers together. Removed weights do not
+    regrow; exactly `selection.remaining_count` weights remain.
 
     Zhu, Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression", ICLR workshop 2018.
     """

@@ -9,7 +9,11 @@ import keras
 import tensorflow as tf
 
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers.batch_normalization import exact_normalization
+
+# Variables of a model, and tensors in their place.
+State = Sequence[tuple[keras.Variable, tf.Tensor]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +51,13 @@ class Network:
         return list(self.model.inputs)
 
     def outputs(
-        self, kernels: Sequence[tf.Tensor], examples: Any, *, training: bool = False, run: Callable | None = None
+        self,
+        kernels: Sequence[tf.Tensor],
+        examples: Any,
+        *,
+        training: bool = False,
+        run: Callable | None = None,
+        state: State = (),
     ) -> list[tf.Tensor]:
         """Returns the model's outputs, logits where it gives classes, computed with these kernels.
 
@@ -56,14 +66,45 @@ class Network:
           examples: (batch, ...), a tensor for each input; one input needs no list.
           training: whether normalization uses the batch's statistics; default False. Updates of the moving ones are discarded.
           run: `(model, examples) -> outputs`, in place of a call of the model.
+          state: tensors in place of other variables; default none.
         """
-        with self._with(kernels):
+        with self._with(kernels, state):
             return keras.tree.flatten(run(self.model, examples) if run else self.model(examples, training=training))
 
+    @property
+    def batch_normalizations(self) -> list[keras.layers.BatchNormalization]:
+        """The layers of batch normalization."""
+        layers = keras_internals.layers_of(self.model)
+        return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+    def batch_moments(self, kernels: Sequence[tf.Tensor], examples: Any, run: Callable, state: State = ()) -> State:
+        """Returns the moving means and variances of batch normalization after one pass of these examples alone.
+
+        Args:
+          kernels: tensors in place of the kernels, in order.
+          examples: as for `outputs`.
+          run: `(model, examples) -> outputs`, in training mode.
+          state: tensors in place of other variables; default none.
+        """
+        layers = self.batch_normalizations
+        settings = [(layer.momentum, layer.synchronized) for layer in layers]
+        mapping = [*zip(self.variables.values(), kernels, strict=True), *state]
+        try:
+            for layer in layers:
+                layer.momentum, layer.synchronized = 0.0, False
+            with keras.StatelessScope(state_mapping=mapping) as scope:
+                run(self.model, examples)
+        finally:
+            for layer, (momentum, synchronized) in zip(layers, settings, strict=True):
+                layer.momentum, layer.synchronized = momentum, synchronized
+        moving = [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
+        values = [(variable, scope.get_current_value(variable)) for variable in moving]
+        return [(variable, value) for variable, value in values if value is not None]  # A frozen layer updates none.
+
     @contextlib.contextmanager
-    def _with(self, kernels: Sequence[tf.Tensor]) -> Iterator[None]:
-        """Within it, the model has these kernels."""
-        mapping = list(zip(self.variables.values(), kernels, strict=True))
+    def _with(self, kernels: Sequence[tf.Tensor], state: State = ()) -> Iterator[None]:
+        """Within it, the model has these kernels, and these values of other variables."""
+        mapping = [*zip(self.variables.values(), kernels, strict=True), *state]
         with exact_normalization(), keras.StatelessScope(state_mapping=mapping, collect_losses=self.regularized):
             yield
 
@@ -97,8 +138,10 @@ class Network:
         weights: Any = None,
         temperature: float = 1.0,
         vectors: list[tf.Tensor] | None = None,
+        at: Sequence[tf.Tensor] | None = None,
+        of_removed: bool = False,
     ) -> list[tf.Tensor]:
-        """Returns Hv of each kernel, H the Hessian of L over the remaining weights: the derivative of g'v, v constant.
+        """Returns Hv of each kernel, H the Hessian of L: the derivative of g'v, v constant and 0 at removed weights.
 
         Args:
           inputs: as for `gradients`.
@@ -106,16 +149,19 @@ class Network:
           weights: as for `gradients`.
           temperature: of L, which is as for `gradients`; > 0, default 1.
           vectors: v, a tensor for each kernel; None (default) means g = dL/dw itself.
+          at: as for `gradients`.
+          of_removed: whether v is what is given also at removed weights; default False.
         """
-        kernels = list(self.kernels)
+        kernels = list(self.kernels if at is None else at)
         with tf.GradientTape() as outer:
             outer.watch(kernels)
             with tf.GradientTape() as inner:
                 inner.watch(kernels)
                 loss = self._loss(kernels, inputs, labels, weights, temperature)
             gradients = inner.gradient(loss, kernels, unconnected_gradients="zero")
-            masks = [tf.cast(mask, g.dtype) for mask, g in zip(self.masks, gradients, strict=True)]
-            vectors = [tf.stop_gradient(v) * mask for v, mask in zip(vectors or gradients, masks, strict=True)]
+            vectors = [tf.stop_gradient(v) for v in vectors or gradients]
+            if not of_removed:
+                vectors = [v * tf.cast(mask, v.dtype) for v, mask in zip(vectors, self.masks, strict=True)]
             product = tf.add_n([tf.reduce_sum(v * g) for v, g in zip(vectors, gradients, strict=True)])
         return outer.gradient(product, kernels, unconnected_gradients="zero")
 
@@ -151,11 +197,15 @@ class Batch:
         """Returns g = dL/dw of each kernel; see `Network.gradients`."""
         return self._mean(self._gradients, *((temperature,) if at is None else (temperature, at)))
 
-    def hessian_gradients(self, temperature: float = 1.0) -> list[tf.Tensor]:
+    def hessian_gradients(self, temperature: float = 1.0, of_removed: bool = False) -> list[tf.Tensor]:
         """Returns Hg of each kernel; see `Network.hessian_product`."""
         # One pass computes both for a single chunk.
         vectors = None if self._single else self.gradients(temperature)
-        return self._mean(self._hessian_product, temperature, vectors)
+        return self._mean(self._hessian_product, temperature, vectors, *((None, True) if of_removed else ()))
+
+    def hessian_product(self, vectors: Sequence[tf.Tensor], at: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns Hv of each kernel; see `Network.hessian_product`."""
+        return self._mean(self._hessian_product, 1.0, list(vectors), list(at))
 
     def _mean(self, function: Callable, *arguments: Any) -> list[tf.Tensor]:
         if self._single:

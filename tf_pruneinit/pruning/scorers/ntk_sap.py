@@ -2,12 +2,13 @@
 
 import functools
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 from tf_pruneinit import seeds
 from tf_pruneinit.pruning.scorers.flow import enter
-from tf_pruneinit.pruning.scorers.network import Network, require_floating_inputs
+from tf_pruneinit.pruning.scorers.network import Network, State, require_floating_inputs
 
 # Standard deviation of the change of each weight.
 _CHANGE = 1e-2
@@ -21,12 +22,14 @@ def ntk_sap(network: Network, batch: None, *, seed: int) -> list[tf.Tensor]:
     """Returns scores z = |d/dm mean_x ||f(x; v * m) - f(x; (v + u) * m)||^2| at the masks m.
 
     The squared change of the outputs under a small change u of the weights estimates the nuclear norm of the neural tangent
-    kernel. It reads no weight and no data: x ~ normal(0, 1), v ~ normal(0, 2 / fan_in), u ~ normal(0, 0.01^2), drawn anew in
+    kernel. It reads no kernel and no data: x ~ normal(0, 1), v ~ normal(0, 2 / fan_in), u ~ normal(0, 0.01^2), drawn anew in
     each iteration (from the seed and the number of remaining weights); fan_in is the number of a kernel's weights that an
     output is computed from. Removed weights score zero.
 
-    Our reading: one draw of v and u for 64 inputs (fewer of large images) in each iteration, batch normalization with the
-    statistics of these inputs, in training mode, and its scales and all biases as they are. Inputs count as preprocessed:
+    As in the authors' code batch normalization has scale 1 and shift 0, and both passes have one mean and variance: those of
+    f(x; v * m), through which no gradient passes. Biases are as they are.
+
+    Our reading: one draw of v and u for 64 inputs (fewer of large images) in each iteration. Inputs count as preprocessed:
     operations that scale and shift images before the first weights pass them on (see `flow.enter`).
 
     Wang, Li, Sun, "NTK-SAP: Improving Neural Network Pruning by Aligning Training Dynamics", ICLR 2023.
@@ -59,14 +62,25 @@ def ntk_sap(network: Network, batch: None, *, seed: int) -> list[tf.Tensor]:
         weight = normal(mask.shape, math.sqrt(2 / max(1, math.prod(mask.shape[:-1]))), "weights", path)
         weights.append(tf.cast(weight, mask.dtype))
         changed.append(tf.cast(weight + normal(mask.shape, _CHANGE, "change", path), mask.dtype))
-    preprocessed = functools.partial(enter, training=True)
+    state = _normalization(network, [v * m for v, m in zip(weights, masks, strict=True)], inputs)
     with tf.GradientTape() as tape:
         tape.watch(masks)
         outputs, others = (
-            network.outputs([v * m for v, m in zip(values, masks, strict=True)], inputs, run=preprocessed)
+            network.outputs([v * m for v, m in zip(values, masks, strict=True)], inputs, run=enter, state=state)
             for values in (weights, changed)
         )
         squares = [tf.reduce_sum(tf.square(a - b)) for a, b in zip(outputs, others, strict=True)]
         difference = (squares[0] if len(squares) == 1 else tf.add_n(squares)) / count
     gradients = tape.gradient(difference, masks, unconnected_gradients="zero")
     return [tf.abs(g * m) for g, m in zip(gradients, masks, strict=True)]
+
+
+def _normalization(network: Network, kernels: Sequence[tf.Tensor], inputs: Sequence[tf.Tensor]) -> State:
+    """Batch normalization of scale 1 and shift 0, with the moments of a pass of these inputs through these kernels."""
+    layers = network.batch_normalizations
+    if not layers:
+        return []
+    initial = [(layer.gamma, tf.ones_like(layer.gamma)) for layer in layers if layer.gamma is not None]
+    initial += [(layer.beta, tf.zeros_like(layer.beta)) for layer in layers if layer.beta is not None]
+    moments = network.batch_moments(kernels, inputs, functools.partial(enter, training=True), initial)
+    return [*initial, *moments]

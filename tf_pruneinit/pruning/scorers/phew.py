@@ -19,14 +19,16 @@ _NEW = 1e-3
 def phew(network: Network, batch: None, *, seed: int) -> list[tf.Tensor]:
     """Returns scores z = 1 + 1 / n of the weights that walk n = 1, 2, ... is the first to visit.
 
-    So the weights of the first walks remain, as many as the sparsity leaves. A walk starts at a random unit of the inputs, or
-    every other one of the outputs, and continues to the other end: from a unit along one of its weights, with the probability
-    |w| / sum of |v| over the weights v that leave the unit. There are walks until half of the weights have been visited; the
+    So the weights of the first walks remain, as many as the sparsity leaves. A walk starts at a unit of the inputs, or every
+    other one at a unit of the outputs, each of which takes its turn, and continues to the other end: from a unit along one of
+    its weights, with the probability |w| / sum of |v| over the weights v that leave the unit. As in the authors' code, walks
+    take shortcuts with weights and no identity shortcuts. There are walks until half of the weights have been visited; the
     others score |w| / (the largest) / 2, removed weights 0.
 
     Our reading where there is more than dense layers: the units of an image are its channels, and a weight at any position of a
-    kernel joins two of them; a flattened channel continues at a random position; a walk takes each branch of a residual network
-    with the same probability; pooling, normalization and activations pass it on.
+    kernel joins two of them; a flattened channel continues at a random position; a walk takes each branch with the same
+    probability, but for those of a sum that lead past weights of another one and have none; pooling, normalization and
+    activations pass it on.
 
     Patil, Dovrolis, "PHEW: Constructing Sparse Networks that Learn Fast and Generalize Well without Training Data", ICML 2021.
 
@@ -60,7 +62,7 @@ def _scores(graph: Graph, magnitudes: Sequence[np.ndarray], count: int, root: in
     while visited < _VISITED * alive:
         for backwards in (False, True):
             numbers = started + 2 * np.arange(walks // 2) + backwards
-            for kernel, indices, walkers in graph.walk(walks // 2, steps, backwards, rng):
+            for kernel, indices, walkers in graph.walk(walks // 2, steps, backwards, rng, started // 2):
                 np.minimum.at(first[kernel], indices, numbers[walkers] + 1)
         started += walks
         before, visited = visited, sum(int(np.count_nonzero(np.isfinite(part))) for part in first[:count])

@@ -53,6 +53,7 @@ class _Edge:
       forwards: `(units of the source, generator) -> units of the target`, where there is no kernel.
       backwards: `(units of the target, generator) -> units of the source`, where there is no kernel.
       offset: first unit of the source in the target, where it is a part of it.
+      summed: whether the source is one of several terms, whose sum the target is.
     """
 
     source: Any
@@ -61,10 +62,11 @@ class _Edge:
     forwards: Callable[..., np.ndarray] = lambda units, rng: units
     backwards: Callable[..., np.ndarray] = lambda units, rng: units
     offset: int | None = None
+    summed: bool = False
 
 
 class Graph:
-    """The tensors of a model, and the edges from one to another.
+    """The tensors of a model, and the edges from one to another, without identity shortcuts.
 
     Attributes:
       kernels: variables: those of the network, in its order, then those that it does not prune.
@@ -86,6 +88,7 @@ class Graph:
         # The tensors where walks start and end, forwards, with the first unit of each and their number.
         sources, targets = _numbered(model.inputs), _numbered(model.outputs)
         self._add_model(model, ())
+        self._edges = self._leading_to(targets[0], self._without_shortcuts())
         self._leaving = self._by_end("source"), self._by_end("target")
         self._ends_of_walks = sources, targets
 
@@ -94,7 +97,7 @@ class Graph:
         return [[_Step(array, units) for units in ends] for array, ends in zip(magnitudes, self._ends, strict=True)]
 
     def walk(
-        self, count: int, steps: Sequence[Any], backwards: bool, rng: np.random.Generator
+        self, count: int, steps: Sequence[Any], backwards: bool, rng: np.random.Generator, first: int
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Yields the weights that walks visit; those that do not reach the other end count for nothing.
 
@@ -103,13 +106,14 @@ class Graph:
           steps: what `steps` returned.
           backwards: whether walks start at the output.
           rng: generator of the random numbers.
+          first: number of walks before from this side: each starts at the unit after that of the walk before, in a circle.
 
         Yields:
           The index of a kernel, flat indices of its weights, and the numbers of the walks that visit them, in [0, count).
         """
         (starts, bounds), (ends, _) = self._ends_of_walks[::-1] if backwards else self._ends_of_walks
         arrived: dict[Any, list[Any]] = collections.defaultdict(list)
-        units = rng.integers(0, bounds[-1], count)
+        units = (first + np.arange(count)) % bounds[-1]
         for start, low, high in zip(starts, bounds, bounds[1:], strict=False):
             some = np.flatnonzero((units >= low) & (units < high))
             arrived[start].append((some, units[some] - low))
@@ -136,6 +140,39 @@ class Graph:
             complete[walkers] = True
         for kernel, indices, walkers in visits:
             yield kernel, indices[complete[walkers]], walkers[complete[walkers]]
+
+    def _without_shortcuts(self) -> list[_Edge]:
+        """The edges but for terms of sums that lead past weights: from a tensor that another term is computed from by weights.
+
+        If all terms of a sum are such, they stay.
+        """
+        before = self._by_end("target")
+        # The tensors that a tensor is computed from without a kernel, and by one kernel or more.
+        near: dict[Any, set] = {}
+        far: dict[Any, set] = {}
+        shortcuts = set()
+        for tensor in self._tensors:
+            near[tensor], far[tensor] = {tensor}, set()
+            for edge in before[tensor]:
+                (near if edge.kernel is None else far)[tensor].update(near[edge.source])
+                far[tensor] |= far[edge.source]
+            terms = [edge for edge in before[tensor] if edge.summed]
+            past = [
+                edge for edge in terms if any(near[edge.source] & far[other.source] for other in terms if other is not edge)
+            ]
+            shortcuts |= set(map(id, past)) if len(past) < len(terms) else set()
+        return [edge for edge in self._edges if id(edge) not in shortcuts]
+
+    def _leading_to(self, ends: Sequence[Any], edges: Sequence[_Edge]) -> list[_Edge]:
+        """Those of some edges from which others lead to one of the ends."""
+        leading = set(ends)
+        leaving = collections.defaultdict(list)
+        for edge in edges:
+            leaving[edge.source].append(edge)
+        for tensor in reversed(self._tensors):
+            if any(edge.target in leading for edge in leaving[tensor]):
+                leading.add(tensor)
+        return [edge for edge in edges if edge.target in leading]
 
     def _by_end(self, end: str) -> dict[Any, list[_Edge]]:
         edges = collections.defaultdict(list)
@@ -208,8 +245,9 @@ class Graph:
             or any(s not in (1, out) for s in sizes)
         ):
             raise UsageError(f"phew does not know how a walk passes {layer.name} ({type(layer).__name__})")
+        summed = len(sources) > 1 and type(layer).__name__ == "Add"  # A layer or an operation.
         return [
-            _Edge(source, target, None, _spread(size, out), _spread(out, size))
+            _Edge(source, target, None, _spread(size, out), _spread(out, size), summed=summed)
             for source, size in zip(sources, sizes, strict=True)
         ]
 

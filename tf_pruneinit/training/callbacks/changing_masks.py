@@ -94,7 +94,7 @@ class GradualMagnitude(_ChangesMasks):
         update_from: int | str = Prune.update_from,
         update_until: int | str | None = Prune.update_until,
         *,
-        scope: str = "global",
+        scope: str = "layerwise",
         min_remaining: int = Prune.min_remaining,
         steps: int | None = None,
     ):
@@ -106,7 +106,8 @@ class GradualMagnitude(_ChangesMasks):
           update_from: step, or epoch as "5ep", after which masks begin to change, default 0; the first change is `update_every`
             steps later.
           update_until: step, or epoch as "5ep", of the last change. Default None: after three quarters of training.
-          scope: a row of `registry.SCOPES`: "global" (default) ranks the weights of all layers together.
+          scope: a row of `registry.SCOPES`: "layerwise" (default) prunes each layer to the same sparsity, as the paper does;
+            "global" ranks the weights of all layers together.
           min_remaining: least number of remaining weights in each layer, >= 0, default 0.
           steps: length of training in steps, >= 1. Default None: one `fit` is all of it, or several that resume it by
             `initial_epoch` or `BackupAndRestore`. Set it if several calls of `fit` follow each other with one optimizer.
