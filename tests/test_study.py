@@ -1,7 +1,7 @@
 """What is kept of the study is whole, small, and says what docs/study.md says."""
 
-import functools
 import collections
+import functools
 import os
 import pathlib
 import re
