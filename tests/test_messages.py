@@ -195,7 +195,17 @@ def test_call(mistake):
 # What nobody means, to be refused wherever it is given.
 THINGS = [None, 3, -1, 0.5, float("nan"), 10**30, True, "x", b"x", "\0", [], [1], [None], {}, {"a": 1}, {1: 2}, (1, 2), set()]
 THINGS += [IMAGES, np.array(None), "a tensor", object(), Subclassed, len]
-OPTIONS = ("temperature", "inner_steps", "inner_rate", "seed", "precision", "batch_size", "accumulate", "exclude")
+OPTIONS = (
+    "temperature",
+    "inner_steps",
+    "inner_rate",
+    "search_rate",
+    "seed",
+    "precision",
+    "batch_size",
+    "accumulate",
+    "exclude",
+)
 
 
 def calls(thing):

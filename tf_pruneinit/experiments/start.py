@@ -60,6 +60,7 @@ def _pruned(setup: Setup, config: Config, prune: Prune, model: keras.Model) -> k
         "temperature": prune.temperature,
         "inner_steps": prune.inner_steps,
         "inner_rate": prune.inner_rate,
+        "search_rate": prune.search_rate,
         "batch_norm_warmup": prune.batch_norm_warmup,
         "accumulate": prune.accumulate,
         "precision": prune.score_precision,

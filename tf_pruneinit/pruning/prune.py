@@ -37,6 +37,7 @@ def prune(
     temperature: float = Prune.temperature,
     inner_steps: int = Prune.inner_steps,
     inner_rate: float = Prune.inner_rate,
+    search_rate: float = Prune.search_rate,
     seed: int = Config.seed,
     precision: str = Prune.score_precision,
     batch_size: int | None = None,
@@ -64,7 +65,7 @@ def prune(
       method: as for `score`.
       sparsity: fraction of all prunable weights to remove, in [0, 1). With `densities` None is that of these.
       data: as for `score`.
-      iterations: N, >= 1. None: 100 for SynFlow and NTK-SAP, 300 for iterative SNIP and FORCE, else 1.
+      iterations: N, >= 1. None: 100 for SynFlow, NTK-SAP and GEM-MINER, 300 for iterative SNIP and FORCE, else 1.
       scope: a row of `registry.SCOPES`: "global" (default) ranks all layers together; the others each layer alone. "2:4", or
         any "N:M", leaves N of each M inputs of an output, at a sparsity of 1 - N / M (see `n_of_m`).
       target: what `sparsity` counts. "nominal" (default): removed weights. "effective": also weights on no path from input to
@@ -72,6 +73,7 @@ def prune(
       temperature: as for `score`.
       inner_steps: as for `score`.
       inner_rate: as for `score`.
+      search_rate: as for `score`.
       seed: as for `score`.
       precision: as for `score`; iterative scores are always in float64.
       batch_size: as for `score`.
