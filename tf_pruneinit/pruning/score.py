@@ -116,7 +116,7 @@ def score(
       temperature: divisor of the logits in GraSP's loss, > 0, default 200; a loss that takes no logits has none (a warning).
       inner_steps: steps of training after which ProsPr takes the gradient, >= 0, default 3.
       inner_rate: learning rate of these steps, > 0, default 0.1.
-      search_rate: learning rate of the scores of GEM-MINER, > 0, default RATE.
+      search_rate: learning rate of the scores of GEM-MINER, > 0, default 1.
       seed: root seed of the random numbers that a method draws, and of dropout; default 0.
       precision: "float32" (default), or "float64" to compute every score in float64.
       batch_size: most examples in one batch that (inputs, labels) are split into, >= 1: where labels are classes, each with the
