@@ -195,7 +195,7 @@ def test_call(mistake):
 # What nobody means, to be refused wherever it is given.
 THINGS = [None, 3, -1, 0.5, float("nan"), 10**30, True, "x", b"x", "\0", [], [1], [None], {}, {"a": 1}, {1: 2}, (1, 2), set()]
 THINGS += [IMAGES, np.array(None), "a tensor", object(), Subclassed, len]
-OPTIONS = ("temperature", "grasp_gradient", "inner_steps", "inner_rate", "meta_gradients", "seed", "precision")
+OPTIONS = ("temperature", "grasp_gradient", "inner_steps", "inner_rate", "meta_gradients", "search_rate", "seed", "precision")
 OPTIONS += ("batch_size", "accumulate", "exclude")
 
 

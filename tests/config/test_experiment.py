@@ -50,6 +50,7 @@ prunes = st.builds(
     target=st.sampled_from(TARGETS),
     inner_steps=st.integers(0, 9),
     inner_rate=positive,
+    search_rate=positive,
     batch_norm_warmup=st.booleans(),
     ablation=st.sampled_from(ABLATIONS),
     prune_at=st.just("0") | training_points,
@@ -188,7 +189,13 @@ def test_options_that_a_method_does_not_read_leave_its_address(method):
     assert (address() != address(examples_per_class=7)) == row.needs_data
     assert (address() != address(score_batch_size=7)) == row.needs_data
     assert (address() != address(accumulate="gradients")) == row.needs_data
-    for option, value in {"temperature": 7, "inner_steps": 1, "inner_rate": 0.7, "meta_gradients": "full"}.items():
+    for option, value in {
+        "temperature": 7,
+        "inner_steps": 1,
+        "inner_rate": 0.7,
+        "meta_gradients": "full",
+        "search_rate": 0.7,
+    }.items():
         assert (address() != address(**{option: value})) == (option in row.options)
     of_all = {"grasp_gradient": "all"}
     for more in ({"iterations": 5}, {"iterations": 1, "prune_at": "9", "rounds": 2}):
@@ -368,6 +375,20 @@ def test_each_way_to_prune_is_reported_under_a_name_of_its_own(prune, name):
     assert f"-{name}-" in config.address
 
 
+def test_learning_rate_rewinding_is_magnitude_after_training_at_its_address():
+    for rounds in (1, 4):
+        named = Config(prune=Prune("learning_rate_rewinding", 0.7, rounds=rounds))
+        assert named == Config(prune=after(sparsity=0.7, rounds=rounds))
+    assert Prune("learning_rate_rewinding", prune_at="end", ablation="shuffle") == after(ablation="shuffle")
+    for options, message in (
+        ({"prune_at": "0"}, "learning_rate_rewinding takes no prune_at but end; got '0'"),
+        ({"prune_at": "5ep"}, "learning_rate_rewinding takes no prune_at but end; got '5ep'"),
+        ({"rewind_to": "0"}, "learning_rate_rewinding takes no rewind_to; got '0'"),
+    ):
+        with pytest.raises(UsageError, match=f"^{message}$"):
+            Prune("learning_rate_rewinding", **options)
+
+
 @pytest.mark.parametrize(
     "a, b",
     [
@@ -474,13 +495,14 @@ OUT_OF_RANGE = {
         "scope": ("", "local"),
         "min_remaining": (-1, 1.5, "3", True, None),
         "exclude": ("fc3", [""], ("a", ""), (1,), None, 3),
-        "examples_per_class": (*NO_COUNTS, None),
+        "examples_per_class": NO_COUNTS,
         "score_batch_size": (*NO_COUNTS, None),
         "accumulate": ("", "sum", None),
         "score_precision": ("float16", "", None),
         "temperature": (0, -1, *NO_NUMBERS),
+        "search_rate": (0, -1, *NO_NUMBERS),
         "ablation": ("", "Shuffle", None),
-        "prune_at": ("", "-1", "1.5", "ep", "5x", "-5ep", "1e9ep", "End", "5 000", None, True, 1.5, "9" * 20),
+        "prune_at": ("", "-1", "1.5", "ep", "5x", "-5ep", "1e9ep", "End", "5 000", True, 1.5, "9" * 20),
         "rewind_to": ("", "-1", "5x", "begin", "1", "1ep", "end", True),
         "rounds": (*NO_COUNTS, 2, None),
         "update_every": (*NO_COUNTS, None),
@@ -496,6 +518,7 @@ OUT_OF_RANGE = {
         "momentum": (1, -0.1, *NO_NUMBERS),
         "weight_decay": (-0.1, *NO_NUMBERS),
         "warmup_epochs": (-0.1, *NO_NUMBERS),
+        "sign_in_every": NO_COUNTS,
         "precision": ("float16", "", None),
         "augmentation": ("flip", "", None),
     },

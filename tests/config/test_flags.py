@@ -33,6 +33,7 @@ GIVEN = {
     "inner_rate": ("0.5", 0.5),
     "meta_gradients": ("full", "full"),
     "grasp_gradient": ("all", "all"),
+    "search_rate": ("0.5", 0.5),
     "batch_norm_warmup": ("true", True),
     "ablation": ("shuffle", "shuffle"),
     "prune_at": ("100", "100"),
@@ -55,6 +56,7 @@ GIVEN = {
     "momentum": ("0.5", 0.5),
     "weight_decay": ("0.01", 0.01),
     "warmup_epochs": ("2", 2.0),
+    "sign_in_every": ("3", 3),
     "precision": ("mixed_float16", "mixed_float16"),
     "augmentation": ("resized_crop", "resized_crop"),
     "devices": ("2", 2),
@@ -78,6 +80,7 @@ NEEDED = {
     "inner_rate": ["--method=prospr"],
     "meta_gradients": ["--method=prospr"],
     "grasp_gradient": ["--method=grasp", "--iterations=3"],
+    "search_rate": ["--method=gem_miner"],
     **{name: ["--method=rigl"] for name in ("update_every", "update_from", "update_until", "drop_fraction")},
     "rewind_to": ["--prune_at=end"],
     "rounds": ["--prune_at=end"],
@@ -287,7 +290,7 @@ def test_drops_that_are_no_epochs_in_order_are_refused(drops):
 
 @pytest.mark.parametrize(
     "flag, known",
-    [("method", [*registry.METHODS, *registry.IN_TRAINING]), ("dataset", registry.DATASETS), ("model", registry.MODELS)],
+    [("method", registry.of_runs()), ("dataset", registry.DATASETS), ("model", registry.MODELS)],
 )
 def test_unknown_name_lists_the_known_ones(flag, known):
     with pytest.raises(UsageError, match=f"^{flag} must be one of.* got 'nonsense'") as error:
@@ -303,9 +306,7 @@ def test_help_shows_every_flag_and_every_row(flag):
     text = str(help_text.value)
     assert text.startswith("Purpose.")
     assert all(f"\n  --{name} " in text for name in [*GIVEN, "flagfile", "help", "version"])
-    assert all(
-        f" {name}: " in text for name in [*registry.METHODS, *registry.IN_TRAINING, *registry.DATASETS, *registry.MODELS]
-    )
+    assert all(f" {name}: " in text for name in [*registry.of_runs(), *registry.DATASETS, *registry.MODELS])
     choices = [*registry.SCOPES, *config.PRECISIONS, *execution.JIT_COMPILE, *config.ACCUMULATE, *config.SCORE_PRECISIONS]
     choices += [flags.DENSE, registry.KERAS]
     assert all(choice in text for choice in choices)

@@ -45,7 +45,7 @@ def test_dataset_is_loaded_from_a_directory_and_names_a_model(name):
     assert registry.DATASETS[name].default_model in registry.MODELS
 
 
-@pytest.mark.parametrize("table", [registry.METHODS, registry.IN_TRAINING, registry.MODELS, registry.DATASETS])
+@pytest.mark.parametrize("table", [registry.of_runs(), registry.MODELS, registry.DATASETS])
 def test_row_has_a_summary_of_one_line(table):
     assert all(row.summary and "\n" not in row.summary for row in table.values())
 
@@ -64,6 +64,13 @@ def test_method_that_changes_masks_in_training_scores_no_network(name):
     with pytest.raises(UsageError, match=f"^method must score a network; got {name}, which changes masks in training"):
         registry.method(name)
     assert registry.IN_TRAINING[name].initial in registry.METHODS
+
+
+@pytest.mark.parametrize("name", registry.COMBINATIONS)
+def test_combination_is_options_of_a_method_and_scores_no_network(name):
+    with pytest.raises(UsageError, match=f"^method must score a network; got {name}, which also says when it is trained"):
+        registry.method(name)
+    assert registry.COMBINATIONS[name].options["method"] in registry.METHODS
 
 
 @pytest.mark.parametrize("wrong, meant", [("snipp", "snip"), ("resnet-20", "resnet20"), ("cifar", "cifar10")])

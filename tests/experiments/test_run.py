@@ -106,6 +106,9 @@ EPOCH, EPOCHS = 23, 3
 STEPS = EPOCH * EPOCHS
 
 
+TRAIN = Train(EPOCHS, batch_size=64, learning_rate_drops=(1, 2))
+
+
 class Laboratory:
     """Runs in one working directory, without their SavedModels, and how many steps were trained for them."""
 
@@ -115,7 +118,7 @@ class Laboratory:
         self.lines = io.StringIO()
 
     def make(self, prune, model="lenet_300_100", snapshot_steps=(0,), **options):
-        config = Config(model=model, prune=prune, train=Train(EPOCHS, batch_size=64))
+        config = Config(model=model, prune=prune, train=TRAIN)
         execution = Execution(workdir=self.workdir, snapshot_steps=snapshot_steps, **options)
         with unexported():
             return experiment.run(config, execution, Console(self.lines))
@@ -143,7 +146,7 @@ def dense_of(run):
     return run_directory.Run(os.path.join(os.path.dirname(run.path), "digits-lenet_300_100-dense-0-" + DENSE_ADDRESS))
 
 
-DENSE_ADDRESS = Config(model="lenet_300_100", train=Train(EPOCHS, batch_size=64)).address.rpartition("-")[2]
+DENSE_ADDRESS = Config(model="lenet_300_100", train=TRAIN).address.rpartition("-")[2]
 
 
 def weights(run, step):
@@ -199,7 +202,8 @@ def test_rewound_weights_are_those_of_an_earlier_step(laboratory):
 
 @pytest.mark.parametrize("rewind_to", [None, "7"])
 def test_each_round_prunes_what_the_round_before_has_trained(laboratory, rewind_to):
-    prunes = [Prune("magnitude", sparsity_after(n), prune_at="end", rewind_to=rewind_to, rounds=n) for n in (1, 2, 3)]
+    named = Prune("magnitude", prune_at="end", rewind_to=rewind_to) if rewind_to else Prune("learning_rate_rewinding")
+    prunes = [dataclasses.replace(named, sparsity=sparsity_after(n), rounds=n) for n in (1, 2, 3)]
     last, steps = laboratory.steps_of(prunes[-1])
     assert steps == 4 * STEPS
     *others, last = [laboratory.make(prune, snapshot_steps=(0,)) for prune in prunes[:2]] + [last]
@@ -212,6 +216,8 @@ def test_each_round_prunes_what_the_round_before_has_trained(laboratory, rewind_
             assert all((run.masks()[path] <= within[path]).all() for path in within)
         within, before = run.masks(), run
     assert last.result["method"].startswith("iterative_")
+    rates = [[record.learning_rate for record in records.read(run.file(run_directory.RECORDS))] for run in (dense, last)]
+    assert rates[0] == rates[1] and len(set(rates[0])) == EPOCHS
     assert (last.result["rounds"], last.result["parent"]) == (3, os.path.basename(others[1].path))
 
 

@@ -229,7 +229,7 @@ class TestOneMethodOfEachKind:
 class TestCompiled:
     @every_method
     def test_by_default_it_takes_its_own_iterations_and_leaves_the_model_as_it_is_bit_for_bit(self, method, request):
-        own = {"synflow": 100, "ntk_sap": 100, "iterative_snip": 300, "force": 300}.get(method, 1)
+        own = {"synflow": 100, "ntk_sap": 100, "gem_miner": 100, "iterative_snip": 300, "force": 300}.get(method, 1)
         if own == 1:
             request.getfixturevalue("eagerly")
         model = network()
@@ -365,8 +365,8 @@ def test_each_layer_keeps_all_that_it_has_where_that_is_less_than_min_remaining(
         ({"iterations": 2.5}, "iterations must be an integer >= 1; got 2.5"),
         ({"iterations": "3"}, "iterations must be an integer >= 1; got '3'"),
         ({"iterations": True}, "iterations must be an integer >= 1; got True"),
-        ({"scope": "local"}, "scope must be one of global, layerwise, erk, uniform_plus, ideal_gas; got 'local'"),
-        ({"scope": None}, "scope must be one of global, layerwise, erk, uniform_plus, ideal_gas; got None"),
+        ({"scope": "local"}, "scope must be one of global, layerwise, erk, uniform_plus, ideal_gas, balanced; got 'local'"),
+        ({"scope": None}, "scope must be one of global, layerwise, erk, uniform_plus, ideal_gas, balanced; got None"),
         ({"min_remaining": -1}, "min_remaining must be an integer >= 0; got -1"),
         ({"min_remaining": 1.5}, "min_remaining must be an integer >= 0; got 1.5"),
         ({"min_remaining": None}, "min_remaining must be an integer >= 0; got None"),

@@ -477,3 +477,14 @@ def test_takes_as_many_threads_as_the_process_may_use_cores(monkeypatch):
     monkeypatch.setattr(selection, "_WORTH_THREADS", 0)
     selection.global_masks({"a": np.arange(10.0), "b": np.arange(5.0)}, 0.5)
     assert set(taken) == {3}
+
+
+def test_balanced_counts_by_hand():
+    scores = named([np.ones(shape) for shape in [(5, 2), (30, 10), (20, 10), (4,)]])
+    # The layers of 10 and of 4 weights stay dense; the 200 - 14 others are shared.
+    assert counts(selection.balanced_masks(scores, 1 - 200 / 514)) == [10, 93, 93, 4]
+    assert counts(selection.balanced_masks(scores, 1 - 31 / 514)) == [9, 9, 9, 4]
+    # Beyond the size of the smaller one, the largest layer has what is left.
+    assert counts(selection.balanced_masks(scores, 1 - 500 / 514)) == [10, 286, 200, 4]
+    least = selection.balanced_masks(scores, 1 - 8 / 514, min_remaining=1)
+    assert counts(least) == [2, 2, 2, 2]

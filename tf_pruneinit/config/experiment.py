@@ -52,13 +52,13 @@ class Prune:
     iterations: int | None = option(
         None,
         "iterations of scoring and removing",
-        shown="100 for synflow, ntk_sap; 300 for iterative_snip, force; else 1",
+        shown="100 for synflow, ntk_sap, gem_miner; 300 for iterative_snip, force; else 1",
         at_least=1,
     )
     scope: str | None = option(
         None,
         "rank the weights of all layers together, or of each layer alone: to one sparsity, or to densities by ERK, uniform+, "
-        "ideal gas",
+        "ideal gas, or to one number of weights (balanced)",
         shown="erk for set, rigl; layerwise for gradual_magnitude; else global",
         choices=tuple(registry.SCOPES),
         unnamed="global",
@@ -70,7 +70,13 @@ class Prune:
     exclude: tuple[str, ...] = option(
         (), "layers that are neither pruned nor counted: names or patterns as conv*, comma-separated"
     )
-    examples_per_class: int = option(10, "training images of each class that methods with data score on", at_least=1)
+    examples_per_class: int = option(
+        None,
+        "training images of each class that methods with data score on",
+        shown="100 for gem_miner; else 10",
+        at_least=1,
+        unnamed=10,
+    )
     score_batch_size: int = option(256, "most images in one batch of scoring; scores of batches are averaged", at_least=1)
     accumulate: str = option("scores", "quantity that is averaged over batches of scoring", choices=ACCUMULATE)
     score_precision: str = option(
@@ -89,6 +95,7 @@ class Prune:
         "derivatives that prospr takes through its inner steps: none, or those of the paper, a product with the Hessian a step",
         choices=META_GRADIENTS,
     )
+    search_rate: float = option(1.0, "learning rate of the scores that gem_miner learns", above=0)
     batch_norm_warmup: bool = option(
         False, "score with the moving statistics of batch norm, after these are set to the statistics of the scoring images"
     )
@@ -98,7 +105,10 @@ class Prune:
         choices=ABLATIONS,
     )
     prune_at: str = option(
-        "0", "training point of the dense run at which it is pruned: a step, an epoch as 5ep, or end; training then restarts"
+        None,
+        "training point of the dense run at which it is pruned: a step, an epoch as 5ep, or end; training then restarts",
+        shown="end for learning_rate_rewinding; else 0",
+        unnamed="0",
     )
     rewind_to: str | None = option(
         None,
@@ -128,7 +138,9 @@ class Prune:
     )
 
     def __post_init__(self):
-        registry.require_known(self.method, (*registry.METHODS, *registry.IN_TRAINING), "method")
+        registry.require_known(self.method, registry.of_runs(), "method")
+        if combination := registry.COMBINATIONS.get(self.method):
+            self._take(combination)
         require_sparsity(self.sparsity)
         for name, value in self.own.items():
             if getattr(self, name) is None:
@@ -140,14 +152,22 @@ class Prune:
         self._check_training_points()
         self._check_updates()
         for name in self._unread():
-            object.__setattr__(self, name, getattr(Prune, name))
+            object.__setattr__(self, name, self.own.get(name, getattr(Prune, name)))
+
+    def _take(self, combination: registry.Combination) -> None:
+        name = self.method
+        for option_, value in combination.options.items():
+            got = getattr(self, option_)
+            unset = option_ == "method" or got in (None, value)
+            require(unset, f"{name} takes no {option_} but {value}" if value else f"{name} takes no {option_}", got)
+            object.__setattr__(self, option_, value)
 
     def _unread(self) -> list[str]:
         """The options that the method does not read: they cannot change the result, so they cannot change the address."""
         method, changes = registry.METHODS[self.initial], self.changes
         unread = {
             "batch_norm_warmup": not method.warms_up,
-            **{name: name not in method.options for name in ("temperature", "inner_steps", "inner_rate")},
+            **{name: name not in method.options for name in ("temperature", "inner_steps", "inner_rate", "search_rate")},
             # Weights are removed before a score is computed.
             "grasp_gradient": "grasp_gradient" not in method.options or (self.iterations == 1 and self.rounds == 1),
             "meta_gradients": "meta_gradients" not in method.options or self.inner_steps == 0,
@@ -199,7 +219,9 @@ class Prune:
     def own(self) -> dict[str, Any]:
         """The defaults that differ between methods: option -> the method's value."""
         scope = self.changes.scope if self.changes else "global"
-        return {"iterations": registry.METHODS[self.initial].iterations, "scope": scope}
+        method = registry.METHODS[self.initial]
+        examples = method.examples_per_class
+        return {"iterations": method.iterations, "scope": scope, "examples_per_class": examples, "prune_at": "0"}
 
     @property
     def reads_data(self) -> bool:
@@ -212,6 +234,7 @@ class Prune:
         """The name of the method in results, with what differs from pruning once at initialization.
 
         Magnitude pruning after training with rewinding is `lottery_ticket_rewinding`, in rounds `iterative_lottery_ticket_...`.
+        Without rewinding of weights it is learning-rate rewinding, under the name `(iterative_)magnitude_after_training`.
         """
         after = self.prune_at == "end"
         if after and self.rewind_to and self.method == "magnitude":
@@ -237,6 +260,12 @@ class Train:
     momentum: float = option(0.9, "momentum of SGD", at_least=0, below=1)
     weight_decay: float = option(1e-4, "factor of the L2 term in the gradient of every parameter", at_least=0)
     warmup_epochs: float = option(0.0, "epochs over which the learning rate grows linearly from 0", at_least=0)
+    sign_in_every: int | None = option(
+        None,
+        "train each kernel as a product m * u (Sign-In), with m^2 - u^2 set to 1 every so many epochs",
+        shown="off",
+        at_least=1,
+    )
     precision: str = option("float32", "precision of the training step", choices=PRECISIONS)
     augmentation: str = option(
         "default",

@@ -143,7 +143,7 @@ def experiment_groups() -> dict[str, flags.FlagValues]:
     wider = "ROWxN: a ResNet or VGG with N times the channels, as resnet20x2"
     others = f"{registry.KERAS}NAME: NAME of keras.applications, as {registry.KERAS}ResNet50"
     groups["Experiment"]["model"].help += f"\n{wider}\n{others}"
-    _list_rows(groups["Pruning"], "method", {**registry.METHODS, **registry.IN_TRAINING})
+    _list_rows(groups["Pruning"], "method", registry.of_runs())
     return groups
 
 
@@ -213,7 +213,7 @@ def _prune(given: Mapping[str, Any]) -> Prune | None:
     method = given.get("method", Prune.method)
     options = _given(Prune, given)
     if method != DENSE:
-        registry.require_known(method, (*registry.METHODS, *registry.IN_TRAINING, DENSE), "method")
+        registry.require_known(method, (*registry.of_runs(), DENSE), "method")
         if 1 < options.get("rounds", 1) <= MOST_ROUNDS and "sparsity" not in options:
             options["sparsity"] = sparsity_after(options["rounds"])
         return Prune(**options)

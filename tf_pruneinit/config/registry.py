@@ -89,6 +89,9 @@ class Method:
       by_path: whether it draws random numbers by the paths of kernels, so that scores depend on the names of layers.
       own: whether it is a function of a user's.
       of_kernels: whether it reads kernels alone, and never runs the network.
+      learns: whether it learns scores batch by batch, each time from `network.scores`, those after the batch before; at first
+        these are the scores of `random`.
+      examples_per_class: images of each class that it scores on by default.
       regrows: whether removed weights may regrow from one iteration to the next; it then scores them, too.
       absolute_mean: whether the score is the absolute value of the mean of what `score` returns for each batch.
       revisions: which experiments each change of its scores affects, `(config) -> bool`, the oldest first. The address of a run
@@ -109,6 +112,8 @@ class Method:
     by_path: bool = False
     of_kernels: bool = False
     own: bool = False
+    learns: bool = False
+    examples_per_class: int = 10
     regrows: bool = False
     absolute_mean: bool = False
     revisions: tuple[Callable[[Any], bool], ...] = ()
@@ -136,6 +141,19 @@ class Dynamic:
     begins_dense: bool = False
     scope: str = "global"
     options: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Combination:
+    """A name for options of pruning: a run by it is the run with these options, at the same address.
+
+    Attributes:
+      summary: what it does, in one line.
+      options: option -> value; `method` is a row of `METHODS`. A run by this name takes no other values of them.
+    """
+
+    summary: str
+    options: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,6 +273,19 @@ METHODS = {
         options=("inner_steps", "inner_rate", "meta_gradients"),
         warms_up=True,
     ),
+    "gem_miner": Method(
+        Lazy("pruning.scorers.gem_miner:gem_miner"),
+        "smallest p, which a search learns by gradients through round(p), with the initial weights (Sreenivasan et al., 2022)",
+        label="GEM-MINER",
+        look=Look("#CC79A7", "s", "-."),
+        iterations=100,
+        needs_data=True,
+        options=("search_rate",),
+        warms_up=True,
+        by_path=True,
+        learns=True,
+        examples_per_class=100,
+    ),
     "ntk_sap": Method(
         Lazy("pruning.scorers.ntk_sap:ntk_sap"),
         "least change of the outputs for random inputs, under random weights, when a weight is perturbed (Wang et al., 2023)",
@@ -314,6 +345,15 @@ IN_TRAINING = {
     ),
 }
 
+# Methods that are options of others.
+COMBINATIONS = {
+    "learning_rate_rewinding": Combination(
+        "smallest |w| after training; the remaining weights are trained on, by the whole learning-rate schedule (Renda et al., "
+        "2020): --method=magnitude --prune_at=end",
+        {"method": "magnitude", "prune_at": "end", "rewind_to": None},
+    ),
+}
+
 # Which weights are ranked together, and how many remain in each layer: `(scores, sparsity, within, **options) -> masks`.
 SCOPES = {
     "global": Lazy("pruning.selection:global_masks"),
@@ -321,6 +361,7 @@ SCOPES = {
     "erk": Lazy("pruning.selection:erk_masks"),
     "uniform_plus": Lazy("pruning.selection:uniform_plus_masks"),
     "ideal_gas": Lazy("pruning.selection:ideal_gas_masks"),
+    "balanced": Lazy("pruning.selection:balanced_masks"),
 }
 
 MODELS = {
@@ -389,6 +430,11 @@ def family(model: Any) -> tuple[Any, int]:
     return model, 1
 
 
+def of_runs() -> dict[str, Method | Dynamic | Combination]:
+    """Returns the rows of all methods that a run can have, by their names."""
+    return {**METHODS, **IN_TRAINING, **COMBINATIONS}
+
+
 def method_name(method: str | Callable[..., Any]) -> str:
     """Returns the name of a method, which is a row of `METHODS` or a function."""
     return method if isinstance(method, str) else getattr(method, "__name__", type(method).__name__)
@@ -423,6 +469,8 @@ def method(name: str | Callable[..., Any]) -> Method:
         return _of_function(name)
     if isinstance(name, str) and name in IN_TRAINING:
         raise UsageError(f"method must score a network; got {name}, which changes masks in training: run tf_pruneinit.main")
+    if isinstance(name, str) and name in COMBINATIONS:
+        raise UsageError(f"method must score a network; got {name}, which also says when it is trained: run tf_pruneinit.main")
     return lookup(METHODS, name, "method")
 
 

@@ -62,6 +62,7 @@ def _pruned(setup: Setup, config: Config, prune: Prune, model: keras.Model) -> k
         "inner_steps": prune.inner_steps,
         "inner_rate": prune.inner_rate,
         "meta_gradients": prune.meta_gradients,
+        "search_rate": prune.search_rate,
         "batch_norm_warmup": prune.batch_norm_warmup,
         "accumulate": prune.accumulate,
         "precision": prune.score_precision,

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pruneinit import seeds
+from tf_pruneinit.config import registry
 from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers.twice_differentiable import EXACT, unverified
 from tf_pruneinit.pruning import final_activation, model_copy
@@ -42,6 +43,7 @@ class CompiledScorer:
       kernels: arrays, the kernels in effect (kernel * mask); weights are removed in place.
       masks: arrays of 0 and 1, uint8.
       unpruned: arrays, the kernels as they are loaded; none unless the method regrows weights.
+      scores: arrays, the scores after the last batch, which `learn` sets; none unless the method learns them.
       score: `(inputs, labels, weights) -> (scores, their sum)` for one batch; without arguments for methods without data.
       activations: numbers that the layers output for one example; an unknown size counts as 1.
       batch_normalized: whether the model has batch normalization.
@@ -82,8 +84,10 @@ class CompiledScorer:
         self.kernels = [_aligned(shape, dtype) for shape in shapes]
         self.masks = [_aligned(shape, "uint8") for shape in shapes]
         self.unpruned = [_aligned(shape, dtype) for shape in shapes] if row.regrows else []
+        self.scores = [_aligned(shape, dtype) for shape in shapes] if row.learns else []
         # Tensors and arrays share their memory: weights removed from the arrays are removed from the network.
-        self._tensors = [[_tensor(array) for array in arrays] for arrays in (self.kernels, self.masks, self.unpruned)]
+        self._arrays = (self.kernels, self.masks, self.unpruned, self.scores)
+        self._tensors = [[_tensor(array) for array in arrays] for arrays in self._arrays]
         # The copy shares it, too, so that no kernel is in memory twice.
         for variable, tensor in zip(self._variables.values(), self._tensors[0], strict=True):
             variable.value.assign(tensor)
@@ -104,17 +108,17 @@ class CompiledScorer:
         def network_of(*tensors):
             return Network(logits, variables, *tensors, **settings)
 
-        def step(kernels, masks, unpruned, *batch_of):
-            network = network_of(kernels, masks, unpruned)
+        def step(kernels, masks, unpruned, learned, *batch_of):
+            network = network_of(kernels, masks, unpruned, learned)
             batch = Batch([batch_of], network.gradients, network.hessian_product) if batch_of else None
             scores = score(network, batch)
             return scores, tf.add_n([tf.reduce_sum(z) for z in scores])
 
-        def gradients(kernels, masks, unpruned, *arguments):
-            return network_of(kernels, masks, unpruned).gradients(*arguments)
+        def gradients(kernels, masks, unpruned, learned, *arguments):
+            return network_of(kernels, masks, unpruned, learned).gradients(*arguments)
 
-        def hessian_product(kernels, masks, unpruned, *arguments):
-            return network_of(kernels, masks, unpruned).hessian_product(*arguments)
+        def hessian_product(kernels, masks, unpruned, learned, *arguments):
+            return network_of(kernels, masks, unpruned, learned).hessian_product(*arguments)
 
         self.score = self._function(step)
         self._score = score
@@ -134,7 +138,7 @@ class CompiledScorer:
         return self._copies() if tf.config.list_logical_devices("GPU") else self._tensors
 
     def _copies(self) -> list[list[tf.Tensor]]:
-        return [[tf.constant(array.copy()) for array in arrays] for arrays in (self.kernels, self.masks, self.unpruned)]
+        return [[tf.constant(array.copy()) for array in arrays] for arrays in self._arrays]
 
     def _network(self) -> Network:
         """The network to compute with eagerly, of copies: TensorFlow caches what a GPU was given of a tensor.
@@ -165,7 +169,7 @@ class CompiledScorer:
 
     def measure(self) -> int:
         """Sets and returns `size`, the bytes of its values and an estimate of those of its traced operations."""
-        arrays = sum(array.nbytes for array in (*self.kernels, *self.masks, *self.unpruned))
+        arrays = sum(array.nbytes for part in self._arrays for array in part)
         kernels = {id(variable) for variable in self._variables.values()}
         others = [variable for variable in self._copy.variables if id(variable) not in kernels]
         values = sum(math.prod(variable.shape) * tf.as_dtype(variable.dtype).size for variable in others)
@@ -194,6 +198,14 @@ class CompiledScorer:
             value *= mask
         for value, unpruned in zip(self.kernels, self.unpruned, strict=False):
             unpruned[...] = value
+        if self.scores:
+            network = Network(self._logits, kernels, self.kernels, self.masks)  # type: ignore[arg-type]
+            self.learn(registry.METHODS["random"].score(network, None, seed=seed))
+
+    def learn(self, scores: Sequence[tf.Tensor]) -> None:
+        """Sets the scores from which the next ones are learned."""
+        for array, value in zip(self.scores, scores, strict=True):
+            array[...] = value.numpy()
 
     def warm_up(self, batches: Iterable[tf.Tensor]) -> None:
         """Sets the moving statistics of batch normalization to the mean of those of batches of images."""

@@ -39,6 +39,7 @@ def prune(
     inner_steps: int = Prune.inner_steps,
     inner_rate: float = Prune.inner_rate,
     meta_gradients: str = Prune.meta_gradients,
+    search_rate: float = Prune.search_rate,
     seed: int = Config.seed,
     precision: str = Prune.score_precision,
     batch_size: int | None = None,
@@ -66,7 +67,7 @@ def prune(
       method: as for `score`.
       sparsity: fraction of all prunable weights to remove, in [0, 1). With `densities` None is that of these.
       data: as for `score`.
-      iterations: N, >= 1. None: 100 for SynFlow and NTK-SAP, 300 for iterative SNIP and FORCE, else 1.
+      iterations: N, >= 1. None: 100 for SynFlow, NTK-SAP and GEM-MINER, 300 for iterative SNIP and FORCE, else 1.
       scope: a row of `registry.SCOPES`: "global" (default) ranks all layers together; the others each layer alone. "2:4", or
         any "N:M", leaves N of each M inputs of an output, at a sparsity of 1 - N / M (see `n_of_m`).
       target: what `sparsity` counts. "nominal" (default): removed weights. "effective": also weights on no path from input to
@@ -76,6 +77,7 @@ def prune(
       inner_steps: as for `score`.
       inner_rate: as for `score`.
       meta_gradients: as for `score`.
+      search_rate: as for `score`.
       seed: as for `score`.
       precision: as for `score`; iterative scores are always in float64.
       batch_size: as for `score`.

@@ -50,6 +50,7 @@ class ScoringOptions:
     inner_steps: int = Prune.inner_steps
     inner_rate: float = Prune.inner_rate
     meta_gradients: str = Prune.meta_gradients
+    search_rate: float = Prune.search_rate
     seed: int = Config.seed
     precision: str = Prune.score_precision
     batch_size: int | None = None
@@ -62,7 +63,15 @@ class ScoringOptions:
     regularizers: bool = False
 
     def __post_init__(self):
-        for name in ("temperature", "grasp_gradient", "inner_steps", "inner_rate", "meta_gradients", "accumulate"):
+        for name in (
+            "temperature",
+            "grasp_gradient",
+            "inner_steps",
+            "inner_rate",
+            "meta_gradients",
+            "search_rate",
+            "accumulate",
+        ):
             require_valid(Prune, name, getattr(self, name))
         require_valid(Prune, "score_precision", self.precision, "precision")
         if self.batch_size is not None:
@@ -88,6 +97,7 @@ def score(
     inner_steps: int = Prune.inner_steps,
     inner_rate: float = Prune.inner_rate,
     meta_gradients: str = Prune.meta_gradients,
+    search_rate: float = Prune.search_rate,
     seed: int = Config.seed,
     precision: str = Prune.score_precision,
     batch_size: int | None = None,
@@ -122,13 +132,14 @@ def score(
       inner_rate: learning rate of these steps, > 0, default 0.1.
       meta_gradients: "first_order" (default): ProsPr's gradient is by the weights after these steps; "full": by those before
         them, through the steps, which costs a product with the Hessian for each.
+      search_rate: learning rate of the scores of GEM-MINER, > 0, default 1.
       seed: root seed of the random numbers that a method draws, and of dropout; default 0.
       precision: "float32" (default), or "float64" to compute every score in float64.
       batch_size: most examples in one batch that (inputs, labels) are split into, >= 1: where labels are classes, each with the
         same number of every class if it holds them all, and else in order. None (default) means one batch.
-      accumulate: "scores" (default) averages the scores of batches (grasp_abs is |mean of w * Hg|). "gradients" averages
-        gradients instead, which gives the score of all batches as one (but for batch normalization, which uses the statistics
-        of each).
+      accumulate: "scores" (default) averages the scores of batches (grasp_abs is |mean of w * Hg|; GEM-MINER takes a step on
+        each). "gradients" averages gradients instead, which gives the score of all batches as one (but for batch
+        normalization, which uses the statistics of each).
       batch_norm_warmup: whether scores are computed with moving statistics of batch normalization that are set to those of
         the data (the mean over its batches), not with each batch's own; default False. Methods that do not run the network,
         and NTK-SAP, which runs it on other weights, do not read it.
@@ -375,6 +386,7 @@ class Scorer:
         if total is None or not np.isfinite(total):
             self._require_finite(arrays)
         if self._fresh:
+            self._fresh = not self._row.learns
             if not any(z.any() for z in arrays.values()):
                 self._require_finite_loss()
             require_any(self._model, self.method, arrays)
@@ -401,29 +413,34 @@ class Scorer:
             with self._traced():
                 return self._compiled.score()
         if self._accumulate == "scores":
-            return self._mean_over_batches()
+            return self._over_batches()
         if self._examples.single:
             return self._of_batch([chunk for batch in self._examples for chunk in self._chunks(*batch)])
         return self._of_batch(_Flat(self._examples, self._chunks))
 
-    def _mean_over_batches(self) -> tuple[list[tf.Tensor], Any]:
+    def _over_batches(self) -> tuple[list[tf.Tensor], Any]:
+        """The mean of the scores of all batches, or, if each learns from the one before, those of the last."""
         sums: list[tf.Tensor] = []
         count = 0
         total = None
         for batch in self._examples or ():
             scores, total = self._of_batch(self._chunks(*batch))
-            sums = [a + b for a, b in zip(sums, scores, strict=True)] if sums else scores
+            sums = [a + b for a, b in zip(sums, scores, strict=True)] if sums and not self._row.learns else scores
             count += 1
         if not count:
             raise UsageError("data must have a batch of labeled images; got none")
-        return (sums, total) if count == 1 else ([z / count for z in sums], None)
+        return (sums, total) if count == 1 or self._row.learns else ([z / count for z in sums], None)
 
     def _of_batch(self, chunks: Any) -> tuple[list[tf.Tensor], Any]:
         """The scores of one batch, and their sum if it was computed with them."""
         with self._traced():
             if isinstance(chunks, list) and len(chunks) == 1:
-                return self._compiled.score(*chunks[0])
-            return self._compiled.score_in_chunks(chunks), None
+                found = self._compiled.score(*chunks[0])
+            else:
+                found = self._compiled.score_in_chunks(chunks), None
+        if self._row.learns:
+            self._compiled.learn(found[0])
+        return found
 
     @contextlib.contextmanager
     def _traced(self) -> Iterator[None]:

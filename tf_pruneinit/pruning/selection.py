@@ -173,10 +173,22 @@ def ideal_gas(shapes: Shapes, density: float) -> np.ndarray:
     return counts
 
 
+def balanced(shapes: Shapes, density: float) -> np.ndarray:
+    """Returns ones: every layer has as many remaining weights, but for those that have fewer weights, which stay dense.
+
+    The others then share the rest in equal numbers.
+
+    Gadhikar, Mukherjee, Burkholz, "Why Random Pruning Is All We Need to Start Sparse", ICML 2023.
+    """
+    del density
+    return np.ones(len(shapes))
+
+
 layerwise_masks = functools.partial(by_layer, uniform)
 erk_masks = functools.partial(by_layer, erk)
 uniform_plus_masks = functools.partial(by_layer, uniform_plus)
 ideal_gas_masks = functools.partial(by_layer, ideal_gas)
+balanced_masks = functools.partial(by_layer, balanced)
 
 
 def highest(scores: np.ndarray, among: np.ndarray, count: int) -> np.ndarray:

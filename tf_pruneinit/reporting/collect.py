@@ -9,7 +9,7 @@ from typing import Any
 
 from tf_pruneinit import errors
 from tf_pruneinit.config import registry
-from tf_pruneinit.config.experiment import Config, Prune, sparsity_after
+from tf_pruneinit.config.experiment import Config, Train, sparsity_after
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.reporting import run_sources
@@ -33,7 +33,7 @@ class Run:
       source: its directory, or its line of an archive.
       config: its configuration.
       method: the name that it is reported by; `dense` for an unpruned network.
-      variant: options of pruning that differ from the method's own, as `iterations=1, rewind_to=100`; "" if none do.
+      variant: options of pruning, and of Sign-In, that differ from the method's own, as `iterations=1, rewind_to=100`; or "".
       ablation: `none`, or the ablation of the method.
       sparsity: the requested fraction of removed weights, rounded by `level`.
       pruned_at, rewound_to: steps of dense training; None for a run that is not pruned, or not rewound.
@@ -70,7 +70,13 @@ class Run:
         """What all runs of a view have in common: dataset and its note, network, training, initial weights."""
         config = self.config
         initial = (config.initializer, config.initializer_deviation, config.batch_norm_scale)
-        return (config.dataset, config.model, config.train, *initial, self.note)
+        return (config.dataset, config.model, self.training, *initial, self.note)
+
+    @property
+    def training(self) -> Train:
+        """Its hyper-parameters of training, without Sign-In of a pruned network: that is a variant of its method."""
+        train = self.config.train
+        return dataclasses.replace(train, sign_in_every=None) if self.config.prune else train
 
     @property
     def before_training(self) -> bool:
@@ -126,8 +132,11 @@ def level(sparsity: float) -> float:
     return round(sparsity, 3 if sparsity <= 0.985 else 5)
 
 
-def variant(prune: Prune) -> str:
-    """Returns the options of pruning that differ from the method's own, as `Run.variant`; `rewind_to` always does."""
+def variant(config: Config) -> str:
+    """Returns the options that differ from the method's own, as `Run.variant`; `rewind_to` and `sign_in_every` always do."""
+    prune = config.prune
+    if prune is None:
+        return ""
     own = prune.own
     changed = {
         field.name: getattr(prune, field.name)
@@ -142,6 +151,8 @@ def variant(prune: Prune) -> str:
     is_named = f"iterative_{prune.method}" not in registry.METHODS
     if prune.rounds > 1 and not (is_named and level(sparsity_after(prune.rounds)) == level(prune.sparsity)):
         changed["rounds"] = prune.rounds
+    if config.train.sign_in_every:
+        changed["sign_in_every"] = config.train.sign_in_every
     return ", ".join(f"{name}={'+'.join(value) if isinstance(value, tuple) else value}" for name, value in changed.items())
 
 
@@ -286,7 +297,7 @@ def of_result(source: Source, config: Config, result: Mapping[str, Any]) -> Run:
         source=source,
         config=config,
         method=config.method,
-        variant=variant(prune) if prune else "",
+        variant=variant(config),
         ablation=prune.ablation if prune else "none",
         sparsity=level(config.sparsity),
         pruned_at=_step(result, "pruned_at"),

@@ -15,7 +15,11 @@ COLUMNS = (
 )  # fmt: skip
 _OPTIONAL = ("variant", "accuracy_std", "seeds")
 # Published names of methods -> the names that they are reported by here.
-ALIASES = {"ltr": "lottery_ticket_rewinding", "magnitude_after": "magnitude_after_training"}
+ALIASES = {
+    "ltr": "lottery_ticket_rewinding",
+    "magnitude_after": "magnitude_after_training",
+    "learning_rate_rewinding": "iterative_magnitude_after_training",
+}
 
 
 @dataclasses.dataclass(frozen=True)

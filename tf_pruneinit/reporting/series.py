@@ -33,7 +33,7 @@ _RANGE_LEVEL = 0.05
 LABELS = {name: row.label for name, row in (registry.METHODS | registry.IN_TRAINING).items()} | {
     "magnitude_after_training": "magnitude after training",
     "lottery_ticket_rewinding": "LTR",
-    "iterative_magnitude_after_training": "iter. magn. after training",
+    "iterative_magnitude_after_training": "iterative LR rewinding",
     "iterative_lottery_ticket_rewinding": "iterative LTR",
     "dense": "unpruned",
 }
@@ -422,6 +422,6 @@ def views(runs: Iterable[Run], margin: float = MARGIN) -> list[View]:
 
 def _recipe(run: Run) -> dict[str, object]:
     """The hyper-parameters that runs of one view have in common."""
-    values: Mapping[str, object] = run.config.dense.hyperparameters()
+    values: Mapping[str, object] = dataclasses.replace(run.config.dense, train=run.training).hyperparameters()
     others = ("reported_as", "method", "sparsity", "dataset", "model", "seed")
     return {name: value for name, value in values.items() if name not in others} | {"note": run.note or "none"}

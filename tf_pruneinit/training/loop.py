@@ -199,6 +199,8 @@ class Training:
     def _train_to_the_next_epoch(self) -> None:
         position = self._position
         epoch, first = divmod(position.step, self._steps_an_epoch)
+        if self._plan.sign_in_every and first == 0 and epoch % self._plan.sign_in_every == 0:
+            self._engine.balance()
         for shares in self._engine.epoch(self._seed, epoch, first):
             start = epoch * self._steps_an_epoch + shares.first
             group = range(start, start + shares.batches)

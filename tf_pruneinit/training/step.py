@@ -29,7 +29,7 @@ from tf_pruneinit.pruning import model_copy, model_signature
 from tf_pruneinit.runtime import machine
 from tf_pruneinit.runtime.devices import strategy
 from tf_pruneinit.runtime.workers import Workers
-from tf_pruneinit.training import optimizers
+from tf_pruneinit.training import optimizers, sign_in
 
 _SECONDS_A_CALL = 0.5
 _MOST_STEPS_A_CALL = 1000
@@ -186,7 +186,10 @@ class Engine:
             optimizer: Any = optimizers.SGD(rates, plan.momentum, plan.weight_decay)
             if plan.precision == "mixed_float16":
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**15)
-            optimizer.build(self._model.trainable_variables)
+            kernels = [kernel for kernel, _ in self._indices]
+            self._factors = sign_in.Factors(self._model.trainable_variables, kernels) if plan.sign_in_every else None
+            self._trained = self._factors.trained if self._factors else self._model.trainable_variables
+            optimizer.build(self._trained)
             self._optimizer = optimizer
             self._scalars = [variable.numpy() for variable in optimizer.variables if variable.ndim == 0]
         resident = () if isinstance(dataset.train, Stream) else (dataset.train.images, dataset.train.labels)
@@ -285,6 +288,7 @@ class Engine:
         begin = time.perf_counter()
         first, last, images = tf.constant(part.start), tf.constant(part.stop), tf.constant(shares.images, tf.float32)
         losses, right = self._steps(self._data, shares.values, first, last, images)
+        self._multiply()
         shape = (shares.batches, shares.images)
         traced = shape not in self._traced
         self._traced.add(shape)
@@ -294,6 +298,21 @@ class Engine:
             steps_a_call = min(max(1, _SECONDS_A_CALL / pace), 4 * self.steps_a_call, _MOST_STEPS_A_CALL)
             self.steps_a_call = self.most(int(steps_a_call))
         return steps
+
+    def balance(self) -> None:
+        """Sets the factors of each kernel to balanced ones of its weights; see `sign_in.Factors`. Only with `sign_in_every`."""
+        assert self._factors
+        for (kernel, _), pair in zip(self._indices, self._factors.pairs, strict=True):
+            values = sign_in.balanced(self._of_one(self._model.trainable_variables[kernel]))
+            for factor, value in zip(pair, values, strict=True):
+                self._assign(factor, value)
+
+    def _multiply(self) -> None:
+        """Sets each kernel to the product of its factors, if there are any."""
+        for (kernel, _), pair in zip(self._indices, self._factors.pairs if self._factors else (), strict=False):
+            copies = map(self._copies, (self._model.trainable_variables[kernel], *pair))
+            for copy, m, u in zip(*copies, strict=True):
+                copy.assign(m * u)
 
     def kernels(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Returns the value of each kernel that has a mask, and its mask, by their paths."""
@@ -311,11 +330,17 @@ class Engine:
     def set_masks(self, masks: Mapping[str, np.ndarray]) -> None:
         """Changes all masks, by the paths of kernels, in order. Dropped and regrown weights are 0, and so is their velocity."""
         velocities = getattr(self._optimizer, "inner_optimizer", self._optimizer).velocities
-        for (kernel, index), mask in zip(self._indices, masks.values(), strict=True):
+        for number, ((kernel, index), mask) in enumerate(zip(self._indices, masks.values(), strict=True)):
             changed = self._model.non_trainable_variables[index]
             remains = mask * self._of_one(changed).astype(mask.dtype)
-            for variables in filter(None, (self._model.trainable_variables, velocities)):
-                self._assign(variables[kernel], self._of_one(variables[kernel]) * remains)
+            zeroed = [self._model.trainable_variables[kernel], *velocities[kernel : kernel + 1]]
+            if self._factors:
+                m, u = self._factors.pairs[number]
+                last = len(self._model.trainable_variables) + number
+                zeroed += [u, *velocities[last : last + 1]]
+                self._assign(m, np.where(remains, self._of_one(m), np.float32(1)))
+            for variable in zeroed:
+                self._assign(variable, self._of_one(variable) * remains)
             self._assign(changed, mask)
 
     @property
@@ -382,6 +407,8 @@ class Engine:
             yield f"weight-{i}", variable, False
         for i, variable in enumerate(self._optimizer.variables):
             yield f"optimizer-{i}", variable, False
+        for i, factor in enumerate(factor for pair in (self._factors.pairs if self._factors else ()) for factor in pair):
+            yield f"factor-{i}", factor, False
         for i, variable in enumerate(self._model.non_trainable_variables):
             if id(variable) not in self._masks:
                 yield f"statistic-{i}", variable, self._replicas > 1
@@ -433,10 +460,11 @@ class Engine:
         return images, tf.maximum(labels, 0), tf.cast(labels >= 0, tf.float32)
 
     def _values(self):
-        return [
+        trainable, state = (
             [tf.convert_to_tensor(variable.value) for variable in variables]
             for variables in (self._model.trainable_variables, self._model.non_trainable_variables)
-        ]
+        )
+        return self._factors.with_products(trainable) if self._factors else trainable, state
 
     def _replica_step(self, data, shares, i, count):
         """One step of one replica: its share of the mean loss over the whole batch, and how many it had right."""
@@ -452,7 +480,7 @@ class Engine:
             overflow = tf.distribute.get_replica_context().all_reduce("SUM", overflow)
             gradients = [gradient + tf.cast(overflow, gradient.dtype) for gradient in gradients]
         with tf.name_scope("optimizer"):
-            self._optimizer.apply(gradients, self._model.trainable_variables)
+            self._optimizer.apply(self._factors.gradients(gradients) if self._factors else gradients, self._trained)
         for index, value in zip(self._changed, changes, strict=True):
             variable = self._model.non_trainable_variables[index]
             # Neither an overflow in half precision nor an image that does not count may enter a moving average.

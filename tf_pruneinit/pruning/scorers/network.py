@@ -26,6 +26,7 @@ class Network:
       kernels: tensors, the kernels in effect (kernel * mask).
       masks: tensors of 0 and 1, uint8.
       unpruned: tensors, the kernels before this pruning removed anything; only for methods that regrow weights.
+      scores: tensors, the scores after the batch before; only for methods that learn them batch by batch.
       batch_statistics: whether the loss normalizes with the batch's statistics (default), or with the moving ones.
       loss: `(outputs, labels, weights of examples or None, temperature) -> scalar`; by default cross-entropy of logits.
       regularized: whether the losses that the model adds, such as regularizers, are part of the loss; default False.
@@ -36,6 +37,7 @@ class Network:
     kernels: Sequence[tf.Tensor]
     masks: Sequence[tf.Tensor]
     unpruned: Sequence[tf.Tensor] = ()
+    scores: Sequence[tf.Tensor] = ()
     batch_statistics: bool = True
     loss: Callable[..., tf.Tensor] = dataclasses.field(default_factory=lambda: _cross_entropy_of_logits)
     regularized: bool = False
