@@ -304,7 +304,7 @@ def _against_random(view: View, several: Iterable[Series]) -> dict[Point, Sign]:
 
 def _against_own(view: View, several: Iterable[Series]) -> dict[Point, Sign]:
     """How ablations differ from the method that they are of."""
-    pairs = {}
+    pairs: dict[Point, tuple[Sample, Sample]] = {}
     for series in several:
         own = view.curves.get(dataclasses.replace(series, ablation="none"), {})
         pairs |= {(series, s): (sample, own[s]) for s, sample in view.curves[series].items() if s in own}
