@@ -54,8 +54,8 @@ class Prune:
     )
     scope: str | None = option(
         None,
-        "rank the weights of all layers together, or of each layer alone: to one sparsity, or to densities by ERK, uniform+, "
-        "ideal gas",
+        "rank the weights of all layers together, or of each layer alone: to one sparsity (uniform: but for the first, which "
+        "stays dense), or to densities by ERK, uniform+, ideal gas",
         shown="erk for set, rigl; else global",
         choices=tuple(registry.SCOPES),
         unnamed="global",

@@ -8,7 +8,7 @@ from typing import Any
 
 from tf_pruneinit.reporting import signs
 from tf_pruneinit.reporting.findings import SUPPORTED, Finding
-from tf_pruneinit.reporting.published import Reference, of_view
+from tf_pruneinit.reporting.published import Reference, letters, of_view
 from tf_pruneinit.reporting.seed_statistics import FEWEST_PAIRS, Sample
 from tf_pruneinit.reporting.series import DENSE, RANDOM, Series, View, percent
 from tf_pruneinit.reporting.signs import Sign
@@ -174,12 +174,19 @@ def findings(view: View, found: Sequence[Finding]) -> Table:
 def published(view: View, references: Sequence[Reference]) -> Table | None:
     """Returns published results of a view's network and dataset beside one's own of the same method and sparsity."""
     rows, records = [], []
+    letter = letters(view, references)
     for one in of_view(view, references):
-        own = view.dense if one.method == DENSE else view.curves.get(Series(one.method), {}).get(one.sparsity)
-        own = own if one.variant in ("", "init") else None
+        curves = (curve for series, curve in view.curves.items() if one.exactly(series) and one.sparsity in curve)
+        own = view.dense if one.method == DENSE else next((curve[one.sparsity] for curve in curves), None)
         theirs = f"{100 * one.accuracy:.2f}" + ("" if one.std is None else f" ± {100 * one.std:.2f}")
         theirs += f" ({one.seeds})" if one.seeds else ""
-        what = {"source": one.source, "recipe": one.recipe, "method": one.method, "variant": one.variant}
+        what = {
+            "letter": letter[one.origin],
+            "source": one.source,
+            "recipe": one.recipe,
+            "method": one.method,
+            "variant": one.variant,
+        }
         rows.append([Cell(text) for text in (*what.values(), percent(one.sparsity), theirs, _text(own) if own else "")])
         results = {"published": (one.accuracy, one.std, one.seeds), "here": (own.mean, own.std, own.n) if own else (None,) * 3}
         record = {**what, "sparsity": one.sparsity}
@@ -189,7 +196,7 @@ def published(view: View, references: Sequence[Reference]) -> Table | None:
     if not rows:
         return None
     caption = f"Published results, each with its source and recipe, which is not that of the runs here: {view.name}."
-    head = ("source", "recipe", "method", "variant", "sparsity", "published", "here")
+    head = ("", "source", "recipe", "method", "variant", "sparsity", "published", "here")
     return Table(f"published-{view.slug}", f"{caption}{_note(view)}", head, rows, records)
 
 
