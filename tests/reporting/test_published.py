@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import pathlib
 
 import pytest
 from made_runs import of_every_name, run
@@ -128,3 +129,19 @@ def test_densities_by_the_same_rule_lie_under_each_other():
     assert row.exactly(erk) and not row.is_of(plain)
     assert dataclasses.replace(row, variant="").exactly(plain) and not dataclasses.replace(row, variant="").is_of(erk)
     assert row.is_of(Series("random", "scope=erk, rounds=2")) and not row.exactly(Series("random", "scope=erk, rounds=2"))
+
+
+def test_random_pruning_by_layer_is_not_below_snip_and_above_synflow_as_the_page_says():
+    rows = [one for one in published.read(published.OWN) if (one.network, one.dataset) == ("ResNet-20", "CIFAR-10")]
+    rows = [one for one in rows if one.source.startswith("mge-snn") and one.sparsity >= 0.9]
+    found = {(one.method, one.variant, one.sparsity): 100 * one.accuracy for one in rows}
+    page = " ".join((pathlib.Path(__file__).parents[2] / "docs/report.md").read_text().split())
+    erk, snip, synflow = (
+        [found[name, variant, s] for s in (0.9, 0.95, 0.98)]
+        for name, variant in (("random", "ERK densities"), ("snip", "init"), ("synflow", "init"))
+    )
+    assert all(one >= other for one, other in zip(erk, snip, strict=True))
+    assert all(one > other for one, other in zip(erk, synflow, strict=True))
+    assert f"{erk[0]:.2f} and {snip[0]:.2f} % at 90 % sparsity, {erk[1]:.2f} and {snip[1]:.2f} at 95" in page
+    assert f"{erk[2]:.2f} and {snip[2]:.2f} at 98" in page
+    assert f"({', '.join(f'{one:.2f}' for one in synflow)})" in page

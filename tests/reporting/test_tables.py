@@ -133,3 +133,15 @@ def test_markdown_and_latex_escape_what_they_would_read():
 def test_networks_say_what_was_run():
     table = tabulation.networks([View(study())])
     assert dict(zip(table.head, table.rows[0], strict=True))["SNIP"].text == "3 x 3"
+
+
+def test_a_survey_says_what_each_source_compares_and_leaves_out_ones_own_runs():
+    row = Reference("A paper", "ResNet-20", "CIFAR-10", "snip", "init", 0.8, 0.7, 0.01, 5, "its own")
+    others = [dataclasses.replace(row, method="grasp", sparsity=0.9, seeds=3), dataclasses.replace(row, source="Another")]
+    table = tabulation.survey([row, *others])
+    assert rows(table)[0] == {
+        "source": "A paper", "dataset": "CIFAR-10", "networks": "ResNet-20", "methods": "SNIP, GraSP", "sparsities": "2",
+        "seeds": "3-5", "results": "2",
+    }  # fmt: skip
+    assert len(table.rows) == 2
+    assert tabulation.survey([]) is None

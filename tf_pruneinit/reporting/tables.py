@@ -10,7 +10,7 @@ from tf_pruneinit.reporting import signs
 from tf_pruneinit.reporting.findings import SUPPORTED, Finding
 from tf_pruneinit.reporting.published import Reference, letters, of_view
 from tf_pruneinit.reporting.seed_statistics import FEWEST_PAIRS, Sample
-from tf_pruneinit.reporting.series import DENSE, RANDOM, Series, View, percent
+from tf_pruneinit.reporting.series import DENSE, RANDOM, Series, View, name_of, percent
 from tf_pruneinit.reporting.signs import Sign
 
 # A point: the series, and the sparsity.
@@ -157,6 +157,29 @@ def networks(views: Sequence[View]) -> Table:
     return Table("networks", caption, head, rows, records, _NETWORK)
 
 
+def survey(references: Sequence[Reference]) -> Table | None:
+    """Returns what each source of published results compares (as the paper's figure 2 does of earlier papers); None without."""
+    by_source: dict[tuple[str, str], list[Reference]] = {}
+    for one in references:
+        by_source.setdefault((one.source, one.dataset), []).append(one)
+    rows, records = [], []
+    for (source, dataset), several in by_source.items():
+        seeds = sorted({one.seeds for one in several if one.seeds})
+        record = {
+            "source": source,
+            "dataset": dataset,
+            "networks": ", ".join(dict.fromkeys(one.network for one in several)),
+            "methods": ", ".join(dict.fromkeys(name_of(one.method) for one in several)),
+            "sparsities": len({one.sparsity for one in several}),
+            "seeds": "-".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))) if seeds else "",
+            "results": len(several),
+        }
+        rows.append([Cell(str(value)) for value in record.values()])
+        records.append(record)
+    caption = "What each source of published results compares. One's own runs are in the table of networks."
+    return Table("survey", caption, list(records[0]), rows, records) if records else None
+
+
 def findings(view: View, found: Sequence[Finding]) -> Table:
     """Returns the paper's findings on a view."""
     rows, records = [], []
@@ -211,7 +234,7 @@ def every(views: Sequence[View], found: Sequence[Sequence[Finding]], references:
     Returns:
       The slug of a view, or "" for all views together -> tables.
     """
-    tables = {"": [networks(views)]}
+    tables = {"": [table for table in (networks(views), survey(references)) if table is not None]}
     for view, of_one in zip(views, found, strict=True):
         several = [findings(view, of_one), accuracy(view), ablations(view), pruning_step(view), published(view, references)]
         tables[view.slug] = [table for table in several if table is not None]
@@ -282,7 +305,7 @@ _LATEX = str.maketrans({
 })  # fmt: skip
 
 # How names of tables begin.
-KINDS = ("networks", "findings", "accuracy", "ablations", "pruning_step", "published")
+KINDS = ("networks", "survey", "findings", "accuracy", "ablations", "pruning_step", "published")
 
 # Ending of a file -> the function that formats a table so.
 FORMATS: dict[str, Callable[[Table], str]] = {"csv": as_csv, "md": as_markdown, "tex": as_latex}
