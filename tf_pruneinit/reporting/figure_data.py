@@ -123,7 +123,7 @@ def difference_axis(points: Sequence[float], unit: float) -> tuple[float, float,
     kept: list[float] = []
     # The largest first: they say how far the axis goes.
     for tick in [0.0, *sorted(ticks, key=abs, reverse=True)]:
-        if all(abs(math.asinh(tick / unit) - math.asinh(one / unit)) > 0.07 * (max(reach) - min(reach)) for one in kept):
+        if all(abs(math.asinh(tick / unit) - math.asinh(one / unit)) > 0.085 * (max(reach) - min(reach)) for one in kept):
             kept.append(tick)
     return low, high, sorted(kept)
 
