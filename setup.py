@@ -17,7 +17,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["tf_pruneinit", "tf_pruneinit.*"]),
-    package_data={"tf_pruneinit.reporting": ["page.html", "figures.mplstyle"]},
+    package_data={"tf_pruneinit.reporting": ["page.html", "figures.mplstyle", "published_results.csv"]},
     python_requires=">=3.10,<3.14",
     install_requires=[
         "absl-py>=2.1",

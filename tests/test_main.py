@@ -534,7 +534,7 @@ def test_interrupted_run_is_not_complete(tmp_path, capfd, monkeypatch):
         ("--seed=99999999999999999999", "seed must be an integer in [0, 2147483647]", "99999999999999999999"),
         ("--iterations=0", "iterations must be an integer >= 1", "0"),
         ("--scope=local", "scope must be one of global, layerwise", "'local'"),
-        ("--scope=erl", "scope must be one of global, layerwise, erk", "'erl' (did you mean erk?)"),
+        ("--scope=erl", "scope must be one of global, layerwise, uniform, erk", "'erl' (did you mean erk?)"),
         ("--exclude=fc9", "exclude must be patterns of the names of prunable layers (fc1, fc2, fc3)", "'fc9'"),
         ("--exclude=fc1,nothing*", "exclude must be patterns of the names of prunable layers (fc1, fc2, fc3)", "'nothing*'"),
         ("--exclude=fc1 --method=magnitude --exclude=conv", "exclude must be patterns of the names of prunable", "'conv'"),

@@ -16,7 +16,7 @@ from tf_pruneinit.datasets import dataset
 from tf_pruneinit.models import build
 from tf_pruneinit.pruning import ablations, neurons
 from tf_pruneinit.pruning import masks as masking
-from tf_pruneinit.reporting import collect, findings, run_sources
+from tf_pruneinit.reporting import collect, findings, run_sources, signs
 from tf_pruneinit.reporting import series as curves
 from tf_pruneinit.reporting.collect import Run
 from tf_pruneinit.sweeps import plan
@@ -210,7 +210,8 @@ def test_page_says_how_many_channels_masks_leave_empty():
 
 def _empty(view: curves.View, series: curves.Series) -> float:
     """Percent of neurons without a weight at 94.5 %, over seeds."""
-    shares = [neurons.empty(run.source.neurons()) for run in view.at(series, 0.945)]
+    counts = [view.hidden_neurons(run) for run in view.at(series, 0.945)]
+    shares = [neurons.empty(one) for one in counts if one]
     assert len(shares) == 3
     return 100 * float(np.mean(shares))
 
@@ -239,3 +240,29 @@ def test_table_of_the_page_that_recommends_is_of_these_runs():
             accuracies = found[network, method, 0.0 if method == "dense" else float(percent)]
             assert len(accuracies) == 3
             assert cell == f"{np.mean(accuracies):.2f}"
+
+
+def test_page_of_methods_says_what_the_rules_show():
+    """Each comparison of the list, at its three sparsities: the differences and whether they are larger than the margin."""
+    shown = {
+        ("lenet", "gradual_magnitude", "lamp_after_training"): "?++",
+        ("lenet", "lamp_after_training", "magnitude_after_training"): "=?+",
+        ("convnet", "lamp_after_training", "magnitude_after_training"): "?++",
+        ("lenet", "force", "synflow"): "??+",
+        ("convnet", "snip", "synflow"): "---",
+        ("lenet", "snip", "force"): "=?-",
+        ("convnet", "force", "iterative_snip"): "++?",
+        ("lenet", "force", "iterative_snip"): "???",
+        ("lenet", "prospr", "snip"): "???",
+        ("convnet", "ntk_sap", "synflow"): "???",
+        ("lenet", "phew", "snip"): "?-?",
+        ("lenet", "rigl", "set"): "??+",
+        ("convnet", "rigl", "set"): "??+",
+    }
+    views = {name: _together(f"mnist_{name}", f"beyond_mnist_{name}") for name in ("lenet", "convnet")}
+    for (network, *names), expected in shown.items():
+        view = views[network]
+        one, other = (view.curves[curves.Series(name)] for name in names)
+        levels = (0.956 if network == "lenet" else 0.95, 0.977, 0.994)
+        found = signs.of_pairs({level: (one[level], other[level]) for level in levels}, view.noise, view.margin)
+        assert "".join(sign.sign for sign in found.values()) == expected, (network, names)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tf_pruneinit.config import flags
-from tf_pruneinit.config.options import option
+from tf_pruneinit.config.options import option, require
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.reporting import report
 from tf_pruneinit.reporting.series import MARGIN
@@ -28,7 +28,15 @@ class Options:
     workdir: tuple[str, ...] = option((), "directories of runs, or archives of them (*.jsonl), comma-separated")
     out: str = option("report", "directory for figures/, tables/, findings.json and report.html")
     archive: str | None = option(None, "file to save the runs in, from which the same report can be written again (*.jsonl)")
-    references: str | None = option(None, "CSV file of published results, which are shown beside one's own")
+    references: str | None = option(
+        None, "CSV file of published results, which are shown beside one's own; `published` for those of the package"
+    )
+    sparsity: tuple[float, ...] = option(
+        (), "sparsities, fractions, that figures at one sparsity are drawn at (figures 5, 6, densities, training)"
+    )
+    step: tuple[int, ...] = option(
+        (), "steps of dense training at which the networks of these figures were pruned: in place of those of the curves"
+    )
     margin: float = option(
         100 * MARGIN, "the largest difference that does not count, in points of accuracy, 0 to 100: of all findings and ranges"
     )
@@ -38,6 +46,10 @@ class Options:
             raise UsageError("workdir must name a directory of runs, or an archive of them; got none")
         if not self.out:
             raise UsageError("out must name a directory; got none")
+        for sparsity in self.sparsity:
+            require(0 < sparsity < 1, "sparsity must be fractions in (0, 1)", sparsity)
+        for step in self.step:
+            require(step == int(step) and step >= 0, "step must be whole numbers, at least 0", step)
         if not 0 <= self.margin <= 100:
             raise UsageError(f"margin must be points of accuracy, from 0 to 100; got {self.margin:g}")
 
@@ -45,14 +57,16 @@ class Options:
 def command(argv: Sequence[str]) -> None:
     """Writes the report; prints the findings, and where it is."""
     given = flags.parse(argv, PURPOSE, {"Flags": flags.define(Options)})
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    options = Options(**values)
+    options = Options(**flags.fields(Options, given))
     console = Console()
     start = time.monotonic()
     if options.archive:
         report.write_archive(options.workdir, options.archive, console)
     margin = options.margin / 100
-    written = report.write(options.workdir, options.out, references=options.references, margin=margin, console=console)
+    chosen: dict[str, Any] = {"sparsities": options.sparsity, "steps": [int(step) for step in options.step]}
+    written = report.write(
+        options.workdir, options.out, references=options.references, margin=margin, console=console, **chosen
+    )
     for line in written.lines():
         console.line(line)
     console.line(f"in {options.out} after {duration(time.monotonic() - start)}: report.html, findings.json, figures/, tables/")

@@ -365,8 +365,11 @@ def test_each_layer_keeps_all_that_it_has_where_that_is_less_than_min_remaining(
         ({"iterations": 2.5}, "iterations must be an integer >= 1; got 2.5"),
         ({"iterations": "3"}, "iterations must be an integer >= 1; got '3'"),
         ({"iterations": True}, "iterations must be an integer >= 1; got True"),
-        ({"scope": "local"}, "scope must be one of global, layerwise, erk, uniform_plus, ideal_gas, balanced; got 'local'"),
-        ({"scope": None}, "scope must be one of global, layerwise, erk, uniform_plus, ideal_gas, balanced; got None"),
+        (
+            {"scope": "local"},
+            "scope must be one of global, layerwise, uniform, erk, uniform_plus, ideal_gas, balanced; got 'local'",
+        ),
+        ({"scope": None}, "scope must be one of global, layerwise, uniform, erk, uniform_plus, ideal_gas, balanced; got None"),
         ({"min_remaining": -1}, "min_remaining must be an integer >= 0; got -1"),
         ({"min_remaining": 1.5}, "min_remaining must be an integer >= 0; got 1.5"),
         ({"min_remaining": None}, "min_remaining must be an integer >= 0; got None"),

@@ -488,3 +488,13 @@ def test_balanced_counts_by_hand():
     assert counts(selection.balanced_masks(scores, 1 - 500 / 514)) == [10, 286, 200, 4]
     least = selection.balanced_masks(scores, 1 - 8 / 514, min_remaining=1)
     assert counts(least) == [2, 2, 2, 2]
+
+
+def test_uniform_leaves_the_first_layer_dense_and_all_others_at_one_density():
+    shapes = [(3, 3, 1, 4), (3, 3, 4, 50), (30, 20)]
+    scores = named([np.ones(shape) for shape in shapes])
+    left = round(0.1 * (36 + 1800 + 600)) - 36
+    assert counts(selection.uniform_masks(scores, 0.9)) == [36, round(left * 0.75), round(left * 0.25)]
+    # Nothing would be left for the others: all at one density.
+    assert counts(selection.uniform_masks(scores, 0.99)) == counts(selection.layerwise_masks(scores, 0.99))
+    assert counts(selection.uniform_masks(named([np.ones(10)]), 0.5)) == [5]

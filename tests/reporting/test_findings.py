@@ -235,8 +235,8 @@ def test_f8_counts_empty_neurons_at_each_sparsity(tmp_path, empty, expected):
     found = findings.empties_neurons(View(collect.read([str(tmp_path)]).runs))
     assert found.verdict == expected
     assert signs(found)["snip"] == ("++" if empty else "--")
-    assert found.numbers["empty"]["synflow"] == pytest.approx({"80 %": 2 * empty / 14, "90 %": 2 * empty / 14})
-    assert found.numbers["empty"]["snip"]["90 %"] == pytest.approx(2 / 14)
+    assert found.numbers["empty"]["synflow"] == pytest.approx({"80 %": empty / 4, "90 %": empty / 4})
+    assert found.numbers["empty"]["snip"]["90 %"] == pytest.approx(1 / 4)
 
 
 def test_f8_needs_masks():

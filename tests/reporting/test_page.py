@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 import shutil
+import urllib.parse
 
 import pytest
 from made_runs import TRAIN, config, run, write
@@ -53,9 +54,10 @@ def test_configurations_have_the_note_of_the_dataset():
 def test_configurations_are_whole():
     runs = [run(0.9, "dense"), run(0.8, "snip", 0.5, ablation="shuffle")]
     found = page.configurations(runs)
-    at = {name: found["values"][k][found["rows"][1][k + 1]] for k, name in enumerate(found["names"])}
+    at = {name: found["values"][k][found["rows"][1][k + 2]] for k, name in enumerate(found["names"])}
     assert (at["method"], at["ablation"], at["epochs"]) == ("snip", "shuffle", 10)
-    assert found["rows"][0][found["names"].index("ablation") + 1] is None
+    assert found["rows"][0][found["names"].index("ablation") + 2] is None
+    assert found["rows"][1][1] == "SNIP, shuffle, 50 %, seed 0: 80.00 %"
 
 
 def test_one_is_singular_and_several_recipes_are_not_several_networks():
@@ -125,10 +127,14 @@ def test_a_browser_shows_it_and_its_controls_work(browser, made):
     Select(browser.find_element(By.ID, "dataset")).select_by_visible_text("digits")
     assert choices("model") == ["convnet"]
     assert not browser.find_element(By.ID, "note").is_displayed()
-    assert len(every(".plot")) == 5
+    assert len(every(".plot")) == 7
     assert len([one for one in every("section.view") if one.is_displayed()]) == 1
     images = "return [...document.querySelectorAll('section:not([hidden]) img')].map((one) => one.naturalWidth)"
-    assert browser.execute_script(images) == [990] * 8
+    assert sorted({*browser.execute_script(images)}) == [1650, 2100]
+    hrefs = "return [...document.querySelectorAll('section:not([hidden]) a')].map((one) => one.href)"
+    links = {urllib.parse.unquote(urllib.parse.urlparse(one).path) for one in browser.execute_script(hrefs)}
+    assert {pathlib.Path(one).suffix for one in links} == {".pdf", ".png", ".csv", ".md", ".tex"}
+    assert [one for one in links if not pathlib.Path(one).is_file()] == []
 
     # A click on a name of the legend hides the curve, after Plotly has waited for a second click.
     first = every(".plot")[0]
@@ -146,7 +152,19 @@ def test_a_browser_shows_it_and_its_controls_work(browser, made):
     search = browser.find_element(By.ID, "search")
     search.send_keys("method=snip sparsity=0.9 ablation=invert seed=1")
     assert text("#count") == "1 run"
+    assert "invert" in text("#runs summary") and "seed 1: 10.00 %" in text("#runs summary")
     every("#runs summary")[0].click()
     WebDriverWait(browser, 5).until(lambda _: "invert" in text("#runs table"))
     assert "unfinished" in text("#gaps")
+
+    # A name and its value are compared whole: 0.9 is not 0.95, and snip no part of another name.
+    for wanted, count in (("sparsity=0.9 method=sni", "0 runs"), ("seed=1 sparsity=0.9 ablation=invert", "1 run")):
+        search.clear()
+        search.send_keys(wanted)
+        assert text("#count") == count
+
+    browser.set_window_size(420, 900)
+    browser.refresh()
+    wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert browser.execute_script(wide) <= 0
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []

@@ -1,6 +1,8 @@
 """Published results from a file."""
 
 import dataclasses
+import html
+import pathlib
 
 import pytest
 from made_runs import of_every_name, run
@@ -8,7 +10,7 @@ from made_runs import of_every_name, run
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.reporting import figures, findings, interactive, page, published
 from tf_pruneinit.reporting import tables as tabulation
-from tf_pruneinit.reporting.series import View, name_of
+from tf_pruneinit.reporting.series import Series, View, name_of
 
 HEAD = ",".join(published.COLUMNS)
 ROW = 'A paper,ResNet-20,CIFAR-10,ltr,init,73.79,90.03,0.15,3,"batch 512, AMP"'
@@ -95,15 +97,16 @@ def test_methods_of_every_name_and_of_none_are_shown(write):
     view = View(own)
     drawn = figures.published(view, rows)
     drawn.canvas.draw()
-    labels = {line.get_label().split(" [")[0] for line in drawn.axes[0].lines}
+    labels = {axes.get_title().split(", ")[0] for axes in drawn.axes}
     curves = {series.method for series in view.drawn}
     assert len(curves) > 45 and {name_of(method) for method in curves} <= labels
     table = tabulation.published(view, rows)
-    assert [row[2].text for row in table.rows] == names
+    assert [row[3].text for row in table.rows] == names
     shown = interactive.every(view, rows)["Accuracy against sparsity"]["data"]
-    assert {f"published: {one.label}" for one in rows} <= {trace["name"] for trace in shown}
+    told = " ".join(trace["hovertemplate"] for trace in shown)
+    assert all(f"published: {html.escape(one.label)}" in told for one in rows)
     tables = tabulation.every([view], [findings.find(view)], rows)
-    assert "of nobody" in page.write([view], {view.slug: findings.find(view)}, tables, {view.slug: {}}, [], rows)
+    assert "of nobody" in page.write([view], {view.slug: findings.find(view)}, tables, {view.slug: []}, [], rows)
 
 
 def test_rows_of_networks_that_no_run_is_of_are_named(write):
@@ -112,3 +115,33 @@ def test_rows_of_networks_that_no_run_is_of_are_named(write):
     (gap,) = published.of_no_view([view], rows)
     assert str(gap) == "left out: published results (1 row, of what was not run: VGG-16 on CIFAR-10)"
     assert published.of_no_view([view], []) == []
+
+
+def test_the_package_has_published_results_with_their_sources():
+    rows = published.read(published.OWN)
+    assert len(rows) > 1000 and all(one.source and 0 <= one.accuracy <= 1 for one in rows)
+    assert {("ResNet-20", "CIFAR-10"), ("VGG-16", "CIFAR-10")} <= {(one.network, one.dataset) for one in rows}
+
+
+def test_densities_by_the_same_rule_lie_under_each_other():
+    row = dataclasses.replace(published.read(published.OWN)[0], method="random", variant="ERK densities")
+    plain, erk = Series("random"), Series("random", "scope=erk")
+    assert row.exactly(erk) and not row.is_of(plain)
+    assert dataclasses.replace(row, variant="").exactly(plain) and not dataclasses.replace(row, variant="").is_of(erk)
+    assert row.is_of(Series("random", "scope=erk, rounds=2")) and not row.exactly(Series("random", "scope=erk, rounds=2"))
+
+
+def test_random_pruning_by_layer_is_not_below_snip_and_above_synflow_as_the_page_says():
+    rows = [one for one in published.read(published.OWN) if (one.network, one.dataset) == ("ResNet-20", "CIFAR-10")]
+    rows = [one for one in rows if one.source.startswith("mge-snn") and one.sparsity >= 0.9]
+    found = {(one.method, one.variant, one.sparsity): 100 * one.accuracy for one in rows}
+    page = " ".join((pathlib.Path(__file__).parents[2] / "docs/report.md").read_text().split())
+    erk, snip, synflow = (
+        [found[name, variant, s] for s in (0.9, 0.95, 0.98)]
+        for name, variant in (("random", "ERK densities"), ("snip", "init"), ("synflow", "init"))
+    )
+    assert all(one >= other for one, other in zip(erk, snip, strict=True))
+    assert all(one > other for one, other in zip(erk, synflow, strict=True))
+    assert f"{erk[0]:.2f} and {snip[0]:.2f} % at 90 % sparsity, {erk[1]:.2f} and {snip[1]:.2f} at 95" in page
+    assert f"{erk[2]:.2f} and {snip[2]:.2f} at 98" in page
+    assert f"({', '.join(f'{one:.2f}' for one in synflow)})" in page

@@ -31,12 +31,14 @@ def test_accuracy_has_a_row_a_sparsity_and_the_best_before_training_in_bold():
     assert "Highest matching sparsity: 80 %" in table.caption
 
 
-def test_csv_has_plain_numbers_and_the_test_against_random():
+def test_csv_has_plain_numbers_and_the_sign_against_random():
     found = rows(tabulation.accuracy(View(study())))
     snip = next(row for row in found if row["method"] == "snip" and row["sparsity"] == "0.8")
     assert float(snip["accuracy_mean"]) == 86
     assert float(snip["accuracy_std"]) == 0.1
     assert float(snip["difference_from_random"]) == 16
+    assert 15 < float(snip["low_from_random"]) < 16 < float(snip["high_from_random"]) < 17
+    assert snip["sign_from_random"] == "+"
     assert (snip["seeds"], snip["pairs_with_random"], snip["pruned_at"]) == ("3", "3", "0")
     late = next(row for row in found if row["method"] == "magnitude_after_training")
     assert late["pruned_at"] == "100"
@@ -57,21 +59,32 @@ def test_of_results_that_do_not_say_so_it_is_not_known_how_many_are_dead():
     assert "dead" not in table.caption
 
 
-def test_few_seeds_are_marked_and_have_no_p():
+def test_few_seeds_are_marked_and_have_no_sign():
     table = tabulation.accuracy(View(study(seeds=2)))
     assert "‡" in dict(zip(table.head, table.rows[1], strict=True))["SNIP"].text
-    assert {row["p_from_random"] for row in rows(table)} == {""}
-    assert "‡ no test: fewer than 3 pairs" in table.caption
+    assert {row["sign_from_random"] for row in rows(table)} == {""} == {row["low_from_random"] for row in rows(table)}
+    assert "‡ fewer than 3 seeds in common" in table.caption
 
 
-def test_differences_that_do_not_vary_are_marked_and_have_no_p():
-    runs = [run(accuracy, method, 0.8, seed) for method, accuracy in (("random", 0.7), ("snip", 0.8)) for seed in range(3)]
+def test_a_mark_is_a_difference_by_more_than_the_margin():
+    accuracies = {"random": 0.7, "snip": 0.8, "synflow": 0.704}
+    runs = [run(accuracy, method, 0.8, seed) for method, accuracy in accuracies.items() for seed in range(3)]
     runs += [run(0.6, "snip", 0.8, seed, ablation="shuffle") for seed in range(3)]
-    for table in (tabulation.accuracy(View(runs)), tabulation.ablations(View(runs))):
-        assert any(cell.text.endswith("(3)§") for cell in table.rows[0])
-        assert "§ no test: the difference is the same for every seed" in table.caption
-        assert "*" not in "".join(cell.text for cell in table.rows[0]) and "§" not in tabulation.as_latex(table)
-        assert {(row["p_from_random"], row["p_from_unablated"]) for row in rows(table)} == {("", "")}
+    assert [cell.text for cell in tabulation.accuracy(View(runs)).rows[0]][-2:] == ["80.00 ± 0.00 (3)*", "70.40 ± 0.00 (3)"]
+    assert tabulation.accuracy(View(runs, margin=0.11)).rows[0][-2].text == "80.00 ± 0.00 (3)"
+    (row,) = tabulation.ablations(View(runs)).rows
+    assert row[-1].text == "60.00 ± 0.00 (3)†"
+
+
+def test_marks_agree_with_the_signs_of_the_findings():
+    of_view = View(study() + ablated(0.0, -0.05, -0.2))
+    (found,) = (one for one in findings.find(of_view) if one.name == "F1")
+    decided = {(row.name, sparsity): one.sign for row in found.rows for sparsity, one in row.signs.items()}
+    table = rows(tabulation.accuracy(of_view))
+    said = {(row["method"], float(row["sparsity"])): row["sign_from_random"] for row in table}
+    assert decided and {key: said[key] for key in decided if said[key] != "?"} == {
+        key: sign for key, sign in decided.items() if said[key] != "?"
+    }
 
 
 def test_ablations_stand_beside_what_they_are_of():
@@ -105,7 +118,7 @@ def test_published_results_have_source_and_recipe_and_ones_own_beside_them():
     row = Reference("A paper", "convnet", "digits", "snip", "init", 0.8, 0.7, 0.01, 5, "its own")
     table = tabulation.published(View(study()), [row])
     assert [cell.text for cell in table.rows[0]][-2:] == ["70.00 ± 1.00 (5)", "86.00 ± 0.10"]
-    assert [cell.text for cell in table.rows[0]][:2] == ["A paper", "its own"]
+    assert [cell.text for cell in table.rows[0]][:2] == ["A", "A paper"]
 
 
 def test_markdown_and_latex_escape_what_they_would_read():
@@ -120,3 +133,15 @@ def test_markdown_and_latex_escape_what_they_would_read():
 def test_networks_say_what_was_run():
     table = tabulation.networks([View(study())])
     assert dict(zip(table.head, table.rows[0], strict=True))["SNIP"].text == "3 x 3"
+
+
+def test_a_survey_says_what_each_source_compares_and_leaves_out_ones_own_runs():
+    row = Reference("A paper", "ResNet-20", "CIFAR-10", "snip", "init", 0.8, 0.7, 0.01, 5, "its own")
+    others = [dataclasses.replace(row, method="grasp", sparsity=0.9, seeds=3), dataclasses.replace(row, source="Another")]
+    table = tabulation.survey([row, *others])
+    assert rows(table)[0] == {
+        "source": "A paper", "dataset": "CIFAR-10", "networks": "ResNet-20", "methods": "SNIP, GraSP", "sparsities": "2",
+        "seeds": "3-5", "results": "2",
+    }  # fmt: skip
+    assert len(table.rows) == 2
+    assert tabulation.survey([]) is None

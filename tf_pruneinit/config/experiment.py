@@ -57,8 +57,8 @@ class Prune:
     )
     scope: str | None = option(
         None,
-        "rank the weights of all layers together, or of each layer alone: to one sparsity, or to densities by ERK, uniform+, "
-        "ideal gas, or to one number of weights (balanced)",
+        "rank the weights of all layers together, or of each layer alone: to one sparsity (uniform: but for the first, which "
+        "stays dense), to densities by ERK, uniform+, ideal gas, or to one number of weights (balanced)",
         shown="erk for set, rigl; layerwise for gradual_magnitude; else global",
         choices=tuple(registry.SCOPES),
         unnamed="global",

@@ -190,11 +190,11 @@ def experiment(given: Mapping[str, Any]) -> tuple[Config, Execution]:
     """
     dataset = given.get("dataset", Config.dataset)
     model = given.get("model", registry.lookup(registry.DATASETS, dataset, "dataset").default_model)
-    changed = _given(Train, given)
+    changed = fields(Train, given)
     if "steps" in changed and "epochs" not in changed:
         changed["epochs"] = None
     train = dataclasses.replace(recipe(dataset, model), **changed)
-    config = Config(**(_given(Config, given) | {"dataset": dataset, "model": model}), prune=_prune(given), train=train)
+    config = Config(**(fields(Config, given) | {"dataset": dataset, "model": model}), prune=_prune(given), train=train)
     if config.initializer != "normal" and "initializer_deviation" in given:
         raise UsageError(f"initializer_deviation needs initializer=normal; got initializer={config.initializer}")
     return config, execution(given)
@@ -206,12 +206,12 @@ def execution(given: Mapping[str, Any]) -> Execution:
     Raises:
       UsageError: for values out of range.
     """
-    return Execution(**_given(Execution, given))
+    return Execution(**fields(Execution, given))
 
 
 def _prune(given: Mapping[str, Any]) -> Prune | None:
     method = given.get("method", Prune.method)
-    options = _given(Prune, given)
+    options = fields(Prune, given)
     if method != DENSE:
         registry.require_known(method, (*registry.of_runs(), DENSE), "method")
         if 1 < options.get("rounds", 1) <= MOST_ROUNDS and "sparsity" not in options:
@@ -224,7 +224,7 @@ def _prune(given: Mapping[str, Any]) -> Prune | None:
     return None
 
 
-def _given(options: type, given: Mapping[str, Any]) -> dict[str, Any]:
+def fields(options: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """The given flags of a dataclass of options, by the names of its fields."""
     values = {}
     for field in dataclasses.fields(options):

@@ -358,6 +358,7 @@ COMBINATIONS = {
 SCOPES = {
     "global": Lazy("pruning.selection:global_masks"),
     "layerwise": Lazy("pruning.selection:layerwise_masks"),
+    "uniform": Lazy("pruning.selection:uniform_masks"),
     "erk": Lazy("pruning.selection:erk_masks"),
     "uniform_plus": Lazy("pruning.selection:uniform_plus_masks"),
     "ideal_gas": Lazy("pruning.selection:ideal_gas_masks"),

@@ -117,10 +117,25 @@ def by_layer(
     return _shaped(chosen, scores)
 
 
-def uniform(shapes: Shapes, density: float) -> np.ndarray:
+def layerwise(shapes: Shapes, density: float) -> np.ndarray:
     """Returns the sizes of layers: every layer has the same density."""
     del density
     return np.array([math.prod(shape) for shape in shapes], np.float64)
+
+
+def uniform(shapes: Shapes, density: float) -> np.ndarray:
+    """Returns the sizes of layers, but for the first: it stays dense, and all others have the same density.
+
+    At a density that leaves no weight for the others all have the same (the source says nothing of it). The
+    source prunes each of the others to the sparsity that is asked for, and has more weights in all; here the total is exact.
+
+    Evci, Gale, Menick, Castro, Elsen, "Rigging the Lottery: Making All Tickets Winners", ICML 2020.
+    """
+    sizes = layerwise(shapes, density)
+    rest, others = density * sizes.sum() - sizes[0], sizes[1:].sum()
+    if rest <= 0 or not others:
+        return sizes
+    return np.concatenate([sizes[:1], rest * sizes[1:] / others])
 
 
 def erk(shapes: Shapes, density: float) -> np.ndarray:
@@ -131,7 +146,7 @@ def erk(shapes: Shapes, density: float) -> np.ndarray:
 
     Evci, Gale, Menick, Castro, Elsen, "Rigging the Lottery: Making All Tickets Winners", ICML 2020.
     """
-    return uniform(shapes, density) * np.array([(sum(shape) or 1) / (math.prod(shape) or 1) for shape in shapes])
+    return layerwise(shapes, density) * np.array([(sum(shape) or 1) / (math.prod(shape) or 1) for shape in shapes])
 
 
 def uniform_plus(shapes: Shapes, density: float) -> np.ndarray:
@@ -142,7 +157,7 @@ def uniform_plus(shapes: Shapes, density: float) -> np.ndarray:
 
     Gale, Elsen, Hooker, "The State of Sparsity in Deep Neural Networks", 2019.
     """
-    sizes = uniform(shapes, density)
+    sizes = layerwise(shapes, density)
     counts = density * sizes
     fixed = np.zeros(sizes.size, bool)
     if len(shapes[0]) > 2:
@@ -163,7 +178,7 @@ def ideal_gas(shapes: Shapes, density: float) -> np.ndarray:
 
     Vysogorets, Kempe, "Connectivity Matters: Neural Network Pruning Through the Lens of Effective Sparsity", JMLR 2023.
     """
-    sizes = uniform(shapes, density)
+    sizes = layerwise(shapes, density)
     # In units of 1 / (the largest layer) and by its logarithm: F spans as many orders as the density.
     low, high = -60.0, 60.0
     for _ in range(200):
@@ -184,7 +199,8 @@ def balanced(shapes: Shapes, density: float) -> np.ndarray:
     return np.ones(len(shapes))
 
 
-layerwise_masks = functools.partial(by_layer, uniform)
+layerwise_masks = functools.partial(by_layer, layerwise)
+uniform_masks = functools.partial(by_layer, uniform)
 erk_masks = functools.partial(by_layer, erk)
 uniform_plus_masks = functools.partial(by_layer, uniform_plus)
 ideal_gas_masks = functools.partial(by_layer, ideal_gas)

@@ -1,9 +1,8 @@
-"""Lays figures out: sheets of panels, axes of sparsity, lines with their spread, ticks, legends."""
+"""Lays figures out: sheets of panels, axes of sparsity, differences and steps, lines with their spread, ticks, legends."""
 
 import contextlib
 import dataclasses
 import importlib.resources
-import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,90 +16,94 @@ from tf_pruneinit.reporting.series import View, percent, spacing
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH = 3.3
-_LETTERS = 61  # Of a line of notes, 7 points high, in this width.
-_LETTERS_BESIDE = 36  # The longest names of two columns of a legend that fit beside each other have together at most so many.
+# Inches: the text of a page with one column, and both columns of a page with two.
+TEXT, BOTH = 5.5, 7.0
+_LETTERS = 19.5  # Of a line of notes, 7 points high, in an inch.
 _POINTS = 7
 _LINE = 0.125  # Inches from one such line to the next.
-_LEFT, _RIGHT, _BETWEEN = 0.46, 0.08, 0.36  # Inches beside panels, and from one to the next.
+_MOST_LETTERS = 26  # Of a line of a legend.
 EDGE = 0.75  # A logarithmic axis begins at so much of its lowest percentage.
+_ASIDE = 5.0  # Points between arrows at one position.
 _STYLE = importlib.resources.files(__package__) / "figures.mplstyle"
 
 
 class Sheet:
-    """A figure whose parts are placed in inches, from the top: title, panels, legend, notes."""
+    """A figure of rows of panels, each row with its legend beside it, a title above and notes below."""
 
-    def __init__(self, view: View, panels: int, names: Sequence[str], height: float, bottom: float, notes: Sequence[str]):
+    def __init__(
+        self,
+        view: View,
+        heights: Sequence[float],
+        columns: int,
+        width: float,
+        notes: Sequence[str],
+        apart: Sequence[str],
+        **shared: Any,
+    ):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        self._columns = min(2, panels)
-        rows = math.ceil(panels / self._columns)
-        notes = [*notes, "Mean and standard deviation over seeds (n)." + (f" Note: {view.note}." if view.note else "")]
-        lines = [line for note in notes if note for line in textwrap.wrap(note, _LETTERS)]
-        title = textwrap.wrap(view.name, 50)
-        half = math.ceil(len(names) / 2)
-        longest = [max(map(len, part), default=0) for part in (names[:half], names[half:])]
-        self._legend_columns = 2 if sum(longest) <= _LETTERS_BESIDE else 1
-        legend = _LINE * math.ceil(len(names) / self._legend_columns) + 0.08
-        below = _LINE * len(lines) + 0.06
-        top = 0.22 + 0.14 * len(title) + (0.12 if panels > 1 else 0)
-        gap = 0.42 if panels > 1 else 0
-        tall = top + rows * height + (rows - 1) * gap + bottom + legend + below
-        self.figure = Figure(figsize=(WIDTH, tall))
+        said = " ".join([*notes, "Mean and standard deviation over seeds (n)." + (f" Note: {view.note}." if view.note else "")])
+        lines = [line for part in (*apart, said) for line in textwrap.wrap(part, int(_LETTERS * width))]
+        title = textwrap.wrap(view.name, int(14 * width))
+        tall = sum(heights) + _LINE * (len(lines) + len(title)) + 0.5
+        self.figure = Figure(figsize=(width, tall), layout="constrained")
         FigureCanvasAgg(self.figure)
-        wide = (WIDTH - _LEFT - _RIGHT - (self._columns - 1) * _BETWEEN) / self._columns
-        self.axes: list[Axes] = []
-        for number in range(panels):
-            row, column = divmod(number, self._columns)
-            x, y = _LEFT + column * (wide + _BETWEEN), tall - top - (row + 1) * height - row * gap
-            self.axes.append(self.figure.add_axes((x / WIDTH, y / tall, wide / WIDTH, height / tall)))
-        self.figure.text(0.5, 1 - 0.06 / tall, "\n".join(title), ha="center", va="top", fontsize=8)
-        self.figure.text(0.02, 0.04 / tall, "\n".join(lines), ha="left", va="bottom", fontsize=_POINTS, linespacing=1.15)
-        self._legend_at = (below + legend / 2) / tall
+        self.rows: list[list[Axes]] = self.figure.subplots(
+            len(heights), columns, squeeze=False, height_ratios=heights, **shared
+        ).tolist()
+        self.figure.suptitle("\n".join(title), fontsize=8)
+        # The layout leaves room for labels of a figure, and not for its texts.
+        self.figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=_POINTS, linespacing=1.15)
 
-    def legend(self) -> None:
-        """Names the lines of all panels, once, below the panels."""
+    def legend(self, several: Iterable["Axes"], beside: "Axes") -> None:
+        """Names the lines of some panels, each once, beside a panel: of a method with and without spread the first."""
         named: dict[str, Any] = {}
-        for axes in self.axes:
+        for axes in several:
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-                named.setdefault(label, handle)
-        self.figure.legend(
-            named.values(), named, loc="center", bbox_to_anchor=(0.5, self._legend_at), ncols=self._legend_columns,
-            frameon=False, handlelength=2.2, columnspacing=1.2, labelspacing=0.25, borderpad=0, borderaxespad=0,
-        )  # fmt: skip
+                named.setdefault(_wrapped(label), handle)
+        if named:
+            beside.legend(
+                named.values(), named, loc="upper left", bbox_to_anchor=(1.02, 1.02), frameon=False, handlelength=2.2,
+                labelspacing=0.25, borderpad=0, borderaxespad=0,
+            )  # fmt: skip
 
-    def label_outer(self) -> None:
-        """Names the axis of sparsity once, below the panels, and the axis of accuracy once a row."""
-        for number, axes in enumerate(self.axes):
-            name = axes.get_xlabel()
-            axes.set_xlabel("")
-            if number % self._columns:
-                axes.set_ylabel("")
-        lowest = min(axes.get_position().y0 for axes in self.axes)
-        self.figure.text(0.55, lowest - 0.27 / self.figure.get_figheight(), name, ha="center", va="top", fontsize=7.5)
+
+def _wrapped(label: str) -> str:
+    return "\n".join(textwrap.wrap(label, _MOST_LETTERS))
+
+
+def height(least: float, names: Iterable[str]) -> float:
+    """Returns the height of a row in inches: `least`, or what a legend with these names needs."""
+    return max(least, _LINE * sum(1 + len(name) // _MOST_LETTERS for name in names) + 0.35)
 
 
 @contextlib.contextmanager
 def new_sheet(
-    view: View, *, names: Sequence[str], height: float, notes: Sequence[str] = (), panels: int = 1, bottom: float = 0.42
+    view: View,
+    heights: Sequence[float],
+    *,
+    columns: int = 1,
+    width: float = TEXT,
+    notes: Sequence[str] = (),
+    apart: Sequence[str] = (),
+    **shared: Any,
 ) -> Iterator[Sheet]:
-    """Gives a sheet to draw on; a legend is drawn in the end.
+    """Gives a sheet to draw on.
 
     Args:
       view: whose name is the title, and whose note is below.
-      names: of the legend, as many as it will have, and about as long.
-      height: of a panel, in inches.
-      notes: sentences below the legend.
-      panels: number of axes, two in a row.
-      bottom: inches below the panels, for ticks and the label of their axis.
+      heights: of each row of panels, in inches.
+      columns: number of panels in a row.
+      width: of the figure, in inches.
+      notes: sentences below the panels.
+      apart: sentences above these, each on lines of its own.
+      shared: `sharex` and `sharey` of `Figure.subplots`.
     """
     import matplotlib
 
     with importlib.resources.as_file(_STYLE) as path, matplotlib.rc_context(fname=path):
-        sheet = Sheet(view, panels, names, height, bottom, notes)
-        yield sheet
-        sheet.legend()
+        yield Sheet(view, heights, columns, width, notes, apart, **shared)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,78 +115,121 @@ class Curve:
     style: styles.Style
 
 
-def against_sparsity(axes: "Axes", view: View, curves: Sequence[Curve]) -> None:
+def against_sparsity(axes: "Axes", view: View, curves: Sequence[Curve], low: float | None, best: float) -> None:
     """Draws curves, and the band of the unpruned network, over the paper's axis.
 
     Args:
       axes: of one panel.
       view: which the curves are of.
       curves: one at least that has a point.
+      low: where the axis begins, in percent, as `figure_data.bounds` says of all panels that share it; None: nothing is below.
+      best: the highest accuracy, in percent.
     """
+    offsets = _offsets(curves)
+    for curve, offset in zip(curves, offsets, strict=True):
+        line(axes, [spacing(sparsity) + offset for sparsity in curve.samples], curve, low or 0.0)
+    unpruned(axes, view)
+    if low is not None:
+        axes.set_ylim(*figure_data.axis(low, best))
+        arrows(axes, [({spacing(s) + offset: 100 * one.mean for s, one in curve.samples.items()}, curve.style.color)
+                      for curve, offset in zip(curves, offsets, strict=True)], low)  # fmt: skip
+    sparsity_axis(axes, curves)
+    axes.set_ylabel("test accuracy (%)")
+
+
+def _offsets(curves: Sequence[Curve]) -> list[float]:
+    """At a single sparsity curves would lie on one another, and are drawn side by side."""
+    aside = 0.2 if len({sparsity for curve in curves for sparsity in curve.samples}) == 1 else 0.0
+    return [aside * (number - (len(curves) - 1) / 2) for number in range(len(curves))]
+
+
+def sparsity_axis(axes: "Axes", curves: Sequence[Curve]) -> None:
+    """Sets limits and ticks of an axis of sparsity: as many ticks as there is room for, from the highest sparsity on."""
     shown = sorted({sparsity for curve in curves for sparsity in curve.samples})
     positions = [spacing(sparsity) for sparsity in shown]
-    # At a single sparsity curves would lie on one another, and are drawn side by side.
-    aside = 0.2 if len(shown) == 1 else 0.0
-    offsets = [aside * (number - (len(curves) - 1) / 2) for number in range(len(curves))]
-    low, best = figure_data.bounds(view, [curve.samples for curve in curves])
-    for curve, offset in zip(curves, offsets, strict=True):
-        if curve.samples:
-            line(axes, [spacing(sparsity) + offset for sparsity in curve.samples], curve, -math.inf if low is None else low)
-    unpruned(axes, view)
-    edge = max(0.05 * (positions[-1] - positions[0]) or 0.5, aside * (len(curves) + 1) / 2)
+    edge = max(0.05 * (positions[-1] - positions[0]) or 0.5, *(abs(offset) + 0.2 for offset in _offsets(curves)))
     axes.set_xlim(positions[0] - edge, positions[-1] + edge)
-    if low is not None:
-        axes.set_ylim(low, best + 0.12 * (best - low))
-        _arrows(axes, low, best, curves, offsets)
-    # As many ticks as there is room for, from the highest sparsity on.
-    room = (positions[-1] - positions[0]) / (6.5 * axes.get_position().width)
+    columns = axes.get_subplotspec().get_gridspec().ncols  # type: ignore[union-attr]
+    # Widths are known only after the layout; legends take about a fifth of it.
+    room = (positions[-1] - positions[0]) / (2.6 * 0.75 * axes.figure.figure.get_figwidth() / columns)  # type: ignore[union-attr]
     ticks: list[float] = []
     for sparsity, position in reversed(list(zip(shown, positions, strict=True))):
         if not ticks or spacing(ticks[-1]) - position >= room:
             ticks.append(sparsity)
     axes.set_xticks([spacing(sparsity) for sparsity in ticks], [percent(sparsity).removesuffix(" %") for sparsity in ticks])
-    axes.set(xlabel="percent of weights removed", ylabel="test accuracy (%)")
+    axes.set_xlabel("percent of weights removed")
 
 
-def _arrows(axes: "Axes", low: float, best: float, curves: Iterable[Curve], offsets: Iterable[float]) -> None:
-    """Draws an arrow and the accuracy for each point that lies below the axis."""
-    from matplotlib import patheffects
-
-    bottom = low + 0.03 * (best - low)
-    left, right = axes.get_xlim()
-    wide = (right - left) / (24 * axes.get_position().width)  # Of two digits, on a sheet of `WIDTH`.
-    taken: list[tuple[float, int]] = []
-    for curve, offset in zip(curves, offsets, strict=True):
-        for sparsity, sample in curve.samples.items():
-            if 100 * sample.mean >= low:
-                continue
-            x = spacing(sparsity) + offset
-            axes.plot([x], [bottom], "v", color=curve.style.color, markersize=4, clip_on=False, zorder=5)
-            beside = {level for other, level in taken if abs(x - other) < wide}
-            higher = next(level for level in range(len(taken) + 1) if level not in beside)
-            axes.annotate(
-                f"{100 * sample.mean:.0f}", (x, bottom), xytext=(0, 3 + 8 * higher), ha="center", textcoords="offset points",
-                color=curve.style.color, path_effects=[patheffects.withStroke(linewidth=1.5, foreground="white")],
-            )  # fmt: skip
-            taken.append((x, higher))
-
-
-def line(axes: "Axes", x: Sequence[float], curve: Curve, low: float = -math.inf) -> None:
-    """Draws means, and standard deviations as bars.
+def arrows(axes: "Axes", curves: Iterable[tuple[Mapping[float, float], str]], low: float) -> None:
+    """Marks where curves leave an axis that begins at `low`: an arrow for each time that a curve falls below it.
 
     Args:
       axes: of one panel.
-      x: positions, one of each sample.
-      curve: what to draw.
-      low: the accuracy in percent where the axis begins. Means below it have no bar, which would cross the digits there.
+      curves: position -> percentage, by position; and the color.
+      low: in percent.
     """
-    style = curve.style
+    from matplotlib import transforms
+
+    leaving = [(x, color) for points, color in curves for x in figure_data.leaves(points, low)]
+    bottom = transforms.blended_transform_factory(axes.transData, axes.transAxes)
+    for x in sorted({x for x, _ in leaving}):
+        colors = [color for other, color in leaving if other == x]
+        for number, color in enumerate(colors):
+            aside = _ASIDE * (number - (len(colors) - 1) / 2)
+            moved = transforms.offset_copy(bottom, axes.figure, x=aside, units="points")  # type: ignore[arg-type]
+            axes.plot([x], [0.02], "v", color=color, markersize=4.5, clip_on=False, zorder=5, transform=moved)
+
+
+def differences(
+    axes: "Axes", view: View, curves: Sequence[Curve], others: Sequence[Mapping[Any, Sample]], x: Any = spacing
+) -> None:
+    """Draws differences in points, with the interval that each alone has with probability 95 %.
+
+    The axis is asinh(difference / margin): linear within the margin, which is shaded, and logarithmic beyond.
+
+    Args:
+      axes: of one panel.
+      view: which the curves are of.
+      curves: the first of each difference.
+      others: for each curve the second of each difference, by the same keys.
+      x: the position of a key.
+    """
+    unit = figure_data.unit(view)
+    found = []
+    for curve, other, offset in zip(curves, others, _offsets(curves), strict=True):
+        estimates = figure_data.differences(view, curve.samples, other)
+        if not estimates:
+            continue
+        means = [100 * one.difference for one in estimates.values()]
+        bars = [100 * one.half_width(0.025) for one in estimates.values()]
+        errorbar(axes, [x(key) + offset for key in estimates], means, bars, curve)
+        # Whole bars of uncertain differences would squeeze the others.
+        reach = [min(bar, max(abs(mean) / 2, unit)) for mean, bar in zip(means, bars, strict=True)]
+        found += [mean + side * far for mean, far in zip(means, reach, strict=True) for side in (1, -1)]
+    axes.axhspan(-100 * view.margin, 100 * view.margin, color="#000000", alpha=0.08, lw=0, zorder=0.5)
+    axes.axhline(0, color="#000000", lw=0.8, zorder=0.6)
+    axes.set_yscale("asinh", linear_width=unit)
+    low, high, ticks = figure_data.difference_axis(found, unit)
+    axes.set_ylim(low, high)
+    axes.set_yticks(ticks, [f"{tick:+g}" if tick else "0" for tick in ticks], minor=False)
+    axes.yaxis.minorticks_off()
+
+
+def line(axes: "Axes", x: Sequence[float], curve: Curve, low: float = 0.0) -> None:
+    """Draws means in percent, and standard deviations as bars; means below `low`, where the axis begins, have none."""
     means = [100 * sample.mean for sample in curve.samples.values()]
-    bars = [0 if 100 * sample.mean < low else 100 * (sample.std or 0) for sample in curve.samples.values()]
-    axes.errorbar(
-        x, means, bars, color=style.color, ls=style.line, marker=style.marker, markerfacecolor=style.face, elinewidth=0.7,
-        capsize=1.4, capthick=0.7, label=curve.label,
-    )  # fmt: skip
+    bars = [100 * (sample.std or 0) if 100 * sample.mean >= low else 0.0 for sample in curve.samples.values()]
+    errorbar(axes, x, means, bars, curve)
+
+
+def errorbar(axes: "Axes", x: Sequence[float], y: Sequence[float], bars: Sequence[float], curve: Curve) -> None:
+    """Draws points with bars, by the style of a curve; nothing for a curve without points."""
+    style = curve.style
+    if y:
+        axes.errorbar(
+            x, y, bars, color=style.color, ls=style.line, marker=style.marker, markerfacecolor=style.face, elinewidth=0.7,
+            capsize=1.4, capthick=0.7, label=curve.label,
+        )  # fmt: skip
 
 
 def band(axes: "Axes", x: np.ndarray, rows: np.ndarray, style: styles.Style, label: str, **options: Any) -> None:
@@ -222,13 +268,13 @@ def unpruned(axes: "Axes", view: View) -> None:
     axes.axhline(mean, color="#000000", lw=0.8, zorder=0.6, label=f"unpruned, n={view.dense.n}")
 
 
-def ranges(axes: "Axes", view: View) -> None:
-    """Shades the ranges, and names those with room for a name."""
+def ranges(axes: "Axes", view: View, named: bool = True) -> None:
+    """Shades the ranges; names those with room for a name, if they are to be named."""
     low, high = axes.get_xlim()
     for name, begin, end in figure_data.ranges(view):
         begin, end = max(begin, low), min(end, high)
         axes.axvspan(begin, end, color=styles.RANGES[name], zorder=0, lw=0)
-        if end - begin > 0.13 * (high - low):
+        if named and end - begin > 0.13 * (high - low):
             axes.text(
                 (begin + end) / 2, 1.01, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom",
                 style="italic", fontsize=_POINTS,
@@ -247,15 +293,13 @@ def percent_ticks(axes: "Axes", lowest: float) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def step_ticks(axes: "Axes", steps: Sequence[int]) -> None:
-    """Sets ticks at steps, as many as there is room for, from the last one on, which is the end of training."""
+def step_axis(axes: "Axes", steps: Sequence[int]) -> None:
+    """Sets an axis of steps, asinh(step / the first after 0), with ticks where there is room, from the last one on."""
     from matplotlib.ticker import NullLocator
 
-    width = axes.get_window_extent().width
-    ticks: list[tuple[float, int]] = []
-    for step in reversed(steps):
-        x = axes.transData.transform((step, 0))[0]
-        if not ticks or ticks[-1][0] - x > 0.13 * width:
-            ticks.append((x, step))
-    axes.set_xticks([step for _, step in ticks], [f"{step:,}" for _, step in ticks])
+    axes.set_xscale("asinh", linear_width=figure_data.first_step(steps))
+    axes.set_xlim(0, max(steps) * 1.15)
+    ticks = figure_data.step_ticks(steps)
+    axes.set_xticks(ticks, [f"{step:,}" for step in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("step of dense training at which it is pruned")

@@ -251,7 +251,7 @@ def _empty_neurons(view: View, levels: Sequence[float]) -> tuple[dict[str, dict[
     for method, curve in shares.items():
         for sparsity in levels:
             runs = view.at(Series(method), sparsity)[:_MOST_SEEDS]
-            read = {run.seed: run.source.neurons() for run in runs}
+            read = {run.seed: view.hidden_neurons(run) for run in runs}
             if values := {seed: neurons.empty(counts) for seed, counts in read.items() if counts}:
                 curve[sparsity] = Sample(values)
             elif runs:

@@ -1,21 +1,24 @@
 """Writes one HTML page that needs no network: interactive plots, figures, tables, findings, gaps, configurations."""
 
 import base64
+import dataclasses
 import html
 import importlib.resources
 import json
 import math
 import string
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tf_pruneinit.reporting import figures, interactive, signs
+from tf_pruneinit.reporting import interactive, signs
 from tf_pruneinit.reporting.collect import Gap, Run
+from tf_pruneinit.reporting.figure_data import Shown
 from tf_pruneinit.reporting.findings import Finding
 from tf_pruneinit.reporting.published import Reference
-from tf_pruneinit.reporting.series import View, percent
+from tf_pruneinit.reporting.series import Series, View, percent
 from tf_pruneinit.reporting.signs import Row, Sign
-from tf_pruneinit.reporting.tables import Table
+from tf_pruneinit.reporting.tables import FORMATS, Table
 from tf_pruneinit.runtime.console import counted
 
 # A `string.Template`; a dollar of its own script would have to be doubled.
@@ -24,13 +27,23 @@ _TEMPLATE = importlib.resources.files(__package__) / "page.html"
 _GAPS_AT_ONCE = 200
 
 
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """A figure: `name` of its files without their ending, its caption, and its PNG."""
+
+    name: str
+    caption: str
+    png: bytes
+
+
 def write(
     views: Sequence[View],
     found: Mapping[str, Sequence[Finding]],
     tables: Mapping[str, Sequence[Table]],
-    pictures: Mapping[str, Mapping[str, bytes]],
+    pictures: Mapping[str, Sequence[Image]],
     gaps: Sequence[Gap],
     rows: Sequence[Reference],
+    several: Sequence[Shown] = (Shown(),),
 ) -> str:
     """Returns the page.
 
@@ -38,15 +51,18 @@ def write(
       views: what is shown, one at a time.
       found: slug of a view -> its findings.
       tables: slug of a view, or "" for all views together -> tables.
-      pictures: slug of a view -> name of a figure -> PNG.
+      pictures: slug of a view -> its figures.
       gaps: what is missing.
       rows: published results.
+      several: what plots at one sparsity show.
     """
     from plotly.offline import get_plotlyjs
 
     names = ("slug", "name", "dataset", "model", "note")
     data = {
-        "views": [{name: getattr(view, name) for name in names} | {"plots": interactive.every(view, rows)} for view in views],
+        "views": [
+            {name: getattr(view, name) for name in names} | {"plots": interactive.every(view, rows, several)} for view in views
+        ],
         "runs": configurations([run for view in views for run in view.runs]),
     }
     sections = (_section(view, found[view.slug], tables[view.slug], pictures[view.slug]) for view in views)
@@ -73,8 +89,8 @@ def configurations(runs: Sequence[Run]) -> dict[str, Any]:
     """Returns the configurations of runs in few bytes.
 
     Returns:
-      `names` of hyper-parameters; `values`, of each its different ones; and `rows`, for each run its path and the index of
-      each value, None for a hyperparameter that the run does not have.
+      `names` of hyper-parameters; `values`, of each its different ones; and `rows`, for each run its path, a line that says
+      what it is, and the index of each value, None for a hyperparameter that the run does not have.
     """
     found: dict[str, dict[Any, int]] = {}
     indices = []
@@ -86,8 +102,15 @@ def configurations(runs: Sequence[Run]) -> dict[str, Any]:
             known = found.setdefault(name, {})
             own[name] = known.setdefault(value, len(known))
         indices.append(own)
-    rows = [[run.path, *(own.get(name) for name in found)] for run, own in zip(runs, indices, strict=True)]
+    rows = [[run.path, _said(run), *(own.get(name) for name in found)] for run, own in zip(runs, indices, strict=True)]
     return {"names": list(found), "values": [list(values) for values in found.values()], "rows": rows}
+
+
+def _said(run: Run) -> str:
+    """What a run is, in a line: `SNIP, invert, 90 %, seed 1: 87.31 %`."""
+    label = Series(run.method, run.variant, run.ablation).label
+    pruned = f", {percent(run.sparsity)}" if run.config.prune else ""
+    return f"{label}{pruned}, seed {run.seed}: {100 * run.accuracy:.2f} %"
 
 
 def _finite(value: Any) -> Any:
@@ -99,7 +122,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _section(view: View, found: Sequence[Finding], tables: Sequence[Table], pictures: Mapping[str, bytes]) -> str:
+def _section(view: View, found: Sequence[Finding], tables: Sequence[Table], pictures: Sequence[Image]) -> str:
     notes = "".join(f'<p class="note">{html.escape(text)}</p>' for text in (view.note, view.dead) if text)
     verdicts = "".join(
         f"<li><b>{one.name}</b> {html.escape(one.statement)} "
@@ -107,7 +130,7 @@ def _section(view: View, found: Sequence[Finding], tables: Sequence[Table], pict
         f"<br><small>{html.escape(one.sentence)}</small></li>"
         for one in found
     )
-    drawn = "".join(_picture(name, png, view.note) for name, png in pictures.items())
+    drawn = "".join(_picture(one, view.note) for one in pictures)
     several = "".join(_table(one) for one in tables if not one.name.startswith("findings"))
     return (
         f'<section class="view" data-view="{view.slug}" hidden>'
@@ -137,10 +160,15 @@ def _sign(one: Sign | None) -> str:
     return f'<td title="{100 * one.estimate.difference:+.2f} points ({interval})">{one.sign}</td>'
 
 
-def _picture(name: str, png: bytes, note: str) -> str:
-    caption = html.escape(figures.FIGURES[name].caption if name in figures.FIGURES else figures.PUBLISHED)
-    image = f'<img alt="{caption}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-    return f"<figure>{image}<figcaption>{f'{caption} {html.escape(note)}'.strip()}</figcaption></figure>"
+def _picture(one: Image, note: str) -> str:
+    caption = html.escape(f"{one.caption} {note}".strip())
+    image = f'<img alt="{html.escape(one.caption)}" src="data:image/png;base64,{base64.b64encode(one.png).decode()}">'
+    links = _links({"PDF": f"figures/{one.name}.pdf", "PNG": f"figures/{one.name}.png"})
+    return f'<figure><div class="wide">{image}</div><figcaption>{caption} {links}</figcaption></figure>'
+
+
+def _links(files: Mapping[str, str]) -> str:
+    return " ".join(f'<a href="{html.escape(urllib.parse.quote(path))}">{name}</a>' for name, path in files.items())
 
 
 def _table(table: Table) -> str:
@@ -148,8 +176,9 @@ def _table(table: Table) -> str:
     cells = [[(html.escape(cell.text), cell.bold) for cell in row] for row in table.rows]
     rows = ("".join(f"<td><b>{text}</b></td>" if bold else f"<td>{text}</td>" for text, bold in row) for row in cells)
     body = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table>"
+    links = _links({kind.upper(): f"tables/{table.name}.{kind}" for kind in FORMATS})
     caption = html.escape(table.caption)
-    return f'<figure class="table"><div class="wide">{body}</div><figcaption>{caption}</figcaption></figure>'
+    return f'<figure class="table"><div class="wide">{body}</div><figcaption>{caption} {links}</figcaption></figure>'
 
 
 def _gaps(gaps: Sequence[Gap]) -> str:

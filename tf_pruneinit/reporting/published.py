@@ -2,24 +2,32 @@
 
 import csv
 import dataclasses
+import importlib.resources
 import re
 from collections.abc import Iterable, Mapping
 
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.reporting.collect import Gap, level
-from tf_pruneinit.reporting.series import LABELS, View, name_of
+from tf_pruneinit.reporting.series import LABELS, Series, View, name_of
 from tf_pruneinit.runtime.console import counted
 
 COLUMNS = (
     "source", "network", "dataset", "method", "variant", "sparsity_percent", "accuracy_mean", "accuracy_std", "seeds", "recipe",
 )  # fmt: skip
 _OPTIONAL = ("variant", "accuracy_std", "seeds")
+# Stands for the published results of the package, in place of a path.
+OWN = "published"
+_RESULTS = importlib.resources.files(__package__) / "published_results.csv"
 # Published names of methods -> the names that they are reported by here.
 ALIASES = {
     "ltr": "lottery_ticket_rewinding",
     "magnitude_after": "magnitude_after_training",
     "learning_rate_rewinding": "iterative_magnitude_after_training",
 }
+
+
+# Published variants -> the variant of the series here that they are results of; all others are of the method itself.
+_VARIANTS = {"ERK densities": "scope=erk"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +63,16 @@ class Reference:
         variant = "" if self.variant in ("", "init") else f", {self.variant}"
         return f"{name_of(self.method)}{variant} [{self.source}; {self.recipe or 'recipe not stated'}]"
 
+    def is_of(self, series: Series) -> bool:
+        """Returns whether it is a result of the method of a series here, with densities of layers by the same rule."""
+        scopes = {part for part in series.variant.split(", ") if part in _VARIANTS.values()}
+        return self.method == series.method and scopes == {_VARIANTS[name] for name in (self.variant,) if name in _VARIANTS}
+
+    def exactly(self, series: Series) -> bool:
+        """Returns whether it is a result of a series here without changes; the step of rewinding may be another."""
+        others = [part for part in series.variant.split(", ") if part and not part.startswith(("rewind_to=", "scope="))]
+        return self.is_of(series) and not others and series.ablation == "none" and self.variant in ("", "init", *_VARIANTS)
+
     @property
     def origin(self) -> str:
         """Source, recipe and variant."""
@@ -65,9 +83,15 @@ class Reference:
 def read(path: str) -> list[Reference]:
     """Returns the rows of a file.
 
+    Args:
+      path: of a CSV file with the columns `COLUMNS`; `OWN` for the one that comes with the package.
+
     Raises:
       UsageError: if the file cannot be read, or a row is not valid; names the row, the header being row 1.
     """
+    if path == OWN:
+        with importlib.resources.as_file(_RESULTS) as own:
+            return read(str(own))
     number = 0
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -106,6 +130,17 @@ def curves_of(references: Iterable[Reference]) -> dict[str, list[Reference]]:
     for one in references:
         found.setdefault(one.label, []).append(one)
     return {label: sorted(several, key=lambda one: one.sparsity) for label, several in found.items()}
+
+
+def letters(view: View, references: Iterable[Reference]) -> dict[str, str]:
+    """Returns the letter that stands for each source and recipe of a view's published results: A to Z, then AA to ZZ."""
+    return {
+        origin: _letter(number) for number, origin in enumerate(dict.fromkeys(one.origin for one in of_view(view, references)))
+    }
+
+
+def _letter(number: int) -> str:
+    return (_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("A") + number % 26)
 
 
 def _network(network: str, dataset: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.reporting import collect, figure_data, figures, findings, page, published, run_sources, series, tables
 from tf_pruneinit.reporting.collect import Gap
+from tf_pruneinit.reporting.figure_data import Shown
 from tf_pruneinit.reporting.findings import Finding
 from tf_pruneinit.reporting.published import Reference
 from tf_pruneinit.reporting.series import View, listed, percent
@@ -24,7 +25,7 @@ from tf_pruneinit.runtime.console import Console, counted
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_DOTS_PER_INCH = 300  # A figure of 3.3 inches is 990 dots wide.
+_DOTS_PER_INCH = 300  # A figure of 7 inches is 2,100 dots wide.
 _FORMATS = ("png", "pdf")
 
 
@@ -75,36 +76,50 @@ class Report:
 
 
 def write(
-    workdirs: Sequence[str], out: str, *, references: str | None = None, margin: float = series.MARGIN, console: Console
+    workdirs: Sequence[str],
+    out: str,
+    *,
+    references: str | None = None,
+    margin: float = series.MARGIN,
+    sparsities: Sequence[float] = (),
+    steps: Sequence[int] = (),
+    console: Console,
 ) -> Report:
     """Writes a report on runs.
 
     Args:
       workdirs: directories of runs, or archives of them.
       out: directory for report.html, findings.json, figures/ and tables/.
-      references: CSV file of published results.
+      references: CSV file of published results; `published` for those of the package.
       margin: the difference of accuracies that still does not count, a fraction in [0, 1]; 0.005 by default, half a point.
+      sparsities: that figures at one sparsity are drawn at, fractions in (0, 1); by default one that each view chooses.
+      steps: of pruning that these figures are drawn at, at least 0; by default networks pruned before and after training.
       console: shows progress.
 
     Raises:
-      UsageError: if there are no runs, references are damaged, or `out` cannot be written.
+      UsageError: if there are no runs, or none at a sparsity or a step that was chosen, references are damaged, or `out` cannot
+        be written.
       RunError: if a process that draws is killed.
     """
     rows = published.read(references) if references else []
     collection = collect.read(workdirs, lambda done, of: console.live(f"reading runs: {done:,} of {of:,}"))
     views = series.views(collection.runs, margin)
-    gaps = [*collection.gaps, *(gap for view in views for gap in (*view.left_out, *view.missing(), *figure_data.unread(view)))]
+    several = _chosen(views, sparsities, steps)
+    gaps = [
+        *collection.gaps,
+        *(gap for view in views for gap in (*view.left_out, *view.missing(), *figure_data.unread(view, several))),
+    ]
     gaps += published.of_no_view(views, rows)
     console.line(page.summary(views))
     _make_folders(out)
-    pictures = _draw_figures(views, rows, out, console)
+    pictures = _draw_figures(views, rows, several, out, console)
     report = Report(views, [findings.find(view) for view in views], gaps)
     tabled = tables.every(views, report.findings, rows)
     _write_tables([table for several in tabled.values() for table in several], out)
     _write_text(os.path.join(out, "findings.json"), json.dumps(report.to_json(), indent=2) + "\n")
     console.live("writing report.html")
     by_slug = {view.slug: found for view, found in zip(views, report.findings, strict=True)}
-    _write_text(os.path.join(out, "report.html"), page.write(views, by_slug, tabled, pictures, gaps, rows))
+    _write_text(os.path.join(out, "report.html"), page.write(views, by_slug, tabled, pictures, gaps, rows, several))
     return report
 
 
@@ -127,34 +142,58 @@ def write_archive(workdirs: Sequence[str], path: str, console: Console) -> None:
     console.line(f"in {path}: {counted(count, 'run')}, {os.path.getsize(path) / 1e6:.1f} MB")
 
 
-def _draw_figures(views: Sequence[View], rows: Sequence[Reference], out: str, console: Console) -> dict[str, dict[str, bytes]]:
-    """Writes the figures of all views, several views in parallel; returns slug of a view -> name of a figure -> PNG."""
+def _chosen(views: Sequence[View], sparsities: Sequence[float], steps: Sequence[int]) -> list[Shown]:
+    """What figures at one sparsity are drawn at: every combination of what was chosen, each of which some view has."""
+    levels = [collect.level(sparsity) for sparsity in sparsities]
+    known = sorted(
+        {sparsity for view in views for sparsity in (*view.sparsities, *(s for of in view.by_step.values() for s in of))}
+    )
+    for sparsity in levels:
+        if sparsity not in known:
+            among = ", ".join(f"{one:g}" for one in known)
+            raise UsageError(f"sparsity must be one that was run ({among}); got {sparsity:g}")
+    all_steps = {step for view in views for of in view.by_step.values() for at in of.values() for step in at}
+    for step in steps:
+        if step not in all_steps:
+            among = ", ".join(map(str, sorted(all_steps))) or "none"
+            raise UsageError(f"step must be one at which networks were pruned ({among}); got {step}")
+    at_levels: list[float | None] = [*dict.fromkeys(levels)] or [None]
+    at_steps: list[int | None] = [*dict.fromkeys(steps)] or [None]
+    chosen = [Shown(sparsity, step) for sparsity in at_levels for step in at_steps]
+    if chosen != [Shown()] and not any(figure_data.runs_at(view, shown) for view in views for shown in chosen):
+        raise UsageError(f"sparsity and step must be those of runs; got {'; '.join(map(str, chosen))}, which none has both of")
+    return chosen
+
+
+def _draw_figures(
+    views: Sequence[View], rows: Sequence[Reference], several: Sequence[Shown], out: str, console: Console
+) -> dict[str, list[page.Image]]:
+    """Writes the figures of all views, several views in parallel; returns slug of a view -> its figures."""
     folder = os.path.join(out, "figures")
-    found: dict[str, dict[str, bytes]] = {}
+    found: dict[str, list[page.Image]] = {}
     workers = min(len(views), len(machine.cores()))
     with contextlib.ExitStack() as stack:
-        run: Callable[..., Iterator[dict[str, bytes]]] = map
+        run: Callable[..., Iterator[list[page.Image]]] = map
         if workers > 1:
             # A fork would copy locks of the threads that a caller from Python may have.
             context = multiprocessing.get_context("spawn")
             run = stack.enter_context(concurrent.futures.ProcessPoolExecutor(workers, context)).map
-        drawn = run(_draw_view, views, [rows] * len(views), [folder] * len(views))
+        drawn = run(_draw_view, views, [rows] * len(views), [several] * len(views), [folder] * len(views))
         for number, view in enumerate(views, 1):
             console.live(f"figures of {view.name} ({number} of {len(views)})")
             try:
                 found[view.slug] = next(drawn)
             except concurrent.futures.BrokenExecutor as error:
                 raise RunError("a process that draws figures was killed, perhaps for want of memory") from error
-    _remove_old(folder, [f"{name}-{slug}.{ending}" for slug, names in found.items() for name in names for ending in _FORMATS])
+    _remove_old(folder, [f"{one.name}.{ending}" for images in found.values() for one in images for ending in _FORMATS])
     return found
 
 
-def _draw_view(view: View, rows: Sequence[Reference], folder: str) -> dict[str, bytes]:
-    drawn = {name: picture.draw(view) for name, picture in figures.FIGURES.items()}
-    drawn["published"] = figures.published(view, rows)
-    return {
-        name: _save(figure, os.path.join(folder, f"{name}-{view.slug}")) for name, figure in drawn.items() if figure is not None
-    }
+def _draw_view(view: View, rows: Sequence[Reference], several: Sequence[Shown], folder: str) -> list[page.Image]:
+    return [
+        page.Image(one.name, one.caption, _save(one.figure, os.path.join(folder, one.name)))
+        for one in figures.draw(view, rows, several)
+    ]
 
 
 def _save(figure: "Figure", path: str) -> bytes:
@@ -189,7 +228,7 @@ def _make_folders(out: str) -> None:
 
 def _remove_old(folder: str, names: Collection[str]) -> None:
     """Removes files that an earlier report wrote and that are not among `names`, and nothing else."""
-    kinds, endings = "|".join({*figures.FIGURES, *tables.KINDS}), "|".join((*_FORMATS, *tables.FORMATS))
+    kinds, endings = "|".join({*figures.FIGURES, *tables.KINDS, "published"}), "|".join((*_FORMATS, *tables.FORMATS))
     for name in os.listdir(folder):
         if re.fullmatch(rf"(?:{kinds})(?:-.*)?\.(?:{endings})", name) and name not in names:
             files.remove(os.path.join(folder, name))

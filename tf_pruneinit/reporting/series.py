@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from tf_pruneinit.config import registry
+from tf_pruneinit.pruning import neurons
 from tf_pruneinit.reporting.collect import Gap, Run
 from tf_pruneinit.reporting.noise import Noise
 from tf_pruneinit.reporting.seed_statistics import Sample
@@ -194,6 +195,25 @@ class View:
         count = sum(map(len, points.values()))
         rule = "masks leave no path from input to output"
         return f"{count} dead run{'s' * (count > 1)}, whose {rule}: {'; '.join(named)}." if named else ""
+
+    @functools.cached_property
+    def output(self) -> str | None:
+        """The kernel path of the output layer; None if all runs leave layers out, and it is not known which is the last."""
+        whole = [
+            run
+            for run in self.runs
+            if run.config.prune is None or (run.config.prune.prune_last and not run.config.prune.exclude)
+        ]
+        layers = max((run.layers for run in whole), key=len, default=())
+        return layers[-1][0] if layers else None
+
+    def hidden_neurons(self, run: Run) -> neurons.Counts | None:
+        """Returns how many weights each neuron of a run has, and how many remain; None if the masks cannot be read.
+
+        The units of the output layer are no neurons: they are logits, one a class.
+        """
+        counts = run.source.neurons()
+        return None if counts is None else {path: one for path, one in counts.items() if path != self.output}
 
     @property
     def seeds(self) -> list[int]:

@@ -5,15 +5,18 @@ finding are a family, whose intervals hold together.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from tf_pruneinit.reporting.noise import Estimate, Noise
-from tf_pruneinit.reporting.seed_statistics import Sample
+from tf_pruneinit.reporting.seed_statistics import FEWEST_PAIRS, Sample
 from tf_pruneinit.reporting.series import listed, percent
 
 # What is said of the difference d at a sparsity, with the margin m: its interval is above m, below -m, in between, or neither.
 ABOVE, BELOW, WITHIN, OPEN = "+", "-", "=", "?"
+# In place of a sign, of fewer seeds in common than a sign needs.
+FEW = ""
 # The probability that one of the intervals of a finding misses the true difference.
 LEVEL = 0.05
 # The probability of an error of a claim that has to hold at every sparsity; the test at each sparsity needs no correction.
@@ -30,13 +33,24 @@ class Sign:
     Attributes:
       estimate: the difference and its error.
       low, high: ends of its interval, which holds together with those of all others of the finding; fractions.
-      sign: one of `+`, `-`, `=`, `?`.
+      sign: one of `+`, `-`, `=`, `?`; "" if there are too few seeds for one, and then the interval is infinite.
     """
 
     estimate: Estimate
     low: float
     high: float
     sign: str
+
+    @property
+    def apart(self) -> bool:
+        """Whether the difference is larger than the margin, to either side."""
+        return self.sign in (ABOVE, BELOW)
+
+    def __str__(self) -> str:
+        said = f"{100 * self.estimate.difference:+.2f} points"
+        if self.sign == FEW:
+            return f"{said} (too few seeds: {self.estimate.seeds})"
+        return f"{said} ({100 * self.low:+.2f} to {100 * self.high:+.2f}; {self.sign})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +126,29 @@ def decide(estimates: Sequence[Estimate], margin: float) -> list[Sign]:
         decided = {number: one for number, one in signs.items() if one.sign != OPEN}
         found |= decided or signs
     return [found[number] for number in range(len(estimates))]
+
+
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+def of_pairs(pairs: Mapping[_Key, tuple[Sample, Sample]], noise: Noise, margin: float) -> dict[_Key, Sign]:
+    """Returns the sign of each difference of a table, which are one family.
+
+    Whatever has a sign here has it in each finding that it is part of: a finding is a smaller family.
+
+    Args:
+      pairs: key -> two samples; the difference is the first minus the second.
+      noise: of the view.
+      margin: a fraction, at least 0.
+
+    Returns:
+      Key -> sign, `FEW` with fewer than three seeds in common; no key without any.
+    """
+    found = {key: noise.estimate(((1.0, one), (-1.0, other))) for key, (one, other) in pairs.items()}
+    estimates = {key: estimate for key, estimate in found.items() if estimate is not None}
+    enough = {key: estimate for key, estimate in estimates.items() if estimate.seeds >= FEWEST_PAIRS}
+    decided = dict(zip(enough, decide(list(enough.values()), margin), strict=True))
+    return {key: decided.get(key) or Sign(estimate, -math.inf, math.inf, FEW) for key, estimate in estimates.items()}
 
 
 def _sign(estimate: Estimate, tail: float, margin: float) -> Sign:

@@ -3,18 +3,18 @@
 import csv
 import dataclasses
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tf_pruneinit.reporting import seed_statistics, signs
+from tf_pruneinit.reporting import signs
 from tf_pruneinit.reporting.findings import SUPPORTED, Finding
-from tf_pruneinit.reporting.published import Reference, of_view
-from tf_pruneinit.reporting.seed_statistics import Comparison, Sample
-from tf_pruneinit.reporting.series import DENSE, RANDOM, Series, View, percent
+from tf_pruneinit.reporting.published import Reference, letters, of_view
+from tf_pruneinit.reporting.seed_statistics import FEWEST_PAIRS, Sample
+from tf_pruneinit.reporting.series import DENSE, RANDOM, Series, View, name_of, percent
+from tf_pruneinit.reporting.signs import Sign
 
-TEST = "two-sided t test for paired samples, paired over seeds, at 5 %, not corrected for the number of comparisons"
-MARKS = f"* differs from random pruning, † from the unablated method ({TEST}); ‡ no test: fewer than 3 pairs "
-MARKS += "of seeds; § no test: the difference is the same for every seed"
+# A point: the series, and the sparsity.
+Point = tuple[Series, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,9 @@ class Table:
 
 _POINT = (
     "network", "dataset", "recipe", "method", "variant", "ablation", "pruned_at", "sparsity", "range", "accuracy_mean",
-    "accuracy_std", "seeds", "difference_from_random", "p_from_random", "pairs_with_random", "difference_from_unablated",
-    "p_from_unablated", "pairs_with_unablated", "dataset_note", "dead",
+    "accuracy_std", "seeds", "difference_from_random", "low_from_random", "high_from_random", "sign_from_random",
+    "pairs_with_random", "difference_from_unablated", "low_from_unablated", "high_from_unablated", "sign_from_unablated",
+    "pairs_with_unablated", "dataset_note", "dead",
 )  # fmt: skip
 _NETWORK = ("network", "dataset", "recipe", "method", "variant", "sparsities", "seeds")
 
@@ -57,13 +58,13 @@ _NETWORK = ("network", "dataset", "recipe", "method", "variant", "sparsities", "
 def accuracy(view: View) -> Table:
     """Returns mean accuracies and standard deviations: a row a sparsity, a column a method."""
     rows, records = [], []
-    methods, before = view.methods, {*view.before}
+    methods, before, against_random = view.methods, {*view.before}, _against_random(view, view.methods)
     for sparsity in view.sparsities:
         samples = {series: view.curves[series][sparsity] for series in methods if sparsity in view.curves[series]}
         best = max((sample.mean for series, sample in samples.items() if series in before), default=None)
         cells = [Cell(percent(sparsity)), Cell(view.range_of(sparsity) or "")]
         for series in methods:
-            sample, random = samples.get(series), _against_random(view, series, sparsity)
+            sample, random = samples.get(series), against_random.get((series, sparsity))
             cells.append(_cell(sample, random=random, best=best if series in before else None))
             records += [_point(view, series, sparsity, sample, random=random)] if sample else []
         rows.append(cells)
@@ -72,7 +73,7 @@ def accuracy(view: View) -> Table:
     unpruned = f" Unpruned: {_text(view.dense)}, n = {view.dense.n}." if view.dense else ""
     caption = (
         f"Test accuracy in percent, mean ± standard deviation (seeds): {view.name}.{unpruned} {view.highest_said}. Bold: the "
-        f"best before training. {MARKS}.{_note(view)}{f' {view.dead}' if view.dead else ''}{_outliers(view)}"
+        f"best before training. {marks(view)}{_note(view)}{f' {view.dead}' if view.dead else ''}{_outliers(view)}"
     )
     head = ("sparsity", "range", *(series.label for series in methods))
     return Table(f"accuracy-{view.slug}", caption, head, rows, records, _POINT)
@@ -82,6 +83,8 @@ def ablations(view: View) -> Table | None:
     """Returns accuracies of ablations beside the method that they are of; None if there are none."""
     names = [name for name in ("shuffle", "reinit", "invert") if any(series.ablation == name for series in view.curves)]
     rows, records = [], []
+    all_ablated = [series for series in view.curves if series.ablation in names]
+    against_random, against_own = _against_random(view, all_ablated), _against_own(view, all_ablated)
     for series in view.ablated:
         own = view.curves.get(series, {})
         ablated = {dataclasses.replace(series, ablation=name): name for name in names}
@@ -91,35 +94,44 @@ def ablations(view: View) -> Table | None:
             unmodified = own.get(sparsity)
             cells = [Cell(series.label), Cell(percent(sparsity)), _cell(unmodified, best=best)]
             for one, curve in curves.items():
-                sample, random = curve.get(sparsity), _against_random(view, one, sparsity)
-                change = seed_statistics.compare(sample, unmodified) if sample and unmodified else None
+                sample, point = curve.get(sparsity), (one, sparsity)
+                random, change = against_random.get(point), against_own.get(point)
                 cells.append(_cell(sample, unablated=change, best=best))
                 records += [_point(view, one, sparsity, sample, random=random, unablated=change)] if sample else []
             rows.append(cells)
     if not rows:
         return None
-    caption = f"Ablations, test accuracy in percent, mean ± standard deviation (seeds): {view.name}. {MARKS}.{_note(view)}"
+    caption = f"Ablations, test accuracy in percent, mean ± standard deviation (seeds): {view.name}. {marks(view)}{_note(view)}"
     return Table(f"ablations-{view.slug}", caption, ("method", "sparsity", "unmodified", *names), rows, records)
 
 
 def pruning_step(view: View) -> Table | None:
     """Returns accuracies by the step of pruning; None if nothing was pruned at several steps."""
     rows, records = [], []
-    for series, levels in view.by_step.items():
-        for sparsity, steps in levels.items():
-            if len(steps) < 2:
-                continue
-            first = steps.get(0)
-            for step, sample in steps.items():
-                change = seed_statistics.compare(sample, first) if first and step else None
-                cells = [Cell(series.label), Cell(percent(sparsity)), Cell(f"{step:,}"), _cell(sample), Cell(str(change or ""))]
-                rows.append(cells)
-                records.append(_point(view, series, sparsity, sample, step=step))
+    several = {
+        (series, sparsity): steps
+        for series, levels in view.by_step.items()
+        for sparsity, steps in levels.items()
+        if len(steps) > 1
+    }
+    pairs = {
+        (point, step): (sample, steps[0])
+        for point, steps in several.items()
+        for step, sample in steps.items()
+        if step and 0 in steps
+    }
+    changes = signs.of_pairs(pairs, view.noise, view.margin)
+    for (series, sparsity), steps in several.items():
+        for step, sample in steps.items():
+            change = changes.get(((series, sparsity), step))
+            cells = [Cell(series.label), Cell(percent(sparsity)), Cell(f"{step:,}"), _cell(sample), Cell(str(change or ""))]
+            rows.append(cells)
+            records.append(_point(view, series, sparsity, sample, step=step))
     if not rows:
         return None
     caption = (
         f"Test accuracy in percent by the step of dense training at which the network is pruned, mean ± standard deviation "
-        f"(seeds): {view.name}. Change: against step 0, {TEST}.{_note(view)}"
+        f"(seeds): {view.name}. Change: against step 0, with the interval. {signs.legend(view.margin)}{_note(view)}"
     )
     head = ("method", "sparsity", "pruned at step", "accuracy", "change")
     return Table(f"pruning_step-{view.slug}", caption, head, rows, records)
@@ -145,6 +157,29 @@ def networks(views: Sequence[View]) -> Table:
     return Table("networks", caption, head, rows, records, _NETWORK)
 
 
+def survey(references: Sequence[Reference]) -> Table | None:
+    """Returns what each source of published results compares (as the paper's figure 2 does of earlier papers); None without."""
+    by_source: dict[tuple[str, str], list[Reference]] = {}
+    for one in references:
+        by_source.setdefault((one.source, one.dataset), []).append(one)
+    rows, records = [], []
+    for (source, dataset), several in by_source.items():
+        seeds = sorted({one.seeds for one in several if one.seeds})
+        record = {
+            "source": source,
+            "dataset": dataset,
+            "networks": ", ".join(dict.fromkeys(one.network for one in several)),
+            "methods": ", ".join(dict.fromkeys(name_of(one.method) for one in several)),
+            "sparsities": len({one.sparsity for one in several}),
+            "seeds": "-".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))) if seeds else "",
+            "results": len(several),
+        }
+        rows.append([Cell(str(value)) for value in record.values()])
+        records.append(record)
+    caption = "What each source of published results compares. One's own runs are in the table of networks."
+    return Table("survey", caption, list(records[0]), rows, records) if records else None
+
+
 def findings(view: View, found: Sequence[Finding]) -> Table:
     """Returns the paper's findings on a view."""
     rows, records = [], []
@@ -162,12 +197,19 @@ def findings(view: View, found: Sequence[Finding]) -> Table:
 def published(view: View, references: Sequence[Reference]) -> Table | None:
     """Returns published results of a view's network and dataset beside one's own of the same method and sparsity."""
     rows, records = [], []
+    letter = letters(view, references)
     for one in of_view(view, references):
-        own = view.dense if one.method == DENSE else view.curves.get(Series(one.method), {}).get(one.sparsity)
-        own = own if one.variant in ("", "init") else None
+        curves = (curve for series, curve in view.curves.items() if one.exactly(series) and one.sparsity in curve)
+        own = view.dense if one.method == DENSE else next((curve[one.sparsity] for curve in curves), None)
         theirs = f"{100 * one.accuracy:.2f}" + ("" if one.std is None else f" ± {100 * one.std:.2f}")
         theirs += f" ({one.seeds})" if one.seeds else ""
-        what = {"source": one.source, "recipe": one.recipe, "method": one.method, "variant": one.variant}
+        what = {
+            "letter": letter[one.origin],
+            "source": one.source,
+            "recipe": one.recipe,
+            "method": one.method,
+            "variant": one.variant,
+        }
         rows.append([Cell(text) for text in (*what.values(), percent(one.sparsity), theirs, _text(own) if own else "")])
         results = {"published": (one.accuracy, one.std, one.seeds), "here": (own.mean, own.std, own.n) if own else (None,) * 3}
         record = {**what, "sparsity": one.sparsity}
@@ -177,7 +219,7 @@ def published(view: View, references: Sequence[Reference]) -> Table | None:
     if not rows:
         return None
     caption = f"Published results, each with its source and recipe, which is not that of the runs here: {view.name}."
-    head = ("source", "recipe", "method", "variant", "sparsity", "published", "here")
+    head = ("", "source", "recipe", "method", "variant", "sparsity", "published", "here")
     return Table(f"published-{view.slug}", f"{caption}{_note(view)}", head, rows, records)
 
 
@@ -192,7 +234,7 @@ def every(views: Sequence[View], found: Sequence[Sequence[Finding]], references:
     Returns:
       The slug of a view, or "" for all views together -> tables.
     """
-    tables = {"": [networks(views)]}
+    tables = {"": [table for table in (networks(views), survey(references)) if table is not None]}
     for view, of_one in zip(views, found, strict=True):
         several = [findings(view, of_one), accuracy(view), ablations(view), pruning_step(view), published(view, references)]
         tables[view.slug] = [table for table in several if table is not None]
@@ -257,39 +299,61 @@ _LATEX = str.maketrans({
     "±": r"$\pm$",
     "†": r"$^\dagger$",
     "‡": r"$^\ddagger$",
-    "§": r"\S{}",
     "≥": r"$\geq$",
     "<": "$<$",
     ">": "$>$",
 })  # fmt: skip
 
 # How names of tables begin.
-KINDS = ("networks", "findings", "accuracy", "ablations", "pruning_step", "published")
+KINDS = ("networks", "survey", "findings", "accuracy", "ablations", "pruning_step", "published")
 
 # Ending of a file -> the function that formats a table so.
 FORMATS: dict[str, Callable[[Table], str]] = {"csv": as_csv, "md": as_markdown, "tex": as_latex}
 
 
-def _against_random(view: View, series: Series, sparsity: float) -> Comparison | None:
-    """How a point differs from random pruning; None if there is no such point, or none of random pruning, or it is one."""
-    random, own = (view.curves.get(one, {}).get(sparsity) for one in (Series(RANDOM), series))
-    return seed_statistics.compare(own, random) if own and random and series != Series(RANDOM) else None
+def marks(view: View) -> str:
+    """Returns how marks of cells are read, as sentences."""
+    points = f"{100 * view.margin:g} points"
+    return (
+        f"* differs from random pruning, † from the unablated method, by more than {points}: the intervals of all such "
+        f"differences of this table hold together with probability 95 %. ‡ fewer than {FEWEST_PAIRS} seeds in common."
+    )
+
+
+def _against_random(view: View, several: Iterable[Series]) -> dict[Point, Sign]:
+    """How the points of series differ from random pruning, where there is such a point."""
+    random = view.curves.get(Series(RANDOM), {})
+    pairs = {
+        (series, sparsity): (sample, random[sparsity])
+        for series in several
+        for sparsity, sample in view.curves[series].items()
+        if sparsity in random and series != Series(RANDOM)
+    }
+    return signs.of_pairs(pairs, view.noise, view.margin)
+
+
+def _against_own(view: View, several: Iterable[Series]) -> dict[Point, Sign]:
+    """How ablations differ from the method that they are of."""
+    pairs: dict[Point, tuple[Sample, Sample]] = {}
+    for series in several:
+        own = view.curves.get(dataclasses.replace(series, ablation="none"), {})
+        pairs |= {(series, s): (sample, own[s]) for s, sample in view.curves[series].items() if s in own}
+    return signs.of_pairs(pairs, view.noise, view.margin)
 
 
 def _cell(
     sample: Sample | None,
     *,
-    random: Comparison | None = None,
-    unablated: Comparison | None = None,
+    random: Sign | None = None,
+    unablated: Sign | None = None,
     best: float | None = None,
 ) -> Cell:
     """A point for people, with marks of its comparisons, bold if it has the best mean; empty if there is no such point."""
     if sample is None:
         return Cell("")
-    marks = "".join(mark for one, mark in ((random, "*"), (unablated, "†")) if one and one.significant)
-    compared = [one for one in (random, unablated) if one]
-    marks += "‡" * any(one.too_few for one in compared) + "§" * any(one.unvaried for one in compared)
-    return Cell(f"{_text(sample)} ({sample.n}){marks}", sample.mean == best)
+    marked = "".join(mark for one, mark in ((random, "*"), (unablated, "†")) if one and one.apart)
+    marked += "‡" * any(one.sign == signs.FEW for one in (random, unablated) if one)
+    return Cell(f"{_text(sample)} ({sample.n}){marked}", sample.mean == best)
 
 
 def _point(
@@ -299,8 +363,8 @@ def _point(
     sample: Sample,
     *,
     step: int | None = None,
-    random: Comparison | None = None,
-    unablated: Comparison | None = None,
+    random: Sign | None = None,
+    unablated: Sign | None = None,
 ) -> dict[str, Any]:
     """A point for programs: of `View.by_step` if it has a step, else of `View.curves`."""
     runs = view.at(series, sparsity, step)
@@ -317,8 +381,9 @@ def _point(
         "seeds": sample.n,
     }
     for name, one in (("random", random), ("unablated", unablated)):
-        difference, p, pairs = (100 * one.difference, one.p, one.pairs) if one else (None, None, None)
-        point |= {f"difference_from_{name}": difference, f"p_from_{name}": p, f"pairs_with_{name}": pairs}
+        point |= {f"difference_from_{name}": _percentage(one.estimate.difference) if one else None}
+        point |= {f"{end}_from_{name}": _percentage(getattr(one, end)) if one and one.sign else None for end in ("low", "high")}
+        point |= {f"sign_from_{name}": one.sign if one else None, f"pairs_with_{name}": one.estimate.seeds if one else None}
     return point | {"dataset_note": view.note, "dead": None if None in dead else sum(map(bool, dead))}
 
 
