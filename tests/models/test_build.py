@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from tf_pruneinit.compaction import compact_model
-from tf_pruneinit.config import registry
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.layers.batch_normalization import BatchNormalization
 from tf_pruneinit.models import build as models
@@ -33,8 +32,8 @@ PRUNABLE = {
     "resnet18_modified": RESNET18 - (49 - 9) * 3 * 64,
     "resnet50": 25_557_032 - 53_120 - 1_000 - 990 * 2048,
 }
-# Network, shape of images, classes -> trainable parameters as published. ResNets of chenyaofo's pytorch-cifar-models, which have
-# projection shortcuts too; wide ones of the paper's authors (11.0 and 36.5 million); LeNet-5 of LeCun et al. and of Caffe;
+# Network, shape of images, classes -> trainable parameters as published. ResNets of chenyaofo's pytorch-cifar-models, which
+# have projection shortcuts too; wide ones of the paper's authors (11.0 and 36.5 million); LeNet-5 of LeCun et al. and of Caffe;
 # DeiT-Tiny, but for the class token, its position and the bias of patches, of 192 numbers each.
 PUBLISHED = {
     ("resnet20", SHAPE, 10): 272_474,

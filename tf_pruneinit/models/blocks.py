@@ -69,9 +69,7 @@ class Blocks:
           padding: "same", with zeros, or "valid", without.
         """
         kernel, bias = self._kaiming_normal(name), self._uniform_bias(name, size * size * x.shape[-1])
-        layer = masked.MaskedConv2D(
-            filters, size, padding=padding, kernel_initializer=kernel, bias_initializer=bias, name=name
-        )
+        layer = masked.MaskedConv2D(filters, size, padding=padding, kernel_initializer=kernel, bias_initializer=bias, name=name)
         return layer(x)
 
     def batch_norm(self, x, name: str):

@@ -69,7 +69,9 @@ def resnet18_modified(input_shape: tuple[int, ...], classes: int, seed: int, wid
 
     Args: see `tf_pruneinit.models`.
     """
-    return _resnet("resnet18_modified", _small_stem, _block, (2, 2, 2, 2), round(64 * width), input_shape, classes, Blocks(seed))
+    return _resnet(
+        "resnet18_modified", _small_stem, _block, (2, 2, 2, 2), round(64 * width), input_shape, classes, Blocks(seed)
+    )
 
 
 def resnet50(input_shape: tuple[int, ...], classes: int, seed: int, width: float = 1) -> keras.Model:

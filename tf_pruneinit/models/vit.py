@@ -1,8 +1,8 @@
 """Builds a vision transformer without a class token.
 
 Dosovitskiy et al., "An Image Is Worth 16x16 Words: Transformers for Image Recognition at Scale", ICLR 2021, in the sizes of
-Touvron et al., "Training Data-Efficient Image Transformers and Distillation Through Attention", ICML 2021, with a global average
-before the logits as in Beyer, Zhai, Kolesnikov, "Better Plain ViT Baselines for ImageNet-1k", 2022.
+Touvron et al., "Training Data-Efficient Image Transformers and Distillation Through Attention", ICML 2021, with a global
+average before the logits as in Beyer, Zhai, Kolesnikov, "Better Plain ViT Baselines for ImageNet-1k", 2022.
 """
 
 import math
