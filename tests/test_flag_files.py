@@ -1,10 +1,12 @@
 """Files under flags/ are experiments that parse, say how they are run and what to expect, and can be made."""
 
+import dataclasses
 import pathlib
 import re
 import shlex
 
 import keras
+import made_runs
 import pytest
 
 import tf_pruneinit
@@ -12,6 +14,7 @@ from tf_pruneinit import main, sweep
 from tf_pruneinit.config import flags
 from tf_pruneinit.config.defaults import RECIPES
 from tf_pruneinit.models import build
+from tf_pruneinit.reporting import series
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted((ROOT / "flags").rglob("*.flags"))
@@ -77,7 +80,19 @@ def test_file_that_is_as_in_the_paper_is_the_recipe(path):
     config = experiment(path)
     if "as in the paper" in header(path)[0]:
         assert config.train == RECIPES[config.dataset, config.model]
-    assert "short" in path.stem or config.train == RECIPES[config.dataset, config.model]
+    others = "short" in path.stem or path.stem.startswith("fast_")
+    assert others or config.train == RECIPES[config.dataset, config.model]
+
+
+def test_fast_recipe_is_what_records_of_speed_use_and_a_view_of_its_own():
+    (path,) = [path for path in EXPERIMENTS if path.stem == "fast_cifar10_resnet18"]
+    fast = experiment(path)
+    plain = flags.experiment({"dataset": "cifar10", "model": fast.model})[0]
+    runs = [made_runs.run(0.9, "dense"), made_runs.run(0.95, "dense")]
+    runs = [dataclasses.replace(run, config=config) for run, config in zip(runs, (plain, fast), strict=True)]
+    names = [view.name for view in series.views(runs)]
+    assert len(names) == 2
+    assert any("schedule=one_cycle" in name and "augmentation=alternating_crop" in name for name in names)
 
 
 @every

@@ -18,7 +18,9 @@ from tf_pruneinit.config.experiment import (
     INITIALIZERS,
     MAX_SEED,
     META_GRADIENTS,
+    OPTIMIZERS,
     PRECISIONS,
+    SCHEDULES,
     SCORE_PRECISIONS,
     TARGETS,
     Config,
@@ -79,6 +81,11 @@ trains = st.builds(
     weight_decay=st.floats(0, 1),
     warmup_epochs=st.floats(0, 100),
     precision=st.sampled_from(PRECISIONS),
+    schedule=st.sampled_from(SCHEDULES),
+    optimizer=st.sampled_from(OPTIMIZERS),
+    ema=st.floats(0, 1, exclude_max=True),
+    label_smoothing=st.floats(0, 1, exclude_max=True),
+    validation=st.floats(0, 1, exclude_max=True),
 )
 configs = st.builds(
     Config,
@@ -162,6 +169,10 @@ def test_address_stays_what_it_was_in_earlier_versions(config, address):
     [
         (Prune(temperature=100, method="grasp"), Prune(temperature=100.0, method="grasp")),
         (Prune(sparsity=0), Prune(sparsity=0.0)),
+        (Prune(restart=False), Prune()),
+        (Prune(prune_at="9", rewind_to="0", restart=False), Prune(prune_at="9", rewind_to="0")),
+        (Train(schedule="cosine", learning_rate_drops=(1,)), Train(schedule="cosine")),
+        (Train(optimizer="adamw", momentum=0), Train(optimizer="adamw")),
         (Prune(sparsity=0.0), Prune(sparsity=-0.0)),
         (Train(learning_rate=1), Train(learning_rate=1.0)),
         (Train(momentum=0.0), Train(momentum=-0.0)),
@@ -505,6 +516,7 @@ OUT_OF_RANGE = {
         "prune_at": ("", "-1", "1.5", "ep", "5x", "-5ep", "1e9ep", "End", "5 000", True, 1.5, "9" * 20),
         "rewind_to": ("", "-1", "5x", "begin", "1", "1ep", "end", True),
         "rounds": (*NO_COUNTS, 2, None),
+        "restart": ("false", 0, None),
         "update_every": (*NO_COUNTS, None),
         "update_from": ("", "-1", "end", "5x", None, True),
         "update_until": ("", "-1", "0", "0ep", "5x", True),
@@ -519,6 +531,12 @@ OUT_OF_RANGE = {
         "weight_decay": (-0.1, *NO_NUMBERS),
         "warmup_epochs": (-0.1, *NO_NUMBERS),
         "sign_in_every": NO_COUNTS,
+        "schedule": ("linear", "", None),
+        "optimizer": ("adam", "", None),
+        "nesterov": ("true", 1, None),
+        "ema": (1, -0.1, *NO_NUMBERS),
+        "label_smoothing": (1, -0.1, *NO_NUMBERS),
+        "validation": (1, -0.1, *NO_NUMBERS),
         "precision": ("float16", "", None),
         "augmentation": ("flip", "", None),
     },
@@ -585,6 +603,21 @@ def test_sparsity_is_a_fraction_below_one(sparsity):
 def test_percentage_is_answered_with_the_fraction():
     with pytest.raises(UsageError, match=r"did you mean 0.95\?\); got 95"):
         Prune(sparsity=95)
+
+
+@pytest.mark.parametrize("options", [{"momentum": 0}, {"optimizer": "adamw"}])
+def test_nesterov_is_of_sgd_with_momentum(options):
+    with pytest.raises(UsageError, match=r"^nesterov needs optimizer=sgd and a momentum above 0; got True"):
+        Train(nesterov=True, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"prune_at": "end"}, {"prune_at": "9", "rounds": 2}, {"prune_at": "9", "rounds": 2, "rewind_to": "9"}]
+)
+def test_without_restart_a_step_is_left_to_train(options):
+    with pytest.raises(UsageError, match=r"^restart=false needs a step to train after pruning: .*; got '(9|end)'"):
+        Prune(restart=False, **options)
+    assert Prune(restart=False, **options | {"rewind_to": "5"}).restart is False
 
 
 def test_length_of_training_is_epochs_or_steps():

@@ -39,6 +39,7 @@ GIVEN = {
     "prune_at": ("100", "100"),
     "rewind_to": ("3ep", "3ep"),
     "rounds": ("3", 3),
+    "restart": ("false", False),
     "prune_first": ("false", False),
     "prune_last": ("false", False),
     "update_every": ("7", 7),
@@ -57,6 +58,12 @@ GIVEN = {
     "weight_decay": ("0.01", 0.01),
     "warmup_epochs": ("2", 2.0),
     "sign_in_every": ("3", 3),
+    "schedule": ("cosine", "cosine"),
+    "optimizer": ("adamw", "adamw"),
+    "nesterov": ("true", True),
+    "ema": ("0.9", 0.9),
+    "label_smoothing": ("0.1", 0.1),
+    "validation": ("0.2", 0.2),
     "precision": ("mixed_float16", "mixed_float16"),
     "augmentation": ("resized_crop", "resized_crop"),
     "devices": ("2", 2),
@@ -83,6 +90,8 @@ NEEDED = {
     "search_rate": ["--method=gem_miner"],
     **{name: ["--method=rigl"] for name in ("update_every", "update_from", "update_until", "drop_fraction")},
     "rewind_to": ["--prune_at=end"],
+    "restart": ["--prune_at=100"],
+    "nesterov": ["--momentum=0.9"],
     "rounds": ["--prune_at=end"],
     "initializer_deviation": ["--initializer=normal"],
 }
@@ -116,7 +125,12 @@ def test_flag_sets_its_field_and_no_other(flag):
     before, after = experiment(*given), experiment(*given, f"--{flag}={typed}")
     before, after = (options_of(c, c.prune, c.train, e) for c, e in (before, after))
     assert after[flag] == value
-    also = {"train_steps": {"epochs"}, "dataset": set(options_of(Train())), "model": set(options_of(Train()))}.get(flag, set())
+    also = {
+        "train_steps": {"epochs"},
+        "optimizer": {"learning_rate", "weight_decay", "momentum"},
+        "dataset": set(options_of(Train())),
+        "model": set(options_of(Train())),
+    }.get(flag, set())
     assert {name for name in after if after[name] != before[name]} - also == {flag} - {"method"}
 
 
@@ -136,6 +150,15 @@ def test_model_and_training_are_those_usual_for_the_dataset(dataset):
 def test_one_flag_of_training_leaves_the_rest_of_the_recipe():
     found, _ = experiment("--dataset=cifar10", "--batch_size=64")
     assert found.train == dataclasses.replace(recipe("cifar10", "resnet20"), batch_size=64)
+
+
+def test_adamw_has_a_rate_and_a_decay_of_its_own_but_not_where_the_recipe_has():
+    one = experiment("--dataset=cifar10", "--optimizer=adamw")[0].train
+    assert (one.learning_rate, one.weight_decay, one.epochs) == (1e-3, 1e-2, 160)
+    assert experiment("--dataset=cifar10", "--optimizer=adamw", "--learning_rate=0.1")[0].train.learning_rate == 0.1
+    transformer = experiment("--dataset=cifar10", "--model=vit_tiny")[0].train
+    assert (transformer.optimizer, transformer.weight_decay) == ("adamw", 0.05)
+    assert experiment("--dataset=cifar10", "--model=vit_tiny", "--optimizer=sgd")[0].train.learning_rate == 0.1
 
 
 def test_steps_take_the_place_of_epochs():

@@ -36,7 +36,7 @@ def test_scorer_takes_exactly_the_options_of_its_row(name):
 @pytest.mark.parametrize("name", registry.MODELS)
 def test_model_is_built_from_shape_classes_and_seed(name):
     row = registry.MODELS[name]
-    assert parameters(row.build) == ["input_shape", "classes", "seed", *["width"] * row.wider]
+    assert parameters(row.build) == ["input_shape", "classes", "seed", *["width"] * (row.channels is not None)]
 
 
 @pytest.mark.parametrize("name", registry.DATASETS)
@@ -94,6 +94,14 @@ def test_name_that_is_no_text_is_unknown(name):
         ("resnet18_modifiedx3", ("resnet18_modified", 3)),
         ("resnet20x1", ("resnet20x1", 1)),  # It would be another name of the same network.
         ("resnet20x02", ("resnet20x02", 1)),
+        ("resnet20x0.5", ("resnet20", 0.5)),
+        ("vgg16x1.25", ("vgg16", 1.25)),
+        ("wide_resnet28x10", ("wide_resnet28", 10)),
+        ("vit_tinyx2", ("vit_tiny", 2)),
+        ("resnet20x0.50", ("resnet20x0.50", 1)),
+        ("resnet20x1.0", ("resnet20x1.0", 1)),
+        ("resnet20x.5", ("resnet20x.5", 1)),
+        ("resnet20x0.0", ("resnet20x0.0", 1)),
         ("resnet20x", ("resnet20x", 1)),
         ("lenet_300_100x2", ("lenet_300_100x2", 1)),
         ("alexnetx2", ("alexnetx2", 1)),
@@ -105,6 +113,12 @@ def test_wider_networks_are_of_a_family(name, expected):
     if name not in registry.MODELS and expected[1] == 1:
         with pytest.raises(UsageError, match=r"^model must be one of .*, keras:NAME; got"):
             registry.builder(name)
+
+
+@pytest.mark.parametrize(("name", "channels"), [("resnet20x0.3", 16), ("vgg16x0.005", 64), ("vit_tinyx0.5", 3)])
+def test_width_that_leaves_no_whole_channels_is_refused(name, channels):
+    with pytest.raises(UsageError, match=rf"^a width must multiply the {channels} channels of .* whole number; got '{name}'"):
+        registry.builder(name)
 
 
 def test_lazy_function_is_imported_when_it_is_called():

@@ -55,6 +55,29 @@ class TestDataset:
     def test_knows_the_shape_of_an_image(self):
         assert self.build().input_shape == (5, 7, 3)
 
+    def test_images_are_held_out_once_each_and_the_same_ones_every_time(self):
+        dataset = self.build()
+        assert dataset.held_out(0) is dataset
+        one, other = dataset.held_out(0.34), dataset.held_out(0.34)
+        assert (len(one.train), len(one.validation), one.test) == (4, 2, SPLIT)
+        together = np.concatenate([one.train.images, one.validation.images])
+        assert sorted(image.tobytes() for image in together) == sorted(image.tobytes() for image in IMAGES)
+        np.testing.assert_array_equal(one.validation.images, other.validation.images)
+        assert one.fingerprint == other.fingerprint != dataset.fingerprint
+
+    @pytest.mark.parametrize("fraction", [0.01, 0.99])
+    def test_no_image_and_all_images_cannot_be_held_out(self, fraction):
+        with pytest.raises(UsageError, match=rf"^validation must hold out an image and leave one of 6; got {fraction}"):
+            self.build().held_out(fraction)
+
+    def test_streams_have_no_held_out_images_and_no_alternating_flips(self):
+        streamed = self.build()
+        object.__setattr__(streamed, "train", iter(()))  # Of another class than images in memory.
+        with pytest.raises(UsageError, match=r"^validation=0.1 needs images in memory; those of toy are streamed"):
+            streamed.held_out(0.1)
+        with pytest.raises(UsageError, match=r"^augmentation=alternating_crop needs images in memory"):
+            streamed.augmented("alternating_crop")
+
     @pytest.mark.parametrize("part", ["train", "test"])
     def test_labels_outside_the_classes_are_refused(self, part):
         name = {"train": "training", "test": "test"}[part]
@@ -78,7 +101,12 @@ class TestDataset:
 def test_augmentation_of_a_dataset_is_its_own_or_another():
     own = Dataset("toy", 3, SPLIT, SPLIT, COLORS, Augmentation(pad=1))
     assert own.augmented("default") is own
-    others = {"none": Augmentation(), "crop": Augmentation(flip=True, pad=4), "resized_crop": RandomResizedCrop()}
+    others = {
+        "none": Augmentation(),
+        "crop": Augmentation(flip=True, pad=4),
+        "alternating_crop": Augmentation(True, 4, True),
+        "resized_crop": RandomResizedCrop(),
+    }
     assert {how: own.augmented(how) for how in others} == {
         how: dataclasses.replace(own, augmentation=augmentation) for how, augmentation in others.items()
     }

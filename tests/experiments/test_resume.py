@@ -39,6 +39,21 @@ EXPERIMENTS = {
     "two replicas": ("--method=random", "--model=convnet", "--devices=2"),
     "compact": ("--method=synflow", "--sparsity=0.98", "--iterations=5", "--model=convnet", "--compact=true"),
     "rigl": ("--method=rigl", "--model=convnet", "--update_every=3"),
+    "recipe": [
+        "--method=magnitude",
+        "--sparsity=0.98",
+        "--model=convnet",
+        "--compact=true",
+        "--snapshot_steps=9,32",
+        "--prune_at=end",
+        "--rewind_to=9",
+        "--restart=false",
+        "--optimizer=adamw",
+        "--ema=0.9",
+        "--schedule=one_cycle",
+        "--label_smoothing=0.1",
+        "--validation=0.2",
+    ],
     "rounds": ("--method=magnitude", "--prune_at=end", "--rewind_to=5", "--rounds=2"),
 }
 KILLS = 2

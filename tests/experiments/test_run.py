@@ -117,8 +117,8 @@ class Laboratory:
         self.steps = 0
         self.lines = io.StringIO()
 
-    def make(self, prune, model="lenet_300_100", snapshot_steps=(0,), **options):
-        config = Config(model=model, prune=prune, train=TRAIN)
+    def make(self, prune, model="lenet_300_100", snapshot_steps=(0,), train=None, **options):
+        config = Config(model=model, prune=prune, train=train or TRAIN)
         execution = Execution(workdir=self.workdir, snapshot_steps=snapshot_steps, **options)
         with unexported():
             return experiment.run(config, execution, Console(self.lines))
@@ -277,6 +277,33 @@ def test_pruned_run_too_gives_weights_that_it_did_not_keep(laboratory):
     assert run.result == found.result
 
 
+def test_without_restart_training_goes_on_where_the_weights_are_from(laboratory):
+    plan = Train(EPOCHS, batch_size=64, schedule="cosine", ema=0.5, validation=0.2)
+    epoch = 18  # 1,150 images.
+    prune = Prune("magnitude", 0.7, prune_at="2ep", rewind_to="10", restart=False)
+    run, steps = laboratory.steps_of(prune, snapshot_steps=(10,), train=plan)
+    assert steps == 2 * epoch + 3 * epoch - 10
+    found = records.read(run.file(run_directory.RECORDS))
+    assert [record.step for record in found] == [epoch, 2 * epoch, 3 * epoch]
+    rates = [0.05 * (1 + np.cos(np.pi * (step - 1) / (3 * epoch))) for step in (epoch, 2 * epoch, 3 * epoch)]
+    np.testing.assert_allclose([record.learning_rate for record in found], rates, rtol=1e-4)
+    # The weights of the dense run at that step, its averages; the removed ones are 0 and stay so.
+    (other,) = [path for path in pathlib.Path(run.path).parent.iterdir() if "dense" in path.name]
+    before, masks = weights(run_directory.Run(str(other)), 10), run.masks()
+    for path, mask in masks.items():
+        np.testing.assert_array_equal(weights(run, 10)[path], before[path] * mask)
+    # Choices are made on images that were held out of training.
+    result = run.result
+    assert result["validation_accuracy"] == found[-1].validation_accuracy != found[-1].accuracy
+    best = max(found, key=lambda record: record.validation_accuracy)
+    assert result["best"] == {
+        "step": best.step,
+        "validation_accuracy": best.validation_accuracy,
+        "test_accuracy": best.accuracy,
+    }
+    assert laboratory.steps_of(prune, snapshot_steps=(10,), train=plan)[1] == 0
+
+
 class TestAblationsAfterTraining:
     @pytest.fixture(scope="class", params=["magnitude", "rewound", "rounds", "snip", "iterative snip"])
     def found(self, request, tmp_path_factory):
@@ -330,6 +357,8 @@ class TestAblationsAfterTraining:
         ({"prune_at": "3.1ep"}, "prune_at must be at most 3 epochs; got '3.1ep'"),
         ({"prune_at": "end", "rewind_to": "70"}, "rewind_to must be at most 69 steps; got '70'"),
         ({"prune_at": "1ep", "rewind_to": "24"}, "rewind_to must not be later than prune_at, step 23; got step 24"),
+        ({"prune_at": "69", "restart": False}, "restart=false needs a step to train after pruning"),
+        ({"prune_at": "end", "rewind_to": "5", "restart": False}, "snapshot_steps must be at least 5"),
         ({"prune_at": "end", "exclude": ("fc9",)}, "exclude must be patterns of the names of prunable layers"),
         ({"prune_at": "end", "sparsity": 0.9999, "min_remaining": 3}, "min_remaining=3 keeps 9 weights in 3 layers"),
         ({"prune_at": "end", "examples_per_class": 1000}, "examples_per_class must be at most"),

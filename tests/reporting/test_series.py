@@ -6,7 +6,7 @@ import itertools
 import pytest
 from made_runs import TRAIN, of_every_name, run
 
-from tf_pruneinit.reporting import figures, tables
+from tf_pruneinit.reporting import figure_data, figures, tables
 from tf_pruneinit.reporting import series as curves
 from tf_pruneinit.reporting.series import RANDOM, Series, View, percent, spacing
 
@@ -44,6 +44,17 @@ def test_matching_needs_a_lower_bound_above_the_margin_at_each_sparsity_up_to_it
     assert View(view.runs, margin=0.003).highest_matching == 0.5  # 0.001 below at 80 %, with an error of 0.0008.
     assert View(view.runs, margin=0.0).highest_matching is None
     assert View([one for one in view.runs if one.sparsity != 0.5]).highest_matching == 0.8
+
+
+def test_choices_are_made_on_held_out_images_if_all_runs_have_them(view):
+    assert view.chooser is view
+    held_out = [dataclasses.replace(one, validation_accuracy=one.accuracy - (one.sparsity == 0.8) * 0.1) for one in view.runs]
+    chosen = View(held_out)
+    assert chosen.highest_matching == 0.5
+    assert chosen.highest_said.endswith(": 50 %, chosen on held-out training images")
+    assert [one.sparsity for one in figure_data.within_a_point(chosen) if one.step] == [0.95]  # 80 % is no longer the best.
+    assert chosen.curves == view.curves  # What is reported is on the test images.
+    assert View([*held_out[1:], view.runs[0]]).highest_matching == 0.8
 
 
 def test_ranges_are_not_known_without_what_tells_them():

@@ -49,6 +49,51 @@ def test_ten_steps_with_warm_up_and_drops_follow_the_rule(momentum, l2, mode):
     require_close(history, rule(lambda w, step: GRADIENTS[step], momentum=momentum, l2=l2))
 
 
+def test_nesterov_looks_ahead_by_the_new_velocity(mode):
+    weights = keras.Variable(START)
+    optimizer = sgd(nesterov=True)
+    optimizer.build([weights])
+    step = mode(lambda gradient: optimizer.apply([gradient], [weights]))
+    w, v = np.array(START), 0.0
+    for rate, gradient in zip(RATES, GRADIENTS, strict=True):
+        step(tf.constant(gradient, tf.float32))
+        g = gradient + L2 * w
+        v = MOMENTUM * v + g
+        w = w - rate * (g + MOMENTUM * v)
+    require_close(weights, w)
+
+
+def test_adamw_is_keras_own(mode):
+    def trained(optimizer):
+        weights = keras.Variable(START)
+        optimizer.build([weights])
+        step = mode(lambda gradient: optimizer.apply([gradient], [weights]))
+        for gradient in GRADIENTS:
+            step(tf.constant(gradient, tf.float32))
+        return weights.numpy()
+
+    ours, theirs = optimizers.AdamW(0.01, weight_decay=0.1, ema=0.5), keras.optimizers.AdamW(0.01, weight_decay=0.1)
+    np.testing.assert_array_equal(trained(ours), trained(theirs))
+
+
+@pytest.mark.parametrize("ema", [0.75, 0.99])
+def test_averages_are_means_of_all_steps_and_then_decay(ema, mode):
+    weights = keras.Variable(START)
+    optimizer = sgd(ema=ema)
+    optimizer.build([weights])
+    assert optimizers.averages_of(optimizer) == []
+    step = mode(lambda gradient: optimizer.apply([gradient], [weights]))
+    average, history = 0.0, rule(lambda w, step: GRADIENTS[step])
+    for t, gradient in enumerate(GRADIENTS):
+        step(tf.constant(gradient, tf.float32))
+        decay = min(ema, t / (t + 1))
+        average = decay * average + (1 - decay) * history[t]
+        require_close(optimizers.averages_of(optimizer)[0], average)
+    require_close(weights, history[-1])
+    if ema == 0.99:
+        require_close(average, history.mean(axis=0))
+
+
 def test_keras_own_sgd_follows_another_rule_after_a_drop():
     weights = keras.Variable(START)
     optimizer = keras.optimizers.SGD(optimizers.StepSchedule(BASE, DROPS, WARMUP), momentum=MOMENTUM)
@@ -106,6 +151,9 @@ def test_optimizer_is_the_same_after_a_round_trip_through_its_configuration(lear
     assert type(again) is optimizers.SGD
     assert again.get_config() == optimizer.get_config()
     assert (again.momentum, again.l2, again.name) == (MOMENTUM, L2, "paper")
+    adam = optimizers.AdamW(learning_rate, weight_decay=0.1, ema=0.9)
+    again_adam = keras.optimizers.deserialize(keras.optimizers.serialize(adam))
+    assert (type(again_adam), again_adam.get_config()) == (optimizers.AdamW, adam.get_config())
     np.testing.assert_array_equal(again.learning_rate, optimizer.learning_rate)
 
 
@@ -125,3 +173,34 @@ class TestStepSchedule:
         schedule = optimizers.StepSchedule(BASE, DROPS, WARMUP)
         again = optimizers.StepSchedule.from_config(schedule.get_config())
         assert [float(again(step)) for step in range(10)] == [float(schedule(step)) for step in range(10)]
+
+
+class TestOtherSchedules:
+    @pytest.mark.parametrize("warmup", [0, 4])
+    def test_cosine_falls_from_the_base_to_zero(self, warmup):
+        schedule = optimizers.CosineSchedule(BASE, 12, warmup)
+        falls = [BASE * (1 + np.cos(np.pi * t / (12 - warmup))) / 2 for t in range(12 - warmup + 1)]
+        rises = [BASE * t / warmup for t in range(warmup)]
+        np.testing.assert_allclose([schedule(t) for t in range(13)], rises + falls, rtol=1e-5, atol=1e-7)
+
+    def test_one_cycle_rises_and_falls_linearly(self):
+        schedule = optimizers.OneCycleSchedule(0.8, 12, 4)
+        rates = [0, 0.2, 0.4, 0.6, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0, 0]
+        np.testing.assert_allclose([schedule(t) for t in range(14)], rates, rtol=1e-5, atol=1e-7)
+
+    @pytest.mark.parametrize(
+        "schedule",
+        [
+            optimizers.CosineSchedule(BASE, 12, 4),
+            optimizers.OneCycleSchedule(BASE, 12, 4),
+            optimizers.Later(optimizers.StepSchedule(BASE, DROPS, WARMUP), 3),
+        ],
+    )
+    def test_is_the_same_after_a_round_trip_through_its_configuration(self, schedule):
+        serialized = keras.optimizers.schedules.serialize(schedule)
+        again = keras.optimizers.schedules.deserialize(serialized)
+        assert [float(again(step)) for step in range(10)] == [float(schedule(step)) for step in range(10)]
+
+    def test_later_begins_in_the_middle(self):
+        later = optimizers.Later(optimizers.StepSchedule(BASE, DROPS, WARMUP), 4)
+        np.testing.assert_allclose([later(step) for step in range(6)], RATES[4:], rtol=1e-6)

@@ -35,12 +35,23 @@ def test_reads_what_was_appended(path):
     assert records.read(path) == [RECORD, later]
 
 
+# Without images that are held out, nothing is said of them.
+AS_JSON = {name: value for name, value in dataclasses.asdict(RECORD).items() if not name.startswith("validation")}
+
+
+def test_what_held_out_images_say_is_in_the_file_too(path):
+    held_out = dataclasses.replace(RECORD, validation_loss=2.0, validation_accuracy=0.25)
+    records.append(path, held_out)
+    assert records.read(path) == [held_out]
+    assert held_out.scalars()["validation_accuracy"] == 0.25
+
+
 def test_one_json_object_a_line(path):
     records.append(path, RECORD)
     records.append(path, RECORD)
     with open(path) as file:
         lines = file.readlines()
-    assert [json.loads(line) for line in lines] == [dataclasses.asdict(RECORD)] * 2
+    assert [json.loads(line) for line in lines] == [AS_JSON] * 2
 
 
 def test_last_line_torn_anywhere_is_left_out(path):

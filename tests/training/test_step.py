@@ -10,6 +10,7 @@ from small_networks import CLASSES, SHAPE, convolutional, dense
 from tf_pruneinit.config.experiment import Train
 from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing, Split
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.pruning import masks
 from tf_pruneinit.training import step
 
 COUNT = 50
@@ -166,6 +167,81 @@ def test_how_many_steps_a_call_takes_changes_no_bit(dataset):
     assert losses[0] == losses[1]
     assert largest_difference(*trained) == 0
     assert largest_difference(trained[0], start) > 0
+
+
+RECIPES = {
+    "adamw": {"optimizer": "adamw", "weight_decay": 0.1},
+    "adamw, average": {"optimizer": "adamw", "weight_decay": 0.1, "ema": 0.8},
+    "nesterov": {"nesterov": True, "momentum": 0.9, "weight_decay": 0.1},
+    "nesterov, average": {"nesterov": True, "momentum": 0.9, "weight_decay": 0.1, "ema": 0.8},
+}
+
+
+class TestRecipes:
+    def engine(self, dataset, recipe, precision="float32", build=dense, **options):
+        plan = Train(None, 12, batch_size=25, learning_rate=0.01, precision=precision, label_smoothing=0.1, **recipe)
+        assert plan.zeroes_removed
+        model = build(precision=precision, sparsity=0.8)
+        masks.set_removed_to_zero(model)
+        return model, step.Engine(model, dataset, plan, **options)
+
+    @pytest.mark.parametrize(
+        ("recipe", "precision", "devices"),
+        [
+            ("adamw", "mixed_float16", 2),
+            ("adamw, average", "float32", 2),
+            ("adamw, average", "mixed_float16", 1),
+            ("nesterov", "mixed_bfloat16", 1),
+            ("nesterov, average", "float32", 1),
+        ],
+    )
+    def test_removed_weights_and_all_state_of_them_stay_zero_and_training_resumes(self, dataset, recipe, precision, devices):
+        (model, first), (_, second) = (self.engine(dataset, RECIPES[recipe], precision, devices=devices) for _ in range(2))
+        losses = take(first, 8)
+        assert np.mean(losses[-2:]) < np.mean(losses[:2])
+        arrays = first.arrays()
+        for kernel in masks.kernels(model).values():
+            removed = kernel.mask.numpy() == 0
+            alike = [array for array in arrays.values() if array.shape == removed.shape]
+            assert len(alike) == {"adamw": 3, "adamw, average": 4, "nesterov": 2, "nesterov, average": 3}[recipe]
+            for array in alike:
+                assert not array[removed].any()
+                assert array[~removed].any()
+        assert second.load(arrays)
+        assert take(first, 3) == take(second, 3)
+        first.copy_weights()
+        if "average" in recipe:  # What is evaluated is not what is trained.
+            values = dict(zip([v.path for v in model.variables], first.values(), strict=True))
+            for variable in model.trainable_variables:
+                np.testing.assert_array_equal(variable, values[variable.path])
+            assert np.abs(model.get_layer("fc1").kernel - first.arrays()["weight-0"]).max() > 1e-4
+
+    def test_masks_that_change_clear_all_state_of_what_they_drop(self, dataset):
+        _, engine = self.engine(dataset, RECIPES["adamw, average"])
+        take(engine, 4)
+        engine.set_masks({path: 1 - mask for path, mask in engine.kernels()[1].items()})
+        for array in engine.arrays().values():
+            assert array.shape != (64, 12) or not array.any()
+
+    def test_smoothed_labels_give_the_cross_entropy_with_them(self, dataset):
+        plan = Train(None, 1, batch_size=COUNT, learning_rate=1e-9, label_smoothing=0.2)
+        plain = dataclasses.replace(dataset, augmentation=Augmentation())
+        model = dense()
+        logits = model(plain.preprocessing(plain.train.images)).numpy().astype("float64")
+        logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        targets = 0.8 * np.eye(CLASSES)[plain.train.labels] + 0.2 / CLASSES
+        (loss,) = take(step.Engine(model, plain, plan), 1)
+        np.testing.assert_allclose(loss, -(targets * logs).sum(axis=1).mean(), rtol=1e-5)
+
+    def test_alternating_flips_turn_each_image_in_every_other_epoch(self, dataset):
+        data = dataclasses.replace(dataset, augmentation=Augmentation(flip=True, pad=1, alternates=True))
+        flips = np.zeros((4, COUNT), int)
+        for epoch in range(4):
+            for places, draws in step.batches(data, 13, 0, epoch):
+                flips[epoch, places.ravel()] = draws[..., 0].ravel()
+        np.testing.assert_array_equal(flips[:2], flips[2:])
+        np.testing.assert_array_equal(flips[0], 1 - flips[1])
+        assert 0.25 < flips[0].mean() < 0.75
 
 
 class TestTakenOver:

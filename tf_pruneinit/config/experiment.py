@@ -22,7 +22,9 @@ ACCUMULATE = ("scores", "gradients")
 SCORE_PRECISIONS = ("float32", "float64")
 GRASP_GRADIENTS = ("remaining", "all")
 META_GRADIENTS = ("first_order", "full")
-AUGMENTATIONS = ("default", "none", "crop", "resized_crop")
+AUGMENTATIONS = ("default", "none", "crop", "alternating_crop", "resized_crop")
+SCHEDULES = ("step", "cosine", "one_cycle", "constant")
+OPTIMIZERS = ("sgd", "adamw")
 INITIALIZERS = ("default", "normal")
 BATCH_NORM_SCALES = ("default", "uniform", "ones")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
@@ -121,6 +123,11 @@ class Prune:
         at_least=1,
         at_most=MOST_ROUNDS,
     )
+    restart: bool = option(
+        True,
+        "train the whole schedule after pruning, from its beginning; false: only the rest of it, from prune_at or rewind_to "
+        "on, with a new optimizer",
+    )
     prune_first: bool = option(True, "prune the first layer, and count its weights")
     prune_last: bool = option(True, "prune the last layer, and count its weights")
     update_every: int = option(100, "steps between two changes of masks, of methods that change them in training", at_least=1)
@@ -191,6 +198,12 @@ class Prune:
             # From the second round on they differ: a round then starts from the weights that the round before has trained.
             same = rewound == pruned and self.rounds == 1
             object.__setattr__(self, "rewind_to", None if same else str(rewound))
+        if "0" in (self.prune_at, self.rewind_to):  # The whole schedule is left.
+            object.__setattr__(self, "restart", True)
+        if not self.restart:
+            left = self.rewind_to is not None or (self.prune_at != "end" and self.rounds == 1)
+            rule = "restart=false needs a step to train after pruning: prune_at before the end, in rounds rewind_to before that"
+            require(left and (self.rounds == 1 or self.rewind_to != self.prune_at), rule, self.rewind_to or self.prune_at)
 
     def _check_updates(self) -> None:
         begin = TrainingPoint.parse("update_from", self.update_from)
@@ -246,7 +259,9 @@ class Prune:
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """How a network is trained: SGD with momentum, a stepwise learning rate, an L2 term in the gradient.
+    """How a network is trained: by default SGD with momentum, a stepwise learning rate, an L2 term in the gradient.
+
+    Options that others make meaningless have their defaults: `learning_rate_drops` but for schedule=step, `momentum` of AdamW.
 
     Raises:
       UsageError: for a value out of its range.
@@ -255,21 +270,52 @@ class Train:
     epochs: int | None = option(40, "length of training in epochs", at_least=1)
     steps: int | None = option(None, "length of training in optimizer steps, instead of epochs", flag="train_steps", at_least=1)
     batch_size: int = option(128, "images in one training step, on all devices together", at_least=1)
-    learning_rate: float = option(0.1, "learning rate before the first drop", above=0)
-    learning_rate_drops: tuple[float, ...] = option((), "epochs at which the learning rate is divided by 10, comma-separated")
+    learning_rate: float = option(0.1, "learning rate before the first drop, or the highest one", above=0)
+    learning_rate_drops: tuple[float, ...] = option(
+        (), "epochs at which the learning rate is divided by 10, comma-separated; of schedule=step"
+    )
     momentum: float = option(0.9, "momentum of SGD", at_least=0, below=1)
-    weight_decay: float = option(1e-4, "factor of the L2 term in the gradient of every parameter", at_least=0)
-    warmup_epochs: float = option(0.0, "epochs over which the learning rate grows linearly from 0", at_least=0)
+    weight_decay: float = option(
+        1e-4, "factor of the L2 term in the gradient of every parameter; of adamw, decay beside the gradient", at_least=0
+    )
+    warmup_epochs: float = option(
+        0.0, "epochs over which the learning rate grows linearly from 0 (0 with one_cycle: a quarter of training)", at_least=0
+    )
+    schedule: str = option(
+        "step",
+        "learning rate after the warm-up: by drops, to 0 by half a cosine, to 0 linearly, or constant",
+        choices=SCHEDULES,
+    )
+    optimizer: str = option(
+        "sgd",
+        "optimizer; if only it is given, adamw has a learning rate of 0.001 and a weight decay of 0.01",
+        choices=OPTIMIZERS,
+    )
+    nesterov: bool = option(False, "Nesterov's momentum, of SGD with momentum")
+    ema: float = option(
+        0.0,
+        "decay a step of an average of the weights, which is evaluated, saved and pruned later in their place; 0: none",
+        at_least=0,
+        below=1,
+    )
+    label_smoothing: float = option(0.0, "share of the training loss's labels that all classes have alike", at_least=0, below=1)
     sign_in_every: int | None = option(
         None,
         "train each kernel as a product m * u (Sign-In), with m^2 - u^2 set to 1 every so many epochs",
         shown="off",
         at_least=1,
     )
+    validation: float = option(
+        0.0,
+        "fraction of the training images that are held out, for choices that test images must not make",
+        at_least=0,
+        below=1,
+    )
     precision: str = option("float32", "precision of the training step", choices=PRECISIONS)
     augmentation: str = option(
         "default",
-        "of training images: the dataset's own, none, flip and crop after padding by 4, or flip and random resized crop",
+        "of training images: the dataset's own, none, flip and crop after padding by 4 (alternating: each is flipped in every "
+        "other epoch), or flip and random resized crop",
         choices=AUGMENTATIONS,
     )
 
@@ -282,6 +328,22 @@ class Train:
         increasing = numbers and all(0 < a < b for a, b in zip((1e-9, *drops), drops, strict=False))
         require(increasing, "learning_rate_drops must be epochs > 0 in increasing order", drops)
         object.__setattr__(self, "learning_rate_drops", tuple(float(epoch) for epoch in drops))
+        if self.schedule != "step":
+            object.__setattr__(self, "learning_rate_drops", ())
+        if self.optimizer != "sgd":
+            object.__setattr__(self, "momentum", Train.momentum)
+        accelerated = self.optimizer == "sgd" and self.momentum > 0
+        require(accelerated or not self.nesterov, "nesterov needs optimizer=sgd and a momentum above 0", self.nesterov)
+        rule = "ema averages weights, and sign_in_every trains factors of them: choose one"
+        require(not (self.ema and self.sign_in_every), rule, f"ema={self.ema:g}, sign_in_every={self.sign_in_every}")
+
+    @property
+    def zeroes_removed(self) -> bool:
+        """Whether removed weights are set to 0 before training, with all of the optimizer's state of them.
+
+        The paper's SGD leaves them their values, which no layer reads, and lets weight decay move them.
+        """
+        return self.optimizer != "sgd" or self.nesterov or self.ema > 0
 
 
 @dataclasses.dataclass(frozen=True)

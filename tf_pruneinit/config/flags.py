@@ -193,7 +193,7 @@ def experiment(given: Mapping[str, Any]) -> tuple[Config, Execution]:
     changed = fields(Train, given)
     if "steps" in changed and "epochs" not in changed:
         changed["epochs"] = None
-    train = dataclasses.replace(recipe(dataset, model), **changed)
+    train = dataclasses.replace(recipe(dataset, model, changed.get("optimizer")), **changed)
     config = Config(**(fields(Config, given) | {"dataset": dataset, "model": model}), prune=_prune(given), train=train)
     if config.initializer != "normal" and "initializer_deviation" in given:
         raise UsageError(f"initializer_deviation needs initializer=normal; got initializer={config.initializer}")

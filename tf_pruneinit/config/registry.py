@@ -161,13 +161,14 @@ class Model:
     """A network: `build(input_shape, classes, seed) -> keras.Model` that returns logits.
 
     Attributes:
-      wider: whether `build` takes `width`, a factor of the channels.
+      channels: what `width`, an option of `build`, multiplies: the fewest channels of a layer, or the heads of an attention;
+        None for a network of one width.
       batch_normalized: whether it has batch normalization; default True.
     """
 
     build: Callable[..., Any]
     summary: str
-    wider: bool = False
+    channels: int | None = None
     batch_normalized: bool = True
 
 
@@ -367,16 +368,32 @@ SCOPES = {
 
 MODELS = {
     "lenet_300_100": Model(Lazy("models.lenet:lenet_300_100"), "two hidden dense layers", batch_normalized=False),
-    "convnet": Model(Lazy("models.convnet:convnet"), "three convolutions with batch norm"),
-    "resnet20": Model(Lazy("models.resnet:resnet20"), "residual network of 20 layers for small images", wider=True),
-    "resnet18": Model(Lazy("models.resnet:resnet18"), "residual network of 18 layers with four times the channels", wider=True),
-    "resnet18_modified": Model(
-        Lazy("models.resnet:resnet18_modified"), "resnet18 for small images: 3x3 stem, no max-pool after it", wider=True
+    "lenet5": Model(
+        Lazy("models.lenet:lenet5"), "convolutions of 6 and 16 channels, three dense layers", batch_normalized=False
     ),
-    "resnet50": Model(Lazy("models.resnet:resnet50"), "residual network of 50 layers, of bottleneck blocks", wider=True),
-    "vgg11": Model(Lazy("models.vgg:vgg11"), "eight convolutions with batch norm, one dense layer", wider=True),
-    "vgg16": Model(Lazy("models.vgg:vgg16"), "thirteen convolutions with batch norm, one dense layer", wider=True),
-    "vgg19": Model(Lazy("models.vgg:vgg19"), "sixteen convolutions with batch norm, one dense layer", wider=True),
+    "lenet5_caffe": Model(
+        Lazy("models.lenet:lenet5_caffe"), "convolutions of 20 and 50 channels, two dense layers", batch_normalized=False
+    ),
+    "convnet": Model(Lazy("models.convnet:convnet"), "three convolutions with batch norm"),
+    "resnet20": Model(Lazy("models.resnet:resnet20"), "residual network of 20 layers for small images", 16),
+    "resnet32": Model(Lazy("models.resnet:resnet32"), "the same of 32 layers", 16),
+    "resnet44": Model(Lazy("models.resnet:resnet44"), "the same of 44 layers", 16),
+    "resnet56": Model(Lazy("models.resnet:resnet56"), "the same of 56 layers", 16),
+    "resnet110": Model(Lazy("models.resnet:resnet110"), "the same of 110 layers", 16),
+    "wide_resnet16": Model(Lazy("models.wide_resnet:wide_resnet16"), "wide residual network of 16 layers, as in x8", 16),
+    "wide_resnet22": Model(Lazy("models.wide_resnet:wide_resnet22"), "wide residual network of 22 layers, as in x8", 16),
+    "wide_resnet28": Model(Lazy("models.wide_resnet:wide_resnet28"), "wide residual network of 28 layers, as in x10", 16),
+    "resnet18": Model(Lazy("models.resnet:resnet18"), "residual network of 18 layers with four times the channels", 64),
+    "resnet18_modified": Model(
+        Lazy("models.resnet:resnet18_modified"), "resnet18 for small images: 3x3 stem, no max-pool after it", 64
+    ),
+    "resnet50": Model(Lazy("models.resnet:resnet50"), "residual network of 50 layers, of bottleneck blocks", 64),
+    "vgg11": Model(Lazy("models.vgg:vgg11"), "eight convolutions with batch norm, one dense layer", 64),
+    "vgg16": Model(Lazy("models.vgg:vgg16"), "thirteen convolutions with batch norm, one dense layer", 64),
+    "vgg19": Model(Lazy("models.vgg:vgg19"), "sixteen convolutions with batch norm, one dense layer", 64),
+    "vit_tiny": Model(
+        Lazy("models.vit:vit_tiny"), "vision transformer of twelve blocks with three heads", 3, batch_normalized=False
+    ),
 }
 
 # `keras:NAME` is the network NAME of keras.applications, with random weights.
@@ -410,24 +427,33 @@ def builder(model: Any) -> Callable[..., Any]:
     """Returns `build(input_shape, classes, seed)` of a network.
 
     Args:
-      model: a row of `MODELS`; one that can be wider and xN, as `resnet20x2`, for N times the channels; or `keras:NAME`, whose
-        NAME is checked when it is built.
+      model: a row of `MODELS`; one that has several widths and xN, as `resnet20x2` or `resnet20x0.5`, for N times the channels;
+        or `keras:NAME`, whose NAME is checked when it is built.
 
     Raises:
-      UsageError: if there is no such row; it lists the rows.
+      UsageError: if there is no such row; it lists the rows. Or if N times the channels are no whole numbers.
     """
     if isinstance(model, str) and model.startswith(KERAS) and model.removeprefix(KERAS).isidentifier():
         return functools.partial(Lazy("models.keras_applications:application"), model.removeprefix(KERAS))
     name, width = family(model)
-    require_known(name, (*MODELS, "ROWxN (a ResNet or VGG, N >= 2)", f"{KERAS}NAME"), "model")
-    return functools.partial(MODELS[name].build, width=width) if width > 1 else MODELS[name].build
+    require_known(name, (*MODELS, "ROWxN (a ResNet, VGG or ViT, N times as wide)", f"{KERAS}NAME"), "model")
+    if width == 1:
+        return MODELS[name].build
+    channels = MODELS[name].channels or 1
+    if not float(width * channels).is_integer():
+        raise UsageError(f"a width must multiply the {channels} channels of {name} to a whole number; got {model!r}")
+    return functools.partial(MODELS[name].build, width=width)
 
 
-def family(model: Any) -> tuple[Any, int]:
-    """Returns the row and the width of a model: `("resnet20", 2)` of `resnet20x2`; of any other name, itself and 1."""
-    found = re.fullmatch(r"(\w+?)x([2-9]|[1-9]\d+)", model) if isinstance(model, str) else None
-    if found and found[1] in MODELS and MODELS[found[1]].wider:
-        return found[1], int(found[2])
+# A number above 0 and other than 1, written in one way.
+_WIDTH = r"[2-9]|[1-9]\d+|\d\.\d*[1-9]|[1-9]\d+\.\d*[1-9]"
+
+
+def family(model: Any) -> tuple[Any, float]:
+    """Returns the row and the width of a model: `("resnet20", 0.5)` of `resnet20x0.5`; of any other name, itself and 1."""
+    found = re.fullmatch(rf"(\w+?)x({_WIDTH})", model) if isinstance(model, str) else None
+    if found and found[1] in MODELS and MODELS[found[1]].channels:
+        return found[1], float(found[2]) if "." in found[2] else int(found[2])
     return model, 1
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -14,10 +15,13 @@ class Augmentation:
     Attributes:
       flip: whether images are flipped.
       pad: pixels of zeros on each side before the crop, >= 0.
+      alternates: whether an image is flipped in every other epoch, some in the even and some in the odd ones, and not at random
+        in each. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024.
     """
 
     flip: bool = False
     pad: int = 0
+    alternates: bool = False
 
     def draws(self, generator: np.random.Generator, count: int) -> np.ndarray:
         """Returns the random numbers for `count` images: int32 (count, 3), flip, top, left."""
@@ -52,6 +56,7 @@ class RandomResizedCrop:
 
     area: tuple[float, float] = (0.1, 1.0)
     ratio: tuple[float, float] = (0.8, 1.25)
+    alternates: ClassVar[bool] = False
 
     def draws(self, generator: np.random.Generator, count: int) -> np.ndarray:
         """Returns the random numbers for `count` images: float32 (count, 5), flip, top, left, height, width.
@@ -97,5 +102,6 @@ def _crop_and_resize(images: tf.Tensor, axis: int, offset: tf.Tensor, fraction: 
 AUGMENTATIONS: dict[str, Augmentation | RandomResizedCrop] = {
     "none": Augmentation(),
     "crop": Augmentation(flip=True, pad=4),
+    "alternating_crop": Augmentation(flip=True, pad=4, alternates=True),
     "resized_crop": RandomResizedCrop(),
 }

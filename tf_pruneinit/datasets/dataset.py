@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from tf_pruneinit import seeds
 from tf_pruneinit.config import registry
 from tf_pruneinit.datasets.augmentation import AUGMENTATIONS, Augmentation, RandomResizedCrop
 from tf_pruneinit.datasets.sampling import balanced_batches, balanced_indices
-from tf_pruneinit.errors import DataError
+from tf_pruneinit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from tf_pruneinit.datasets.tfds_stream import Stream
@@ -91,6 +92,7 @@ class Dataset:
       train, test: a `Stream` where the images are too many for memory.
       preprocessing: of all images.
       augmentation: of training images, before they are preprocessed.
+      validation: training images that are held out, to make choices on; None if there are none.
       note: what a reader of an accuracy on this copy of the data has to know, or "".
 
     Raises:
@@ -104,6 +106,7 @@ class Dataset:
     preprocessing: Preprocessing
     augmentation: Augmentation | RandomResizedCrop = AUGMENTATIONS["none"]
     note: str = ""
+    validation: Split | None = None
 
     def __post_init__(self):
         for name, split in (("training", self.train), ("test", self.test)):
@@ -117,11 +120,37 @@ class Dataset:
         """Returns the dataset with an augmentation of `AUGMENTATIONS`, or with its own for "default".
 
         Training images that a stream augments as it reads them, as ImageNet's, are then read as test images are.
+
+        Raises:
+          UsageError: if a stream's images are to be flipped in every other epoch.
         """
         if name == "default":
             return self
+        if AUGMENTATIONS[name].alternates and not isinstance(self.train, Split):
+            raise UsageError(f"augmentation={name} needs images in memory; those of {self.name} are streamed")
         train = self.train if isinstance(self.train, Split) else self.train.plain()
         return dataclasses.replace(self, augmentation=AUGMENTATIONS[name], train=train)
+
+    def held_out(self, fraction: float) -> "Dataset":
+        """Returns the dataset with a fraction of its training images, the same random ones for all seeds, as `validation`.
+
+        Args:
+          fraction: in [0, 1), of the images; 0 holds out none.
+
+        Raises:
+          UsageError: if the images are streamed, or the fraction is of no image or of all.
+        """
+        if not fraction:
+            return self
+        if not isinstance(self.train, Split):
+            raise UsageError(f"validation={fraction:g} needs images in memory; those of {self.name} are streamed")
+        count = round(fraction * len(self.train))
+        if not 0 < count < len(self.train):
+            rule = f"validation must hold out an image and leave one of {len(self.train)}"
+            raise UsageError(f"{rule}; got {fraction:g}")
+        order = np.random.default_rng(seeds.derive(0, "data", "validation")).permutation(len(self.train))
+        held, left = (self.train.take(np.sort(part)) for part in (order[:count], order[count:]))
+        return dataclasses.replace(self, train=left, validation=held)
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -1,6 +1,7 @@
 """Completes a trained run: writes its SavedModel and its result, then exports it in the other forms that are requested."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 
@@ -16,7 +17,9 @@ from tf_pruneinit.training.records import Record
 from tf_pruneinit.version import __version__
 
 
-def finish(setup: Setup, run: Run, config: Config, compact: bool, model: keras.Model, record: Record, clock: Clock) -> None:
+def finish(
+    setup: Setup, run: Run, config: Config, compact: bool, model: keras.Model, records: Sequence[Record], clock: Clock
+) -> None:
     """Writes the SavedModel and the result of a run: it is complete then.
 
     Args:
@@ -25,7 +28,7 @@ def finish(setup: Setup, run: Run, config: Config, compact: bool, model: keras.M
       config: its configuration.
       compact: whether the smaller network was trained.
       model: the trained network.
-      record: the last evaluation.
+      records: all evaluations.
       clock: seconds of the stages before.
     """
     identity = result.identity(config, *((None, None) if config.prune is None else (setup.pruned_at, setup.rewound_to)))
@@ -36,7 +39,7 @@ def finish(setup: Setup, run: Run, config: Config, compact: bool, model: keras.M
     with preemption.deferred(f"preempted (SIGTERM); {run.path} is complete"), preemption.writing():
         saved_model.save(model, run.file(run_directory.SAVED_MODEL), setup.dataset.preprocessing, metadata)
         clock.lap("export")
-        outcome = result.outcome(setup.dataset, model, record)
+        outcome = result.outcome(setup.dataset, model, records)
         run.finish({**identity, **outcome, **circumstances, "seconds": clock.laps})
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -41,16 +42,26 @@ def identity(config: Config, pruned_at: int | None, rewound_to: int | None) -> d
     }
 
 
-def outcome(dataset: Dataset, model: keras.Model, record: Record) -> dict[str, Any]:
+def outcome(dataset: Dataset, model: keras.Model, records: Sequence[Record]) -> dict[str, Any]:
     """Returns what the experiment found: accuracy, loss, sparsity, layers, and a hash of the weights.
 
     Args:
       dataset: what was trained on.
       model: the trained network, with masks.
-      record: the last evaluation.
+      records: all evaluations. The last one counts. `best` is the one that is chosen on validation images, if there are any: of
+        equal ones the first.
     """
     summary = masks.summary(model)
+    record, chosen = records[-1], {}
+    if record.validation_accuracy is not None:
+        best = max(records, key=lambda one: one.validation_accuracy or 0)
+        chosen = {
+            "validation_accuracy": record.validation_accuracy,
+            "validation_loss": record.validation_loss,
+            "best": {"step": best.step, "validation_accuracy": best.validation_accuracy, "test_accuracy": best.accuracy},
+        }
     return {
+        **chosen,
         "test_accuracy": record.accuracy,
         "test_loss": record.loss,
         "dataset_note": dataset.note,

@@ -124,12 +124,12 @@ def _bring(setup: Setup, run: Run, leg: Leg, found: Found, clock: Clock) -> None
             arrays=found.arrays or {},
             state=found.state or {},
         )
-        record = train.train(setup, run, model, order)
+        records = train.train(setup, run, model, order)
         clock.lap("train")
-        if record and last:
+        if records and last:
             if config.prune and config.prune.changes:
                 run.save_masks(masking.masks(model))
-            finish.finish(setup, run, config, compact, model, record, clock)
+            finish.finish(setup, run, config, compact, model, records, clock)
     if run.result is not None:
         finish.export(setup, run)
 

@@ -72,7 +72,7 @@ class Setup:
         devices.prepare()
         self.workers = Workers(devices.strategy(execution.devices))
         data_dir = execution.data_dir or os.environ.get("TFDS_DATA_DIR")
-        self.dataset = _dataset(config.dataset, data_dir, config.train.augmentation)
+        self.dataset = _dataset(config.dataset, data_dir, config.train.augmentation, config.train.validation)
         self.settings = Settings.of(execution, self.workers, self.dataset.fingerprint)
         images = len(self.dataset.train)
         self.steps = loop.total_steps(config.train, images)
@@ -89,6 +89,12 @@ class Setup:
     def step_of(self, name: str, point: str) -> int:
         """Returns the step of a training point, as `TrainingPoint.parse` reads it; `name` is the option that has it."""
         return TrainingPoint.parse(name, point).step(name, self.steps_per_epoch, self.steps)
+
+    def first_step(self, config: Config) -> int:
+        """Returns the step of the schedule at which training of a run of the lineage starts: 0, but with restart=false."""
+        if config.prune is None or config.prune.restart:
+            return 0
+        return self.pruned_at if self.rewound_to is None else self.rewound_to
 
     def network(self, *purpose: str) -> keras.Model:
         """Returns the network as it is initialized, with masks of ones.
@@ -147,6 +153,14 @@ class Setup:
         """Raises what pruning and training would raise, as far as it is known before."""
         prune, execution = self.config.prune, self.execution
         schedule.updates(self.config, self.steps, self.steps_per_epoch)
+        loop.schedule(self.config.train, len(self.dataset.train))
+        first = self.first_step(self.config)
+        if first >= (self.pruned_at if prune and prune.rounds > 1 else self.steps) and first:
+            rule = "restart=false needs a step to train after pruning: prune_at before the end, in rounds rewind_to before that"
+            raise UsageError(f"{rule}; got step {first} of {self.steps}")
+        if execution.snapshot_steps and execution.snapshot_steps[0] < first:
+            rule = f"snapshot_steps must be at least {first}, at which restart=false begins"
+            raise UsageError(f"{rule}; got {execution.snapshot_steps[0]}")
         if execution.snapshot_steps and execution.snapshot_steps[-1] > self.steps:
             rule = f"snapshot_steps must be at most the {self.steps} steps of training"
             raise UsageError(f"{rule}; got {execution.snapshot_steps[-1]}")
@@ -162,7 +176,8 @@ class Setup:
 
     def _introduce(self) -> None:
         config, dataset = self.config, self.dataset
-        counts = f"{len(dataset.train):,} training and {len(dataset.test):,} test images"
+        held_out = f", {len(dataset.validation):,} validation" if dataset.validation else ""
+        counts = f"{len(dataset.train):,} training{held_out} and {len(dataset.test):,} test images"
         self.console.line(f"{config.model} on {config.dataset} ({counts}), seed {config.seed}, {self.steps:,} steps")
         if dataset.note:
             self.console.line(f"note: {dataset.note}")
@@ -177,9 +192,9 @@ def excluded(prune: Prune, model: keras.Model) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=1)
-def _dataset(name: str, data_dir: str | None, augmentation: str) -> datasets.Dataset:
+def _dataset(name: str, data_dir: str | None, augmentation: str, validation: float) -> datasets.Dataset:
     """Reads a dataset once for all runs of a process."""
-    return datasets.load(name, data_dir).augmented(augmentation)
+    return datasets.load(name, data_dir).held_out(validation).augmented(augmentation)
 
 
 machine.frees(_dataset.cache_clear)

@@ -23,7 +23,7 @@ from tf_pruneinit.training import loop
 from tf_pruneinit.training.records import Record
 
 
-def train(setup: Setup, run: Run, model: keras.Model, order: Order) -> Record | None:
+def train(setup: Setup, run: Run, model: keras.Model, order: Order) -> list[Record]:
     """Trains a run, and writes its records, checkpoints and snapshots.
 
     Args:
@@ -33,7 +33,7 @@ def train(setup: Setup, run: Run, model: keras.Model, order: Order) -> Record | 
       order: where training begins and ends, and what is saved.
 
     Returns:
-      The last record; None if training ended before the first.
+      All records, also those of earlier processes; none if training ended before the first.
 
     Raises:
       DivergedError: if a loss is not finite.
@@ -51,7 +51,8 @@ def train(setup: Setup, run: Run, model: keras.Model, order: Order) -> Record | 
     progress = TrainingProgress(setup.console)
     multi_worker.send(setup.workers, order, model)
     training = _training(setup, order, model, saving, progress)
-    records = run.resume_after(order.state.get("recorded", 0))
+    recorded = order.state.get("recorded", 0)
+    records = run.resume_after(0 if recorded == setup.first_step(config) else recorded)
     write_scalars = tensorboard.writer(run.file(run_directory.TENSORBOARD), config.hyperparameters(), config.address)
     for record in records:
         write_scalars(record.step, record.scalars())
@@ -67,7 +68,7 @@ def train(setup: Setup, run: Run, model: keras.Model, order: Order) -> Record | 
             step = training.checkpoint()
             command = "the same command without overwrite" if setup.execution.overwrite else "the same command"
             raise preemption.Preempted(f"preempted (SIGTERM); {command} resumes from step {step:,}") from error
-    return records[-1] if records else None
+    return records
 
 
 def replay(setup: Setup, run: Run, config: Config, found: Found, missing: tuple[int, ...]) -> None:
@@ -155,6 +156,8 @@ def _training(
 ) -> loop.Training:
     """The training of an order, alike on every worker."""
     config = setup.lineage[order.run]
+    if config.train.zeroes_removed:
+        masking.set_removed_to_zero(model)
     compact = compact_model.compact(model) if order.compact else None
     training = loop.Training(
         compact.model if compact else model,
@@ -162,6 +165,7 @@ def _training(
         config.train,
         seed=config.seed,
         saving=saving,
+        first=setup.first_step(config),
         until=order.until,
         recording=not order.replay,
         updates=schedule.updates(config, setup.steps, setup.steps_per_epoch),

@@ -7,5 +7,5 @@ Args:
   input_shape: (height, width, channels) of an image.
   classes: number of logits.
   seed: root seed of the initial weights.
-  width: factor of all channels, >= 1 (default 1). Only networks that can be wider have it.
+  width: factor of all channels, > 0 (default 1): N times it are whole numbers. Only networks of several widths have it.
 """

@@ -36,8 +36,7 @@ class Blocks:
           units: number of outputs.
           name: of the layer.
         """
-        bound = 1 / math.sqrt(x.shape[-1])
-        bias = keras.initializers.RandomUniform(-bound, bound, self._seed(name, "bias"))
+        bias = self._uniform_bias(name, x.shape[-1])
         return masked.MaskedDense(units, kernel_initializer=self._kaiming_normal(name), bias_initializer=bias, name=name)(x)
 
     def convolution(self, x, filters: int, name: str, *, size: int = 3, strides: int = 1):
@@ -57,6 +56,20 @@ class Blocks:
             padding = "valid"
         kernel = self._kaiming_normal(name)
         layer = masked.MaskedConv2D(filters, size, strides, padding, use_bias=False, kernel_initializer=kernel, name=name)
+        return layer(x)
+
+    def biased_convolution(self, x, filters: int, name: str, *, size: int, padding: str):
+        """Applies a masked convolution of stride 1; its bias is uniform in (-1/sqrt(fan_in), 1/sqrt(fan_in)).
+
+        Args:
+          x: images (batch, height, width, channels).
+          filters: number of output channels.
+          name: of the layer.
+          size: height and width of the kernel.
+          padding: "same", with zeros, or "valid", without.
+        """
+        kernel, bias = self._kaiming_normal(name), self._uniform_bias(name, size * size * x.shape[-1])
+        layer = masked.MaskedConv2D(filters, size, padding=padding, kernel_initializer=kernel, bias_initializer=bias, name=name)
         return layer(x)
 
     def batch_norm(self, x, name: str):
@@ -86,6 +99,10 @@ class Blocks:
     def _kaiming_normal(self, name: str) -> keras.Initializer:
         """Returns the initializer normal(0, sqrt(2 / fan_in)) of a layer's kernel, not truncated."""
         return keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal", self._seed(name, "kernel"))
+
+    def _uniform_bias(self, name: str, fan_in: int) -> keras.Initializer:
+        bound = 1 / math.sqrt(fan_in)
+        return keras.initializers.RandomUniform(-bound, bound, self._seed(name, "bias"))
 
     def _seed(self, name: str, weight: str) -> int:
         return seeds.derive(self.seed, name, weight)

@@ -1,4 +1,4 @@
-"""Builds residual networks: ResNet-20 for small images, ResNet-18 and ResNet-50.
+"""Builds residual networks: ResNet-20, 32, 44, 56 and 110 for small images, ResNet-18 and ResNet-50.
 
 He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, with projection shortcuts. In ResNet-50 the
 3x3 convolution has the stride, as in Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017.
@@ -11,40 +11,82 @@ import keras
 from tf_pruneinit.models.blocks import Blocks
 
 
-def resnet20(input_shape: tuple[int, ...], classes: int, seed: int, width: int = 1) -> keras.Model:
+def resnet20(input_shape: tuple[int, ...], classes: int, seed: int, width: float = 1) -> keras.Model:
     """Returns ResNet-20: a 3x3 stem, three stages of three blocks with 16, 32 and 64 channels, a global average, one dense
     layer. 270,896 prunable weights on 32x32x3 with ten classes.
 
     Args: see `tf_pruneinit.models`.
     """
-    return _resnet("resnet20", _small_stem, _block, (3, 3, 3), 16 * width, input_shape, classes, Blocks(seed))
+    return _small_resnet(20, input_shape, classes, seed, width)
 
 
-def resnet18(input_shape: tuple[int, ...], classes: int, seed: int, width: int = 1) -> keras.Model:
+def resnet32(input_shape: tuple[int, ...], classes: int, seed: int, width: float = 1) -> keras.Model:
+    """Returns ResNet-32: ResNet-20 with five blocks in each stage. 464,432 prunable weights on three channels with ten classes.
+
+    Args: see `tf_pruneinit.models`.
+    """
+    return _small_resnet(32, input_shape, classes, seed, width)
+
+
+def resnet44(input_shape: tuple[int, ...], classes: int, seed: int, width: float = 1) -> keras.Model:
+    """Returns ResNet-44: ResNet-20 with seven blocks in each stage. 657,968 prunable weights on three channels with ten
+    classes.
+
+    Args: see `tf_pruneinit.models`.
+    """
+    return _small_resnet(44, input_shape, classes, seed, width)
+
+
+def resnet56(input_shape: tuple[int, ...], classes: int, seed: int, width: float = 1) -> keras.Model:
+    """Returns ResNet-56: ResNet-20 with nine blocks in each stage. 851,504 prunable weights on three channels with ten classes.
+
+    Args: see `tf_pruneinit.models`.
+    """
+    return _small_resnet(56, input_shape, classes, seed, width)
+
+
+def resnet110(input_shape: tuple[int, ...], classes: int, seed: int, width: float = 1) -> keras.Model:
+    """Returns ResNet-110: ResNet-20 with eighteen blocks in each stage. 1,722,416 prunable weights on three channels with ten
+    classes.
+
+    Args: see `tf_pruneinit.models`.
+    """
+    return _small_resnet(110, input_shape, classes, seed, width)
+
+
+def resnet18(input_shape: tuple[int, ...], classes: int, seed: int, width: float = 1) -> keras.Model:
     """Returns ResNet-18: a 7x7 stem of stride 2 and a 3x3 max-pool of stride 2, four stages of two blocks with 64, 128, 256 and
     512 channels, a global average, one dense layer. 11,269,312 prunable weights on three channels with 200 classes.
 
     Args: see `tf_pruneinit.models`.
     """
-    return _resnet("resnet18", _large_stem, _block, (2, 2, 2, 2), 64 * width, input_shape, classes, Blocks(seed))
+    return _resnet("resnet18", _large_stem, _block, (2, 2, 2, 2), round(64 * width), input_shape, classes, Blocks(seed))
 
 
-def resnet18_modified(input_shape: tuple[int, ...], classes: int, seed: int, width: int = 1) -> keras.Model:
+def resnet18_modified(input_shape: tuple[int, ...], classes: int, seed: int, width: float = 1) -> keras.Model:
     """Returns ResNet-18 for small images: its stem is a 3x3 convolution of stride 1, and there is no max-pool. 11,261,632
     prunable weights on three channels with 200 classes.
 
     Args: see `tf_pruneinit.models`.
     """
-    return _resnet("resnet18_modified", _small_stem, _block, (2, 2, 2, 2), 64 * width, input_shape, classes, Blocks(seed))
+    return _resnet(
+        "resnet18_modified", _small_stem, _block, (2, 2, 2, 2), round(64 * width), input_shape, classes, Blocks(seed)
+    )
 
 
-def resnet50(input_shape: tuple[int, ...], classes: int, seed: int, width: int = 1) -> keras.Model:
+def resnet50(input_shape: tuple[int, ...], classes: int, seed: int, width: float = 1) -> keras.Model:
     """Returns ResNet-50: ResNet-18's stem, four stages of 3, 4, 6 and 3 bottleneck blocks that end in 256, 512, 1024 and 2048
     channels, a global average, one dense layer. 25,502,912 prunable weights on three channels with 1,000 classes.
 
     Args: see `tf_pruneinit.models`.
     """
-    return _resnet("resnet50", _large_stem, _bottleneck, (3, 4, 6, 3), 64 * width, input_shape, classes, Blocks(seed))
+    return _resnet("resnet50", _large_stem, _bottleneck, (3, 4, 6, 3), round(64 * width), input_shape, classes, Blocks(seed))
+
+
+def _small_resnet(layers: int, input_shape: tuple[int, ...], classes: int, seed: int, width: float) -> keras.Model:
+    """Returns the network of so many layers, 6 n + 2, with n blocks in each of three stages."""
+    stages = ((layers - 2) // 6,) * 3
+    return _resnet(f"resnet{layers}", _small_stem, _block, stages, round(16 * width), input_shape, classes, Blocks(seed))
 
 
 def _resnet(

@@ -43,6 +43,7 @@ class Run:
       layers: (kernel path, number of weights, number of remaining weights), in model order.
       note: a remark that accompanies each accuracy on this dataset; "" if there is none.
       dead: whether its masks leave no path from input to output; None if the result does not say so.
+      validation_accuracy: as `accuracy`, on the training images that are held out; None if there are none.
     """
 
     source: Source
@@ -59,6 +60,7 @@ class Run:
     layers: tuple[tuple[str, int, int], ...]
     note: str = ""
     dead: bool | None = None
+    validation_accuracy: float | None = None
 
     @property
     def path(self) -> str:
@@ -308,6 +310,7 @@ def of_result(source: Source, config: Config, result: Mapping[str, Any]) -> Run:
         layers=tuple(_layer(layer) for layer in result["layers"]),
         note=str(result.get("dataset_note") or ""),
         dead=result.get("dead"),
+        validation_accuracy=None if (chosen := result.get("validation_accuracy")) is None else float(chosen),
     )
 
 

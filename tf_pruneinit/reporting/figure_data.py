@@ -195,6 +195,7 @@ def within_a_point(view: View) -> list[Remaining]:
 
     Each is at its highest sparsity. A later step of a method is there only if it leaves fewer weights than all earlier ones.
     """
+    view = view.chooser
     if view.dense is None:
         return []
     points = [

@@ -285,6 +285,19 @@ class View:
         count = len(named)
         return f"{count} run{'s fail' if count > 1 else ' fails'} among other seeds: {'; '.join(named)}." if named else ""
 
+    @functools.cached_property
+    def chooser(self) -> "View":
+        """The view that choices are made on, as of the highest matching sparsity.
+
+        This one; or, if all of its runs hold out training images, one whose accuracies are on those.
+        """
+        chosen = [
+            dataclasses.replace(run, accuracy=run.validation_accuracy, validation_accuracy=None)
+            for run in self.runs
+            if run.validation_accuracy is not None
+        ]
+        return View(chosen, self.name, self.margin) if len(chosen) == len(self.runs) else self
+
     def _highest_full(self, series: Sequence[Series]) -> float | None:
         """The end of an unbroken run of sparsities at which one of these series has full accuracy; None if there is none.
 
@@ -306,12 +319,12 @@ class View:
     @functools.cached_property
     def highest_trivial(self) -> float | None:
         """The highest sparsity up to which random pruning has full accuracy; None if there is none."""
-        return self._highest_full([Series(RANDOM)])
+        return self.chooser._highest_full([Series(RANDOM)])
 
     @functools.cached_property
     def highest_matching(self) -> float | None:
         """The highest sparsity up to which a benchmark, or random pruning, has full accuracy; None if there is none."""
-        return self._highest_full([Series(RANDOM), *self.benchmarks]) if self.benchmarks else None
+        return self.chooser._highest_full([Series(RANDOM), *self.benchmarks]) if self.benchmarks else None
 
     def range_of(self, sparsity: float) -> str | None:
         """Returns `trivial`, `matching` or `extreme`; None if runs that decide it are missing."""
@@ -328,8 +341,9 @@ class View:
 
         The extreme range is wider: it has all sparsities from the first on at which that is only not shown.
         """
-        several = [self.curves[one][sparsity] for one in self.benchmarks if sparsity in self.curves[one]]
-        found = [self.noise.estimate([(1, sample), (-1, self.dense)]) for sample in several if self.dense]
+        view = self.chooser
+        several = [view.curves[one][sparsity] for one in view.benchmarks if sparsity in view.curves[one]]
+        found = [view.noise.estimate([(1, sample), (-1, view.dense)]) for sample in several if view.dense]
         return bool(found) and all(one is not None and one.bounds(_RANGE_LEVEL)[1] < -self.margin for one in found)
 
     @property
@@ -347,7 +361,11 @@ class View:
 
     @property
     def highest_said(self) -> str:
-        """The highest matching sparsity, or why there is none, as a sentence without its full stop."""
+        """The highest matching sparsity, what it is chosen on, or why there is none, as a sentence without its full stop."""
+        return self._highest_said + ("" if self.chooser is self else ", chosen on held-out training images")
+
+    @property
+    def _highest_said(self) -> str:
         if self.highest_matching is not None and not self.ranges_lack:
             return f"Highest matching sparsity: {percent(self.highest_matching)}"
         if self.highest_matching is not None:

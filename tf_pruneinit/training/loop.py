@@ -99,6 +99,7 @@ class Training:
       plan: hyper-parameters.
       seed: root of the order of the images and their augmentation.
       saving: what is saved on the way, and where.
+      first: the step of the plan at which training starts, with a new optimizer.
       until: the step after which training stops; None is the plan's last.
       recording: whether the model is evaluated; False saves snapshots alone, and does not read the test images.
       updates: how masks change in training, if they do.
@@ -121,6 +122,7 @@ class Training:
         *,
         seed: int,
         saving: Saving | None = None,
+        first: int = 0,
         until: int | None = None,
         recording: bool = True,
         updates: Updates | None = None,
@@ -138,6 +140,7 @@ class Training:
         self._saving = saving or Saving()
         self._recording = recording
         self._on_progress = on_progress
+        options["first"] = first
         self._options = options if reuse else None
         self._engine = engine.take(model, dataset, plan, **options) if reuse else Engine(model, dataset, plan, **options)
         self._updates = updates
@@ -145,7 +148,7 @@ class Training:
         self._steps = total_steps(plan, len(dataset.train))
         self._until = self._steps if until is None else until
         self._steps_an_epoch = math.ceil(len(dataset.train) / plan.batch_size)
-        self._position = _Position()
+        self._position = _Position(first, first)
         self._pace = _Pace()
         self._began = time.perf_counter()
         self._saved_at = time.perf_counter()
@@ -273,6 +276,9 @@ class Training:
         begin = time.perf_counter()
         ends_alone = preemption.check if self._engine.workers == 1 else lambda: None
         loss, accuracy = metrics.evaluate(self._engine.logits, self._dataset.test, on_batch=ends_alone)
+        held_out: tuple[float | None, float | None] = (None, None)
+        if self._dataset.validation is not None:
+            held_out = metrics.evaluate(self._engine.logits, self._dataset.validation, on_batch=ends_alone)
         self._pace.evaluated(time.perf_counter() - begin)
         if not math.isfinite(loss):
             raise DivergedError(f"the test loss is {loss} after step {position.step}; a lower learning_rate may help")
@@ -289,6 +295,8 @@ class Training:
             examples_per_second=position.examples / max(1e-9, position.training_seconds),
             skipped_steps=self._engine.skipped_steps(position.step),
             remaining=self._remaining,
+            validation_loss=held_out[0],
+            validation_accuracy=held_out[1],
         )
 
     def _seconds(self) -> float:

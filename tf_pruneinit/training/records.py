@@ -10,6 +10,8 @@ from tf_pruneinit.errors import RunError
 from tf_pruneinit.runtime import files, preemption
 
 _KINDS: dict[str, Any] = {"method": str, "remaining": (int, type(None))}
+_VALIDATION = ("validation_loss", "validation_accuracy")
+_KINDS |= dict.fromkeys(_VALIDATION, (int, float, type(None)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Record:
       skipped_steps: how many steps so far the dynamic loss scale of mixed_float16 has skipped.
       method: the name that the run is reported by.
       remaining: prunable weights that are not pruned; None in records of earlier versions.
+      validation_loss, validation_accuracy: as `loss` and `accuracy`, on the training images that are held out (`validation`),
+        on which choices are made; None, and not in files, if there are none.
     """
 
     step: int
@@ -41,6 +45,8 @@ class Record:
     skipped_steps: int = 0
     method: str = ""
     remaining: int | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
 
     def scalars(self) -> dict[str, float]:
         """Returns the numbers that are a function of the step."""
@@ -48,7 +54,7 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as JSON values."""
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if value is not None or name not in _VALIDATION}
 
     @classmethod
     def from_json(cls, values: Any) -> "Record":

@@ -23,7 +23,7 @@ from tf_pruneinit.config.experiment import Train
 from tf_pruneinit.datasets.dataset import Dataset
 from tf_pruneinit.datasets.tfds_stream import Stream
 from tf_pruneinit.errors import UsageError
-from tf_pruneinit.layers import batch_normalization, masked
+from tf_pruneinit.layers import batch_normalization, keras_internals, masked
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import model_copy, model_signature
 from tf_pruneinit.runtime import machine
@@ -51,6 +51,9 @@ def batches(dataset: Dataset, batch_size: int, seed: int, epoch: int) -> Iterato
     count = len(dataset.train)
     order = generator.permutation(count).astype(np.int32)
     draws = dataset.augmentation.draws(generator, count)
+    if dataset.augmentation.alternates:
+        first = np.random.default_rng(seeds.derive(seed, "data", "flips")).integers(0, 2, count)
+        draws[:, 0] = (first[order] + epoch) % 2
     end = count // batch_size * batch_size
     if end:
         yield order[:end].reshape(-1, batch_size), draws[:end].reshape(-1, batch_size, draws.shape[1])
@@ -58,12 +61,24 @@ def batches(dataset: Dataset, batch_size: int, seed: int, epoch: int) -> Iterato
         yield order[None, end:], draws[None, end:]
 
 
-def schedule(plan: Train, examples: int) -> optimizers.StepSchedule:
-    """Returns the learning rate of each step."""
+def schedule(plan: Train, examples: int) -> Any:
+    """Returns the learning rate of each step: a function of the step, from 0.
+
+    Raises:
+      UsageError: if a rate that falls after the warm-up has no step to do so.
+    """
     steps_an_epoch = math.ceil(examples / plan.batch_size)
     end = plan.steps or (plan.epochs or 0) * steps_an_epoch
-    drops = [round(epoch * steps_an_epoch) for epoch in plan.learning_rate_drops if epoch * steps_an_epoch < end]
-    return optimizers.StepSchedule(plan.learning_rate, drops, round(plan.warmup_epochs * steps_an_epoch))
+    warmup = round(plan.warmup_epochs * steps_an_epoch)
+    if plan.schedule in ("step", "constant"):
+        drops = [round(epoch * steps_an_epoch) for epoch in plan.learning_rate_drops if epoch * steps_an_epoch < end]
+        return optimizers.StepSchedule(plan.learning_rate, drops, warmup)
+    if warmup >= end:
+        rule = f"warmup_epochs must be fewer than the {end / steps_an_epoch:g} of training with schedule={plan.schedule}"
+        raise UsageError(f"{rule}; got {plan.warmup_epochs:g}")
+    if plan.schedule == "cosine":
+        return optimizers.CosineSchedule(plan.learning_rate, end, warmup)
+    return optimizers.OneCycleSchedule(plan.learning_rate, end, warmup or end // 4)
 
 
 # The engine that was used last, by what it was built for: a sweep compiles a step once, and so does a run that prunes another.
@@ -148,6 +163,7 @@ class Engine:
         the mean loss over the whole batch.
       jit: whether XLA compiles forward and backward pass.
       sync_batch_norm: whether replicas normalize with the statistics of the whole batch, and not each with those of its share.
+      first: the step of the plan that the first one is; the optimizer is new all the same.
 
     Raises:
       UsageError: if there are fewer devices, or XLA is requested together with `sync_batch_norm`.
@@ -162,6 +178,7 @@ class Engine:
         devices: int = 1,
         jit: bool = False,
         sync_batch_norm: bool = False,
+        first: int = 0,
     ):
         self._strategy = strategy(devices)
         self._workers = Workers(self._strategy)
@@ -171,11 +188,14 @@ class Engine:
             raise UsageError("sync_batch_norm needs jit=False: XLA does not compile sums over devices within the network")
         self._dataset = dataset
         self._batch_size = plan.batch_size
+        self._label_smoothing = plan.label_smoothing
+        self._first = first
         self._given = self._plain = model
         self._traced: set[tuple[int, int]] = set()
         self.steps_a_call = 2
         with self._strategy.scope():
-            alone = self._replicas == 1
+            # Averages of the weights are written into the model that was given, and others are trained.
+            alone = self._replicas == 1 and not plan.ema
             self._model = model if alone else model_copy.copy_with(model, functools.partial(_replicated, sync=self._sync))
             self._kernels = masking.kernels(self._model)
             for kernel in self._kernels.values():
@@ -183,9 +203,7 @@ class Engine:
             self._masks = {id(kernel.mask) for kernel in self._kernels.values()}
             self._indices = self._indices_of_kernels()
             rates = schedule(plan, len(dataset.train))
-            optimizer: Any = optimizers.SGD(rates, plan.momentum, plan.weight_decay)
-            if plan.precision == "mixed_float16":
-                optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**15)
+            optimizer = optimizers.of(plan, optimizers.Later(rates, first) if first else rates)
             kernels = [kernel for kernel, _ in self._indices]
             self._factors = sign_in.Factors(self._model.trainable_variables, kernels) if plan.sign_in_every else None
             self._trained = self._factors.trained if self._factors else self._model.trainable_variables
@@ -328,18 +346,19 @@ class Engine:
         return {path: gradient.numpy() for path, gradient in zip(self._kernels, found, strict=True)}
 
     def set_masks(self, masks: Mapping[str, np.ndarray]) -> None:
-        """Changes all masks, by the paths of kernels, in order. Dropped and regrown weights are 0, and so is their velocity."""
-        velocities = getattr(self._optimizer, "inner_optimizer", self._optimizer).velocities
-        for number, ((kernel, index), mask) in enumerate(zip(self._indices, masks.values(), strict=True)):
-            changed = self._model.non_trainable_variables[index]
+        """Changes all masks, by the paths of kernels, in order.
+
+        Dropped and regrown weights are 0, and so is what the optimizer has of them: velocities, averages.
+        """
+        for number, ((index, of_mask), mask) in enumerate(zip(self._indices, masks.values(), strict=True)):
+            kernel, changed = self._model.trainable_variables[index], self._model.non_trainable_variables[of_mask]
             remains = mask * self._of_one(changed).astype(mask.dtype)
-            zeroed = [self._model.trainable_variables[kernel], *velocities[kernel : kernel + 1]]
+            zeroed, trained = [kernel], [kernel]
             if self._factors:
                 m, u = self._factors.pairs[number]
-                last = len(self._model.trainable_variables) + number
-                zeroed += [u, *velocities[last : last + 1]]
+                zeroed, trained = [kernel, u], [m, u]
                 self._assign(m, np.where(remains, self._of_one(m), np.float32(1)))
-            for variable in zeroed:
+            for variable in (*zeroed, *(one for each in trained for one in keras_internals.gathered_of(self._optimizer, each))):
                 self._assign(variable, self._of_one(variable) * remains)
             self._assign(changed, mask)
 
@@ -371,12 +390,15 @@ class Engine:
         return True
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Returns the network's weights and moving statistics, by their paths; the latter averaged over replicas."""
+        """Returns what `values` does, but for masks, by the paths of variables."""
         values = zip(self._model.variables, self.values(), strict=True)
         return {variable.path: value for variable, value in values if id(variable) not in self._masks}
 
     def values(self) -> list[np.ndarray]:
-        """Returns the value of each variable of the model, in its order; moving statistics averaged over replicas."""
+        """Returns the value of each variable of the model, in its order; moving statistics averaged over replicas.
+
+        If the plan has `ema`, those that are trained are the averages over steps.
+        """
         return list(self._averaged())
 
     def copy_weights(self) -> None:
@@ -393,7 +415,7 @@ class Engine:
         """Returns how many of the steps so far the loss scale has skipped."""
         if not isinstance(self._optimizer, keras.optimizers.LossScaleOptimizer):
             return 0
-        return step - int(self._of_one(self._optimizer.inner_optimizer.iterations))
+        return step - self._first - int(self._of_one(self._optimizer.inner_optimizer.iterations))
 
     def _indices_of_kernels(self) -> list[tuple[int, int]]:
         """The index of each masked kernel among the trainable variables, and of its mask among the non-trainable ones."""
@@ -427,8 +449,9 @@ class Engine:
 
     def _averaged(self) -> Iterator[np.ndarray]:
         """The value of each variable of the model; of floating-point ones that differ between replicas the mean."""
+        averages = dict(zip(map(id, self._model.trainable_variables), optimizers.averages_of(self._optimizer), strict=False))
         for variable in self._model.variables:
-            value = self._of_one(variable)
+            value = self._of_one(averages.get(id(variable), variable))
             alike = variable.trainable or id(variable) in self._masks
             if not alike and np.issubdtype(value.dtype, np.floating):
                 value = self._of_all(variable).mean(axis=0, dtype=np.float64).astype(value.dtype)
@@ -514,6 +537,10 @@ class Engine:
             tape.watch(trainable)
             logits, new_state = self._model.stateless_call(trainable, state, images, training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            if smoothing := self._label_smoothing:
+                # The cross-entropy with (1 - smoothing) of the label's class and smoothing of all classes alike.
+                uniform = tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
+                losses = (1 - smoothing) * losses - smoothing * uniform
             loss = tf.reduce_sum(losses * tf.cast(weights, losses.dtype))
             scaled = loss * tf.cast(scale, loss.dtype)
         gradients = tape.gradient(scaled, trainable, unconnected_gradients="zero")
