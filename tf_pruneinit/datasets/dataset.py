@@ -15,7 +15,7 @@ from tf_pruneinit.datasets.sampling import balanced_batches, balanced_indices
 from tf_pruneinit.errors import DataError
 
 if TYPE_CHECKING:
-    from tf_pruneinit.datasets.tfds_stream import Stream
+    from tf_pruneinit.datasets.stream import Stream
 
 
 @dataclasses.dataclass(frozen=True)

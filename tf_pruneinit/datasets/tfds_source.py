@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from tf_pruneinit.datasets.dataset import Split
-from tf_pruneinit.datasets.tfds_stream import Read, Stream, as_decoded, unreadable
+from tf_pruneinit.datasets.stream import Read, as_decoded
+from tf_pruneinit.datasets.tfds_stream import TfdsStream, unreadable
 from tf_pruneinit.errors import DataError, UsageError
 
 _CONNECTION_SECONDS = 10
@@ -54,7 +55,7 @@ def read(source: Source, data_dir: str | None, test: str = "test") -> tuple[Spli
 
 def stream(
     source: Source, split: str, data_dir: str | None, *, shape: tuple[int, ...] | None = None, read: Read = as_decoded
-) -> Stream:
+) -> TfdsStream:
     """Returns a split of a dataset of TFDS, which is read as it is used.
 
     Downloads a dataset that is not in the data directory, if its source answers, or prepares it from files of the user's; shows
@@ -82,7 +83,7 @@ def stream(
                 _require_files(builder, source.manual)
             _prepare(builder)
             builder = tfds.builder(source.name, data_dir=data_dir)
-        found = Stream(builder, split, shape or builder.info.features["image"].shape, read)
+        found = TfdsStream(builder, split, shape or builder.info.features["image"].shape, read)
         len(found)  # Raises if there is no such split.
         return found
     except (UsageError, DataError):
