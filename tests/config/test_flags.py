@@ -45,6 +45,8 @@ GIVEN = {
     "initializer": ("normal", "normal"),
     "initializer_deviation": ("0.1", 0.1),
     "batch_norm_scale": ("ones", "ones"),
+    "normalization": ("data", "data"),
+    "image_size": ("32", 32),
     "epochs": ("9", 9),
     "train_steps": ("11", 11),
     "batch_size": ("32", 32),
@@ -78,6 +80,7 @@ NEEDED = {
     "rewind_to": ["--prune_at=end"],
     "rounds": ["--prune_at=end"],
     "initializer_deviation": ["--initializer=normal"],
+    "image_size": ["--dataset=tfds:beans", "--model=convnet"],
 }
 
 
@@ -196,7 +199,7 @@ def test_keras_application_is_a_model_with_the_usual_training():
     assert ":" not in found.address
 
 
-@pytest.mark.parametrize("model", ["keras:", "kers:ResNet50", "keras", "ResNet50", "keras:a:b"])
+@pytest.mark.parametrize("model", ["keras:", "keras", "ResNet50", "keras:a:b"])
 def test_model_that_is_no_keras_application_is_refused(model):
     with pytest.raises(UsageError, match=f"^model must be one of .*, keras:NAME; got '{model}'"):
         experiment(f"--model={model}")

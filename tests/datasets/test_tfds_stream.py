@@ -289,7 +289,9 @@ class TestDamage:
         labels = np.where(np.arange(COUNT) > 150, -1, LABELS)  # TFDS's word for no label.
         builder = sharded(IMAGES, labels)
         assert len(next(TfdsStream(builder, "train", SHAPE).in_order(100))[1]) == 100
-        assert mistake(read, TfdsStream(builder, "train", SHAPE)).startswith("toy's labels (train) must be in [0, 4); got -1 to ")
+        assert mistake(read, TfdsStream(builder, "train", SHAPE)).startswith(
+            "toy's labels (train) must be in [0, 4); got -1 to "
+        )
 
 
 class TestTraining:
@@ -368,7 +370,9 @@ class TestFingerprint:
             labels[7] = (labels[7] + 1) % 4
         else:
             images[[7, 8]], labels[[7, 8]] = images[[8, 7]], labels[[8, 7]]
-        assert TfdsStream(sharded(images, labels), "train", SHAPE).fingerprint != TfdsStream(builder, "train", SHAPE).fingerprint
+        assert (
+            TfdsStream(sharded(images, labels), "train", SHAPE).fingerprint != TfdsStream(builder, "train", SHAPE).fingerprint
+        )
 
     def test_of_files_that_are_gone_is_one_clear_line(self, builder, tmp_path):
         folder = shutil.copytree(builder.data_dir, tmp_path / "toy")

@@ -8,9 +8,11 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
+import re
 from typing import Any
 
-from tf_pruneinit.config import registry
+from tf_pruneinit.config import open_names, registry
 from tf_pruneinit.config.options import check, is_number, option, require, require_sparsity
 from tf_pruneinit.config.training_point import TrainingPoint
 from tf_pruneinit.errors import UsageError
@@ -21,6 +23,7 @@ ACCUMULATE = ("scores", "gradients")
 SCORE_PRECISIONS = ("float32", "float64")
 AUGMENTATIONS = ("default", "none", "crop", "resized_crop")
 INITIALIZERS = ("default", "normal")
+NORMALIZATIONS = ("default", "imagenet", "data", "none")
 BATCH_NORM_SCALES = ("default", "uniform", "ones")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 MAX_SEED = 2**31 - 1
@@ -113,9 +116,13 @@ class Prune:
         above=0,
         at_most=1,
     )
+    # A hash of the source of a user's function, so that the address changes with it; "" for methods of this package.
+    source: str = ""
 
     def __post_init__(self):
-        registry.require_known(self.method, (*registry.METHODS, *registry.IN_TRAINING), "method")
+        if not self.source:
+            registry.require_method(self.method)
+            object.__setattr__(self, "source", _source(method=self.method))
         require_sparsity(self.sparsity)
         for name, value in self.own.items():
             if getattr(self, name) is None:
@@ -131,7 +138,7 @@ class Prune:
 
     def _unread(self) -> list[str]:
         """The options that the method does not read: they cannot change the result, so they cannot change the address."""
-        method, changes = registry.METHODS[self.initial], self.changes
+        method, changes = registry.scorer(self.initial), self.changes
         unread = {
             "batch_norm_warmup": not method.warms_up,
             **{name: name not in method.options for name in ("temperature", "inner_steps", "inner_rate")},
@@ -176,19 +183,19 @@ class Prune:
 
     @property
     def initial(self) -> str:
-        """The row of `registry.METHODS` by which the network is pruned."""
+        """The name of the method that scores the network."""
         return self.changes.initial if self.changes else self.method
 
     @property
     def own(self) -> dict[str, Any]:
         """The defaults that differ between methods: option -> the method's value."""
         scope = self.changes.scope if self.changes else "global"
-        return {"iterations": registry.METHODS[self.initial].iterations, "scope": scope}
+        return {"iterations": registry.scorer(self.initial).iterations, "scope": scope}
 
     @property
     def reads_data(self) -> bool:
         """Whether scoring reads labeled images."""
-        method = registry.METHODS[self.initial]
+        method = registry.scorer(self.initial)
         return method.needs_data or (method.warms_up and self.batch_norm_warmup)
 
     @property
@@ -268,11 +275,33 @@ class Config:
         "initial scale of batch norm: the network's own (uniform in the paper's), uniform in (0, 1), or ones",
         choices=BATCH_NORM_SCALES,
     )
+    normalization: str = option(
+        "default",
+        "mean and standard deviation by which images are normalized: the dataset's own (of tfds:NAME and folder:PATH "
+        "ImageNet's for images in color, else data), ImageNet's, those of up to 2,000 training images (data), or none, for "
+        "values in [0, 1]",
+        choices=NORMALIZATIONS,
+    )
+    image_size: int | None = option(
+        None,
+        "side in pixels to which images of tfds:NAME and folder:PATH are resized, after they are cut to squares",
+        shown="64 where images differ in size, else none",
+        at_least=1,
+    )
+    # A hash of the sources of a user's dataset and model, so that the address changes with them; "" for those of this package.
+    source: str = ""
 
     def __post_init__(self):
         check(self)
-        registry.require_known(self.dataset, registry.DATASETS, "dataset")
-        registry.builder(self.model)
+        if not self.source:
+            registry.dataset(self.dataset)
+            registry.builder(self.model)
+            object.__setattr__(self, "source", _source(dataset=self.dataset, model=self.model))
+        if self.dataset.startswith(registry.FOLDER):  # One folder has one name, with or without a slash at its end.
+            path = os.path.normpath(self.dataset.removeprefix(registry.FOLDER))
+            object.__setattr__(self, "dataset", f"{registry.FOLDER}{path}")
+        resizes = self.dataset.startswith((registry.TFDS, registry.FOLDER))
+        require(self.image_size is None or resizes, "image_size is of tfds:NAME and folder:PATH", self.dataset)
         self._require_within_training()
         # Configurations that mean one experiment have one address.
         if self.initializer == "default":
@@ -339,12 +368,22 @@ class Config:
         revision of its scores, if it prunes a network of keras.applications by a method whose scores of these have changed.
         """
         values = _changed(self)
-        if self.prune and self.model.startswith(registry.KERAS) and (revision := registry.METHODS[self.prune.initial].revision):
+        if self.prune and self.model.startswith(registry.KERAS) and (revision := registry.scorer(self.prune.initial).revision):
             values["revision"] = revision
         canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
-        model = self.model.replace(":", "-")
-        return f"{self.dataset}-{model}-{self.method}-{self.sparsity:g}-{digest}"
+        names = (_plain(name) for name in (self.dataset, self.model, self.method))
+        return f"{'-'.join(names)}-{self.sparsity:g}-{digest}"
+
+    def require_current_sources(self) -> None:
+        """Raises `UsageError` if a user's function cannot be imported, or is another one than when this was configured."""
+        parts = [(self.source, {"dataset": self.dataset, "model": self.model})]
+        parts += [(self.prune.source, {"method": self.prune.method})] if self.prune else []
+        for source, names in parts:
+            if source and source != _source(**names):
+                named = " and ".join(name for kind, name in names.items() if registry.is_open(kind, name))
+                rule = "the source of a run's functions must be what it was when the run was planned"
+                raise UsageError(f"{rule}; got another one of {named}: give the command anew, which plans another run")
 
     def hyperparameters(self) -> dict[str, str | float | bool]:
         """Returns all options of the experiment by the names of their flags; lists as text, and "none" for None."""
@@ -375,6 +414,17 @@ class Config:
             return cls(**{**values, "prune": prune, "train": Train(**values["train"])})
         except (KeyError, TypeError) as error:
             raise UsageError(f"not the configuration of a run by this version: {error}") from error
+
+
+def _source(**names: str) -> str:
+    """A hash of the sources of users' functions, by what they are of; "" if there is none. Imports them."""
+    sources = [open_names.source(kind, name) for kind, name in names.items() if registry.is_open(kind, name)]
+    return "-".join(sources)
+
+
+def _plain(name: str) -> str:
+    """A name as a part of the name of a directory: of at most 60 characters, which a path's end has."""
+    return re.sub(r"[^\w.]+", "-", name if len(name) <= 60 else name[-60:]).strip("-.")
 
 
 def _changed(options: Any) -> dict[str, Any]:

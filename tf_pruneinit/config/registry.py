@@ -2,17 +2,20 @@
 
 To add one, write a function in a file of its own, a row here and a test. `--help`, the checks of flags and the choices of
 sweeps read these tables and must not wait for TensorFlow, so a row names its function, which is imported when it is called.
+A function of a user's has no row here: see `open_names`.
 """
 
 import dataclasses
 import difflib
 import functools
 import importlib
-import inspect
+import itertools
 import re
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from tf_pruneinit.config import open_names
 from tf_pruneinit.errors import UsageError, shown
 
 Row = TypeVar("Row")
@@ -125,11 +128,16 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A labeled image dataset: `load(data_dir) -> datasets.Dataset`, and the model it is used with by default."""
+    """A labeled image dataset: `load(data_dir) -> datasets.Dataset`, and the model it is used with by default.
+
+    Attributes:
+      resizes: whether `load` takes `image_size`, the side that images are resized to.
+    """
 
     load: Callable[..., Any]
     summary: str
     default_model: str
+    resizes: bool = False
 
 
 METHODS = {
@@ -298,6 +306,9 @@ MODELS = {
 # `keras:NAME` is the network NAME of keras.applications, with random weights.
 KERAS = "keras:"
 
+# `tfds:NAME` is the dataset NAME of TFDS, `folder:PATH` that of the images in a folder.
+TFDS, FOLDER = "tfds:", "folder:"
+
 DATASETS = {
     "digits": Dataset(Lazy("datasets.digits:digits"), "scikit-learn's 8x8 handwritten digits (embedded)", "lenet_300_100"),
     "mnist": Dataset(Lazy("datasets.mnist:mnist"), "28x28 handwritten digits (TFDS)", "lenet_300_100"),
@@ -316,8 +327,8 @@ def builder(model: Any) -> Callable[..., Any]:
     """Returns `build(input_shape, classes, seed)` of a network.
 
     Args:
-      model: a row of `MODELS`; one that can be wider and xN, as `resnet20x2`, for N times the channels; or `keras:NAME`, whose
-        NAME is checked when it is built.
+      model: a row of `MODELS`; one that can be wider and xN, as `resnet20x2`, for N times the channels; an open name; or
+        `keras:NAME`, whose NAME is checked when it is built.
 
     Raises:
       UsageError: if there is no such row; it lists the rows.
@@ -325,7 +336,10 @@ def builder(model: Any) -> Callable[..., Any]:
     if isinstance(model, str) and model.startswith(KERAS) and model.removeprefix(KERAS).isidentifier():
         return functools.partial(Lazy("models.keras_applications:application"), model.removeprefix(KERAS))
     name, width = family(model)
-    require_known(name, (*MODELS, "ROWxN (a ResNet or VGG, N >= 2)", f"{KERAS}NAME"), "model")
+    if is_open("model", model):
+        return functools.partial(Lazy("models.user_network:user_network"), model)
+    others = ("ROWxN (a ResNet or VGG, N >= 2)", *open_names.registered("model"), open_names.FORM, f"{KERAS}NAME")
+    require_known(name, (*MODELS, *others), "model")
     return functools.partial(MODELS[name].build, width=width) if width > 1 else MODELS[name].build
 
 
@@ -344,34 +358,99 @@ def method_name(method: str | Callable[..., Any]) -> str:
 
 def _require_scorer(function: Callable[..., Any]) -> None:
     """Raises `UsageError` unless a function can be called with a network and a batch."""
-    try:
-        inspect.signature(function).bind(None, None)
-        fits = not isinstance(function, type)
-    except (TypeError, ValueError):  # Other arguments, or none that are known.
-        fits = False
-    if not fits:
+    if not open_names.accepts(function, len(open_names.PARAMETERS["method"])):
         rule = "method must be a name, or a function (network, batch) that returns an array for each kernel"
         raise UsageError(f"{rule}; got {shown(function)}")
 
 
-def _of_function(score: Callable[..., Any]) -> Method:
+def _of_function(score: Callable[..., Any], name: str, label: str) -> Method:
     """The row of a method of a user's, which reads data if it is given some."""
-    name = method_name(score)
-    return Method(score, f"{name}, a function", label=name, look=Look("#7f7f7f", "o"), warms_up=True, own=True)
+    look = Look(*_LOOKS[zlib.crc32(name.encode()) % len(_LOOKS)])
+    return Method(score, f"{name}, a function", label, look, warms_up=True, own=True)
+
+
+# Of users' methods: none of those in the tables above.
+_LOOKS = tuple(itertools.product(("#882255", "#117733", "#332288", "#999933", "#AA4499"), "osD^vP", ("--", ":", "-.")))
 
 
 def method(name: str | Callable[..., Any]) -> Method:
     """Returns the row of a method that scores a network: by its name, or of a function `(network, batch) -> scores`.
+
+    Args:
+      name: a row of `METHODS`, an open name, whose function is imported, or a function.
 
     Raises:
       UsageError: if there is none, or if it changes masks in training.
     """
     if callable(name):
         _require_scorer(name)
-        return _of_function(name)
+        return _of_function(name, method_name(name), method_name(name))
     if isinstance(name, str) and name in IN_TRAINING:
         raise UsageError(f"method must score a network; got {name}, which changes masks in training: run tf_pruneinit.main")
-    return lookup(METHODS, name, "method")
+    if is_open("method", name):
+        return _of_function(open_names.function("method", name), name, open_names.label(name))
+    require_known(name, (*METHODS, *open_names.registered("method"), open_names.FORM), "method")
+    return METHODS[name]
+
+
+def scorer(name: str) -> Method:
+    """Returns the row of a method that scores the network of a run.
+
+    A method of a user's is not imported. It is given the images that methods with data score on.
+
+    Args:
+      name: a valid one.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    score = functools.partial(open_names.function, "method", name)
+    return dataclasses.replace(_of_function(score, name, open_names.label(name)), needs_data=True)
+
+
+def require_method(name: Any, *others: str) -> None:
+    """Raises `UsageError`, which lists the methods, unless a name is that of one, which may change masks in training.
+
+    Args:
+      name: received.
+      *others: further valid names.
+    """
+    if not is_open("method", name):
+        require_known(name, (*METHODS, *IN_TRAINING, *open_names.registered("method"), open_names.FORM, *others), "method")
+
+
+def is_open(kind: str, name: Any) -> bool:
+    """Returns whether a name is that of a function of a user's.
+
+    Args:
+      kind: "method", "model" or "dataset".
+      name: a valid one.
+    """
+    tables: dict[str, Mapping[str, Any]] = {"method": METHODS | IN_TRAINING, "model": MODELS, "dataset": DATASETS}
+    prefixes = {"method": (), "model": (KERAS,), "dataset": (TFDS, FOLDER)}[kind]
+    is_other = not isinstance(name, str) or name in tables[kind] or name.startswith(prefixes)
+    return not is_other and open_names.path(kind, name) is not None
+
+
+def dataset(name: Any) -> Dataset:
+    """Returns the row of a dataset.
+
+    Args:
+      name: a row of `DATASETS`; `tfds:NAME`, a dataset of TFDS; `folder:PATH`, a folder with one of images for each class; or
+        an open name.
+
+    Raises:
+      UsageError: if there is no such row; it lists the rows.
+    """
+    if isinstance(name, str):
+        for prefix, path in ((TFDS, "datasets.of_tfds:of_tfds"), (FOLDER, "datasets.folder:folder")):
+            if name.startswith(prefix) and len(name) > len(prefix):
+                load = functools.partial(Lazy(path), name.removeprefix(prefix))
+                return Dataset(load, name, "convnet", resizes=True)
+        if is_open("dataset", name):
+            return Dataset(functools.partial(Lazy("datasets.user_images:user_images"), name), name, "convnet")
+    known = (*DATASETS, *open_names.registered("dataset"), f"{TFDS}NAME", f"{FOLDER}PATH", open_names.FORM)
+    require_known(name, known, "dataset")
+    return DATASETS[name]
 
 
 def lookup(table: Mapping[str, Row], name: str, kind: str) -> Row:

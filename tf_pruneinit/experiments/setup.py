@@ -72,7 +72,8 @@ class Setup:
         devices.prepare()
         self.workers = Workers(devices.strategy(execution.devices))
         data_dir = execution.data_dir or os.environ.get("TFDS_DATA_DIR")
-        self.dataset = _dataset(config.dataset, data_dir, config.train.augmentation)
+        config.require_current_sources()
+        self.dataset = _dataset(config.dataset, data_dir, config.image_size, config.normalization, config.train.augmentation)
         self.settings = Settings.of(execution, self.workers, self.dataset.fingerprint)
         images = len(self.dataset.train)
         self.steps = loop.total_steps(config.train, images)
@@ -177,9 +178,11 @@ def excluded(prune: Prune, model: keras.Model) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=1)
-def _dataset(name: str, data_dir: str | None, augmentation: str) -> datasets.Dataset:
+def _dataset(
+    name: str, data_dir: str | None, image_size: int | None, normalization: str, augmentation: str
+) -> datasets.Dataset:
     """Reads a dataset once for all runs of a process."""
-    return datasets.load(name, data_dir).augmented(augmentation)
+    return datasets.load(name, data_dir, image_size).normalized(normalization).augmented(augmentation)
 
 
 machine.frees(_dataset.cache_clear)

@@ -72,6 +72,7 @@ def _pruned(setup: Setup, config: Config, prune: Prune, model: keras.Model) -> k
         "dataset": config.dataset,
         "model": config.model,
         "method": prune.initial,
+        "sources": [config.source, prune.source],
         "examples_per_class": prune.examples_per_class,
         "batch_size": prune.score_batch_size,
         "precision_of_training": config.train.precision,
