@@ -17,7 +17,9 @@ from tf_pruneinit.config.options import check, is_number, option, require, requi
 from tf_pruneinit.config.training_point import TrainingPoint
 from tf_pruneinit.errors import UsageError
 
-ABLATIONS = ("none", "shuffle", "reinit", "invert")
+ABLATIONS = (
+    *("none", "shuffle", "shuffle_kernels", "shuffle_channels", "stage_densities", "reinit", "reinit_magnitudes", "invert"),
+)
 TARGETS = ("nominal", "effective")
 ACCUMULATE = ("scores", "gradients")
 SCORE_PRECISIONS = ("float32", "float64")
@@ -27,6 +29,7 @@ NORMALIZATIONS = ("default", "imagenet", "data", "none")
 BATCH_NORM_SCALES = ("default", "uniform", "ones")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 MAX_SEED = 2**31 - 1
+_MASKS = "masks.npz"
 # At 20 % a round, two of ten thousand million weights remain.
 MOST_ROUNDS = 100
 
@@ -84,7 +87,8 @@ class Prune:
     )
     ablation: str = option(
         "none",
-        "shuffle the mask within each layer, reinitialize the weights, or invert the scores",
+        "shuffle the mask within each layer, each spatial kernel (of one input and output channel) or each output channel; "
+        "take one density for all layers of a stage; reinitialize the weights, or their magnitudes alone; or invert the scores",
         choices=ABLATIONS,
     )
     prune_at: str = option(
@@ -116,13 +120,22 @@ class Prune:
         above=0,
         at_most=1,
     )
-    # A hash of the source of a user's function, so that the address changes with it; "" for methods of this package.
+    masks: str | None = option(
+        None,
+        "file or folder whose masks are taken in place of a method's: .npz by kernel path, a run, or a network that is saved; "
+        "their sparsity is the run's",
+    )
+    masks_of: str | None = option(None, "directory of a run whose masks are taken; the same as masks, of a run alone")
+    densities: str | None = option(
+        None,
+        "what gives each layer its number of remaining weights, which are then chosen by the method's scores: the name of "
+        "another method, or a file or run as for masks, or a .json file with densities by patterns of layers",
+    )
+    # A hash of what is not of this package, a user's function, masks and densities, so that the address changes with it; or "".
     source: str = ""
 
     def __post_init__(self):
-        if not self.source:
-            registry.require_method(self.method)
-            object.__setattr__(self, "source", _source(method=self.method))
+        self._take_given()
         require_sparsity(self.sparsity)
         for name, value in self.own.items():
             if getattr(self, name) is None:
@@ -133,20 +146,70 @@ class Prune:
         object.__setattr__(self, "exclude", tuple(self.exclude))
         self._check_training_points()
         self._check_updates()
+        self._check_given()
         for name in self._unread():
             object.__setattr__(self, name, getattr(Prune, name))
 
+    def _take_given(self) -> None:
+        """Finds the method, sparsity and hash of what the run is given from outside of this package."""
+        if self.masks_of is not None:
+            require(self.masks is None, "masks and masks_of must not both be given", self.masks)
+            require(os.path.exists(os.path.join(self.masks_of, _MASKS)), f"masks_of must be a run with {_MASKS}", self.masks_of)
+            object.__setattr__(self, "masks", self.masks_of)
+            object.__setattr__(self, "masks_of", None)
+        if self.masks is not None:
+            object.__setattr__(self, "method", registry.GIVEN)
+        if not self.source:
+            if self.masks is None:
+                registry.require_method(self.method)
+                if self.densities == self.method and self.iterations in (None, self.own["iterations"]):
+                    object.__setattr__(self, "densities", None)  # They are its own.
+            source, sparsity = _sources_of_pruning(self)
+            object.__setattr__(self, "source", source)
+            object.__setattr__(self, "sparsity", self.sparsity if sparsity is None else sparsity)
+
+    @property
+    def density_method(self) -> str | None:
+        """The method that gives the densities of layers; None if it is the run's own, or none does."""
+        return self.densities if _is_method(self.densities) else None
+
+    def _check_given(self) -> None:
+        """Raises `UsageError` for options that masks or densities from elsewhere make meaningless; drops those of no effect."""
+        fixed = {"scope": "global", "target": "nominal", "min_remaining": 0}
+        if self.masks is not None:
+            fixed |= {"iterations": 1, "rounds": 1, "densities": None}
+            allowed = ("none", "shuffle", "shuffle_kernels", "shuffle_channels", "reinit", "reinit_magnitudes")
+            require(self.ablation in allowed, f"masks that are given take the ablations {', '.join(allowed)}", self.ablation)
+            what = "masks"
+        elif self.densities is not None:
+            require(not self.changes, f"{self.method} changes masks in training and takes no densities", self.densities)
+            require(self.ablation != "stage_densities", "densities take no ablation=stage_densities", self.ablation)
+            what = "densities"
+            if self.densities.endswith(".json"):
+                fixed = {"target": "nominal"}
+            if self.density_method is None:
+                fixed["rounds"] = 1
+        else:
+            return
+        for name, value in fixed.items():
+            require(getattr(self, name) == value, f"{what} take no {name} but {value}", getattr(self, name))
+
     def _unread(self) -> list[str]:
         """The options that the method does not read: they cannot change the result, so they cannot change the address."""
-        method, changes = registry.scorer(self.initial), self.changes
+        methods, changes = self._scorers, self.changes
+        data = any(method.needs_data for method in methods)
+        one_shot = self.iterations == 1 or self.density_method is not None
         unread = {
-            "batch_norm_warmup": not method.warms_up,
-            **{name: name not in method.options for name in ("temperature", "inner_steps", "inner_rate")},
+            "batch_norm_warmup": not any(method.warms_up for method in methods),
+            **{
+                name: not any(name in method.options for method in methods)
+                for name in ("temperature", "inner_steps", "inner_rate")
+            },
             **dict.fromkeys(("update_every", "update_from", "update_until"), changes is None),
             "drop_fraction": changes is None or "drop_fraction" not in changes.options,
             **dict.fromkeys(("examples_per_class", "score_batch_size"), not self.reads_data),
-            "accumulate": not method.needs_data,
-            "score_precision": self.iterations > 1 or not method.needs_data,  # type: ignore[operator]
+            "accumulate": not data,
+            "score_precision": not (one_shot and data),
         }
         return [name for name, is_unread in unread.items() if is_unread]
 
@@ -193,10 +256,14 @@ class Prune:
         return {"iterations": registry.scorer(self.initial).iterations, "scope": scope}
 
     @property
+    def _scorers(self) -> list[registry.Method]:
+        """The rows of the methods that score the network: the run's own, and that of its densities."""
+        return [registry.scorer(name) for name in (self.initial, self.density_method) if name]
+
+    @property
     def reads_data(self) -> bool:
         """Whether scoring reads labeled images."""
-        method = registry.scorer(self.initial)
-        return method.needs_data or (method.warms_up and self.batch_norm_warmup)
+        return any(method.needs_data or (method.warms_up and self.batch_norm_warmup) for method in self._scorers)
 
     @property
     def name(self) -> str:
@@ -377,13 +444,15 @@ class Config:
 
     def require_current_sources(self) -> None:
         """Raises `UsageError` if a user's function cannot be imported, or is another one than when this was configured."""
-        parts = [(self.source, {"dataset": self.dataset, "model": self.model})]
-        parts += [(self.prune.source, {"method": self.prune.method})] if self.prune else []
-        for source, names in parts:
-            if source and source != _source(**names):
-                named = " and ".join(name for kind, name in names.items() if registry.is_open(kind, name))
-                rule = "the source of a run's functions must be what it was when the run was planned"
-                raise UsageError(f"{rule}; got another one of {named}: give the command anew, which plans another run")
+        names = [name for kind in ("dataset", "model") if registry.is_open(kind, name := getattr(self, kind))]
+        rule = "the source of a run's functions, and its masks and densities, must be what they were when the run was planned"
+        again = "give the command anew, which plans another run"
+        if self.source and self.source != _source(dataset=self.dataset, model=self.model):
+            raise UsageError(f"{rule}; got another one of {' and '.join(names)}: {again}")
+        prune = self.prune
+        if prune and prune.source and prune.source != _sources_of_pruning(prune)[0]:
+            names = [name for name in (prune.masks or prune.method, prune.densities) if name]
+            raise UsageError(f"{rule}; got another one of {' or '.join(names)}: {again}")
 
     def hyperparameters(self) -> dict[str, str | float | bool]:
         """Returns all options of the experiment by the names of their flags; lists as text, and "none" for None."""
@@ -420,6 +489,25 @@ def _source(**names: str) -> str:
     """A hash of the sources of users' functions, by what they are of; "" if there is none. Imports them."""
     sources = [open_names.source(kind, name) for kind, name in names.items() if registry.is_open(kind, name)]
     return "-".join(sources)
+
+
+def _is_method(name: str | None) -> bool:
+    return name is not None and (name in registry.METHODS or registry.is_open("method", name))
+
+
+def _sources_of_pruning(prune: Prune) -> tuple[str, float | None]:
+    """A hash of the user's methods, masks and densities of a run, or ""; and the sparsity that these have, or None."""
+    sources, sparsity = [], None
+    for kind, name in (("masks", prune.masks), ("method", prune.method), ("densities", prune.densities)):
+        if name is None or (kind == "method" and prune.masks is not None):
+            continue
+        if kind == "method" or _is_method(name):
+            sources.append(_source(method=name))
+        else:
+            identity = registry.Lazy("experiments.given_masks:identity")
+            source, sparsity = identity(name, kind)
+            sources.append(source)
+    return "-".join(filter(None, sources)), sparsity
 
 
 def _plain(name: str) -> str:

@@ -226,13 +226,21 @@ def execution(given: Mapping[str, Any]) -> Execution:
 
 
 def _prune(given: Mapping[str, Any]) -> Prune | None:
-    method = given.get("method", Prune.method)
     options = _given(Prune, given)
+    masked = next((name for name in ("masks", "masks_of") if name in options), None)
+    method = given.get("method", Prune.method)
+    for name in ("method", "sparsity") if masked and method != DENSE else ():
+        if name in options:
+            raise UsageError(f"{masked} are taken as they are, and go with no {name}; got {name}={options[name]}")
     if method != DENSE:
         registry.require_method(method, DENSE)
         if 1 < options.get("rounds", 1) <= MOST_ROUNDS and "sparsity" not in options:
             options["sparsity"] = sparsity_after(options["rounds"])
-        return Prune(**options)
+        prune = Prune(**options)
+        if prune.sparsity != options.get("sparsity", prune.sparsity):
+            rule = f"sparsity must be that of the densities, {prune.sparsity:g}, or be left out"
+            raise UsageError(f"{rule}; got {options['sparsity']}")
+        return prune
     del options["method"]
     for name, value in options.items():
         if name == "sparsity" or value != getattr(Prune, name):

@@ -306,6 +306,9 @@ MODELS = {
 # `keras:NAME` is the network NAME of keras.applications, with random weights.
 KERAS = "keras:"
 
+# The method of a run that is given masks.
+GIVEN = "given"
+
 # `tfds:NAME` is the dataset NAME of TFDS, `folder:PATH` that of the images in a folder.
 TFDS, FOLDER = "tfds:", "folder:"
 
@@ -403,6 +406,9 @@ def scorer(name: str) -> Method:
     """
     if name in METHODS:
         return METHODS[name]
+    if name == GIVEN:
+        look = Look("#882255", "P", "--")
+        return Method(Lazy("experiments.given_masks:read"), "masks of a file or of another run", "given masks", look)
     score = functools.partial(open_names.function, "method", name)
     return dataclasses.replace(_of_function(score, name, open_names.label(name)), needs_data=True)
 

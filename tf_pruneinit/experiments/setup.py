@@ -15,7 +15,7 @@ from tf_pruneinit.config.experiment import Config, Prune
 from tf_pruneinit.config.training_point import TrainingPoint
 from tf_pruneinit.datasets import dataset as datasets
 from tf_pruneinit.errors import UsageError
-from tf_pruneinit.experiments import array_cache
+from tf_pruneinit.experiments import array_cache, given_masks
 from tf_pruneinit.experiments.settings import Settings
 from tf_pruneinit.export import converters
 from tf_pruneinit.models import build
@@ -155,8 +155,8 @@ class Setup:
             raise UsageError(f"compact=true needs masks that do not change; {prune.method} changes them in training")
         model = self.network()
         if prune:
-            kernels = masking.prunable(model, excluded(prune, model))
-            scores = {path: np.zeros(kernel.variable.shape, np.float32) for path, kernel in kernels.items()}
+            scores = {path: np.zeros(shape, np.float32) for path, shape in shapes(prune, model).items()}
+            given_masks.require_fit(prune, shapes(prune, model))
             registry.SCOPES[str(prune.scope)](scores, prune.sparsity, min_remaining=prune.min_remaining)
             self.scoring_batches(prune)
         self._built = model
@@ -175,6 +175,12 @@ def excluded(prune: Prune, model: keras.Model) -> tuple[str, ...]:
     """Returns patterns of the layers that are neither pruned nor counted."""
     paths = [glob.escape(path.rpartition("/")[0]) for path in masking.prunable(model)]
     return (*prune.exclude, *(() if prune.prune_first else paths[:1]), *(() if prune.prune_last else paths[-1:]))
+
+
+def shapes(prune: Prune, model: keras.Model) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the kernels that are pruned and counted, by their paths, in model order."""
+    kernels = masking.prunable(model, excluded(prune, model))
+    return {path: tuple(kernel.variable.shape) for path, kernel in kernels.items()}
 
 
 @functools.lru_cache(maxsize=1)

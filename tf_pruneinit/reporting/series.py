@@ -60,7 +60,7 @@ def parts(method: str) -> tuple[str, str, tuple[str, ...]]:
 def name_of(method: str) -> str:
     """Returns the name for people of a method, by the name that it is reported or published under: `SNIP after training`."""
     first, base, ends = parts(method)
-    label = LABELS.get(base) or open_names.label(base)
+    label = LABELS.get(base) or (registry.scorer(base).label if base == registry.GIVEN else open_names.label(base))
     return first.replace("_", " ") + label + "".join(ends).replace("_", " ")
 
 
