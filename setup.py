@@ -27,6 +27,7 @@ setup(
         "keras>=3.12,<3.16",  # Whose private attributes tf_pruneinit/layers/keras_internals.py reads.
         "matplotlib>=3.9",
         "numpy>=2.0",
+        "pillow>=10.0",
         "plotly>=6.0",
         "protobuf<6.33; python_version < '3.11'",
         "rich>=13.0",

@@ -141,7 +141,7 @@ def _stored(split, folder):
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    from tf_pruneinit.datasets.tfds_stream import Stream
+    from tf_pruneinit.datasets.tfds_stream import TfdsStream
 
     tfds.disable_progress_bar()
     image = tfds.features.Image(shape=split.shape, dtype=split.images.dtype.type)
@@ -154,7 +154,7 @@ def _stored(split, folder):
         data_dir=folder,
         disable_shuffling=True,
     )
-    return Stream(builder, "train", split.shape)
+    return TfdsStream(builder, "train", split.shape)
 
 
 def _print_profile(run):

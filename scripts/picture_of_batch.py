@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tf_pruneinit import seeds
 from tf_pruneinit.datasets import dataset as datasets
-from tf_pruneinit.datasets.tfds_stream import Stream
+from tf_pruneinit.datasets.stream import Stream
 from tf_pruneinit.training import step
 
 COLUMNS, ROWS = 8, 2

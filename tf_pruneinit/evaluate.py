@@ -44,7 +44,7 @@ class Options:
         object.__setattr__(self, "saved_model", paths)
         check(self)
         if self.dataset is not None:
-            registry.require_known(self.dataset, registry.DATASETS, "dataset")
+            registry.dataset(self.dataset)
         if self.confusion is not None:
             confusion.require_format(self.confusion)
 

@@ -15,7 +15,7 @@ from tf_pruneinit.config.execution import Interval
 from tf_pruneinit.config.experiment import Train
 from tf_pruneinit.datasets.augmentation import Augmentation
 from tf_pruneinit.datasets.dataset import Dataset, Preprocessing, Split
-from tf_pruneinit.datasets.tfds_stream import Stream
+from tf_pruneinit.datasets.tfds_stream import TfdsStream
 from tf_pruneinit.errors import DataError, UsageError
 from tf_pruneinit.experiments import run_directory, setup
 from tf_pruneinit.pruning import masks as masking
@@ -37,7 +37,7 @@ def builder(sharded):
 
 @pytest.fixture(scope="module")
 def stream(builder):
-    return Stream(builder, "train", SHAPE, buffer=50)
+    return TfdsStream(builder, "train", SHAPE, buffer=50)
 
 
 def noisy(image, draw):
@@ -78,24 +78,24 @@ class TestInOrder:
         same(stream.in_order(batch_size), Split(IMAGES, LABELS).in_order(batch_size))
 
     def test_part_of_a_split(self, builder):
-        part = Stream(builder, "train[20:95]", SHAPE)
+        part = TfdsStream(builder, "train[20:95]", SHAPE)
         assert len(part) == 75
         same(part.in_order(30), Split(IMAGES[20:95], LABELS[20:95]).in_order(30))
         np.testing.assert_array_equal(part.labels, LABELS[20:95])
         assert sorted(order(part.shuffled(30, 0, 0))) == list(range(20, 95))
 
     def test_nothing_is_drawn(self, builder):
-        same(Stream(builder, "train", SHAPE, noisy).in_order(50), Split(IMAGES, LABELS).in_order(50))
+        same(TfdsStream(builder, "train", SHAPE, noisy).in_order(50), Split(IMAGES, LABELS).in_order(50))
 
     def test_images_are_as_they_are_read(self, builder):
-        half = Stream(builder, "train", (3, 5, 1), lambda image, draw: image[::2])
+        half = TfdsStream(builder, "train", (3, 5, 1), lambda image, draw: image[::2])
         same(half.in_order(50), Split(IMAGES[:, ::2], LABELS).in_order(50))
 
 
 class TestShuffled:
     @pytest.mark.parametrize("buffer", [1, 50, 1000])
     def test_has_every_example_once_with_its_label(self, builder, buffer):
-        batches = list(Stream(builder, "train", SHAPE, buffer=buffer).shuffled(50, 0, 0))
+        batches = list(TfdsStream(builder, "train", SHAPE, buffer=buffer).shuffled(50, 0, 0))
         assert [len(labels) for _, labels in batches] == [50, 50, 50, 50, 11]
         indices = order(batches)
         assert sorted(indices) == list(range(COUNT))
@@ -103,7 +103,7 @@ class TestShuffled:
         same(batches, Split(IMAGES[indices], LABELS[indices]).in_order(50))
 
     def test_files_come_in_another_order_each_epoch_and_several_in_turn(self, builder):
-        stream = Stream(builder, "train", SHAPE, buffer=1)
+        stream = TfdsStream(builder, "train", SHAPE, buffer=1)
         ends = np.cumsum(builder.info.splits["train"].shard_lengths)
         turns = []
         for epoch in range(2):
@@ -114,12 +114,12 @@ class TestShuffled:
         assert turns[0] != turns[1]
 
     def test_the_buffer_mixes_more_than_files_do(self, builder):
-        alone, mixed = (order(Stream(builder, "train", SHAPE, buffer=buffer).shuffled(50, 0, 0)) for buffer in (1, 50))
+        alone, mixed = (order(TfdsStream(builder, "train", SHAPE, buffer=buffer).shuffled(50, 0, 0)) for buffer in (1, 50))
         assert (np.diff(alone) == 1).mean() > 0.8
         assert (np.diff(mixed) == 1).mean() < 0.2
 
     def test_order_and_draws_depend_on_nothing_but_seed_and_epoch(self, builder, monkeypatch):
-        stream = Stream(builder, "train", SHAPE, noisy, buffer=50)
+        stream = TfdsStream(builder, "train", SHAPE, noisy, buffer=50)
         expected = list(stream.shuffled(50, 3, 4))
         for threads, global_seed in ((1, 0), (8, 1)):
             monkeypatch.setattr(tf.data, "AUTOTUNE", threads)
@@ -127,31 +127,31 @@ class TestShuffled:
             same(stream.shuffled(50, 3, 4), expected)
 
     def test_other_seeds_and_epochs_have_other_orders_and_draws(self, builder):
-        stream = Stream(builder, "train", SHAPE, noisy, buffer=50)
+        stream = TfdsStream(builder, "train", SHAPE, noisy, buffer=50)
         epochs = [next(stream.shuffled(COUNT, seed, epoch))[0] for seed, epoch in ((0, 0), (0, 1), (1, 0))]
         for one, other in itertools.combinations(epochs, 2):
             assert (one[:, 0, 0] == other[:, 0, 0]).mean() < 0.1
             assert (one[:, 1:] == other[:, 1:]).mean() < 0.05
 
     def test_every_image_has_a_draw_of_its_own(self, builder):
-        ((images, _),) = Stream(builder, "train", SHAPE, noisy, buffer=50).shuffled(COUNT, 0, 0)
+        ((images, _),) = TfdsStream(builder, "train", SHAPE, noisy, buffer=50).shuffled(COUNT, 0, 0)
         assert len(np.unique(images[:, 1:].reshape(COUNT, -1), axis=0)) == COUNT
 
     @pytest.fixture(scope="class")
     def whole(self, builder):
         """All batches of an epoch."""
-        return list(Stream(builder, "train", SHAPE, noisy, buffer=50).shuffled(50, 0, 2))
+        return list(TfdsStream(builder, "train", SHAPE, noisy, buffer=50).shuffled(50, 0, 2))
 
     @pytest.mark.parametrize("first", [1, 4, 5, 9])
     def test_resumes_at_any_batch_bit_for_bit(self, builder, whole, first):
-        stream = Stream(builder, "train", SHAPE, noisy, buffer=50)
+        stream = TfdsStream(builder, "train", SHAPE, noisy, buffer=50)
         same(stream.shuffled(50, 0, 2, first=first), whole[first:])
 
     @pytest.mark.parametrize(
         ("part", "first"), [((0, 50), 0), ((0, 17), 3), ((5, 30), 0), ((11, 50), 3), ((49, 50), 0), ((20, 20), 3)]
     )
     def test_a_part_is_a_slice_of_each_batch_of_the_last_one_too(self, builder, whole, part, first):
-        stream = Stream(builder, "train", SHAPE, noisy, buffer=50)
+        stream = TfdsStream(builder, "train", SHAPE, noisy, buffer=50)
         low, high = part
         same(
             stream.shuffled(50, 0, 2, first=first, part=lambda images: part),
@@ -205,7 +205,7 @@ class TestDataset:
 
     def test_a_stream_without_images_is_refused(self, builder, stream):
         with pytest.raises(DataError, match=r"^toy must have test images; got none$"):
-            Dataset("toy", 4, stream, Stream(builder, "train[:0]", SHAPE), SCALE)
+            Dataset("toy", 4, stream, TfdsStream(builder, "train[:0]", SHAPE), SCALE)
 
 
 @pytest.mark.parametrize("batch_size", [7, 500])
@@ -274,7 +274,7 @@ class TestDamage:
             file.write_bytes(b"")
         elif damage == "removed":
             file.unlink()
-        message = mistake(read, Stream(tfds.builder_from_directory(folder), "train", SHAPE))
+        message = mistake(read, TfdsStream(tfds.builder_from_directory(folder), "train", SHAPE))
         assert message.startswith(f"toy in {folder} (train) cannot be read by TFDS: ")
         assert message.endswith(reason) if damage == "removed" else reason in message
         assert "{{" not in message
@@ -282,7 +282,7 @@ class TestDamage:
     def test_is_met_when_it_is_read_and_not_before(self, builder, tmp_path):
         folder = shutil.copytree(builder.data_dir, tmp_path / "toy")
         pathlib.Path(folder, "toy-train.tfrecord-00006-of-00007").unlink()
-        stream = Stream(tfds.builder_from_directory(folder), "train", SHAPE)
+        stream = TfdsStream(tfds.builder_from_directory(folder), "train", SHAPE)
         Dataset("toy", 4, stream, stream, SCALE)
         batches = stream.in_order(20)
         np.testing.assert_array_equal(next(batches)[0], IMAGES[:20])
@@ -292,22 +292,22 @@ class TestDamage:
     def test_of_an_image_is_one_clear_line(self, sharded):
         builder = sharded([*IMAGES[:100], b"no image", *IMAGES[101:]], LABELS)
         for read in ("in order", "shuffled", "taken"):
-            message = mistake(read, Stream(builder, "train", SHAPE))
+            message = mistake(read, TfdsStream(builder, "train", SHAPE))
             assert "(train) cannot be read by TFDS: Unknown image file format." in message, read
             assert "node" not in message
 
     def test_images_of_another_shape_are_refused(self, sharded):
         builder = sharded(IMAGES[:, 1:], LABELS, shape=(None, 5, 1))
-        message = mistake("in order", Stream(builder, "train", SHAPE))
+        message = mistake("in order", TfdsStream(builder, "train", SHAPE))
         assert "[5,5,1]" in message
         assert "[6,5,1]" in message
 
     def test_labels_out_of_range_are_refused_when_they_are_met(self, sharded):
         labels = np.where(np.arange(COUNT) > 150, -1, LABELS)  # TFDS's word for no label.
         builder = sharded(IMAGES, labels)
-        assert len(next(Stream(builder, "train", SHAPE).in_order(100))[1]) == 100
+        assert len(next(TfdsStream(builder, "train", SHAPE).in_order(100))[1]) == 100
         for read in READERS:
-            said = mistake(read, Stream(builder, "train", SHAPE))
+            said = mistake(read, TfdsStream(builder, "train", SHAPE))
             assert said.startswith("toy's labels (train) must be in [0, 4); got -1 to "), read
 
 
@@ -378,9 +378,9 @@ class TestTraining:
 class TestFingerprint:
     def test_is_the_same_for_a_copy_of_the_files(self, builder, tmp_path):
         folder = shutil.copytree(builder.data_dir, tmp_path / "elsewhere")
-        copy = Stream(tfds.builder_from_directory(folder), "train", SHAPE)
-        assert copy.fingerprint == Stream(builder, "train", SHAPE).fingerprint
-        assert copy.fingerprint != Stream(builder, "train[:100]", SHAPE).fingerprint
+        copy = TfdsStream(tfds.builder_from_directory(folder), "train", SHAPE)
+        assert copy.fingerprint == TfdsStream(builder, "train", SHAPE).fingerprint
+        assert copy.fingerprint != TfdsStream(builder, "train[:100]", SHAPE).fingerprint
 
     @pytest.mark.parametrize("other", ["images", "labels", "order"])
     def test_is_another_for_other_data(self, builder, sharded, other):
@@ -391,13 +391,15 @@ class TestFingerprint:
             labels[7] = (labels[7] + 1) % 4
         else:
             images[[7, 8]], labels[[7, 8]] = images[[8, 7]], labels[[8, 7]]
-        assert Stream(sharded(images, labels), "train", SHAPE).fingerprint != Stream(builder, "train", SHAPE).fingerprint
+        assert (
+            TfdsStream(sharded(images, labels), "train", SHAPE).fingerprint != TfdsStream(builder, "train", SHAPE).fingerprint
+        )
 
     def test_of_files_that_are_gone_is_one_clear_line(self, builder, tmp_path):
         folder = shutil.copytree(builder.data_dir, tmp_path / "toy")
         pathlib.Path(folder, "toy-train.tfrecord-00003-of-00007").unlink()
         with pytest.raises(DataError, match=r"toy in .* \(train\) cannot be read by TFDS: .*00003-of-00007"):
-            _ = Stream(tfds.builder_from_directory(folder), "train", SHAPE).fingerprint
+            _ = TfdsStream(tfds.builder_from_directory(folder), "train", SHAPE).fingerprint
 
 
 def test_a_file_that_cannot_be_read_in_training_ends_the_run_with_a_line_and_it_resumes(builder, tmp_path, monkeypatch, capsys):
@@ -405,7 +407,7 @@ def test_a_file_that_cannot_be_read_in_training_ends_the_run_with_a_line_and_it_
     folder = pathlib.Path(shutil.copytree(builder.data_dir, tmp_path / "toy"))
     file = folder / "toy-train.tfrecord-00003-of-00007"
     content = file.read_bytes()
-    train = Stream(tfds.builder_from_directory(folder), "train", SHAPE, buffer=1)
+    train = TfdsStream(tfds.builder_from_directory(folder), "train", SHAPE, buffer=1)
     data = Dataset("digits", 4, train, Split(IMAGES, LABELS), SCALE)
     monkeypatch.setattr(setup, "_dataset", lambda *_: data)
     flags = ["--method=magnitude", "--train_steps=30", "--batch_size=10", "--checkpoint_every=1", "--snapshot_steps=0,30"]

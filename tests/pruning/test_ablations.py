@@ -128,8 +128,66 @@ class TestPrune:
 
     def test_unknown_ones_are_refused(self, model):
         for wrong in ("reinit", "reverse", None):
-            with pytest.raises(UsageError, match="ablation must be one of none, shuffle, invert; got"):
+            with pytest.raises(UsageError, match=r"ablation must be one of none, shuffle, .*_channels, invert; got"):
                 tf_pruneinit.prune(model, "magnitude", 0.5, ablation=wrong)
+
+
+LAYERS = {
+    "conv/kernel": (np.random.default_rng(0).random((3, 3, 4, 5)) < 0.5).astype(np.uint8),
+    "fc/kernel": (np.random.default_rng(1).random((30, 4)) < 0.5).astype(np.uint8),
+}
+WITHIN = {path: np.maximum(mask, np.random.default_rng(2).random(mask.shape) < 0.5) for path, mask in LAYERS.items()}
+
+
+class TestShuffleParts:
+    @pytest.mark.parametrize("part, axes", [("kernels", (0, 1)), ("channels", (0, 1, 2))])
+    def test_moves_weights_and_keeps_their_number_in_each_part(self, part, axes):
+        shuffled = ablations.shuffled(f"shuffle_{part}", LAYERS, WITHIN, 0)
+        conv, dense = shuffled.values()
+        np.testing.assert_array_equal(conv.sum(axis=axes), LAYERS["conv/kernel"].sum(axis=axes))
+        np.testing.assert_array_equal(dense.sum(axis=0), LAYERS["fc/kernel"].sum(axis=0))
+        assert (conv != LAYERS["conv/kernel"]).mean() > 0.1
+        assert (dense != LAYERS["fc/kernel"]).any() == (part == "channels")
+        for path, mask in shuffled.items():
+            assert (mask.dtype, mask.shape) == (np.uint8, LAYERS[path].shape)
+            assert (mask <= WITHIN[path]).all()
+        other = ablations.shuffle_parts(LAYERS, WITHIN, 1, part)
+        assert (other["conv/kernel"] != conv).any()
+
+    def test_every_place_is_as_likely(self):
+        mask = {"a": np.array([[1], [1], [0], [0], [0]], np.uint8)}
+        within = {"a": np.array([[1], [1], [1], [0], [1]], np.uint8)}
+        found = [ablations.shuffle_parts(mask, within, seed, "channels")["a"][:, 0] for seed in range(600)]
+        np.testing.assert_allclose(np.mean(found, axis=0), [0.5, 0.5, 0.5, 0, 0.5], atol=0.07)
+
+    def test_kernels_of_one_entry_are_refused(self):
+        with pytest.raises(UsageError, match=r"ablation=shuffle_kernels needs a network with kernels .* than 1x1; got one of"):
+            ablations.shuffle_parts({"a": np.ones((3, 4), np.uint8)}, {"a": np.ones((3, 4), np.uint8)}, 0, "kernels")
+
+
+class TestStageDensities:
+    def test_layers_of_a_stage_have_one_density_and_the_stage_its_number(self):
+        draw = np.random.default_rng(0)
+        sizes = {
+            "a": ((3, 3, 2, 8), 0.9),
+            "b": ((3, 3, 8, 8), 0.2),
+            "c": ((3, 3, 8, 16), 0.5),
+            "d": ((10, 16), 0.1),
+            "e": ((5, 2), 0.4),
+        }
+        masks = {path: (draw.random(shape) < density).astype(np.uint8) for path, (shape, density) in sizes.items()}
+        found = ablations.stage_densities(masks)
+        for stage in (("a", "b"), ("c", "d"), ("e",)):
+            total = sum(masks[path].sum() for path in stage)
+            assert round(sum(found[path] * masks[path].size for path in stage)) == total
+            mean = total / sum(masks[path].size for path in stage)
+            for path in stage:
+                assert abs(found[path] - mean) <= 1 / masks[path].size
+
+    def test_a_network_whose_stages_are_its_layers_is_refused(self):
+        masks = {"a": np.ones((3, 4), np.uint8), "b": np.ones((4, 5), np.uint8)}
+        with pytest.raises(UsageError, match=r"^ablation=stage_densities needs consecutive layers .* a network of 2 layers"):
+            ablations.stage_densities(masks)
 
 
 def test_reinitialisation_keeps_masks_and_draws_other_weights_of_the_same_kind(tmp_path):

@@ -9,14 +9,18 @@ import hashlib
 import itertools
 import json
 import math
+import os
+import re
 from typing import Any
 
-from tf_pruneinit.config import registry
+from tf_pruneinit.config import open_names, registry
 from tf_pruneinit.config.options import check, is_number, option, require, require_sparsity
 from tf_pruneinit.config.training_point import TrainingPoint
 from tf_pruneinit.errors import UsageError
 
-ABLATIONS = ("none", "shuffle", "reinit", "invert")
+ABLATIONS = (
+    *("none", "shuffle", "shuffle_kernels", "shuffle_channels", "stage_densities", "reinit", "reinit_magnitudes", "invert"),
+)
 TARGETS = ("nominal", "effective")
 ACCUMULATE = ("scores", "gradients")
 SCORE_PRECISIONS = ("float32", "float64")
@@ -26,9 +30,11 @@ AUGMENTATIONS = ("default", "none", "crop", "alternating_crop", "resized_crop")
 SCHEDULES = ("step", "cosine", "one_cycle", "constant")
 OPTIMIZERS = ("sgd", "adamw")
 INITIALIZERS = ("default", "normal")
+NORMALIZATIONS = ("default", "imagenet", "data", "none")
 BATCH_NORM_SCALES = ("default", "uniform", "ones")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 MAX_SEED = 2**31 - 1
+_MASKS = "masks.npz"
 # At 20 % a round, two of ten thousand million weights remain.
 MOST_ROUNDS = 100
 
@@ -103,7 +109,8 @@ class Prune:
     )
     ablation: str = option(
         "none",
-        "shuffle the mask within each layer, reinitialize the weights, or invert the scores",
+        "shuffle the mask within each layer, each spatial kernel (of one input and output channel) or each output channel; "
+        "take one density for all layers of a stage; reinitialize the weights, or their magnitudes alone; or invert the scores",
         choices=ABLATIONS,
     )
     prune_at: str = option(
@@ -143,11 +150,24 @@ class Prune:
         above=0,
         at_most=1,
     )
+    masks: str | None = option(
+        None,
+        "file or folder whose masks are taken in place of a method's: .npz by kernel path, a run, or a network that is saved; "
+        "their sparsity is the run's",
+    )
+    masks_of: str | None = option(None, "directory of a run whose masks are taken; the same as masks, of a run alone")
+    densities: str | None = option(
+        None,
+        "what gives each layer its number of remaining weights, which are then chosen by the method's scores: the name of "
+        "another method, or a file or run as for masks, or a .json file with densities by patterns of layers",
+    )
+    # A hash of what is not of this package, a user's function, masks and densities, so that the address changes with it; or "".
+    source: str = ""
 
     def __post_init__(self):
-        registry.require_known(self.method, registry.of_runs(), "method")
         if combination := registry.COMBINATIONS.get(self.method):
             self._take(combination)
+        self._take_given()
         require_sparsity(self.sparsity)
         for name, value in self.own.items():
             if getattr(self, name) is None:
@@ -158,6 +178,7 @@ class Prune:
         object.__setattr__(self, "exclude", tuple(self.exclude))
         self._check_training_points()
         self._check_updates()
+        self._check_given()
         for name in self._unread():
             object.__setattr__(self, name, self.own.get(name, getattr(Prune, name)))
 
@@ -169,20 +190,70 @@ class Prune:
             require(unset, f"{name} takes no {option_} but {value}" if value else f"{name} takes no {option_}", got)
             object.__setattr__(self, option_, value)
 
+    def _take_given(self) -> None:
+        """Finds the method, sparsity and hash of what the run is given from outside of this package."""
+        if self.masks_of is not None:
+            require(self.masks is None, "masks and masks_of must not both be given", self.masks)
+            require(os.path.exists(os.path.join(self.masks_of, _MASKS)), f"masks_of must be a run with {_MASKS}", self.masks_of)
+            object.__setattr__(self, "masks", self.masks_of)
+            object.__setattr__(self, "masks_of", None)
+        if self.masks is not None:
+            object.__setattr__(self, "method", registry.GIVEN)
+        if not self.source:
+            if self.masks is None:
+                registry.require_method(self.method)
+                if self.densities == self.method and self.iterations in (None, self.own["iterations"]):
+                    object.__setattr__(self, "densities", None)  # They are its own.
+            source, sparsity = _sources_of_pruning(self)
+            object.__setattr__(self, "source", source)
+            object.__setattr__(self, "sparsity", self.sparsity if sparsity is None else sparsity)
+
+    @property
+    def density_method(self) -> str | None:
+        """The method that gives the densities of layers; None if it is the run's own, or none does."""
+        return self.densities if _is_method(self.densities) else None
+
+    def _check_given(self) -> None:
+        """Raises `UsageError` for options that masks or densities from elsewhere make meaningless; drops those of no effect."""
+        fixed = {"scope": "global", "target": "nominal", "min_remaining": 0}
+        if self.masks is not None:
+            fixed |= {"iterations": 1, "rounds": 1, "densities": None}
+            allowed = ("none", "shuffle", "shuffle_kernels", "shuffle_channels", "reinit", "reinit_magnitudes")
+            require(self.ablation in allowed, f"masks that are given take the ablations {', '.join(allowed)}", self.ablation)
+            what = "masks"
+        elif self.densities is not None:
+            require(not self.changes, f"{self.method} changes masks in training and takes no densities", self.densities)
+            require(self.ablation != "stage_densities", "densities take no ablation=stage_densities", self.ablation)
+            what = "densities"
+            if self.densities.endswith(".json"):
+                fixed = {"target": "nominal"}
+            if self.density_method is None:
+                fixed["rounds"] = 1
+        else:
+            return
+        for name, value in fixed.items():
+            require(getattr(self, name) == value, f"{what} take no {name} but {value}", getattr(self, name))
+
     def _unread(self) -> list[str]:
         """The options that the method does not read: they cannot change the result, so they cannot change the address."""
-        method, changes = registry.METHODS[self.initial], self.changes
+        methods, changes = self._scorers, self.changes
+        data = any(method.needs_data for method in methods)
+        one_shot = self.iterations == 1 or self.density_method is not None
+
+        def takes(name: str) -> bool:
+            return any(name in method.options for method in methods)
+
         unread = {
-            "batch_norm_warmup": not method.warms_up,
-            **{name: name not in method.options for name in ("temperature", "inner_steps", "inner_rate", "search_rate")},
+            "batch_norm_warmup": not any(method.warms_up for method in methods),
+            **{name: not takes(name) for name in ("temperature", "inner_steps", "inner_rate", "search_rate")},
             # Weights are removed before a score is computed.
-            "grasp_gradient": "grasp_gradient" not in method.options or (self.iterations == 1 and self.rounds == 1),
-            "meta_gradients": "meta_gradients" not in method.options or self.inner_steps == 0,
+            "grasp_gradient": not takes("grasp_gradient") or (self.iterations == 1 and self.rounds == 1),
+            "meta_gradients": not takes("meta_gradients") or self.inner_steps == 0,
             **dict.fromkeys(("update_every", "update_from", "update_until"), changes is None),
             "drop_fraction": changes is None or "drop_fraction" not in changes.options,
             **dict.fromkeys(("examples_per_class", "score_batch_size"), not self.reads_data),
-            "accumulate": not method.needs_data,
-            "score_precision": self.iterations > 1 or not method.needs_data,  # type: ignore[operator]
+            "accumulate": not data,
+            "score_precision": not (one_shot and data),
         }
         return [name for name, is_unread in unread.items() if is_unread]
 
@@ -225,22 +296,26 @@ class Prune:
 
     @property
     def initial(self) -> str:
-        """The row of `registry.METHODS` by which the network is pruned."""
+        """The name of the method that scores the network."""
         return self.changes.initial if self.changes else self.method
 
     @property
     def own(self) -> dict[str, Any]:
         """The defaults that differ between methods: option -> the method's value."""
         scope = self.changes.scope if self.changes else "global"
-        method = registry.METHODS[self.initial]
+        method = registry.scorer(self.initial)
         examples = method.examples_per_class
         return {"iterations": method.iterations, "scope": scope, "examples_per_class": examples, "prune_at": "0"}
 
     @property
+    def _scorers(self) -> list[registry.Method]:
+        """The rows of the methods that score the network: the run's own, and that of its densities."""
+        return [registry.scorer(name) for name in (self.initial, self.density_method) if name]
+
+    @property
     def reads_data(self) -> bool:
         """Whether scoring reads labeled images."""
-        method = registry.METHODS[self.initial]
-        return method.needs_data or (method.warms_up and self.batch_norm_warmup)
+        return any(method.needs_data or (method.warms_up and self.batch_norm_warmup) for method in self._scorers)
 
     @property
     def name(self) -> str:
@@ -375,11 +450,33 @@ class Config:
         "initial scale of batch norm: the network's own (uniform in the paper's), uniform in (0, 1), or ones",
         choices=BATCH_NORM_SCALES,
     )
+    normalization: str = option(
+        "default",
+        "mean and standard deviation by which images are normalized: the dataset's own (of tfds:NAME and folder:PATH "
+        "ImageNet's for images in color, else data), ImageNet's, those of up to 2,000 training images (data), or none, for "
+        "values in [0, 1]",
+        choices=NORMALIZATIONS,
+    )
+    image_size: int | None = option(
+        None,
+        "side in pixels to which images of tfds:NAME and folder:PATH are resized, after they are cut to squares",
+        shown="64 where images differ in size, else none",
+        at_least=1,
+    )
+    # A hash of the sources of a user's dataset and model, so that the address changes with them; "" for those of this package.
+    source: str = ""
 
     def __post_init__(self):
         check(self)
-        registry.require_known(self.dataset, registry.DATASETS, "dataset")
-        registry.builder(self.model)
+        if not self.source:
+            registry.dataset(self.dataset)
+            registry.builder(self.model)
+            object.__setattr__(self, "source", _source(dataset=self.dataset, model=self.model))
+        if self.dataset.startswith(registry.FOLDER):  # One folder has one name, with or without a slash at its end.
+            path = os.path.normpath(self.dataset.removeprefix(registry.FOLDER))
+            object.__setattr__(self, "dataset", f"{registry.FOLDER}{path}")
+        resizes = self.dataset.startswith((registry.TFDS, registry.FOLDER))
+        require(self.image_size is None or resizes, "image_size is of tfds:NAME and folder:PATH", self.dataset)
         self._require_within_training()
         # Configurations that mean one experiment have one address.
         if self.initializer == "default":
@@ -450,9 +547,11 @@ class Config:
     @property
     def revisions(self) -> dict[str, int]:
         """The numbers of the last changes of its scores and of its images, by what they are called in addresses."""
-        changes = {"data_revision": registry.DATASETS[self.dataset].revisions}
+        changes = {"data_revision": registry.dataset(self.dataset).revisions}
         if self.prune:
-            changes["revision"] = registry.METHODS[self.prune.initial].revisions
+            changes["revision"] = registry.scorer(self.prune.initial).revisions
+            if self.prune.density_method:
+                changes["density_revision"] = registry.scorer(self.prune.density_method).revisions
         last = {
             name: max((n for n, affects in enumerate(each, 1) if affects(self)), default=0) for name, each in changes.items()
         }
@@ -469,8 +568,20 @@ class Config:
         values = _changed(self) | {name: number for name, number in revisions.items() if number}
         canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
-        model = self.model.replace(":", "-")
-        return f"{self.dataset}-{model}-{self.method}-{self.sparsity:g}-{digest}"
+        names = (_plain(name) for name in (self.dataset, self.model, self.method))
+        return f"{'-'.join(names)}-{self.sparsity:g}-{digest}"
+
+    def require_current_sources(self) -> None:
+        """Raises `UsageError` if a user's function cannot be imported, or is another one than when this was configured."""
+        names = [name for kind in ("dataset", "model") if registry.is_open(kind, name := getattr(self, kind))]
+        rule = "the source of a run's functions, and its masks and densities, must be what they were when the run was planned"
+        again = "give the command anew, which plans another run"
+        if self.source and self.source != _source(dataset=self.dataset, model=self.model):
+            raise UsageError(f"{rule}; got another one of {' and '.join(names)}: {again}")
+        prune = self.prune
+        if prune and prune.source and prune.source != _sources_of_pruning(prune)[0]:
+            names = [name for name in (prune.masks or prune.method, prune.densities) if name]
+            raise UsageError(f"{rule}; got another one of {' or '.join(names)}: {again}")
 
     def hyperparameters(self) -> dict[str, str | float | bool]:
         """Returns all options of the experiment by the names of their flags; lists as text, and "none" for None."""
@@ -501,6 +612,36 @@ class Config:
             return cls(**{**values, "prune": prune, "train": Train(**values["train"])})
         except (KeyError, TypeError) as error:
             raise UsageError(f"not the configuration of a run by this version: {error}") from error
+
+
+def _source(**names: str) -> str:
+    """A hash of the sources of users' functions, by what they are of; "" if there is none. Imports them."""
+    sources = [open_names.source(kind, name) for kind, name in names.items() if registry.is_open(kind, name)]
+    return "-".join(sources)
+
+
+def _is_method(name: str | None) -> bool:
+    return name is not None and (name in registry.METHODS or registry.is_open("method", name))
+
+
+def _sources_of_pruning(prune: Prune) -> tuple[str, float | None]:
+    """A hash of the user's methods, masks and densities of a run, or ""; and the sparsity that these have, or None."""
+    sources, sparsity = [], None
+    for kind, name in (("masks", prune.masks), ("method", prune.method), ("densities", prune.densities)):
+        if name is None or (kind == "method" and prune.masks is not None):
+            continue
+        if kind == "method" or _is_method(name):
+            sources.append(_source(method=name))
+        else:
+            identity = registry.Lazy("experiments.given_masks:identity")
+            source, sparsity = identity(name, kind)
+            sources.append(source)
+    return "-".join(filter(None, sources)), sparsity
+
+
+def _plain(name: str) -> str:
+    """A name as a part of the name of a directory: of at most 60 characters, which a path's end has."""
+    return re.sub(r"[^\w.]+", "-", name if len(name) <= 60 else name[-60:]).strip("-.")
 
 
 def _changed(options: Any) -> dict[str, Any]:

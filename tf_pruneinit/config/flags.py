@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import flags
 
-from tf_pruneinit.config import registry
+from tf_pruneinit.config import open_names, registry
 from tf_pruneinit.config.defaults import recipe
 from tf_pruneinit.config.execution import Execution
 from tf_pruneinit.config.experiment import MOST_ROUNDS, Config, Prune, Train, sparsity_after
@@ -138,12 +138,19 @@ def experiment_groups() -> dict[str, flags.FlagValues]:
         training: define(Train),
         "Execution (recorded, but not part of the experiment)": define(Execution),
     }
-    _list_rows(groups["Experiment"], "dataset", registry.DATASETS)
-    _list_rows(groups["Experiment"], "model", registry.MODELS)
-    wider = "ROWxN: a ResNet or VGG with N times the channels, as resnet20x2"
-    others = f"{registry.KERAS}NAME: NAME of keras.applications, as {registry.KERAS}ResNet50"
-    groups["Experiment"]["model"].help += f"\n{wider}\n{others}"
-    _list_rows(groups["Pruning"], "method", registry.of_runs())
+    experiment, pruning = groups["Experiment"], groups["Pruning"]
+    of_images = {
+        f"{registry.TFDS}NAME": "a dataset of TFDS for the classification of images",
+        f"{registry.FOLDER}PATH": "a folder with train and test or validation, and in these a folder of images for each "
+        "class; or with the folders of classes alone: then a random fifth of each is to test on",
+    }
+    _list_rows(experiment, "dataset", _summaries(registry.DATASETS) | of_images | _open_rows("dataset"))
+    wider = {
+        "ROWxN": "a ResNet, VGG or ViT with N times the channels, as resnet20x2",
+        f"{registry.KERAS}NAME": f"NAME of keras.applications, as {registry.KERAS}ResNet50",
+    }
+    _list_rows(experiment, "model", _summaries(registry.MODELS) | wider | _open_rows("model"))
+    _list_rows(pruning, "method", _summaries(registry.of_runs()) | _open_rows("method"))
     return groups
 
 
@@ -177,9 +184,18 @@ def read(groups: Mapping[str, flags.FlagValues], name: str, text: str) -> Any:
     return text.split("+") if isinstance(flag.parser, flags.ListParser) else flag.parser.parse(text)
 
 
-def _list_rows(group: flags.FlagValues, name: str, table: Mapping[str, Any]) -> None:
-    rows = "".join(f"\n{key}: {row.summary}" for key, row in table.items())
-    group[name].help = f"{group[name].help}{rows}"
+def _summaries(table: Mapping[str, Any]) -> dict[str, str]:
+    return {name: row.summary for name, row in table.items()}
+
+
+def _open_rows(kind: str) -> dict[str, str]:
+    takes = f"a function ({', '.join(open_names.PARAMETERS[kind])}), in Python's path or the working directory"
+    installed = {name: f"{path}, which an installed package registers" for name, path in open_names.registered(kind).items()}
+    return installed | {open_names.FORM: takes}
+
+
+def _list_rows(group: flags.FlagValues, name: str, rows: Mapping[str, str]) -> None:
+    group[name].help += "".join(f"\n{key}: {summary}" for key, summary in rows.items())
 
 
 def experiment(given: Mapping[str, Any]) -> tuple[Config, Execution]:
@@ -189,7 +205,7 @@ def experiment(given: Mapping[str, Any]) -> tuple[Config, Execution]:
       UsageError: for values out of range, or that contradict each other.
     """
     dataset = given.get("dataset", Config.dataset)
-    model = given.get("model", registry.lookup(registry.DATASETS, dataset, "dataset").default_model)
+    model = given.get("model", registry.dataset(dataset).default_model)
     changed = fields(Train, given)
     if "steps" in changed and "epochs" not in changed:
         changed["epochs"] = None
@@ -210,13 +226,21 @@ def execution(given: Mapping[str, Any]) -> Execution:
 
 
 def _prune(given: Mapping[str, Any]) -> Prune | None:
-    method = given.get("method", Prune.method)
     options = fields(Prune, given)
+    masked = next((name for name in ("masks", "masks_of") if name in options), None)
+    method = given.get("method", Prune.method)
+    for name in ("method", "sparsity") if masked and method != DENSE else ():
+        if name in options:
+            raise UsageError(f"{masked} are taken as they are, and go with no {name}; got {name}={options[name]}")
     if method != DENSE:
-        registry.require_known(method, (*registry.of_runs(), DENSE), "method")
+        registry.require_method(method, DENSE)
         if 1 < options.get("rounds", 1) <= MOST_ROUNDS and "sparsity" not in options:
             options["sparsity"] = sparsity_after(options["rounds"])
-        return Prune(**options)
+        prune = Prune(**options)
+        if prune.sparsity != options.get("sparsity", prune.sparsity):
+            rule = f"sparsity must be that of the densities, {prune.sparsity:g}, or be left out"
+            raise UsageError(f"{rule}; got {options['sparsity']}")
+        return prune
     del options["method"]
     for name, value in options.items():
         if name == "sparsity" or value != getattr(Prune, name):

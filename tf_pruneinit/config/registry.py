@@ -2,17 +2,20 @@
 
 To add one, write a function in a file of its own, a row here and a test. `--help`, the checks of flags and the choices of
 sweeps read these tables and must not wait for TensorFlow, so a row names its function, which is imported when it is called.
+A function of a user's has no row here: see `open_names`.
 """
 
 import dataclasses
 import difflib
 import functools
 import importlib
-import inspect
+import itertools
 import re
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from tf_pruneinit.config import open_names
 from tf_pruneinit.errors import UsageError, shown
 
 Row = TypeVar("Row")
@@ -60,12 +63,13 @@ def of_batch_normalization(config: Any) -> bool:
     """Returns whether the network of an experiment has batch normalization; a member of `revisions`."""
     if of_keras_applications(config):
         return not config.model.removeprefix(KERAS).startswith(_WITHOUT_BATCH_NORMALIZATION)
-    return MODELS[family(config.model)[0]].batch_normalized
+    row = MODELS.get(family(config.model)[0])  # Of a user's network it is not known.
+    return row is None or row.batch_normalized
 
 
 def of_several_batches(config: Any) -> bool:
     """Returns whether an experiment averages scores over batches, or may do so; a member of `revisions`."""
-    prune, classes = config.prune, DATASETS[config.dataset].classes
+    prune, classes = config.prune, dataset(config.dataset).classes
     fits = classes is not None and prune.examples_per_class * classes <= prune.score_batch_size
     return prune.accumulate == "scores" and not fits
 
@@ -179,6 +183,7 @@ class Dataset:
     Attributes:
       classes: their number; None (default) if only the loaded dataset says it.
       revisions: as of `Method`, of its images as a network is given them.
+      resizes: whether `load` takes `image_size`, the side that images are resized to.
     """
 
     load: Callable[..., Any]
@@ -186,6 +191,7 @@ class Dataset:
     default_model: str
     classes: int | None = None
     revisions: tuple[Callable[[Any], bool], ...] = ()
+    resizes: bool = False
 
 
 METHODS = {
@@ -401,6 +407,12 @@ KERAS = "keras:"
 # How the names of those begin that have no batch normalization.
 _WITHOUT_BATCH_NORMALIZATION = ("VGG", "ConvNeXt")
 
+# The method of a run that is given masks.
+GIVEN = "given"
+
+# `tfds:NAME` is the dataset NAME of TFDS, `folder:PATH` that of the images in a folder.
+TFDS, FOLDER = "tfds:", "folder:"
+
 DATASETS = {
     "digits": Dataset(
         Lazy("datasets.digits:digits"), "scikit-learn's 8x8 handwritten digits (embedded)", "lenet_300_100", classes=10
@@ -428,7 +440,7 @@ def builder(model: Any) -> Callable[..., Any]:
 
     Args:
       model: a row of `MODELS`; one that has several widths and xN, as `resnet20x2` or `resnet20x0.5`, for N times the channels;
-        or `keras:NAME`, whose NAME is checked when it is built.
+        an open name; or `keras:NAME`, whose NAME is checked when it is built.
 
     Raises:
       UsageError: if there is no such row; it lists the rows. Or if N times the channels are no whole numbers.
@@ -436,7 +448,10 @@ def builder(model: Any) -> Callable[..., Any]:
     if isinstance(model, str) and model.startswith(KERAS) and model.removeprefix(KERAS).isidentifier():
         return functools.partial(Lazy("models.keras_applications:application"), model.removeprefix(KERAS))
     name, width = family(model)
-    require_known(name, (*MODELS, "ROWxN (a ResNet, VGG or ViT, N times as wide)", f"{KERAS}NAME"), "model")
+    if is_open("model", model):
+        return functools.partial(Lazy("models.user_network:user_network"), model)
+    others = ("ROWxN (a ResNet, VGG or ViT, N times as wide)", *open_names.registered("model"), open_names.FORM, f"{KERAS}NAME")
+    require_known(name, (*MODELS, *others), "model")
     if width == 1:
         return MODELS[name].build
     channels = MODELS[name].channels or 1
@@ -469,36 +484,104 @@ def method_name(method: str | Callable[..., Any]) -> str:
 
 def _require_scorer(function: Callable[..., Any]) -> None:
     """Raises `UsageError` unless a function can be called with a network and a batch."""
-    try:
-        inspect.signature(function).bind(None, None)
-        fits = not isinstance(function, type)
-    except (TypeError, ValueError):  # Other arguments, or none that are known.
-        fits = False
-    if not fits:
+    if not open_names.accepts(function, len(open_names.PARAMETERS["method"])):
         rule = "method must be a name, or a function (network, batch) that returns an array for each kernel"
         raise UsageError(f"{rule}; got {shown(function)}")
 
 
-def _of_function(score: Callable[..., Any]) -> Method:
+def _of_function(score: Callable[..., Any], name: str, label: str) -> Method:
     """The row of a method of a user's, which reads data if it is given some."""
-    name = method_name(score)
-    return Method(score, f"{name}, a function", label=name, look=Look("#7f7f7f", "o"), warms_up=True, own=True)
+    look = Look(*_LOOKS[zlib.crc32(name.encode()) % len(_LOOKS)])
+    return Method(score, f"{name}, a function", label, look, warms_up=True, own=True)
+
+
+# Of users' methods: none of those in the tables above.
+_LOOKS = tuple(itertools.product(("#882255", "#117733", "#332288", "#999933", "#AA4499"), "osD^vP", ("--", ":", "-.")))
 
 
 def method(name: str | Callable[..., Any]) -> Method:
     """Returns the row of a method that scores a network: by its name, or of a function `(network, batch) -> scores`.
+
+    Args:
+      name: a row of `METHODS`, an open name, whose function is imported, or a function.
 
     Raises:
       UsageError: if there is none, or if it changes masks in training.
     """
     if callable(name):
         _require_scorer(name)
-        return _of_function(name)
+        return _of_function(name, method_name(name), method_name(name))
     if isinstance(name, str) and name in IN_TRAINING:
         raise UsageError(f"method must score a network; got {name}, which changes masks in training: run tf_pruneinit.main")
     if isinstance(name, str) and name in COMBINATIONS:
         raise UsageError(f"method must score a network; got {name}, which also says when it is trained: run tf_pruneinit.main")
-    return lookup(METHODS, name, "method")
+    if is_open("method", name):
+        return _of_function(open_names.function("method", name), name, open_names.label(name))
+    require_known(name, (*METHODS, *open_names.registered("method"), open_names.FORM), "method")
+    return METHODS[name]
+
+
+def scorer(name: str) -> Method:
+    """Returns the row of a method that scores the network of a run.
+
+    A method of a user's is not imported. It is given the images that methods with data score on.
+
+    Args:
+      name: a valid one.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    if name == GIVEN:
+        look = Look("#882255", "P", "--")
+        return Method(Lazy("experiments.given_masks:read"), "masks of a file or of another run", "given masks", look)
+    score = functools.partial(open_names.function, "method", name)
+    return dataclasses.replace(_of_function(score, name, open_names.label(name)), needs_data=True)
+
+
+def require_method(name: Any, *others: str) -> None:
+    """Raises `UsageError`, which lists the methods, unless a name is that of one, which may change masks in training.
+
+    Args:
+      name: received.
+      *others: further valid names.
+    """
+    if not is_open("method", name):
+        require_known(name, (*of_runs(), *open_names.registered("method"), open_names.FORM, *others), "method")
+
+
+def is_open(kind: str, name: Any) -> bool:
+    """Returns whether a name is that of a function of a user's.
+
+    Args:
+      kind: "method", "model" or "dataset".
+      name: a valid one.
+    """
+    tables: dict[str, Mapping[str, Any]] = {"method": of_runs(), "model": MODELS, "dataset": DATASETS}
+    prefixes = {"method": (), "model": (KERAS,), "dataset": (TFDS, FOLDER)}[kind]
+    is_other = not isinstance(name, str) or name in tables[kind] or name.startswith(prefixes)
+    return not is_other and open_names.path(kind, name) is not None
+
+
+def dataset(name: Any) -> Dataset:
+    """Returns the row of a dataset.
+
+    Args:
+      name: a row of `DATASETS`; `tfds:NAME`, a dataset of TFDS; `folder:PATH`, a folder with one of images for each class; or
+        an open name.
+
+    Raises:
+      UsageError: if there is no such row; it lists the rows.
+    """
+    if isinstance(name, str):
+        for prefix, path in ((TFDS, "datasets.of_tfds:of_tfds"), (FOLDER, "datasets.folder:folder")):
+            if name.startswith(prefix) and len(name) > len(prefix):
+                load = functools.partial(Lazy(path), name.removeprefix(prefix))
+                return Dataset(load, name, "convnet", resizes=True)
+        if is_open("dataset", name):
+            return Dataset(functools.partial(Lazy("datasets.user_images:user_images"), name), name, "convnet")
+    known = (*DATASETS, *open_names.registered("dataset"), f"{TFDS}NAME", f"{FOLDER}PATH", open_names.FORM)
+    require_known(name, known, "dataset")
+    return DATASETS[name]
 
 
 def lookup(table: Mapping[str, Row], name: str, kind: str) -> Row:

@@ -16,7 +16,10 @@ from tf_pruneinit.datasets.sampling import balanced_batches, balanced_indices
 from tf_pruneinit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from tf_pruneinit.datasets.tfds_stream import Stream
+    from tf_pruneinit.datasets.stream import Stream
+
+# Images whose mean and standard deviation stand for those of all.
+_MOST_MEASURED = 2_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +81,24 @@ class Preprocessing:
         return tf.cast(images, tf.float32) * factor - tf.constant(mean / deviation, tf.float32)
 
 
+def measured(split: "Split | Stream", scale: float) -> Preprocessing:
+    """Returns the preprocessing by the mean and standard deviation of each channel of images, of 2,000 at most.
+
+    Args:
+      split: the images; of more than 2,000, so many at equal distances.
+      scale: what bytes are divided by.
+    """
+    count = min(len(split), _MOST_MEASURED)
+    images = split.take(np.arange(count) * len(split) // count).images
+    # Sums of integers are exact, whatever their order.
+    values = images.size // images.shape[-1]
+    mean = images.sum(axis=(0, 1, 2), dtype=np.int64) / values
+    squares = np.square(np.arange(256))
+    variance = sum(squares[image].sum(axis=(0, 1)) for image in images) / values - mean**2
+    deviation = np.sqrt(np.maximum(variance, 1))  # Of channels of one value the image is 0.
+    return Preprocessing(scale, tuple((mean / scale).tolist()), tuple((deviation / scale).tolist()))
+
+
 # ImageNet's mean and standard deviation; the paper normalizes the images of CIFAR-10 and ImageNet by them.
 IMAGENET_COLORS = Preprocessing(scale=255, mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
 
@@ -87,7 +108,7 @@ class Dataset:
     """Images to train on, images to test on, and how they are preprocessed and augmented.
 
     Attributes:
-      name: row of `registry.DATASETS`.
+      name: as `registry.dataset` takes it.
       classes: number of classes; labels are in [0, classes).
       train, test: a `Stream` where the images are too many for memory.
       preprocessing: of all images.
@@ -152,6 +173,29 @@ class Dataset:
         held, left = (self.train.take(np.sort(part)) for part in (order[:count], order[count:]))
         return dataclasses.replace(self, train=left, validation=held)
 
+    def normalized(self, name: str) -> "Dataset":
+        """Returns the dataset, normalized by another mean and standard deviation.
+
+        Args:
+          name: "default": its own; "imagenet": ImageNet's; "data": those of its training images, of 2,000 at most; "none": 0
+            and 1, of values in [0, 1].
+
+        Raises:
+          UsageError: for "imagenet", if its images are not in color.
+        """
+        if name == "default":
+            return self
+        channels = self.input_shape[-1]
+        if name == "imagenet":
+            if channels != 3:
+                rule = "normalization=imagenet is for images in color"
+                raise UsageError(f"{rule}; got {self.name}, of {channels} channels: normalization=data takes its own")
+            return dataclasses.replace(self, preprocessing=IMAGENET_COLORS)
+        scale = self.preprocessing.scale
+        if name == "data":
+            return dataclasses.replace(self, preprocessing=measured(self.train, scale))
+        return dataclasses.replace(self, preprocessing=Preprocessing(scale, (0.0,) * channels, (1.0,) * channels))
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of its images, labels and preprocessing, as hexadecimal digits; of a `Stream`, of which copy it is."""
@@ -203,15 +247,18 @@ class ScoringBatches:
             yield self.preprocessing(self.split.images[indices]), self.split.labels[indices]
 
 
-def load(name: str, data_dir: str | None = None) -> Dataset:
+def load(name: str, data_dir: str | None = None, image_size: int | None = None) -> Dataset:
     """Returns a dataset.
 
     Args:
-      name: a row of `registry.DATASETS`.
+      name: as `registry.dataset` takes it.
       data_dir: where TFDS keeps its datasets; None means TFDS_DATA_DIR, or ~/tensorflow_datasets.
+      image_size: side in pixels, >= 1, to which images of `tfds:NAME` and `folder:PATH` are resized; None is 64 where they
+        differ in size.
 
     Raises:
       UsageError: for an unknown name, or missing data; says where it was looked for.
       DataError: if the data is damaged, or cannot be read.
     """
-    return registry.lookup(registry.DATASETS, name, "dataset").load(data_dir)
+    row = registry.dataset(name)
+    return row.load(data_dir, **({"image_size": image_size} if row.resizes else {}))

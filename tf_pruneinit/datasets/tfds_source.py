@@ -8,13 +8,14 @@ import sys
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from tf_pruneinit.datasets.dataset import Split
-from tf_pruneinit.datasets.tfds_stream import Read, Stream, as_decoded, unreadable
+from tf_pruneinit.datasets.stream import Read, as_decoded
+from tf_pruneinit.datasets.tfds_stream import TfdsStream, unreadable
 from tf_pruneinit.errors import DataError, UsageError
 
 _CONNECTION_SECONDS = 10
@@ -49,12 +50,18 @@ def read(source: Source, data_dir: str | None, test: str = "test") -> tuple[Spli
     """
     streams = [stream(source, split, data_dir) for split in ("train", test)]
     training, testing = (one.take(np.arange(len(one))) for one in streams)
-    return training, testing, _note(streams[0].builder)
+    return training, testing, note(streams[0].builder)
 
 
 def stream(
-    source: Source, split: str, data_dir: str | None, *, shape: tuple[int, ...] | None = None, read: Read = as_decoded
-) -> Stream:
+    source: Source,
+    split: str,
+    data_dir: str | None,
+    *,
+    shape: tuple[int, ...] | None = None,
+    read: Read = as_decoded,
+    features: tuple[str, str] = ("image", "label"),
+) -> TfdsStream:
     """Returns a split of a dataset of TFDS, which is read as it is used.
 
     Downloads a dataset that is not in the data directory, if its source answers, or prepares it from files of the user's; shows
@@ -66,34 +73,62 @@ def stream(
       data_dir: TFDS's data directory; None means TFDS_DATA_DIR, or ~/tensorflow_datasets.
       shape: of an image that `read` returns; None means the shape that TFDS gives for all images.
       read: see `Stream`; the default returns images as they were decoded.
+      features: names of the image and of the label among the features of the dataset.
 
     Raises:
       UsageError: if the data is missing and cannot be downloaded, or data_dir is not a directory; says where it was looked for.
       DataError: if the data, or a file of the user's that it is prepared from, is damaged, or there is no such split.
     """
-    import tensorflow_datasets as tfds
-
-    try:
-        builder = tfds.builder(source.name, data_dir=data_dir)
+    with _reading(source.name, data_dir):
+        builder = open_builder(source.name, data_dir)
         if not builder.data_path.exists():
             if source.url:
                 _require_answer(builder, source.url)
             else:
                 _require_files(builder, source.manual)
             _prepare(builder)
-            builder = tfds.builder(source.name, data_dir=data_dir)
-        found = Stream(builder, split, shape or builder.info.features["image"].shape, read)
+            builder = open_builder(source.name, data_dir)
+        image, label = features
+        found = TfdsStream(builder, split, shape or builder.info.features[image].shape, read, image=image, label=label)
         len(found)  # Raises if there is no such split.
         return found
+
+
+def open_builder(name: str, data_dir: str | None) -> Any:
+    """Returns TFDS's builder of a dataset, which may not be prepared yet.
+
+    Args:
+      name: TFDS's name of it, also with a configuration and a version.
+      data_dir: see `stream`.
+
+    Raises:
+      UsageError: if TFDS knows no such dataset, or data_dir is not a directory.
+      DataError: if what is in the directory is damaged.
+    """
+    import tensorflow_datasets as tfds
+
+    with _reading(name, data_dir):
+        try:
+            return tfds.builder(name, data_dir=data_dir)
+        except tfds.core.registered.DatasetNotFoundError as error:
+            rule = f"tfds:NAME must be a dataset of TFDS, or one that is prepared in {data_dir or 'its data directory'}"
+            raise UsageError(f"{rule}; got {name!r}") from error
+
+
+@contextlib.contextmanager
+def _reading(name: str, data_dir: str | None) -> Iterator[None]:
+    """Says in a line what TFDS says in many."""
+    try:
+        yield
     except (UsageError, DataError):
         raise
     except (NotADirectoryError, FileExistsError, PermissionError) as error:
         raise UsageError(f"data_dir must be a directory for data; got {str(data_dir)!r} ({error.strerror})") from error
     except Exception as error:  # TFDS raises almost anything for a damaged or unknown folder.
         if "://" in str(data_dir) and "Failed to construct dataset" in str(error):
-            rule = f"{source.name} cannot be read by TFDS: data_dir must be of a file system that it knows"
+            rule = f"{name} cannot be read by TFDS: data_dir must be of a file system that it knows"
             raise UsageError(f"{rule}; got {str(data_dir)!r}") from error
-        raise unreadable(source.name, data_dir or "TFDS's data directory", error) from error
+        raise unreadable(name, data_dir or "TFDS's data directory", error) from error
 
 
 def _prepare(builder: Any) -> None:
@@ -175,7 +210,7 @@ def _require_whole(archive: Any) -> None:
     raise DataError(f"{archive} must be a whole tar archive; it is cut short or damaged ({os.path.getsize(archive):,} bytes)")
 
 
-def _note(builder: Any) -> str:
+def note(builder: Any) -> str:
     """Returns a note if the images of this copy, which are lossless in the original, are stored as JPEG; else ""."""
     import tensorflow_datasets as tfds
 

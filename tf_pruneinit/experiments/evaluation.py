@@ -75,8 +75,10 @@ def evaluate(
     name = dataset or network.dataset
     if name is None:
         raise UsageError(f"dataset must be given: {path} does not say what it was trained on")
-    registry.require_known(name, registry.DATASETS, "dataset")
-    data = datasets.load(name, data_dir)
+    # Images that differ in size are resized to what the network takes.
+    sides = {*network.input_shape[:2]}
+    size = sides.pop() if registry.dataset(name).resizes and len(sides) == 1 else None
+    data = datasets.load(name, data_dir, size)
     _require_fit(data, network, path)
     found, size = _assess(path, network, data, strategy, batch_size, console)
     return {

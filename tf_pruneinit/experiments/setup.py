@@ -15,7 +15,7 @@ from tf_pruneinit.config.experiment import Config, Prune
 from tf_pruneinit.config.training_point import TrainingPoint
 from tf_pruneinit.datasets import dataset as datasets
 from tf_pruneinit.errors import UsageError
-from tf_pruneinit.experiments import array_cache
+from tf_pruneinit.experiments import array_cache, given_masks
 from tf_pruneinit.experiments.settings import Settings
 from tf_pruneinit.export import converters
 from tf_pruneinit.models import build
@@ -72,7 +72,9 @@ class Setup:
         devices.prepare()
         self.workers = Workers(devices.strategy(execution.devices))
         data_dir = execution.data_dir or os.environ.get("TFDS_DATA_DIR")
-        self.dataset = _dataset(config.dataset, data_dir, config.train.augmentation, config.train.validation)
+        config.require_current_sources()
+        how = (config.image_size, config.normalization, config.train.augmentation, config.train.validation)
+        self.dataset = _dataset(config.dataset, data_dir, *how)
         self.settings = Settings.of(execution, self.workers, self.dataset.fingerprint)
         images = len(self.dataset.train)
         self.steps = loop.total_steps(config.train, images)
@@ -168,8 +170,8 @@ class Setup:
             raise UsageError(f"compact=true needs masks that do not change; {prune.method} changes them in training")
         model = self.network()
         if prune:
-            kernels = masking.prunable(model, excluded(prune, model))
-            scores = {path: np.zeros(kernel.variable.shape, np.float32) for path, kernel in kernels.items()}
+            scores = {path: np.zeros(shape, np.float32) for path, shape in shapes(prune, model).items()}
+            given_masks.require_fit(prune, shapes(prune, model))
             registry.SCOPES[str(prune.scope)](scores, prune.sparsity, min_remaining=prune.min_remaining)
             self.scoring_batches(prune)
         self._built = model
@@ -191,10 +193,19 @@ def excluded(prune: Prune, model: keras.Model) -> tuple[str, ...]:
     return (*prune.exclude, *(() if prune.prune_first else paths[:1]), *(() if prune.prune_last else paths[-1:]))
 
 
+def shapes(prune: Prune, model: keras.Model) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the kernels that are pruned and counted, by their paths, in model order."""
+    kernels = masking.prunable(model, excluded(prune, model))
+    return {path: tuple(kernel.variable.shape) for path, kernel in kernels.items()}
+
+
 @functools.lru_cache(maxsize=1)
-def _dataset(name: str, data_dir: str | None, augmentation: str, validation: float) -> datasets.Dataset:
+def _dataset(
+    name: str, data_dir: str | None, image_size: int | None, normalization: str, augmentation: str, validation: float
+) -> datasets.Dataset:
     """Reads a dataset once for all runs of a process."""
-    return datasets.load(name, data_dir).held_out(validation).augmented(augmentation)
+    dataset = datasets.load(name, data_dir, image_size).held_out(validation)
+    return dataset.normalized(normalization).augmented(augmentation)
 
 
 machine.frees(_dataset.cache_clear)

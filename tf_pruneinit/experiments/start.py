@@ -1,6 +1,8 @@
 """Makes the network that a run starts to train: its parent's or a new one, pruned, ablated and rewound."""
 
+import dataclasses
 import functools
+import glob
 from typing import Any
 
 import keras
@@ -8,9 +10,9 @@ import numpy as np
 
 from tf_pruneinit.config.experiment import Config, Prune
 from tf_pruneinit.errors import RunError
-from tf_pruneinit.experiments import result, resume
+from tf_pruneinit.experiments import given_masks, result, resume
 from tf_pruneinit.experiments.progress import pruning_progress
-from tf_pruneinit.experiments.setup import Arrays, Setup, excluded
+from tf_pruneinit.experiments.setup import Arrays, Setup, excluded, shapes
 from tf_pruneinit.pruning import ablations, score
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import prune as pruning
@@ -37,24 +39,63 @@ def network(setup: Setup, config: Config) -> keras.Model:
         masks, weights = _of_ancestor(setup, parent, setup.pruned_at)
         model = setup.masked_network(parent, masks)
         _set_weights(model, weights)
-    model = _pruned(setup, config, prune, model)
-    if prune.ablation == "shuffle":
+    model = _pruned(setup, config, prune, model, _densities(setup, config, prune, model))
+    if prune.ablation.startswith("shuffle"):
         masks = masking.masks(model)
         everywhere = {path: np.ones_like(mask) for path, mask in masks.items()}
-        masking.assign_masks(model, ablations.shuffle(masks, everywhere, config.seed))
+        masking.assign_masks(model, ablations.shuffled(prune.ablation, masks, everywhere, config.seed))
     if prune.ablation == "reinit":
         _set_weights(model, _weights(setup.network("ablation", "reinit")))
     elif setup.rewound_to is not None:
         _set_weights(model, _of_ancestor(setup, config.dense, setup.rewound_to)[1])
+    if prune.ablation == "reinit_magnitudes":
+        others = masking.kernels(setup.network("ablation", "reinit"))
+        for path, kernel in masking.kernels(model).items():
+            kernel.variable.assign(np.copysign(others[path].variable.numpy(), kernel.variable.numpy()))
     return model
 
 
-def _pruned(setup: Setup, config: Config, prune: Prune, model: keras.Model) -> keras.Model:
-    """The network with the masks of its method. Runs of a sweep share what is computed alike: scores, or iterative masks."""
+def _densities(setup: Setup, config: Config, prune: Prune, model: keras.Model) -> dict[str, float] | None:
+    """The densities of layers, by patterns, that are not those which the method gives at its scope; None if there are none."""
+    if prune.densities is None and prune.ablation != "stage_densities":
+        return None
+    if prune.densities and prune.densities.endswith(".json"):
+        return given_masks.densities_by_pattern(prune.densities)
+    if prune.densities and prune.density_method is None:
+        masks = given_masks.matching(given_masks.read(prune.densities), shapes(prune, model), "densities")
+    else:
+        # As a run of that method has it, without ablation.
+        plain: dict[str, Any] = {"ablation": "none"}
+        if prune.density_method:
+            plain |= {"method": prune.density_method, "densities": None, "source": "", "iterations": None}
+        masks = masking.masks(_pruned(setup, config, dataclasses.replace(prune, **plain), model, None))
+    if prune.ablation == "stage_densities":
+        densities = ablations.stage_densities(masks)
+    else:
+        densities = {path: int(mask.sum()) / mask.size for path, mask in masks.items()}
+    return {glob.escape(path): density for path, density in densities.items()}
+
+
+def _pruned(setup: Setup, config: Config, prune: Prune, model: keras.Model, densities: dict[str, float] | None) -> keras.Model:
+    """The network with the masks of its method, or those that it is given."""
+    if prune.masks is not None:
+        setup.console.line(f"takes the masks of {prune.masks}, of sparsity {prune.sparsity:g}")
+        masks = given_masks.matching(given_masks.read(prune.masks), shapes(prune, model), "masks")
+        pruned = masking.with_masks(model, excluded(prune, model))
+        masking.assign_masks(pruned, masks)
+        return pruned
     when = f"at step {setup.pruned_at:,} " if config.parent else ""
     sparsity = 0.0 if prune.changes and prune.changes.begins_dense else prune.sparsity
     line = f"pruning by {prune.initial} {when}to sparsity {sparsity:g}, iterations: {prune.iterations}"
+    line += f", densities of {prune.densities}" if prune.densities else ""
     setup.console.line(line + (f": {setup.directory(config)}" if config.parent else ""))
+    return _scored_and_pruned(setup, config, prune, sparsity, model, densities)
+
+
+def _scored_and_pruned(
+    setup: Setup, config: Config, prune: Prune, sparsity: float, model: keras.Model, densities: dict[str, float] | None
+) -> keras.Model:
+    """The pruned network. Runs of a sweep share what is computed alike: scores, or iterative masks."""
     batches = setup.scoring_batches(prune)
     scoring: dict[str, Any] = {
         "temperature": prune.temperature,
@@ -75,6 +116,7 @@ def _pruned(setup: Setup, config: Config, prune: Prune, model: keras.Model) -> k
         "dataset": config.dataset,
         "model": config.model,
         "method": prune.initial,
+        "sources": [config.source, prune.source],
         "examples_per_class": prune.examples_per_class,
         "batch_size": prune.score_batch_size,
         "precision_of_training": config.train.precision,
@@ -89,6 +131,7 @@ def _pruned(setup: Setup, config: Config, prune: Prune, model: keras.Model) -> k
         "min_remaining": prune.min_remaining,
         "ablation": "invert" if prune.ablation == "invert" else "none",
         "iterations": prune.iterations,
+        "densities": densities,
     }
     if prune.iterations == 1:
         scores = setup.cache.arrays("scores", origin, lambda: score.score(model, prune.initial, batches, **scoring))
@@ -97,11 +140,11 @@ def _pruned(setup: Setup, config: Config, prune: Prune, model: keras.Model) -> k
         masking.copy_kernels(model, pruned)
         return pruned
     prune_in_iterations = functools.partial(
-        pruning.prune, model, prune.method, prune.sparsity, batches, on_iteration=pruning_progress(setup.console)
+        pruning.prune, model, prune.method, sparsity, batches, on_iteration=pruning_progress(setup.console)
     )
     masks = setup.cache.arrays(
         "masks",
-        {**origin, **selecting, "sparsity": prune.sparsity},
+        {**origin, **selecting, "sparsity": sparsity},
         lambda: masking.masks(prune_in_iterations(**scoring, **selecting)),
     )
     pruned = masking.with_masks(model, scoring["exclude"])

@@ -1,16 +1,12 @@
 """Builds networks of keras.applications, with masks."""
 
-import collections
 import inspect
-import random
-import re
 from typing import Any
 
 import keras
 
 from tf_pruneinit.config import registry
-from tf_pruneinit.layers import keras_internals
-from tf_pruneinit.pruning import masks, model_copy
+from tf_pruneinit.models import stock
 
 
 def application(name: str, input_shape: tuple[int, ...], classes: int, seed: int) -> keras.Model:
@@ -33,32 +29,4 @@ def application(name: str, input_shape: tuple[int, ...], classes: int, seed: int
     options: dict[str, Any] = {"weights": None, "input_shape": input_shape, "classes": classes, "classifier_activation": None}
     if "include_preprocessing" in inspect.signature(build).parameters:
         options["include_preprocessing"] = False
-    # Keras draws the seeds of initializers that have none from Python's generator.
-    before = random.getstate()
-    random.seed(seed)
-    try:
-        model = build(**options)
-    finally:
-        random.setstate(before)
-    logits = keras.layers.Activation("linear", dtype=keras.config.dtype_policy().variable_dtype, name="outputs")
-    model = keras.Model(model.input, logits(model.output), name=model.name)
-    names = _reproducible_names(model)
-
-    def renamed(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
-        # Operations that are no layers are not renamed.
-        return type(layer), layer.get_config() | ({"name": names[id(layer)]} if id(layer) in names else {})
-
-    return masks.with_masks(model_copy.copy_with(model, renamed))
-
-
-def _reproducible_names(model: keras.Model) -> dict[int, str]:
-    """Returns names by the `id` of layers: Keras numbers unnamed layers over the process, this function over the model."""
-    names = {}
-    counts: collections.Counter[str] = collections.Counter()
-    for layer in keras_internals.layers_of(model):
-        stem = re.sub(r"_\d+$", "", layer.name)
-        names[id(layer)] = layer.name
-        if stem.replace("_", "") == type(layer).__name__.lower():
-            names[id(layer)] = f"{stem}_{counts[stem]}" if counts[stem] else stem
-            counts[stem] += 1
-    return names
+    return stock.masked(lambda: build(**options), seed)

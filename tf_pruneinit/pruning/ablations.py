@@ -4,12 +4,15 @@ Pure functions. (The third ablation, reinitialization, is the network built with
 "Pruning Neural Networks at Initialization: Why Are We Missing the Mark?", ICLR 2021, section 5.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from tf_pruneinit import seeds
+from tf_pruneinit.errors import UsageError
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -29,6 +32,81 @@ def shuffle(masks: Arrays, within: Arrays, seed: int) -> dict[str, np.ndarray]:
         shuffled[path] = np.zeros_like(mask)
         shuffled[path][alive] = generator.permutation(mask[alive])
     return shuffled
+
+
+def shuffled(ablation: str, masks: Arrays, within: Arrays, seed: int) -> dict[str, np.ndarray]:
+    """Returns masks in the random order of an ablation, one of those that shuffle; of another the masks as they are.
+
+    Args:
+      ablation: of `experiment.ABLATIONS`.
+      masks: as for `shuffle`.
+      within: as for `shuffle`.
+      seed: as for `shuffle`.
+
+    Raises:
+      UsageError: as `shuffle_parts`.
+    """
+    if ablation == "shuffle":
+        return shuffle(masks, within, seed)
+    if ablation.startswith("shuffle_"):
+        return shuffle_parts(masks, within, seed, ablation.removeprefix("shuffle_"))
+    return dict(masks)
+
+
+def shuffle_parts(masks: Arrays, within: Arrays, seed: int, part: str) -> dict[str, np.ndarray]:
+    """Returns masks whose entries are in random order within parts of each layer, of which as many weights remain.
+
+    Args:
+      masks: kernel path -> array of 0 and 1.
+      within: masks of the same shapes; weights that these remove stay removed.
+      seed: root seed; each layer has an order of its own, by its path.
+      part: "kernels", the height and width of one input and one output channel; or "channels", all that leads to one output,
+        which is the last axis.
+
+    Raises:
+      UsageError: for "kernels" of a network whose kernels all have height and width 1.
+    """
+    axes = {"kernels": 2, "channels": 1}[part]
+    shuffled, changes = {}, False
+    for path, mask in masks.items():
+        generator = np.random.default_rng(seeds.derive(seed, "ablation", f"shuffle_{part}", path))
+        columns = mask.reshape(-1, math.prod(mask.shape[-axes:]))
+        changes = changes or len(columns) > 1
+        # The entries of a column in random order, those that stay removed last; as many as remained are the first ones.
+        drawn = np.where(within[path].reshape(columns.shape) != 0, generator.random(columns.shape), 2.0)
+        ranks = drawn.argsort(axis=0).argsort(axis=0)
+        shuffled[path] = (ranks < columns.sum(axis=0, dtype=np.int64)).astype(mask.dtype).reshape(mask.shape)
+    if not changes:
+        rule = f"ablation=shuffle_{part} needs a network with kernels that are larger than 1x1"
+        raise UsageError(f"{rule}; got one of dense layers: it would change nothing")
+    return shuffled
+
+
+def stage_densities(masks: Arrays) -> dict[str, float]:
+    """Returns the density of each kernel if all layers of a stage have one: consecutive layers of as many output channels.
+
+    Each stage keeps its number of remaining weights, to within the rounding of its layers.
+
+    Args:
+      masks: kernel path -> array of 0 and 1, in model order.
+
+    Raises:
+      UsageError: if every stage is one layer.
+    """
+    densities = {}
+    stages = [list(group) for _, group in itertools.groupby(masks, key=lambda path: masks[path].shape[-1])]
+    if all(len(paths) == 1 for paths in stages):
+        rule = "ablation=stage_densities needs consecutive layers of as many output channels, which a stage is made of"
+        raise UsageError(f"{rule}; got a network of {len(stages)} layers, none as the one before: it would change nothing")
+    for paths in stages:
+        size = sum(masks[path].size for path in paths)
+        left = sum(int(np.count_nonzero(masks[path])) for path in paths)
+        for path in paths:  # What rounding leaves goes to the next layer of the stage.
+            own = masks[path].size
+            count = round(left * own / size)
+            densities[path] = count / own
+            size, left = size - own, left - count
+    return densities
 
 
 def invert(select: Callable[..., dict[str, np.ndarray]]) -> Callable[..., dict[str, np.ndarray]]:

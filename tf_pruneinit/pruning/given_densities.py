@@ -81,7 +81,8 @@ def selecting(select: Select, given: Mapping[str, float], sparsity: float) -> Se
         rest = {path: z for path, z in scores.items() if path not in given}
         size = sum(z.size for z in rest.values())
         left = selection.remaining_count(at, total) - sum(int(mask.sum()) for mask in found.values())
-        if not 0 <= left <= size or (not left and size):
+        # Of layers that all have a density it is the sum of their numbers that counts, which is rounded until the end.
+        if (rest or at >= sparsity) and (not 0 <= left <= size or (not left and size)):
             got = f"a sparsity of {at:g}, which leaves {left} of {size} weights for the other layers"
             raise UsageError(f"densities must fit the sparsity of the network; got {got}")
         if rest:

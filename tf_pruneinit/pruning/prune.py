@@ -22,7 +22,7 @@ from tf_pruneinit.pruning.warn import warn
 Masks = dict[str, np.ndarray]
 OnIteration = Callable[[int, int], None] | None
 # Other weights (`reinit`) are another network, which its caller makes.
-_ABLATIONS = tuple(name for name in ABLATIONS if name != "reinit")
+_ABLATIONS = tuple(name for name in ABLATIONS if name not in ("reinit", "reinit_magnitudes", "stage_densities"))
 
 
 def prune(
@@ -85,7 +85,9 @@ def prune(
       batch_norm_warmup: as for `score`.
       exclude: patterns of layers that get no mask and are not counted, as for `with_masks`.
       min_remaining: least number of remaining weights in each layer (all of a layer that has fewer), >= 0, default 0.
-      ablation: "shuffle" shuffles each layer's mask; "invert" removes first what the method would remove last; default "none".
+      ablation: "shuffle" shuffles each layer's mask, "shuffle_kernels" and "shuffle_channels" that of each spatial kernel and
+        of each output channel (see `ablations.shuffle_parts`); "invert" removes first what the method would remove last;
+        default "none".
       loss: as for `score`.
       loss_weights: as for `score`.
       class_weight: as for `score`.
@@ -197,8 +199,7 @@ def _pruned(
         find = _repeat if options.repeats else _once
         with Scorer(model, options.method, data, options.scoring, options.repeats) as scorer:
             masks = _reach(find(scorer, options, before, on_iteration), options, pruned)
-    if options.ablation == "shuffle":
-        masks = ablations.shuffle(masks, before, options.scoring.seed)
+    masks = ablations.shuffled(options.ablation, masks, before, options.scoring.seed)
     masking.set_masks(pruned, masks)
     _warn_of_cuts(pruned, masks)
     return pruned

@@ -19,7 +19,7 @@ from tf_pruneinit.sweeps import manifest
 from tf_pruneinit.sweeps.plan import Job
 
 # Fields of `Prune` that `Run` has in another attribute than `variant`, or that are added to it.
-_NAMED = ("method", "sparsity", "iterations", "ablation", "prune_at", "rewind_to", "rounds")
+_NAMED = ("method", "sparsity", "iterations", "ablation", "prune_at", "rewind_to", "rounds", "source")
 _NO_RUN = f"no {run_directory.CONFIG}"
 _MOST_NAMED = 3
 _MOST_STEPS = 2**53  # The largest that a float64 holds exactly.
@@ -72,7 +72,8 @@ class Run:
         """What all runs of a view have in common: dataset and its note, network, training, initial weights."""
         config = self.config
         initial = (config.initializer, config.initializer_deviation, config.batch_norm_scale)
-        return (config.dataset, config.model, self.training, *initial, self.note)
+        images = (config.normalization, config.image_size)
+        return (config.dataset, config.model, config.source, self.training, *initial, *images, self.note)
 
     @property
     def training(self) -> Train:
@@ -198,7 +199,24 @@ def read(workdirs: Sequence[str], progress: Callable[[int, int], None] = lambda 
         _require_runs(workdirs, gaps)
     found = {source.name for source in sources}
     gaps += [Gap("not begun", name, "a sweep has it") for name, job in jobs.items() if job.complete and name not in found]
-    return Collection(tuple(runs.values()), tuple(gaps))
+    return Collection(_told_apart(runs.values()), tuple(gaps))
+
+
+def _told_apart(runs: Iterable[Run]) -> tuple[Run, ...]:
+    """The runs; those of a user's method of which there are several sources are variants of it."""
+    runs = tuple(runs)
+    sources: dict[str, set[str]] = {}
+    for run in runs:
+        if run.config.prune:
+            sources.setdefault(run.config.prune.method, set()).add(run.config.prune.source)
+
+    def told_apart(run: Run) -> Run:
+        prune = run.config.prune
+        if prune is None or len(sources[prune.method]) == 1:
+            return run
+        return dataclasses.replace(run, variant=", ".join(filter(None, (run.variant, f"source={prune.source[:6]}"))))
+
+    return tuple(map(told_apart, runs))
 
 
 def _require_runs(workdirs: Sequence[str], gaps: Sequence[Gap]) -> None:

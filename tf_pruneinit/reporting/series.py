@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from tf_pruneinit.config import registry
+from tf_pruneinit.config import open_names, registry
 from tf_pruneinit.pruning import neurons
 from tf_pruneinit.reporting.collect import Gap, Run
 from tf_pruneinit.reporting.noise import Noise
@@ -61,7 +61,8 @@ def parts(method: str) -> tuple[str, str, tuple[str, ...]]:
 def name_of(method: str) -> str:
     """Returns the name for people of a method, by the name that it is reported or published under: `SNIP after training`."""
     first, base, ends = parts(method)
-    return first.replace("_", " ") + LABELS.get(base, base.replace("_", " ")) + "".join(ends).replace("_", " ")
+    label = LABELS.get(base) or (registry.scorer(base).label if base == registry.GIVEN else open_names.label(base))
+    return first.replace("_", " ") + label + "".join(ends).replace("_", " ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -462,4 +463,7 @@ def _recipe(run: Run) -> dict[str, object]:
     """The hyper-parameters that runs of one view have in common."""
     values: Mapping[str, object] = dataclasses.replace(run.config.dense, train=run.training).hyperparameters()
     others = ("reported_as", "method", "sparsity", "dataset", "model", "seed")
-    return {name: value for name, value in values.items() if name not in others} | {"note": run.note or "none"}
+    return {name: value for name, value in values.items() if name not in others} | {
+        "source": run.config.source,
+        "note": run.note or "none",
+    }

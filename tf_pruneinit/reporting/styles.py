@@ -48,7 +48,11 @@ METHODS = {name: Style(**vars(row.look)) for name, row in (registry.METHODS | re
 ABLATIONS = {
     "none": Style("#000000", "o"),
     "shuffle": Style("#E69F00", "s", "--"),
+    "shuffle_kernels": Style("#CC79A7", "<", "--"),
+    "shuffle_channels": Style("#56B4E9", ">", "--"),
+    "stage_densities": Style("#009E73", "P", ":"),
     "reinit": Style("#0072B2", "^", "-."),
+    "reinit_magnitudes": Style("#882255", "v", "-."),
     "invert": Style("#D55E00", "D", ":"),
 }
 
@@ -61,10 +65,12 @@ RANGES = {"trivial": "#ffffff", "matching": "#eef3f8", "extreme": "#e3e3e3"}
 
 def of(series: Series) -> Style:
     """Returns the style of a series of any name; a variant has its method's color."""
-    style = METHODS.get(series.method)
-    if style is None:
-        first, base, ends = parts(series.method)
+    first, base, ends = parts(series.method)
+    style = METHODS.get(base)
+    if style is None and (base == registry.GIVEN or registry.is_open("method", base)):
+        style = Style(**vars(registry.scorer(base).look))
+    if style is None or first or ends:
         line = ":" if first else "--" if len(ends) > 1 else "-."
-        return dataclasses.replace(METHODS.get(base, OTHER), line=line, hollow=True)
+        return dataclasses.replace(style or OTHER, line=line, hollow=True)
     is_variant = bool(series.variant) and not series.variant.startswith("rewind_to=")
     return dataclasses.replace(style, line=":", hollow=True) if is_variant else style

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from tf_pruneinit.config.experiment import ABLATIONS
 from tf_pruneinit.reporting import signs
 from tf_pruneinit.reporting.findings import SUPPORTED, Finding
 from tf_pruneinit.reporting.published import Reference, letters, of_view
@@ -81,7 +82,7 @@ def accuracy(view: View) -> Table:
 
 def ablations(view: View) -> Table | None:
     """Returns accuracies of ablations beside the method that they are of; None if there are none."""
-    names = [name for name in ("shuffle", "reinit", "invert") if any(series.ablation == name for series in view.curves)]
+    names = [name for name in ABLATIONS[1:] if any(series.ablation == name for series in view.curves)]
     rows, records = [], []
     all_ablated = [series for series in view.curves if series.ablation in names]
     against_random, against_own = _against_random(view, all_ablated), _against_own(view, all_ablated)

@@ -73,7 +73,7 @@ class Preset:
         """
         flags = {name: read(name, text) for name, text in self.flags.items()} | dict(given)
         dataset = flags.get("dataset", Config.dataset)
-        model = flags.get("model", registry.lookup(registry.DATASETS, dataset, "dataset").default_model)
+        model = flags.get("model", registry.dataset(dataset).default_model)
         if "train_steps" in given:
             raise UsageError("a preset prunes at epochs: give epochs, not train_steps")
         epochs = flags.get("epochs") or recipe(dataset, model).epochs or 0

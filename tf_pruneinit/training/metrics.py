@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pruneinit.datasets.dataset import Split
-from tf_pruneinit.datasets.tfds_stream import Stream
+from tf_pruneinit.datasets.stream import Stream
 
 BATCH_SIZE = 500
 TOP = 5

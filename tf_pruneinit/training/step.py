@@ -21,7 +21,7 @@ import tensorflow as tf
 from tf_pruneinit import seeds
 from tf_pruneinit.config.experiment import Train
 from tf_pruneinit.datasets.dataset import Dataset
-from tf_pruneinit.datasets.tfds_stream import Stream
+from tf_pruneinit.datasets.stream import Stream
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.layers import batch_normalization, keras_internals, masked
 from tf_pruneinit.pruning import masks as masking

@@ -126,12 +126,14 @@ class _Cluster:
         self._folder = folder
         resources = ray.cluster_resources()
         devices = execution.devices
+        # Where functions of users' are: a task may run in another directory.
+        variables = {"PYTHONPATH": os.pathsep.join(filter(None, (os.getcwd(), os.environ.get("PYTHONPATH"))))}
         if resources.get("GPU", 0) >= devices:
             options: dict[str, Any] = {"num_gpus": devices, "num_cpus": 1}
         else:
-            threads = {"env_vars": {"TF_NUM_INTRAOP_THREADS": str(devices)}}
-            options = {"num_cpus": devices, "runtime_env": threads}
-        self._task = ray.remote(max_retries=_RETRIES, **options)(_run_task)
+            variables["TF_NUM_INTRAOP_THREADS"] = str(devices)
+            options = {"num_cpus": devices}
+        self._task = ray.remote(max_retries=_RETRIES, runtime_env={"env_vars": variables}, **options)(_run_task)
         self._tasks_at_once = max(_TASKS, 2 * int(resources.get("CPU", 0)))
         self._jobs: dict[Any, Job] = {}
         self._started: set[str] = set()

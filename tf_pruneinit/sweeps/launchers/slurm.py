@@ -33,7 +33,7 @@ _ARRAY_SCRIPT = """#!/usr/bin/env bash
 # Runs one task of {manifest}: its number is the first argument plus the index in the array.
 set -uo pipefail
 cd {directory}
-{python} -m tf_pruneinit.sweep --manifest={manifest} --task=$(($1 + SLURM_ARRAY_TASK_ID)) &
+{path}{python} -m tf_pruneinit.sweep --manifest={manifest} --task=$(($1 + SLURM_ARRAY_TASK_ID)) &
 trap 'kill -TERM $!' TERM
 wait $!
 code=$?
@@ -82,6 +82,7 @@ def write(plan: Plan, execution: Execution, runs_per_task: int, argv: Sequence[s
         output=folder.replace("%", "%%"),  # SLURM replaces what follows a percent sign there.
         manifest=shlex.quote(os.path.join(folder, manifests.MANIFEST)),
         directory=shlex.quote(os.getcwd()),
+        path=f"export PYTHONPATH={shlex.quote(os.environ['PYTHONPATH'])}\n" if os.environ.get("PYTHONPATH") else "",
         python=shlex.quote(sys.executable),
         seconds=math.ceil(execution.grace_seconds) + _SECONDS_AFTER_GRACE,
     )
