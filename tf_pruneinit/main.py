@@ -75,7 +75,7 @@ def _summary(config: Config, result: dict[str, Any], path: str) -> str:
         f"next           python -m tf_pruneinit.evaluate --saved_model={os.path.join(path, run_directory.SAVED_MODEL)}"
     )
     if dense is None and config.prune:
-        lines.append("               the same command with --method=dense trains the dense network to compare with")
+        lines.append("               to compare: the same flags with --method=dense")
     return "\n".join(lines)
 
 
