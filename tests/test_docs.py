@@ -200,7 +200,7 @@ def test_commands_of_sweeps_run_as_they_stand_on_the_page(tmp_path, monkeypatch,
     for line in given:
         module, *arguments = shlex.split(line.split("-m tf_pruneinit.")[1])
         assert module == "sweep"
-        small = ["--dry_run"] if "--flagfile" in line else ["--epochs=2"]
+        small = ["--dry_run"] if "--flagfile" in line or "--preset" in line else ["--epochs=2"]
         with unexported():
             assert sweep.main(["sweep", *arguments, *([] if "--status" in arguments else small)]) == 0, line
     assert len(list((tmp_path / "W").glob("*/result.json"))) == 8
