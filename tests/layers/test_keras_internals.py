@@ -1,4 +1,4 @@
-"""What is read of Keras' private attributes: the same things in every version of Keras that setup.py allows."""
+"""What is read of Keras' private attributes: the same things in every version of Keras that pyproject.toml allows."""
 
 import keras
 import numpy as np

@@ -80,7 +80,7 @@ def test_needs_no_network_and_escapes_what_it_shows(made):
 
 def test_every_file_that_is_no_module_is_declared_as_package_data():
     package = pathlib.Path(page.__file__).parent.parent
-    setup = (package.parent / "setup.py").read_text()
+    setup = (package.parent / "pyproject.toml").read_text()
     files = [path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
     assert {path.name for path in files} >= {"page.html", "figures.mplstyle"}
     assert [path for path in files if f'"{path.name}"' not in setup] == []

@@ -1,6 +1,6 @@
 """Reads the private attributes of Keras that this package needs; no other module reads one.
 
-Each function says which attribute it reads. `setup.py` bounds the versions of Keras that have them; BUILD.md says how to test
+Each function says which attribute it reads. `pyproject.toml` bounds the versions of Keras that have them; BUILD.md says how to test
 this module with the oldest of these.
 """
 
