@@ -164,7 +164,6 @@ class TestScoringBatches:
 
 
 def test_an_unknown_dataset_is_refused():
-    with pytest.raises(
-        UsageError, match=r"dataset must be one of digits, mnist, cifar10, cifar100, tiny_imagenet, imagenet2012; got 'svhn'"
-    ):
+    rows = "digits, mnist, cifar10, cifar100, tiny_imagenet, imagenet2012, tfds:NAME, folder:PATH, MODULE:FUNCTION"
+    with pytest.raises(UsageError, match=f"dataset must be one of {rows}; got 'svhn'"):
         datasets.load("svhn")

@@ -8,7 +8,7 @@ from made_runs import config, write
 
 from tf_pruneinit import errors
 from tf_pruneinit.config.execution import Execution
-from tf_pruneinit.config.experiment import Prune
+from tf_pruneinit.config.experiment import Config, Prune
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.reporting import collect
@@ -53,7 +53,7 @@ def test_rounds_of_twenty_percent_are_on_the_papers_grid():
     ],
 )
 def test_variant_names_what_is_not_the_methods_own(options, expected):
-    assert collect.variant(Prune(**options)) == expected
+    assert collect.variant(Config(prune=Prune(**options))) == expected
 
 
 def test_a_run_with_the_scores_of_an_earlier_version_is_a_gap(tmp_path):
