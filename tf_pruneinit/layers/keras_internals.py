@@ -1,7 +1,7 @@
 """Reads the private attributes of Keras that this package needs; no other module reads one.
 
-Each function says which attribute it reads. `pyproject.toml` bounds the versions of Keras that have them; BUILD.md says how to test
-this module with the oldest of these.
+Each function says which attribute it reads. `pyproject.toml` bounds the versions of Keras that have them; BUILD.md says how to
+test this module with the oldest of these.
 """
 
 import contextlib

@@ -67,13 +67,13 @@ def counted(number: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Returns a length of time as a person reads it: `8 s`, `3 min 20 s`, `2 h 05 min`, `9 d 04 h`."""
+    """Returns a length of time as a person reads it: `8 s`, `3 min 20 s`, `2 h 05 min`, `12 d 04 h`."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60:02} s"
-    if seconds < 3 * 86_400:
+    if seconds < 10 * 86_400:
         return f"{seconds // 3600} h {seconds % 3600 // 60:02} min"
     return f"{seconds // 86_400} d {seconds % 86_400 // 3600:02} h"
 
