@@ -166,7 +166,7 @@ def test_dataset_that_does_not_fit_is_refused(run, capfd, monkeypatch, shape, cl
         (["--saved_model=nowhere", "--batch_size=many"], "batch_size=many"),
         (
             ["--saved_model=nowhere", "--dataset=imagenet"],
-            "dataset must be one of digits, mnist, cifar10, cifar100, tiny_imagenet, imagenet2012; got 'imagenet'",
+            "folder:PATH, MODULE:FUNCTION; got 'imagenet' (did you mean imagenet2012?)",
         ),
         (["--saved_model=nowhere", "--json=perhaps"], "json=perhaps"),
         (["--saved_model=nowhere", "--sparsity=0.5"], "sparsity"),

@@ -97,7 +97,7 @@ def test_every_method_prunes_trains_and_evaluates(tmp_path, capfd, method):
         assert sum(mask.sum() for mask in masks.values()) == remaining
         assert {mask.dtype for mask in masks.values()} == {np.dtype("uint8")}
     shown, error = capfd.readouterr()
-    assert f"{result['test_accuracy']:.2%}" in shown.splitlines()[-3]
+    assert f"test accuracy  {result['test_accuracy']:.2%}" in shown
     assert run.path in shown
     assert "Traceback" not in error
     if method == "dense":  # It has every weight on a path.
@@ -506,7 +506,7 @@ def test_interrupted_run_is_not_complete(tmp_path, capfd, monkeypatch):
             "dataset must be one of digits, mnist, cifar10, cifar100, tiny_imagenet, imagenet2012",
             "'imagenet'",
         ),
-        ("--model=lenet", "model must be one of lenet_300_100, convnet, resnet20, resnet18", "'lenet'"),
+        ("--model=lenet", "model must be one of lenet_300_100, lenet5, lenet5_caffe, convnet, resnet20", "'lenet'"),
         ("--sparsity=1", "sparsity is the fraction of weights removed and must be in [0, 1)", "1.0"),
         ("--sparsity=-0.1", "sparsity is the fraction of weights removed and must be in [0, 1)", "-0.1"),
         ("--sparsity=nan", "sparsity is the fraction of weights removed and must be in [0, 1)", "nan"),
@@ -527,7 +527,7 @@ def test_interrupted_run_is_not_complete(tmp_path, capfd, monkeypatch):
         ("--devices=all", "devices", "all"),
         ("--rounds=101 --prune_at=end", "rounds must be an integer in [1, 100]", "101"),
         ("--initializer_deviation=0.1", "initializer_deviation needs initializer=normal", "initializer=default"),
-        ("--model=resnet20x0", "ROWxN (a ResNet or VGG, N >= 2)", "resnet20x0"),
+        ("--model=resnet20x0", "ROWxN (a ResNet, VGG or ViT, N times as wide)", "resnet20x0"),
         ("--exclude=fc1,fc2 --prune_last=false", "no prunable layer (exclude=fc1,fc2,fc3 leaves none)", "lenet_300_100"),
         ("--method=dense --sparsity=0.5", "method=dense prunes nothing and takes no sparsity", "sparsity=0.5"),
         ("--seed=-1", "seed must be an integer in [0, 2147483647]", "-1"),
@@ -546,7 +546,7 @@ def test_interrupted_run_is_not_complete(tmp_path, capfd, monkeypatch):
         ("--score_batch_size=0", "score_batch_size must be an integer >= 1", "0"),
         ("--accumulate=sum", "accumulate must be one of scores, gradients", "'sum'"),
         ("--score_precision=float16", "score_precision must be one of float32, float64", "'float16'"),
-        ("--model=keras:", "vgg19, ROWxN (a ResNet or VGG, N >= 2), MODULE:FUNCTION, keras:NAME", "'keras:'"),
+        ("--model=keras:", "vit_tiny, ROWxN (a ResNet, VGG or ViT, N times as wide), MODULE:FUNCTION, keras:NAME", "'keras:'"),
         ("--model=kers:ResNet50", "model kers:ResNet50 cannot be imported: ModuleNotFoundError", "'kers'"),
         ("--model=keras:ResNet5", "the model of keras.applications must be one of", "'ResNet5' (did you mean ResNet50?)"),
         ("--model=keras:ResNet50", "keras:ResNet50 cannot be built for images of 8x8x1", "32x32"),
