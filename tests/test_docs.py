@@ -120,7 +120,7 @@ def test_files_that_pages_name_are_there():
     for page in PAGES:
         prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
         links = re.findall(r"\]\(([^):]+)\)", prose)
-        paths = re.findall(r"(?<![/\w])(?:scripts|tests|docs|tf_pruneinit|\.ci)/[\w./]+", page.read_text())
+        paths = re.findall(r"(?<![/\w])(?:scripts|tests|docs|tf_pruneinit|\.ci)/[\w./-]+", page.read_text())
         assert links + paths or page.parent != ROOT
         named = [page.parent / link.split("#")[0] for link in links] + [ROOT / path.rstrip(".") for path in paths]
         for path in named:
