@@ -184,7 +184,7 @@ class TestKilled:
         with started(tmp_path, *arguments) as process:
             out, error = process.communicate(timeout=300)
         assert (process.returncode, error) == (0, "")
-        assert out.rstrip().endswith("5/5 complete")
+        assert "\n5/5 complete\n" in out
         require_part(tmp_path, whole, 5)
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*digests(tmp_path), "sweeps"])
 
@@ -254,10 +254,12 @@ class TestFailures:
         workdir = tmp_path_factory.mktemp("failed")
         return workdir, make(workdir, *self.GRID, "--also=prune_at=end", code=1)
 
-    def test_others_continue_and_the_last_lines_say_what_is_missing(self, failed):
+    def test_others_continue_and_lines_before_the_table_say_what_is_missing(self, failed):
         workdir, (out, error) = failed
         assert len(digests(workdir)) == 3
-        last = out[out.index("missing:") :].splitlines()
+        missing, table = out[out.index("missing:") :].split("\n\n", 1)
+        last = missing.splitlines()
+        assert "test accuracy in percent" in table and "figures and findings: python -m tf_pruneinit.report" in table
         assert len(last) == 4  # The run itself, the dense one, and the one that begins with that.
         assert sum("loss is not finite" in line or "test loss is nan" in line for line in last) == 2
         assert sum("its parent failed: digits-lenet_300_100-dense" in line for line in last) == 1
@@ -354,7 +356,7 @@ class TestPlan:
         assert here(tmp_path / "none", *GRID, "--dry_run") == 0
         out = capsys.readouterr().out
         assert "runs       6" in out
-        assert "no run like them is complete" in out
+        assert "time       about " in out and "on two cores" in out
         assert out.count("waiting") == 7
         assert not (tmp_path / "none").exists()
 
