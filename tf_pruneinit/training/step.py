@@ -336,11 +336,11 @@ class Engine:
             shares = [value[None] for value in (images, labels, tf.constant(draws))]
             return self._replica_step((), shares, 0, tf.constant(batch_size, tf.float32))
 
-        step = _function(step, jit_compile=True)
+        compiled = _function(step, jit_compile=True)
         specs = tf.TensorSpec((batch_size, *self._dataset.train.shape), tf.uint8), tf.TensorSpec(batch_size, tf.int32)
         known = {id(v.value.handle): v for v in (*self._model.variables, *self._optimizer.variables)}
-        variables = [known[id(handle)] for handle in step.get_concrete_function(*specs).captured_inputs]
-        text = step.experimental_get_compiler_ir(*specs)(stage="stablehlo")
+        variables = [known[id(handle)] for handle in compiled.get_concrete_function(*specs).captured_inputs]
+        text = compiled.experimental_get_compiler_ir(*specs)(stage="stablehlo")
         # Without the names of operations and the lines of code that they are from.
         text = re.sub(r"^#loc.*\n", "", re.sub(r' loc\((?:"[^"]*"|[^()"])*\)', "", text), flags=re.MULTILINE)
         return text, variables
