@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -316,6 +317,33 @@ class Engine:
             steps_a_call = min(max(1, _SECONDS_A_CALL / pace), 4 * self.steps_a_call, _MOST_STEPS_A_CALL)
             self.steps_a_call = self.most(int(steps_a_call))
         return steps
+
+    def stablehlo(self, batch_size: int) -> tuple[str, list[keras.Variable]]:
+        """Returns the step on one replica as XLA compiles it, and the variables that it reads.
+
+        It is StableHLO text of a function (images, labels, *variables) -> (loss, hits, *changed variables). Images are bytes
+        (batch, height, width, channels), not augmented, labels int32 (batch,). Its attribute `mhlo.input_output_alias` says
+        which output is the next value of which parameter.
+
+        Args:
+          batch_size: images in the batch.
+        """
+        assert self._replicas == 1
+        augmentation = self._dataset.augmentation
+        draws = augmentation.draws(np.random.default_rng(0), batch_size)
+
+        def step(images, labels):
+            shares = [value[None] for value in (images, labels, tf.constant(draws))]
+            return self._replica_step((), shares, 0, tf.constant(batch_size, tf.float32))
+
+        compiled = _function(step, jit_compile=True)
+        specs = tf.TensorSpec((batch_size, *self._dataset.train.shape), tf.uint8), tf.TensorSpec(batch_size, tf.int32)
+        known = {id(v.value.handle): v for v in (*self._model.variables, *self._optimizer.variables)}
+        variables = [known[id(handle)] for handle in compiled.get_concrete_function(*specs).captured_inputs]
+        text = compiled.experimental_get_compiler_ir(*specs)(stage="stablehlo")
+        # Without the names of operations and the lines of code that they are from.
+        text = re.sub(r"^#loc.*\n", "", re.sub(r' loc\((?:"[^"]*"|[^()"])*\)', "", text), flags=re.MULTILINE)
+        return text, variables
 
     def balance(self) -> None:
         """Sets the factors of each kernel to balanced ones of its weights; see `sign_in.Factors`. Only with `sign_in_every`."""
