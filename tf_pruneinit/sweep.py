@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tf_pruneinit.config import flags
 from tf_pruneinit.errors import RunError, UsageError
-from tf_pruneinit.reporting import collect, series, terminal
+from tf_pruneinit.reporting import collect, series, terminal_table
 from tf_pruneinit.runtime.command_line import exit_code
 from tf_pruneinit.runtime.console import Console
 from tf_pruneinit.sweeps import manifest, status
@@ -58,7 +58,7 @@ def _show_results(plan: Plan, workdir: str, console: Console) -> None:
     """Shows the accuracies of the complete runs of a sweep, and the command that reports on them."""
     runs = [run for run in collect.read([workdir]).runs if run.config.address in plan.requested]
     for view in series.views(runs):
-        console.line("\n" + "\n".join(terminal.lines(view, shutil.get_terminal_size().columns)))
+        console.line("\n" + "\n".join(terminal_table.lines(view, shutil.get_terminal_size().columns)))
     if runs:
         out = os.path.normpath(workdir) + "-report"
         console.line(f"\nfigures and findings: python -m tf_pruneinit.report --workdir={workdir} --out={out}")

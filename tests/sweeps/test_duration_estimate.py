@@ -1,5 +1,7 @@
 """How long jobs take is estimated from complete runs of the same network on the same data."""
 
+import pytest
+
 from tf_pruneinit.config.experiment import Config, Train
 from tf_pruneinit.sweeps import duration_estimate
 from tf_pruneinit.sweeps.duration_estimate import DurationEstimate
@@ -34,3 +36,20 @@ def test_a_median_is_computed_once_for_all_jobs_that_are_alike(monkeypatch):
     for seed in range(20):
         assert estimate.seconds(Job(Config(seed=seed, train=TRAIN))) == 53.0
     assert len(medians) == 2
+
+
+class TestTypicalSeconds:
+    def test_grow_with_the_epochs_of_all_runs(self):
+        short, long = (Config(dataset="mnist", model="lenet_300_100", train=Train(epochs=epochs)) for epochs in (20, 40))
+        one, other = (duration_estimate.typical_seconds([config]) for config in (short, long))
+        assert 10 < one < other < 100
+        assert duration_estimate.typical_seconds([short, long]) == one + other
+
+    @pytest.mark.parametrize(
+        "changed",
+        [{"model": "convnet"}, {"dataset": "digits", "model": "resnet20"}, {"train": Train(epochs=None, steps=5)}],
+        ids=str,
+    )
+    def test_are_not_known_of_what_was_not_measured(self, changed):
+        config = Config(**{"dataset": "mnist", "model": "lenet_300_100"} | changed)
+        assert duration_estimate.typical_seconds([config]) is None

@@ -34,7 +34,6 @@ NORMALIZATIONS = ("default", "imagenet", "data", "none")
 BATCH_NORM_SCALES = ("default", "uniform", "ones")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 MAX_SEED = 2**31 - 1
-_MASKS = "masks.npz"
 # At 20 % a round, two of ten thousand million weights remain.
 MOST_ROUNDS = 100
 
@@ -194,7 +193,7 @@ class Prune:
         """Finds the method, sparsity and hash of what the run is given from outside of this package."""
         if self.masks_of is not None:
             require(self.masks is None, "masks and masks_of must not both be given", self.masks)
-            require(os.path.exists(os.path.join(self.masks_of, _MASKS)), f"masks_of must be a run with {_MASKS}", self.masks_of)
+            registry.Lazy("experiments.given_masks:require_run")(self.masks_of)
             object.__setattr__(self, "masks", self.masks_of)
             object.__setattr__(self, "masks_of", None)
         if self.masks is not None:

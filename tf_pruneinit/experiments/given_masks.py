@@ -52,6 +52,12 @@ def read(path: str, option: str = "masks") -> Masks:
     return {name: mask.astype(np.uint8) for name, mask in found.items()}
 
 
+def require_run(path: str) -> None:
+    """Raises `UsageError` unless a path is the directory of a run that has masks."""
+    if not os.path.exists(os.path.join(path, run_directory.MASKS)):
+        raise UsageError(f"masks_of must be a run with {run_directory.MASKS}; got {shown(path)}")
+
+
 def digest(masks: Masks) -> str:
     """Returns a hash of masks, as 16 hexadecimal digits."""
     found = hashlib.sha256()

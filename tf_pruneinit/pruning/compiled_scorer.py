@@ -209,22 +209,11 @@ class CompiledScorer:
 
     def warm_up(self, batches: Iterable[tf.Tensor]) -> None:
         """Sets the moving statistics of batch normalization to the mean of those of batches of images."""
-        layers = [
-            layer for layer in keras_internals.layers_of(self._copy) if isinstance(layer, keras.layers.BatchNormalization)
-        ]
-        moving = [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
-        momenta = [layer.momentum for layer in layers]
+        run = functools.partial(keras.Model.__call__, training=True)
         for count, images in enumerate(batches):
-            for layer in layers:
-                layer.momentum = count / (count + 1)
-            mapping = list(zip(self._variables.values(), self._network().kernels, strict=True))
-            with keras.StatelessScope(state_mapping=mapping) as scope:
-                self._logits(images, training=True)
-            for variable in moving:
-                if (value := scope.get_current_value(variable)) is not None:
-                    variable.assign(value)
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
+            network = self._network()
+            for variable, value in network.moving_moments(network.kernels, images, run, momentum=count / (count + 1)):
+                variable.assign(value)
 
     def take_absolute_values(self) -> None:
         """Replaces every parameter by its absolute value."""

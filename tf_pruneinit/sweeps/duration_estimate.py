@@ -1,4 +1,4 @@
-"""Estimates how long jobs take, from complete runs of the same network on the same data."""
+"""Estimates how long jobs take: from complete runs of the same network on the same data, or from paces measured elsewhere."""
 
 import collections
 import statistics
@@ -8,6 +8,34 @@ from typing import Any
 from tf_pruneinit.config.experiment import Config
 from tf_pruneinit.config.training_point import TrainingPoint
 from tf_pruneinit.sweeps.plan import Job
+
+# Seconds of an epoch on two cores (docs/training.md; of digits, `--preset=quick`).
+_EPOCHS = {
+    ("digits", "lenet_300_100"): 0.02,
+    ("mnist", "lenet_300_100"): 469 * 0.00135,
+    **{(f"cifar{classes}", "resnet20"): 391 * 0.209 for classes in (10, 100)},
+    **{(f"cifar{classes}", "vgg16"): 391 * 1.109 for classes in (10, 100)},
+}
+# Seconds of a small run on two cores besides training, two runs at a time.
+_BESIDES = 0.5
+
+
+def typical_seconds(configs: Iterable[Config]) -> float | None:
+    """Returns about how long experiments take on two cores, by paces measured on other machines.
+
+    Args:
+      configs: all of them, with those that others start from.
+
+    Returns:
+      Seconds; None if the pace of one was not measured.
+    """
+    seconds = 0.0
+    for config in configs:
+        pace, epochs = _EPOCHS.get((config.dataset, config.model)), config.train.epochs
+        if pace is None or epochs is None:
+            return None
+        seconds += pace * epochs + _BESIDES
+    return seconds
 
 
 class DurationEstimate:

@@ -86,11 +86,11 @@ def configurations(
     names = {name for title, group in groups.items() if not title.startswith("Execution") for name in group}
     read = functools.partial(flags.read, groups)
     if preset is not None:
-        ready = PRESETS[preset].grid(base, read)
+        ready = PRESETS[preset]
         replaced = base.keys() | grid.names(grids, names)
         grids = [*grids, *(f"{name}={values}" for name, values in ready.axes.items() if name not in replaced)]
-        also = [*ready.blocks, *also]
         base = {name: read(name, text) for name, text in ready.flags.items()} | dict(base)
+        also = [*ready.blocks(base), *also]
     found = []
     for values, where in grid.points(grids, also, names, read):
         try:

@@ -1,7 +1,7 @@
 """Makes the grids of presets: all runs that the report needs to judge every finding of the paper."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tf_pruneinit.config import grid, registry
@@ -9,7 +9,7 @@ from tf_pruneinit.config.defaults import recipe
 from tf_pruneinit.config.experiment import Config
 from tf_pruneinit.errors import UsageError
 
-# Of the paper, where it is known (PAPER.md's table of networks); others rewind to the same fraction of training as ResNet-20.
+# Of the paper, as far as it is known (docs/paper.md); others rewind to the same fraction of training as ResNet-20.
 _REWINDS = {
     ("mnist", "lenet_300_100"): "0",
     ("cifar10", "resnet20"): "1000",
@@ -21,26 +21,6 @@ _REWINDS = {
 _REWIND_FRACTION = 1000 / 62_560
 # When networks are pruned later, as fractions of training.
 _LATER = (1 / 160, 1 / 40, 1 / 10, 1 / 4, 1 / 2)
-# Seconds of training for an image on two cores (docs/training.md), and images in an epoch.
-_PACES = {"lenet_300_100": 0.00135 / 128, "resnet20": 0.209 / 128, "vgg16": 1.109 / 128}
-_IMAGES = {"digits": 1_437, "mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000}
-# Seconds of a run on one core besides training: of a small network and dataset.
-_BESIDES = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """What a preset stands for.
-
-    Attributes:
-      flags: flag -> text, which flags on the command line replace.
-      axes: flag -> values, as `--grid` takes them; an axis of the command line replaces the one of its flag.
-      blocks: further blocks, as `--also` takes them.
-    """
-
-    flags: Mapping[str, str]
-    axes: Mapping[str, str]
-    blocks: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +28,10 @@ class Preset:
     """A grid by its name.
 
     Attributes:
-      summary: a line for `--help`, with the time that it takes.
-      flags: flag -> text.
-      sparsities: that curves have.
-      later: sparsity at which networks are pruned later.
+      summary: a line for `--help`.
+      flags: flag -> text, which flags on the command line replace.
+      sparsities: of the curves, as an axis has them.
+      later: sparsity at which networks are pruned at later points of training.
       seeds: as an axis has them.
     """
 
@@ -61,27 +41,30 @@ class Preset:
     later: str
     seeds: str
 
-    def grid(self, given: Mapping[str, Any], read: Callable[[str, str], Any]) -> Grid:
-        """Returns the grid for the flags of a command.
+    @property
+    def axes(self) -> dict[str, str]:
+        """Flag -> values, as `--grid` takes them."""
+        return {"method": "random,magnitude,snip,grasp,grasp_abs,synflow", "sparsity": self.sparsities, "seed": self.seeds}
+
+    def blocks(self, given: Mapping[str, Any]) -> list[str]:
+        """Returns the further blocks of the grid, as `--also` takes them.
 
         Args:
-          given: flag -> value, on the command line.
-          read: `(name of a flag, text) -> value`.
+          given: flag -> value, on the command line and of the preset.
 
         Raises:
-          UsageError: for an unknown dataset, and for a length in steps: points of training are epochs.
+          UsageError: for an unknown dataset, and for a length in steps: networks are pruned at epochs.
         """
-        flags = {name: read(name, text) for name, text in self.flags.items()} | dict(given)
-        dataset = flags.get("dataset", Config.dataset)
-        model = flags.get("model", registry.dataset(dataset).default_model)
         if "train_steps" in given:
             raise UsageError("a preset prunes at epochs: give epochs, not train_steps")
-        epochs = flags.get("epochs") or recipe(dataset, model).epochs or 0
+        dataset = given.get("dataset", Config.dataset)
+        model = given.get("model", registry.dataset(dataset).default_model)
+        epochs = given.get("epochs") or recipe(dataset, model).epochs or 0
         rewind = _REWINDS.get((dataset, model), f"{epochs * _REWIND_FRACTION:.4g}ep")
         points = ",".join(f"{epochs * fraction:.4g}ep" for fraction in _LATER)
         after = "method=magnitude prune_at=end"
         before = "method=magnitude,snip,grasp,synflow"
-        blocks = (
+        return [
             "method=dense",
             "method=random scope=erk",
             after,
@@ -90,24 +73,7 @@ class Preset:
             f"{after} ablation=shuffle,reinit",
             f"{after} rewind_to={rewind} ablation=shuffle,reinit",
             f"method=random,magnitude,snip,grasp,synflow sparsity={self.later} prune_at=0,{points},end",
-        )
-        axes = {"method": "random,magnitude,snip,grasp,grasp_abs,synflow", "sparsity": self.sparsities, "seed": self.seeds}
-        return Grid(self.flags, axes, blocks)
-
-
-def typical_seconds(configs: Iterable[Config]) -> float | None:
-    """Returns how long experiments take on two cores, by measured paces; None if that of one was not measured.
-
-    Args:
-      configs: all of them, with those that others start from.
-    """
-    seconds = 0.0
-    for config in configs:
-        pace, images, epochs = _PACES.get(config.model), _IMAGES.get(config.dataset), config.train.epochs
-        if pace is None or images is None or epochs is None:
-            return None
-        seconds += pace * images * epochs + _BESIDES / 2
-    return seconds
+        ]
 
 
 PRESETS = {

@@ -12,8 +12,7 @@ from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.pruning import summary
 from tf_pruneinit.runtime.console import aligned, duration
 from tf_pruneinit.sweeps import plan as plans
-from tf_pruneinit.sweeps import presets
-from tf_pruneinit.sweeps.duration_estimate import DurationEstimate
+from tf_pruneinit.sweeps.duration_estimate import DurationEstimate, typical_seconds
 from tf_pruneinit.sweeps.plan import Job, Plan
 
 
@@ -49,7 +48,7 @@ class Survey:
             return "none"
         if self.seconds is not None:
             return f"{duration(self.seconds)} on one worker"
-        typical = presets.typical_seconds(self._plan.jobs[address].config for address in self.remaining)
+        typical = typical_seconds(self._plan.jobs[address].config for address in self.remaining)
         return f"about {duration(typical)} on two cores" if typical else "not known: no run like them is complete"
 
 

@@ -79,21 +79,24 @@ class Network:
         layers = keras_internals.layers_of(self.model)
         return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
 
-    def batch_moments(self, kernels: Sequence[tf.Tensor], examples: Any, run: Callable, state: State = ()) -> State:
-        """Returns the moving means and variances of batch normalization after one pass of these examples alone.
+    def moving_moments(
+        self, kernels: Sequence[tf.Tensor], examples: Any, run: Callable, state: State = (), momentum: float = 0.0
+    ) -> State:
+        """Returns the moving means and variances of batch normalization after one more pass.
 
         Args:
           kernels: tensors in place of the kernels, in order.
           examples: as for `outputs`.
           run: `(model, examples) -> outputs`, in training mode.
           state: tensors in place of other variables; default none.
+          momentum: weight of the moments before the pass, in [0, 1); default 0: those of these examples alone.
         """
         layers = self.batch_normalizations
         settings = [(layer.momentum, layer.synchronized) for layer in layers]
         mapping = [*zip(self.variables.values(), kernels, strict=True), *state]
         try:
             for layer in layers:
-                layer.momentum, layer.synchronized = 0.0, False
+                layer.momentum, layer.synchronized = momentum, False
             with keras.StatelessScope(state_mapping=mapping) as scope:
                 run(self.model, examples)
         finally:

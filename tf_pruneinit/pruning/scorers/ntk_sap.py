@@ -82,5 +82,5 @@ def _normalization(network: Network, kernels: Sequence[tf.Tensor], inputs: Seque
         return []
     initial = [(layer.gamma, tf.ones_like(layer.gamma)) for layer in layers if layer.gamma is not None]
     initial += [(layer.beta, tf.zeros_like(layer.beta)) for layer in layers if layer.beta is not None]
-    moments = network.batch_moments(kernels, inputs, functools.partial(enter, training=True), initial)
+    moments = network.moving_moments(kernels, inputs, functools.partial(enter, training=True), initial)
     return [*initial, *moments]

@@ -1,7 +1,7 @@
 import pytest
 from made_runs import run
 
-from tf_pruneinit.reporting import terminal
+from tf_pruneinit.reporting import terminal_table
 from tf_pruneinit.reporting.series import View
 
 
@@ -16,7 +16,7 @@ def runs():
 
 
 def test_a_row_a_method_and_a_column_a_sparsity(runs):
-    assert terminal.lines(View(runs)) == [
+    assert terminal_table.lines(View(runs)) == [
         "convnet on digits: test accuracy in percent, 2 seeds",
         "unpruned: 95.50 ± 0.71",
         "",
@@ -28,7 +28,7 @@ def test_a_row_a_method_and_a_column_a_sparsity(runs):
 
 
 def test_columns_that_do_not_fit_stand_below(runs):
-    lines = terminal.lines(View(runs), width=55)
+    lines = terminal_table.lines(View(runs), width=55)
     assert max(map(len, lines)) <= 55
     heads = [line.split() for line in lines if "%" in line]
     assert heads == [["50", "%", "90", "%"], ["98", "%"]]
@@ -37,12 +37,12 @@ def test_columns_that_do_not_fit_stand_below(runs):
 
 
 def test_counts_of_seeds_that_differ_stand_behind_values(runs):
-    lines = terminal.lines(View([*runs, run(0.9, "snip", 0.5, 2)]))
+    lines = terminal_table.lines(View([*runs, run(0.9, "snip", 0.5, 2)]))
     assert lines[0].endswith("in percent")
     assert "unpruned: 95.50 ± 0.71 (2)" in lines
     assert any("86.67 ± 5.77 (3)" in line and "85.00 ± 7.07 (2)" in line for line in lines)
 
 
 def test_one_seed_has_no_deviation_and_the_note_of_the_data_is_said():
-    lines = terminal.lines(View([run(0.9, "snip", 0.5, note="a JPEG copy")]))
+    lines = terminal_table.lines(View([run(0.9, "snip", 0.5, note="a JPEG copy")]))
     assert lines[-2:] == ["SNIP  90.00", "note: a JPEG copy"]
