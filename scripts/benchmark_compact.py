@@ -34,6 +34,7 @@ _STEPS = 64
 
 
 def main(_):
+    from tf_pruneinit.compaction import multiply_accumulates
     from tf_pruneinit.compaction.channels import Liveness
     from tf_pruneinit.compaction.compact_model import compact
     from tf_pruneinit.config import registry
@@ -55,7 +56,7 @@ def main(_):
         dense = build.build(name, shape, 10, seed=0)
         examples = batches if registry.METHODS[method].needs_data else None
         model = prune.prune(dense, method, float(sparsity), examples, **options)
-        work = Liveness(model).work()
+        work = multiply_accumulates.work(Liveness(model))
         turns = [_turn(Engine(each, dataset, plan)) for each in (model, compact(model).model)]
         steps = min(_STEPS, max(1, round(_SECONDS.value / min(turns[0](1) for _ in range(3)))))
         times = []

@@ -25,6 +25,7 @@ def main(_):
     import numpy as np
 
     import tf_pruneinit
+    from tf_pruneinit.compaction import multiply_accumulates
     from tf_pruneinit.compaction.channels import Liveness
     from tf_pruneinit.config import registry
     from tf_pruneinit.models import build
@@ -48,7 +49,7 @@ def main(_):
                 small = tf_pruneinit.ship(pruned)
                 both = [strip.without_masks(model)[0] for model in (pruned, small)]
                 sizes = [model.count_params() for model in both]
-                work = [Liveness(model).work().dense for model in both]
+                work = [multiply_accumulates.work(Liveness(model)).dense for model in both]
                 differences = [
                     _difference(*(np.asarray(model(images, training=False)) for model in both)) for images in (noise, real)
                 ]

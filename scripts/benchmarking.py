@@ -41,7 +41,8 @@ def random_dataset(images: int, shape: tuple[int, ...], augment: bool = True):
     import numpy as np
 
     from tf_pruneinit.datasets.augmentation import AUGMENTATIONS
-    from tf_pruneinit.datasets.dataset import Dataset, Preprocessing, Split
+    from tf_pruneinit.datasets.dataset import Dataset, Preprocessing
+    from tf_pruneinit.datasets.split import Split
 
     generator = np.random.default_rng(0)
     split = Split(generator.integers(0, 256, (images, *shape), np.uint8), generator.integers(0, 10, images, np.int32))

@@ -98,7 +98,8 @@ def export() -> None:
 
     from tf_pruneinit.config.experiment import Train
     from tf_pruneinit.datasets.augmentation import AUGMENTATIONS
-    from tf_pruneinit.datasets.dataset import Dataset, Preprocessing, Split
+    from tf_pruneinit.datasets.dataset import Dataset, Preprocessing
+    from tf_pruneinit.datasets.split import Split
     from tf_pruneinit.errors import UsageError
 
     if len(_SHAPE.value) != 3 or not all(n.isdecimal() and int(n) for n in _SHAPE.value):

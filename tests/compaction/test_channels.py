@@ -4,8 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from tf_pruneinit.compaction.channels import Liveness, Work
+from tf_pruneinit.compaction import multiply_accumulates
+from tf_pruneinit.compaction.channels import Liveness
 from tf_pruneinit.compaction.compact_model import compact
+from tf_pruneinit.compaction.multiply_accumulates import Work
 from tf_pruneinit.pruning import masks as masking
 
 IMAGES = (4, 4, 2)
@@ -46,7 +48,7 @@ def test_channels_that_nothing_takes_are_dead_and_go():
     assert len(alive.kept(model.get_layer("a").output)) == 8
     assert {3, 7} <= set(alive.kept(model.get_layer("a").output).tolist())
     # 16 places; 2 x 20 and 20 x 3 weights, of which 20 and 6 are left; then 2 x 8 and 8 x 3.
-    assert alive.work() == Work(16 * 100, 16 * 26, 16 * 40)
+    assert multiply_accumulates.work(alive) == Work(16 * 100, 16 * 26, 16 * 40)
 
 
 def test_what_leads_to_dead_channels_alone_is_dead():

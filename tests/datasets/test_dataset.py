@@ -9,7 +9,8 @@ from tf_pruneinit.config.experiment import AUGMENTATIONS
 from tf_pruneinit.datasets import dataset as datasets
 from tf_pruneinit.datasets.augmentation import Augmentation, RandomResizedCrop
 from tf_pruneinit.datasets.dataset import IMAGENET_COLORS as COLORS
-from tf_pruneinit.datasets.dataset import Dataset, Preprocessing, Split
+from tf_pruneinit.datasets.dataset import Dataset, Preprocessing
+from tf_pruneinit.datasets.split import Split
 from tf_pruneinit.errors import DataError, UsageError
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (6, 5, 7, 3)).astype("uint8")

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from tf_pruneinit.datasets import any_images, dataset, folder
-from tf_pruneinit.datasets.dataset import IMAGENET_COLORS, Split
+from tf_pruneinit.datasets.dataset import IMAGENET_COLORS
+from tf_pruneinit.datasets.split import Split
 from tf_pruneinit.errors import DataError, UsageError
 
 CLASSES = {"ants": 40, "bees": 140, "cats": 220}

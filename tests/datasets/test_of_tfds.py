@@ -5,7 +5,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tf_pruneinit.datasets import any_images, dataset
-from tf_pruneinit.datasets.dataset import IMAGENET_COLORS, Split
+from tf_pruneinit.datasets.dataset import IMAGENET_COLORS
+from tf_pruneinit.datasets.split import Split
 from tf_pruneinit.datasets.tfds_stream import TfdsStream
 from tf_pruneinit.errors import UsageError
 

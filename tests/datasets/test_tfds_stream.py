@@ -14,7 +14,8 @@ from tf_pruneinit import main
 from tf_pruneinit.config.execution import Interval
 from tf_pruneinit.config.experiment import Train
 from tf_pruneinit.datasets.augmentation import Augmentation
-from tf_pruneinit.datasets.dataset import Dataset, Preprocessing, Split
+from tf_pruneinit.datasets.dataset import Dataset, Preprocessing
+from tf_pruneinit.datasets.split import Split
 from tf_pruneinit.datasets.tfds_stream import TfdsStream
 from tf_pruneinit.errors import DataError, UsageError
 from tf_pruneinit.experiments import run_directory, setup

@@ -5,7 +5,8 @@ import pytest
 
 from tf_pruneinit.config import open_names
 from tf_pruneinit.datasets import dataset
-from tf_pruneinit.datasets.dataset import Dataset, Preprocessing, Split
+from tf_pruneinit.datasets.dataset import Dataset, Preprocessing
+from tf_pruneinit.datasets.split import Split
 from tf_pruneinit.errors import UsageError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 4, 5)).astype("uint8")

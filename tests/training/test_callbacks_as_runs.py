@@ -11,7 +11,7 @@ from tf_pruneinit.callbacks import SET, GradualMagnitude, RigL
 from tf_pruneinit.config import registry
 from tf_pruneinit.config.experiment import Config, Prune, Train
 from tf_pruneinit.datasets import dataset
-from tf_pruneinit.datasets.dataset import Split
+from tf_pruneinit.datasets.split import Split
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning.dynamic import schedule
 from tf_pruneinit.training import loop, optimizers

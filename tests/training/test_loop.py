@@ -8,7 +8,8 @@ from small_networks import CLASSES, SHAPE, convolutional, dense
 
 import tf_pruneinit
 from tf_pruneinit.config.experiment import Train
-from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing, Split
+from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing
+from tf_pruneinit.datasets.split import Split
 from tf_pruneinit.errors import DivergedError, UsageError
 from tf_pruneinit.pruning import masks
 from tf_pruneinit.training import loop, metrics

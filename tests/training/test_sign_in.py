@@ -10,7 +10,8 @@ from small_networks import CLASSES, SHAPE, convolutional
 import tf_pruneinit
 from tf_pruneinit.config.execution import Interval
 from tf_pruneinit.config.experiment import Config, Prune, Train
-from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing, Split
+from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing
+from tf_pruneinit.datasets.split import Split
 from tf_pruneinit.reporting import collect
 from tf_pruneinit.training import loop, sign_in, step
 

@@ -8,7 +8,8 @@ import pytest
 from small_networks import CLASSES, SHAPE, convolutional, dense
 
 from tf_pruneinit.config.experiment import Train
-from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing, Split
+from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing
+from tf_pruneinit.datasets.split import Split
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.pruning import masks
 from tf_pruneinit.training import step

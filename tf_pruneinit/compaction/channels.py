@@ -13,9 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_pruneinit.compaction import keep_policy, multiply_accumulates
+from tf_pruneinit.compaction import keep_policy
 from tf_pruneinit.compaction.channel_rules import Flow, channels_of, rule_of
-from tf_pruneinit.compaction.multiply_accumulates import Work
 from tf_pruneinit.layers import keras_internals
 
 
@@ -90,11 +89,3 @@ class Liveness:
     def removes(self) -> bool:
         """Whether a smaller network has fewer channels anywhere."""
         return bool(self._selected) or not all(kept.all() for kept in self._kept.values())
-
-    def work(self) -> Work | None:
-        """Returns the multiply-accumulates of the model, as `multiply_accumulates.work` counts them."""
-        return multiply_accumulates.work(self)
-
-    def uses(self) -> dict[int, int]:
-        """Returns how often each weight of a layer is multiplied for one example; see `multiply_accumulates.uses`."""
-        return multiply_accumulates.uses(self)

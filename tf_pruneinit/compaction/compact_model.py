@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from tf_pruneinit.compaction import cuts as cutting
+from tf_pruneinit.compaction import multiply_accumulates
 from tf_pruneinit.compaction.channels import Liveness
 from tf_pruneinit.layers import keras_internals, state
 from tf_pruneinit.layers.compacted import Removed, Selected
@@ -47,7 +48,7 @@ def pays(alive: Liveness, images: int) -> bool:
 
     That is so if it saves a twentieth of the multiply-accumulates, and 10^12 of forward passes in all.
     """
-    work = alive.work()
+    work = multiply_accumulates.work(alive)
     if work is None or not alive.removes:
         return False
     return work.compact <= _LESS * work.dense and (work.dense - work.compact) * images >= _WORTH

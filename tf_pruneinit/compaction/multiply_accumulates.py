@@ -3,14 +3,12 @@
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tf_pruneinit.compaction.channel_rules import remaining_weights
+from tf_pruneinit.compaction.channels import Liveness
 from tf_pruneinit.layers import keras_layers
 from tf_pruneinit.layers.keras_layers import ChannelRule
-
-if TYPE_CHECKING:
-    from tf_pruneinit.compaction.channels import Liveness
 
 _COUNTED = (ChannelRule.MIXED, ChannelRule.DEPTHWISE)
 
@@ -30,7 +28,7 @@ class Work:
     compact: int
 
 
-def work(alive: "Liveness") -> Work | None:
+def work(alive: Liveness) -> Work | None:
     """Returns the multiply-accumulates of a model; None if it takes images of any size.
 
     Those inside nested models and composite layers are not counted.
@@ -50,7 +48,7 @@ def work(alive: "Liveness") -> Work | None:
     return Work(dense, remaining, compact)
 
 
-def uses(alive: "Liveness") -> dict[int, int]:
+def uses(alive: Liveness) -> dict[int, int]:
     """Returns how often each weight of a layer is multiplied for one example, by the identity of the layer, as `work` counts.
 
     Layers that are not counted, or whose images may be of any size, are left out.
@@ -62,7 +60,7 @@ def uses(alive: "Liveness") -> dict[int, int]:
     return found
 
 
-def _counted(alive: "Liveness") -> Iterator[tuple[Any, Any, Any, int | None]]:
+def _counted(alive: Liveness) -> Iterator[tuple[Any, Any, Any, int | None]]:
     """Yields each call of a counted layer: the layer, its input, its output, and at how many positions its kernel is used."""
     for layer, given, gives in alive.operations():
         if keras_layers.row(layer).channels in _COUNTED:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_pruneinit.datasets.dataset import IMAGENET_COLORS, Dataset, Split, measured
+from tf_pruneinit.datasets.dataset import IMAGENET_COLORS, Dataset, measured
+from tf_pruneinit.datasets.split import Split
 from tf_pruneinit.datasets.stream import Stream
 
 # Side of images that differ in size, if no other is given; TinyImageNet's.
@@ -20,6 +21,11 @@ def resized(image: tf.Tensor, draw: tf.Tensor | None, side: int) -> tf.Tensor:
     """Returns the central square of an image, uint8 (height, width, channels), resized to (side, side, channels).
 
     Bilinear, averaging the pixels that a larger one covers.
+
+    Args:
+      image: uint8 (height, width, channels), of any size.
+      draw: of `Stream.read`; not read.
+      side: height and width of the result, >= 1.
     """
     del draw
     height, width = tf.unstack(tf.shape(image)[:2])

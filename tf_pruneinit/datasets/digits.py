@@ -5,7 +5,8 @@ Alpaydin, Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learn
 
 import numpy as np
 
-from tf_pruneinit.datasets.dataset import Dataset, Preprocessing, Split
+from tf_pruneinit.datasets.dataset import Dataset, Preprocessing
+from tf_pruneinit.datasets.split import Split
 
 
 def digits(data_dir: str | None = None) -> Dataset:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pruneinit import seeds
-from tf_pruneinit.datasets.dataset import Split
+from tf_pruneinit.datasets.split import Split
 from tf_pruneinit.errors import DataError
 
 # Of an image and a draw, which are described at `Stream.read`.

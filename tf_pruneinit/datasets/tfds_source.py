@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_pruneinit.datasets.dataset import Split
+from tf_pruneinit.datasets.split import Split
 from tf_pruneinit.datasets.stream import Read, as_decoded
 from tf_pruneinit.datasets.tfds_stream import TfdsStream, unreadable
 from tf_pruneinit.errors import DataError, UsageError

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from tf_pruneinit.config import open_names
-from tf_pruneinit.datasets.dataset import IMAGENET_COLORS, Dataset, Split, measured
+from tf_pruneinit.datasets.dataset import IMAGENET_COLORS, Dataset, measured
 from tf_pruneinit.datasets.reading import described
+from tf_pruneinit.datasets.split import Split
 from tf_pruneinit.errors import DataError, UsageError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from tf_pruneinit.compaction import channels
+from tf_pruneinit.compaction import channels, multiply_accumulates
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.export import compressed_file, inference_model, load
 from tf_pruneinit.export.network_state import Stored
@@ -52,7 +52,7 @@ def describe(path: str) -> dict[str, Any]:
         smaller = inference_model.shipped_size(model) if model else None
     except UsageError as error:
         smaller, note = None, note or f"what compact would write is not known: {error}"
-    total = alive.work() if alive else None
+    total = multiply_accumulates.work(alive) if alive else None
     work = None
     if total and len(works) == len(summary.layers):
         work = {"dense": total.dense, "remaining": total.remaining, "compact": smaller and smaller.multiply_accumulates}
@@ -104,7 +104,7 @@ def _summary(stored: Stored, model: keras.Model | None, paths: Mapping[str, conn
 
 def _multiply_accumulates(model: keras.Model, alive: channels.Liveness, summary: sparsity.Summary) -> dict[str, int]:
     """Kernel path -> the multiply-accumulates of its layer for one image, where they are known."""
-    uses, kernels = alive.uses(), masking.kernels(model)
+    uses, kernels = multiply_accumulates.uses(alive), masking.kernels(model)
     layers = {layer.name: id(kernels[layer.name].layer) for layer in summary.layers}
     return {layer.name: uses[layers[layer.name]] * layer.total for layer in summary.layers if layers[layer.name] in uses}
 

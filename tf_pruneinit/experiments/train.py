@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import keras
 
-from tf_pruneinit.compaction import compact_model
+from tf_pruneinit.compaction import compact_model, multiply_accumulates
 from tf_pruneinit.compaction.channels import Liveness
 from tf_pruneinit.config.execution import Interval
 from tf_pruneinit.config.experiment import Config
@@ -143,7 +143,7 @@ def trains_compact(setup: Setup, run: Run, config: Config, model: keras.Model, f
         alive = Liveness(model)
         images = setup.steps * config.train.batch_size
         compact = alive.removes if requested == "true" else compact_model.pays(alive, images)
-        if compact and (work := alive.work()):
+        if compact and (work := multiply_accumulates.work(alive)):
             share = f"{work.compact / max(1, work.dense):.1%} of the multiply-accumulates"
             setup.console.line(f"trains a smaller network, without dead channels: {share}")
     if found.settings:

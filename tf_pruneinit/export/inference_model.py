@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pruneinit.compaction import compact_model, constant_channels
+from tf_pruneinit.compaction import compact_model, constant_channels, multiply_accumulates
 from tf_pruneinit.compaction.channel_rules import kernels_of
 from tf_pruneinit.compaction.channels import Liveness
 from tf_pruneinit.compaction.cuts import Cuts, taken
@@ -66,7 +66,7 @@ def size(model: keras.Model) -> Size:
     """Returns the size of a network."""
     masks = {id(kernel.mask) for kernel in masking.kernels(model).values()}
     parameters = sum(int(np.prod(variable.shape)) for variable in model.variables if id(variable) not in masks)
-    work = Liveness(model).work()
+    work = multiply_accumulates.work(Liveness(model))
     return Size(parameters, work.dense if work else None)
 
 

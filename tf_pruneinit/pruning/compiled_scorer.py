@@ -152,7 +152,13 @@ class CompiledScorer:
         return self._score(self._network(), Batch(chunks, *self._derivatives))
 
     def loss(self, inputs: Any, labels: Any, weights: Any) -> float:
-        """Returns the loss of one batch, of the kernels as they are."""
+        """Returns the loss of one batch, of the kernels as they are.
+
+        Args:
+          inputs: a tensor (batch, ...), or a structure of them as the model takes it.
+          labels: as `ScoringLoss` takes them.
+          weights: of the examples, as `ScoringLoss` takes them.
+        """
         network = self._network()
         outputs = network.outputs(network.kernels, inputs, training=network.batch_statistics)
         return float(network.loss(outputs, labels, weights, 1.0))
@@ -250,7 +256,13 @@ class KernelScorer:
         self._score = functools.partial(row.score, **options)
 
     def load(self, model: keras.Model, kernels: dict[str, masking.Kernel], seed: int) -> None:
-        """Loads the kernels again, and the masks that they have."""
+        """Loads the kernels again, and the masks that they have.
+
+        Args:
+          model: not read.
+          kernels: path -> kernel.
+          seed: not read.
+        """
         for kernel, value, mask in zip(kernels.values(), self.kernels, self.masks, strict=True):
             value[...] = kernel.value
             mask[...] = 1 if kernel.mask is None else kernel.mask.numpy()

@@ -109,7 +109,13 @@ def unit(view: View) -> float:
 
 
 def differences(view: View, curve: Mapping[Any, Sample], other: Mapping[Any, Sample]) -> dict[Any, Estimate]:
-    """Returns the differences of two curves, the first minus the second, with the noise of the view; by the keys of both."""
+    """Returns the differences of two curves, the first minus the second, with the noise of the view; by the keys of both.
+
+    Args:
+      view: whose noise is taken.
+      curve: key, such as a sparsity -> accuracies in [0, 1] of several seeds.
+      other: what is subtracted.
+    """
     found = {key: view.noise.estimate(((1.0, sample), (-1.0, other[key]))) for key, sample in curve.items() if key in other}
     return {key: one for key, one in found.items() if one is not None}
 
@@ -285,6 +291,11 @@ def neuron_sparsities(view: View, thresholds: np.ndarray, shown: Shown = Shown()
     """Returns series -> fractions of neurons with at least the sparsity of each threshold, of shape (seeds, thresholds).
 
     The units of the output layer are no neurons: they are logits.
+
+    Args:
+      view: runs of one network and dataset.
+      thresholds: sparsities in [0, 1].
+      shown: at which sparsity and step of pruning; default those of the view.
     """
     found = {}
     for series, runs in runs_at(view, shown).items():
@@ -336,7 +347,13 @@ def training_axis(found: Mapping[Series, tuple[np.ndarray, np.ndarray]]) -> tupl
 
 
 def end_below(epochs: np.ndarray, mean: np.ndarray, low: float) -> dict[float, float]:
-    """Returns the last point of a training curve if it ends below the axis, in percent, else none."""
+    """Returns the last point of a training curve if it ends below the axis, else none: epoch -> accuracy in percent.
+
+    Args:
+      epochs: of the points.
+      mean: accuracy at each, in percent.
+      low: where the axis begins, in percent.
+    """
     return {float(epochs[-1]): float(mean[-1])} if mean[-1] < low else {}
 
 

@@ -216,14 +216,29 @@ def differences(
 
 
 def line(axes: "Axes", x: Sequence[float], curve: Curve, low: float = 0.0) -> None:
-    """Draws means in percent, and standard deviations as bars; means below `low`, where the axis begins, have none."""
+    """Draws means in percent, and standard deviations as bars; means below `low` have none.
+
+    Args:
+      axes: of one panel.
+      x: where each point lies.
+      curve: its samples, in [0, 1], and its style.
+      low: where the axis begins, in percent; default 0.
+    """
     means = [100 * sample.mean for sample in curve.samples.values()]
     bars = [100 * (sample.std or 0) if 100 * sample.mean >= low else 0.0 for sample in curve.samples.values()]
     errorbar(axes, x, means, bars, curve)
 
 
 def errorbar(axes: "Axes", x: Sequence[float], y: Sequence[float], bars: Sequence[float], curve: Curve) -> None:
-    """Draws points with bars, by the style of a curve; nothing for a curve without points."""
+    """Draws points with bars, by the style of a curve; nothing for a curve without points.
+
+    Args:
+      axes: of one panel.
+      x: where each point lies.
+      y: its value.
+      bars: half the length of its bar, in units of y.
+      curve: whose style and label are taken.
+    """
     style = curve.style
     if y:
         axes.errorbar(
@@ -269,7 +284,13 @@ def unpruned(axes: "Axes", view: View) -> None:
 
 
 def ranges(axes: "Axes", view: View, named: bool = True) -> None:
-    """Shades the ranges; names those with room for a name, if they are to be named."""
+    """Shades the ranges; names those with room for a name.
+
+    Args:
+      axes: of one panel, whose x axis is set.
+      view: whose ranges they are.
+      named: whether ranges are named at all; default True.
+    """
     low, high = axes.get_xlim()
     for name, begin, end in figure_data.ranges(view):
         begin, end = max(begin, low), min(end, high)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_pruneinit.datasets.dataset import Split
+from tf_pruneinit.datasets.split import Split
 from tf_pruneinit.datasets.stream import Stream
 
 BATCH_SIZE = 500

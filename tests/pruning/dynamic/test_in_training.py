@@ -15,7 +15,7 @@ from tf_pruneinit.config import registry
 from tf_pruneinit.config.execution import Interval
 from tf_pruneinit.config.experiment import Config, Prune, Train
 from tf_pruneinit.datasets import dataset
-from tf_pruneinit.datasets.dataset import Split
+from tf_pruneinit.datasets.split import Split
 from tf_pruneinit.models import build
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning.dynamic import schedule as dynamics
