@@ -3,15 +3,18 @@ r"""Times a training step of masked networks against the same networks of Keras'
     python scripts/benchmark_step.py --model=resnet20
     python scripts/benchmark_step.py --model=lenet_300_100 --image_shape=28,28,1 --noaugment --momentum=0 --weight_decay=0 \
         --steps=400
-    python scripts/benchmark_step.py --model=resnet20 --profile
+    python scripts/benchmark_step.py --model=resnet20 --precision=float32,mixed_bfloat16
+    python scripts/benchmark_step.py --model=resnet20 --precision=mixed_bfloat16 --profile
 
 All variants take turns in one process; the table has the median of each, and its ratio to the fastest model.fit. Our step
 on random images gathers, augments, normalizes, runs forward and backward, adds the L2 term, updates with momentum, applies
 masks and counts accuracy. model.fit is given normalized arrays and does not augment; it shuffles and counts accuracy as our
 step does, and by default prints its progress. "Input alone" gathers, augments and normalizes; with --streamed our step also
-runs on images that are read from TFDS's files, opened anew each turn, and decoded.
+runs on images that are read from TFDS's files, opened anew each turn, and decoded. With several precisions our masked step
+is timed in each, and all other variants in the first.
 
-With --profile the script prints instead what the operations of our masked step are for, from TensorFlow's profiler.
+With --profile the script prints instead what the operations of our masked step are for, in the first precision, from
+TensorFlow's profiler.
 """
 
 import collections
@@ -33,6 +36,7 @@ _SPARSITY = flags.DEFINE_float("sparsity", 0.9, "fraction of the weights that th
 _MOMENTUM = flags.DEFINE_float("momentum", 0.9, "momentum of SGD", 0.0, 0.999)
 _WEIGHT_DECAY = flags.DEFINE_float("weight_decay", 1e-4, "weight decay of SGD", 0.0)
 _SHAPE = flags.DEFINE_list("image_shape", ["32", "32", "3"], "height, width and channels of an image")
+_PRECISION = flags.DEFINE_list("precision", ["float32"], "float32, mixed_bfloat16, mixed_float16: some of them, by commas")
 _AUGMENT = flags.DEFINE_boolean("augment", True, "flip and crop the images")
 _JIT = flags.DEFINE_boolean("jit", True, "also time model.fit under XLA")
 _STREAMED = flags.DEFINE_boolean("streamed", False, "also time our step on images that are read from files")
@@ -48,7 +52,8 @@ def main(_):
     dataset = random_dataset(_STEPS.value * _BATCH.value, shape, _AUGMENT.value)
     optimizer = {"learning_rate": 1e-3, "momentum": _MOMENTUM.value, "weight_decay": _WEIGHT_DECAY.value}
     plan = Train(batch_size=_BATCH.value, **optimizer)
-    dense = build.build(_MODEL.value, shape, 10, seed=0)
+    networks = {name: build.build(_MODEL.value, shape, 10, seed=0, precision=name) for name in _PRECISION.value}
+    dense = networks.pop(_PRECISION.value[0])
     masked = prune.prune(dense, "magnitude", _SPARSITY.value)
     if _PROFILE.value:
         _print_profile(_step(masked, dataset, plan))
@@ -64,6 +69,8 @@ def main(_):
         "model.fit, silent": _fit(stock, ready, optimizer),
         f"model.fit, silent, steps_per_execution={_STEPS.value}": _fit(stock, ready, optimizer, **several),
     }
+    for name, network in networks.items():
+        variants[f"this package, masked, {name}"] = _step(prune.prune(network, "magnitude", _SPARSITY.value), dataset, plan)
     with tempfile.TemporaryDirectory() as folder:
         if _STREAMED.value:
             streamed = dataclasses.replace(dataset, train=_stored(dataset.train, folder))
@@ -129,7 +136,7 @@ def _print_times(seconds):
     steps = {name: [value / _STEPS.value for value in values[1:]] for name, values in seconds.items()}
     medians = {name: statistics.median(values) for name, values in steps.items()}
     best = min(value for name, value in medians.items() if name.startswith("model.fit"))
-    title = f"{_MODEL.value}, batch {_BATCH.value}, sparsity {_SPARSITY.value:g}"
+    title = f"{_MODEL.value}, batch {_BATCH.value}, sparsity {_SPARSITY.value:g}, {_PRECISION.value[0]}"
     print(f"| {title} | ms a step (min to max) | ratio to best fit |")
     print("|---|---|---|")
     for name, values in steps.items():

@@ -64,7 +64,7 @@ def test_jax_has_the_recorded_losses_and_misses_them_with_another_step(exported,
         assert off(program) <= tolerance / 2
         named = list(zip(program.names, program.state, strict=True))
         dense = [np.ones_like(value) if name.endswith("/mask") else value for name, value in named]
-        moving = [np.full_like(value, 0.05) if "velocity" in name else value for name, value in named]
+        moving = [np.full_like(value, 0.2) if "velocity" in name else value for name, value in named]
         for wrong in (dense, moving):
             assert off(dataclasses.replace(program, state=wrong)) > tolerance
         assert min(run_step_jax.seconds(about, program, step, steps=1, rounds=2)) > 0

@@ -149,9 +149,9 @@ def test_every_single_field_counts_in_the_address(a, b, data):
                 "convnet",
                 2,
                 Prune("grasp_abs", 0.5, iterations=10),
-                Train(None, 200, warmup_epochs=2, precision="mixed_bfloat16"),
+                Train(None, 200, warmup_epochs=2, precision="mixed_float16"),
             ),
-            "mnist-convnet-grasp_abs-0.5-346f29554f68",
+            "mnist-convnet-grasp_abs-0.5-56ba3f64c176",
         ),
         (Config("digits", "resnet20", MAX_SEED, Prune("magnitude", 0.0)), "digits-resnet20-magnitude-0-7cda41248b31"),
         (Config(prune=Prune("random", 0.99, scope="layerwise")), "digits-lenet_300_100-random-0.99-092f7d6628e4"),
@@ -283,19 +283,25 @@ def test_rounds_that_rewind_to_where_they_prune_are_not_those_that_go_on():
         ("grasp_abs", "tiny_imagenet", "resnet18", {}, {"data_revision": 1, "revision": 1}),
         ("snip", "cifar10", "keras:MobileNetV2", {}, {}),
         ("rigl", "cifar10", "keras:MobileNetV2", {}, {}),
+        ("snip", "cifar10", "resnet20", {"precision": "mixed_bfloat16"}, {"step_revision": 1}),
+        ("snip", "mnist", "lenet_300_100", {"precision": "mixed_bfloat16"}, {}),
+        ("snip", "cifar10", "resnet20", {"precision": "mixed_float16"}, {}),
     ],
 )
 def test_address_of_what_has_other_results_than_before_is_another_one(method, dataset, model, options, revisions, monkeypatch):
-    config = Config(dataset, model, prune=Prune(method, **options))
+    training = {name: options[name] for name in ("precision",) if name in options}
+    pruning = {name: value for name, value in options.items() if name not in training}
+    config = Config(dataset, model, train=Train(**training), prune=Prune(method, **pruning))
     assert config.revisions == revisions
     assert len({config.address, *config.earlier_addresses}) == math.prod(number + 1 for number in revisions.values())
-    data = {name: number for name, number in revisions.items() if name == "data_revision"}
-    assert config.dense.revisions == data
+    of_dense = {name: number for name, number in revisions.items() if name in ("data_revision", "step_revision")}
+    assert config.dense.revisions == of_dense
     address = config.address
     for row in registry.METHODS:
         monkeypatch.setitem(registry.METHODS, row, dataclasses.replace(registry.METHODS[row], revisions=()))
     for row in registry.DATASETS:
         monkeypatch.setitem(registry.DATASETS, row, dataclasses.replace(registry.DATASETS[row], revisions=()))
+    monkeypatch.setattr(registry, "STEP_REVISIONS", ())
     assert (config.address != address) == bool(revisions)
 
 

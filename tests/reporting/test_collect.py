@@ -65,7 +65,7 @@ def test_a_run_with_the_scores_of_an_earlier_version_is_a_gap(tmp_path):
     assert [run.method for run in found.runs] == ["snip"]
     (gap,) = found.gaps
     assert (gap.kind, gap.what) == ("another version", str(tmp_path / earlier))
-    assert gap.reason == f"scores or images are others in this version, whose run is {made.address}"
+    assert gap.reason == f"scores, images or the training step are others in this version, whose run is {made.address}"
 
 
 def test_gaps_say_what_is_wrong(tmp_path):

@@ -539,14 +539,14 @@ class Config:
         """The name of this experiment's directory: readable, then 12 hex digits of a hash.
 
         The hash is of the fields that differ from their defaults, so that a field added later changes no address; and of the
-        revisions of its scores and of its images, where these have changed for this experiment.
+        revisions of its scores, of its images and of the training step, where these have changed for this experiment.
         """
         return self._address(self.revisions)
 
     @property
     def revisions(self) -> dict[str, int]:
-        """The numbers of the last changes of its scores and of its images, by what they are called in addresses."""
-        changes = {"data_revision": registry.dataset(self.dataset).revisions}
+        """The numbers of the last changes of its scores, images and training step, by what they are called in addresses."""
+        changes = {"data_revision": registry.dataset(self.dataset).revisions, "step_revision": registry.STEP_REVISIONS}
         if self.prune:
             changes["revision"] = registry.scorer(self.prune.initial).revisions
             if self.prune.density_method:
@@ -558,7 +558,7 @@ class Config:
 
     @property
     def earlier_addresses(self) -> list[str]:
-        """The addresses that this experiment had before its scores or images changed: runs there have other results."""
+        """Its addresses before its scores, images or training step changed: runs there have other results."""
         numbers = itertools.product(*(range(number + 1) for number in self.revisions.values()))
         earlier = [self._address(dict(zip(self.revisions, each, strict=True))) for each in numbers]
         return earlier[:-1]

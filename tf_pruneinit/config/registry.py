@@ -67,6 +67,15 @@ def of_batch_normalization(config: Any) -> bool:
     return row is None or row.batch_normalized
 
 
+def of_bfloat16_batch_normalization(config: Any) -> bool:
+    """Returns whether an experiment trains batch normalization in bfloat16, or may do so; a member of `revisions`."""
+    return config.train.precision == "mixed_bfloat16" and of_batch_normalization(config)
+
+
+# Which experiments each change of the training step affects, as `Method.revisions`.
+STEP_REVISIONS = (of_bfloat16_batch_normalization,)  # The fused operation normalizes.
+
+
 def of_several_batches(config: Any) -> bool:
     """Returns whether an experiment averages scores over batches, or may do so; a member of `revisions`."""
     prune, classes = config.prune, dataset(config.dataset).classes

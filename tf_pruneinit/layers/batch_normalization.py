@@ -62,8 +62,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if _exact.get():
             exact = _normalize_images if images and inputs.dtype == tf.float32 else self._written_out
             return exact(inputs, *self._scale_and_shift(inputs.dtype, inputs.shape[self.axis]), self.epsilon)[0]
-        # On CPU the fused operation is five times slower in bfloat16 and absent in float64 (TensorFlow 2.21).
-        if images and inputs.dtype in (tf.float32, tf.float16) and not self.synchronized:
+        # The fused operation is absent in float64 on CPU (TensorFlow 2.21). Its statistics are float32 in half precision, too.
+        if images and inputs.dtype in (tf.float32, tf.float16, tf.bfloat16) and not self.synchronized:
             outputs, mean, variance, *_ = _fused(inputs, *self._scale_and_shift(tf.float32, inputs.shape[-1]), self.epsilon)
         else:
             dtype = keras.backend.result_type(inputs.dtype, "float32")

@@ -283,7 +283,9 @@ def _read_run(source: Source, partial: bool) -> Run:
     except (AttributeError, ValueError) as error:
         raise _GapError("damaged", f"{run_directory.CONFIG} is no configuration") from error
     if source.name in config.earlier_addresses:
-        raise _GapError("another version", f"scores or images are others in this version, whose run is {config.address}")
+        raise _GapError(
+            "another version", f"scores, images or the training step are others in this version, whose run is {config.address}"
+        )
     result = source.values(run_directory.RESULT)
     if result is None:
         raise _incomplete(source, partial)
