@@ -144,6 +144,34 @@ def test_margin_is_in_points(tmp_path):
         assert (view["margin"], view["highest_matching_sparsity"]) == (float(margin), expected)
 
 
+def test_chosen_sparsities_and_steps_each_give_a_figure_by_their_names(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(figures, "FIGURES", {name: figures.FIGURES[name] for name in ("neurons", "pruning_step")})
+    write(tmp_path / "W", config("dense"), 0.9)
+    for sparsity in (0.5, 0.9):
+        for prune_at in ("0", "10", "end"):
+            write(tmp_path / "W", config("magnitude", sparsity, prune_at=prune_at), 0.8, empty_neurons=1)
+
+    def figures_of(*arguments):
+        assert run(tmp_path / "W", tmp_path / "R", *arguments) == 0
+        return {path.stem for path in (tmp_path / "R" / "figures").glob("*.png")}
+
+    network = "convnet-on-digits"
+    assert figures_of() == {f"neurons-{network}", f"pruning_step-{network}"}
+    both = {f"{kind}-{network}-at-{percent}" for kind in ("neurons", "pruning_step") for percent in (50, 90)}
+    assert figures_of("--sparsity=0.5,0.9") == both
+    # The figure over steps has all of them.
+    assert figures_of("--sparsity=0.9", "--step=0,10") == {
+        f"neurons-{network}-at-90-step-0",
+        f"neurons-{network}-at-90-step-10",
+        f"pruning_step-{network}-at-90",
+    }
+    capsys.readouterr()
+    for flag, message in (("--sparsity=0.7", "sparsity"), ("--sparsity=90", "fractions in (0, 1)"), ("--step=7", "step")):
+        assert run(tmp_path / "W", tmp_path / "R", flag) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and message in error
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_a_killed_report_leaves_the_one_before_whole(tmp_path, monkeypatch):
     write(tmp_path / "W", config("dense"), 0.9)
