@@ -13,12 +13,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from absl import app, flags
 
 from tf_pruneinit.config.experiment import Config, Prune, Train
 from tf_pruneinit.experiments import run_directory
+from tf_pruneinit.reporting import report
+from tf_pruneinit.runtime.command_line import exit_code
 from tf_pruneinit.training import records
 
 RUNS = flags.DEFINE_integer("runs", 10_000, "complete runs", lower_bound=1)
@@ -82,8 +85,9 @@ def write(workdir: str, config: Config, rng: np.random.Generator) -> None:
         np.savez_compressed(file, **masks)
 
 
-def main(argv: list[str]) -> None:
-    del argv
+def benchmark(_: Sequence[str]) -> None:
+    """Writes the runs, and times reports on them."""
+    report.require_packages()
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as workdir, tempfile.TemporaryDirectory() as out:
         begin = time.perf_counter()
@@ -105,4 +109,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(lambda argv: exit_code(benchmark, argv))

@@ -107,9 +107,11 @@ def main(_: Any) -> None:
     """Prints the table."""
     import tensorflow as tf
 
+    from tf_pruneinit.runtime import extras
+
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus and not _CPU.value:
-        print("TensorFlow sees no GPU: pip install 'tf-pruneinit[cuda]'; --cpu checks this script alone", file=sys.stderr)
+        print(f"TensorFlow sees no GPU: {extras.command('cuda')}; --cpu checks this script alone", file=sys.stderr)
         sys.exit(2)
     details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
     print(f"{details.get('device_name', 'the CPU')}, TensorFlow {tf.__version__}, {_MODEL.value}, {_STEPS.value} steps\n")

@@ -8,13 +8,10 @@ Writes the figure, and prints a table in Markdown: test accuracy in percent, mea
 import statistics
 import sys
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
 from tf_pruneinit.reporting import collect, series, styles
 from tf_pruneinit.reporting.series import LABELS, Series
+from tf_pruneinit.runtime import extras
+from tf_pruneinit.runtime.command_line import exit_code
 
 METHODS = ("random", "magnitude", "snip", "synflow")
 
@@ -63,7 +60,11 @@ def spread(found: dict[tuple[str, str], list[float]]) -> str:
 
 def draw(archives: list[str], file: str) -> None:
     """Draws a panel for each archive, and prints its table."""
-    figure, panels = plt.subplots(1, len(archives), figsize=(7.2, 2.9), layout="constrained", squeeze=False)
+    extras.require("the figure", "report", "matplotlib")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+    panels = figure.subplots(1, len(archives), squeeze=False)
     for axes, archive in zip(panels[0], archives, strict=True):
         found, dense, run = accuracies(archive)
         name = f"{run.config.model} on {run.config.dataset}, {series.percent(run.sparsity)}"
@@ -91,4 +92,4 @@ def draw(archives: list[str], file: str) -> None:
 
 
 if __name__ == "__main__":
-    draw(sys.argv[1:-1], sys.argv[-1])
+    sys.exit(exit_code(lambda argv: draw(list(argv[1:-1]), argv[-1]), None))

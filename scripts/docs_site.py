@@ -1,8 +1,9 @@
-"""Makes pages for MkDocs (`mkdocs build --strict`): of files of the root, and references of functions and flags."""
+"""Makes pages for MkDocs (`mkdocs build --strict`): of files of the root, notebooks, and references of functions and flags."""
 
 import contextlib
 import importlib
 import io
+import json
 import pathlib
 import re
 from typing import Any
@@ -12,6 +13,7 @@ import tf_pruneinit
 ROOT = pathlib.Path(__file__).parent.parent
 # Files outside of docs/ -> their pages.
 PAGES = {"README.md": "index.md", "BUILD.md": "build.md", "CHANGELOG.md": "changelog.md"}
+NOTEBOOKS = {f"notebooks/{path.name}": f"{path.stem}.md" for path in sorted(ROOT.glob("notebooks/*.ipynb"))}
 COMMANDS = ("main", "sweep", "report", "evaluate", "describe", "compact")
 
 
@@ -20,6 +22,7 @@ def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 
     made = {page: _of_root((ROOT / name).read_text()) for name, page in PAGES.items()}
+    made |= {page: notebook(json.loads((ROOT / name).read_text())) for name, page in NOTEBOOKS.items()}
     made |= {"functions.md": functions(), "flags.md": flags()}
     for page, content in made.items():
         files.append(File.generated(config, page, content=content))
@@ -33,8 +36,8 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
         text, target = found.groups()
         path, _, anchor = target.partition("#")
         name = path.removeprefix("../")
-        if name in PAGES:
-            return f"[{text}]({PAGES[name]}{f'#{anchor}' if anchor else ''})"
+        if own := (PAGES | NOTEBOOKS).get(name):
+            return f"[{text}]({own}{f'#{anchor}' if anchor else ''})"
         return found[0] if files.get_file_from_path(path) else f"`{name}`"
 
     return re.sub(r"(?<!!)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)\s]+)\)", shown, markdown)
@@ -68,7 +71,21 @@ def flags() -> str:
     return "\n".join(lines)
 
 
+def notebook(content: dict[str, Any]) -> str:
+    """Returns the page of a notebook: its text, its code, and what each cell printed or drew."""
+    parts = []
+    for cell in content["cells"]:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        for output in cell.get("outputs", ()):
+            if "text" in output:
+                parts.append(f"```text\n{''.join(output['text']).strip()}\n```")
+            elif image := output.get("data", {}).get("image/png"):
+                parts.append(f"![Figure](data:image/png;base64,{''.join(image.split())})")
+    return "\n\n".join(parts)
+
+
 def _of_root(text: str) -> str:
     """The text of a page of the repository's root, with links as a page of docs/ has them."""
     text = re.sub(r"\]\(docs/", "](", text)
-    return re.sub(r"\]\((?!https?:|#)((?:flags|tests|scripts|examples|tf_pruneinit)/[^)]*)\)", r"](../\1)", text)
+    return re.sub(r"\]\((?!https?:|#)((?:flags|tests|scripts|examples|notebooks|tf_pruneinit)/[^)]*)\)", r"](../\1)", text)

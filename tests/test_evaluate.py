@@ -284,6 +284,20 @@ def test_several_networks_become_a_table_a_list_and_a_picture(forms, capfd, tmp_
     assert len(found_by(capfd, f"--saved_model={','.join(forms[:2])}")["models"]) == 2
 
 
+def test_without_matplotlib_the_picture_alone_is_left_out(run, capfd, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    picture = tmp_path / "confusion.png"
+    assert call(f"--saved_model={run.file(run_directory.SAVED_MODEL)}", f"--confusion={picture}") == 0
+    shown, error = capfd.readouterr()
+    assert "accuracy" in shown
+    assert str(picture) not in shown
+    assert error == (
+        'warning: a picture of confusion matrices needs matplotlib: pip install "tf-pruneinit[report]"; '
+        f"{picture} is not written\n"
+    )
+    assert not picture.exists()
+
+
 def test_keras_file_does_not_say_what_it_was_trained_on(forms, capfd):
     assert "dataset must be given" in mistake(capfd, f"--saved_model={forms[2]}")
 

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 
 import pytest
 from made_runs import config, write
@@ -40,6 +41,16 @@ def test_writes_all_that_it_says(tmp_path, capsys):
     assert not [name for name in names if name.startswith(".")]
     found = json.loads((tmp_path / "R" / "findings.json").read_text())
     assert [one["name"] for one in found["views"][0]["findings"]] == ["F1", "F1-ERK", *(f"F{n}" for n in range(2, 10))]
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "plotly"])
+def test_without_the_extra_it_is_refused_before_anything_is_written(tmp_path, capsys, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    write(tmp_path / "W", config(), 0.85)
+    assert run(tmp_path / "W", tmp_path / "R", f"--archive={tmp_path / 'runs.jsonl'}") == 2
+    assert capsys.readouterr() == ("", f'error: a report needs {missing}: pip install "tf-pruneinit[report]"\n')
+    assert [path.name for path in tmp_path.iterdir()] == ["W"]
+    assert report.main(["report", "--help"]) == 0
 
 
 @pytest.mark.usefixtures("undrawn")

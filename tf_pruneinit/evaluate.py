@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from tf_pruneinit.config import flags, registry
 from tf_pruneinit.config.options import check, option
@@ -33,7 +35,9 @@ class Options:
         at_least=1,
     )
     devices: int = option(1, "number of replicas: GPUs or, without any, shares of the CPU's cores", at_least=1)
-    confusion: str | None = option(None, "file for a picture of the confusion matrix: .png, .pdf or .svg")
+    confusion: str | None = option(
+        None, "file for a picture of the confusion matrix: .png, .pdf or .svg; needs the extra `report`"
+    )
     json: bool = option(False, "write one JSON object, and nothing else, to standard output")
 
     def __post_init__(self):
@@ -63,14 +67,24 @@ def command(argv: Sequence[str]) -> None:
     # A program that reads standard error gets no lines of progress.
     shown = console if console.is_terminal else None
     found = [evaluation.evaluate(path, strategy, **data, console=shown) for path in options.saved_model]
-    if options.confusion:
-        confusion.write(options.confusion, [(evaluation.short_name(one["saved_model"]), one["confusion"]) for one in found])
+    matrices = [(evaluation.short_name(one["saved_model"]), one["confusion"]) for one in found]
+    drawn = options.confusion is not None and _draw(options.confusion, matrices)
     if options.json:
         print(json.dumps(found[0] if len(found) == 1 else {"models": found}))
         return
     print(printable(evaluation.text(found)))
-    if options.confusion:
+    if drawn:
         print(f"confusion      {options.confusion}")
+
+
+def _draw(path: str, matrices: Sequence[tuple[str, Any]]) -> bool:
+    """Draws confusion matrices; warns if matplotlib is missing, and returns whether there is a picture."""
+    try:
+        confusion.write(path, matrices)
+    except UsageError as error:
+        warnings.warn(f"{error}; {path} is not written", stacklevel=2)
+        return False
+    return True
 
 
 def main(argv: Sequence[str] | None = None) -> int:

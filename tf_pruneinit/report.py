@@ -58,6 +58,7 @@ def command(argv: Sequence[str]) -> None:
     """Writes the report; prints the findings, and where it is."""
     given = flags.parse(argv, PURPOSE, {"Flags": flags.define(Options)})
     options = Options(**flags.fields(Options, given))
+    report.require_packages()  # Before the archive is written.
     console = Console()
     start = time.monotonic()
     if options.archive:

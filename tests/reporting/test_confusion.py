@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,12 @@ def test_pictures_are_of_their_kind_and_pyplot_has_no_figure(tmp_path, name, cla
     begins = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[name.lower()[-3:]]
     assert (tmp_path / name).read_bytes().startswith(begins)
     assert matplotlib.pyplot.get_fignums() == []
+
+
+def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UsageError, match=r'needs matplotlib: pip install "tf-pruneinit\[report\]"$'):
+        confusion.write(str(tmp_path / "one.png"), [("network", np.eye(2, dtype=int))])
 
 
 @pytest.mark.parametrize("name", ["one", "one.jpg", "nowhere/one.png"])

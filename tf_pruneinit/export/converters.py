@@ -13,7 +13,7 @@ import tensorflow as tf
 from tf_pruneinit.errors import RunError, UsageError, reason
 from tf_pruneinit.export import compressed_file
 from tf_pruneinit.export import saved_model as export
-from tf_pruneinit.runtime import files
+from tf_pruneinit.runtime import extras, files
 
 _PROBES = 4
 _OPSET = 17
@@ -21,8 +21,8 @@ _OPSET = 17
 
 def require(kinds: Iterable[str]) -> None:
     """Raises `UsageError` if a package is missing that one of these exports needs."""
-    if "onnx" in kinds and importlib.util.find_spec("tf2onnx") is None:
-        raise UsageError('export=onnx needs tf2onnx: pip install "tf-pruneinit[onnx]"')
+    if "onnx" in kinds:
+        extras.require("export=onnx", "onnx", "tf2onnx")
 
 
 def write(kind: str, saved_model: str, path: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.runtime import extras
 
 FORMATS = (".png", ".pdf", ".svg")
 _MOST_COUNTS = 20  # With more classes the numbers in the cells cannot be read.
@@ -26,7 +27,11 @@ def write(path: str, matrices: Sequence[tuple[str, Any]]) -> None:
     """Draws matrices side by side, each below its title: counts of shape (classes, classes), a row for each true class.
 
     Colors are fractions of the row, on a scale from 0 to 1; the row of a class without images is blank.
+
+    Raises:
+      UsageError: without the extra `report`.
     """
+    extras.require("a picture of confusion matrices", "report", "matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

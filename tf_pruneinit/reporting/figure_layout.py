@@ -12,6 +12,7 @@ import numpy as np
 from tf_pruneinit.reporting import figure_data, styles
 from tf_pruneinit.reporting.seed_statistics import Sample
 from tf_pruneinit.reporting.series import View, percent, spacing
+from tf_pruneinit.runtime import extras
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +100,11 @@ def new_sheet(
       notes: sentences below the panels.
       apart: sentences above these, each on lines of its own.
       shared: `sharex` and `sharey` of `Figure.subplots`.
+
+    Raises:
+      UsageError: without the extra `report`.
     """
+    extras.require("a figure", "report", "matplotlib")
     import matplotlib
 
     with importlib.resources.as_file(_STYLE) as path, matplotlib.rc_context(fname=path):

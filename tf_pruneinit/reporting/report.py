@@ -19,7 +19,7 @@ from tf_pruneinit.reporting.figure_data import Shown
 from tf_pruneinit.reporting.findings import Finding
 from tf_pruneinit.reporting.published import Reference
 from tf_pruneinit.reporting.series import View, listed, percent
-from tf_pruneinit.runtime import files, machine
+from tf_pruneinit.runtime import extras, files, machine
 from tf_pruneinit.runtime.console import Console, counted
 
 if TYPE_CHECKING:
@@ -75,6 +75,11 @@ class Report:
         return {"views": views, "gaps": [dataclasses.asdict(gap) for gap in self.gaps]}
 
 
+def require_packages() -> None:
+    """Raises `UsageError` without the packages of the extra `report`, which a report needs all of."""
+    extras.require("a report", "report", "matplotlib", "plotly")
+
+
 def write(
     workdirs: Sequence[str],
     out: str,
@@ -97,10 +102,11 @@ def write(
       console: shows progress.
 
     Raises:
-      UsageError: if there are no runs, or none at a sparsity or a step that was chosen, references are damaged, or `out` cannot
-        be written.
+      UsageError: without the extra `report`; if there are no runs, or none at a sparsity or a step that was chosen, references
+        are damaged, or `out` cannot be written.
       RunError: if a process that draws is killed.
     """
+    require_packages()
     rows = published.read(references) if references else []
     collection = collect.read(workdirs, lambda done, of: console.live(f"reading runs: {done:,} of {of:,}"))
     views = series.views(collection.runs, margin)

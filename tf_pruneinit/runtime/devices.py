@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from tf_pruneinit.errors import UsageError
-from tf_pruneinit.runtime import machine, preemption
+from tf_pruneinit.runtime import extras, machine, preemption
 from tf_pruneinit.runtime.workers import task_index_and_count
 
 
@@ -55,7 +55,7 @@ def prepare() -> None:
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     if not gpus and not hidden and any(map(os.path.exists, _NVIDIA)):
         rule = "this machine has an NVIDIA device that TensorFlow does not see, so the CPU computes"
-        warnings.warn(f'{rule}: pip install "tf-pruneinit[cuda]", or set CUDA_VISIBLE_DEVICES=-1', stacklevel=2)
+        warnings.warn(f"{rule}: {extras.command('cuda')}, or set CUDA_VISIBLE_DEVICES=-1", stacklevel=2)
 
 
 def make_deterministic(requested: bool) -> bool:

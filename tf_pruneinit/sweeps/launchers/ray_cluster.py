@@ -19,7 +19,7 @@ from tf_pruneinit import errors
 from tf_pruneinit.config.execution import Execution
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.experiments import run_directory
-from tf_pruneinit.runtime import preemption
+from tf_pruneinit.runtime import extras, preemption
 from tf_pruneinit.runtime.console import Console
 from tf_pruneinit.sweeps import job as jobs
 from tf_pruneinit.sweeps import plan as plans
@@ -191,10 +191,9 @@ class _Cluster:
 
 
 def _connected() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError("engine=ray needs Ray: pip install 'tf-pruneinit[ray]'") from error
+    extras.require("engine=ray", "ray", "ray")
+    import ray
+
     try:
         ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
