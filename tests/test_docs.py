@@ -136,6 +136,7 @@ def run(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_python_in_readme_runs(tmp_path, monkeypatch, run):
     """The blocks of README in order: one's own model, then loading the result of a run."""
     own_model, load = blocks(PAGES[0], "python")
@@ -148,6 +149,7 @@ def test_python_in_readme_runs(tmp_path, monkeypatch, run):
     assert scope["logits"].shape == (5, 10)
 
 
+@pytest.mark.slow
 def test_python_on_the_page_of_smaller_networks_runs(tmp_path, monkeypatch):
     (block,) = blocks(ROOT / "docs/compact.md", "python")
     monkeypatch.chdir(tmp_path)
@@ -160,6 +162,7 @@ def rounded(text: str) -> list[float]:
     return [float(percent) for percent in re.findall(r"([\d.]+)% with", text)]
 
 
+@pytest.mark.slow
 def test_python_in_the_guide_runs_and_its_first_block_prints_what_the_page_says(tmp_path, monkeypatch, capsys):
     first, *others = blocks(ROOT / "docs/guide.md", "python")
     said = blocks(ROOT / "docs/guide.md", "text")[0]
@@ -179,6 +182,7 @@ def test_python_in_the_guide_runs_and_its_first_block_prints_what_the_page_says(
     assert list((tmp_path / "logs").iterdir())
 
 
+@pytest.mark.slow
 def test_python_of_deployment_runs(tmp_path, monkeypatch, run):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run, tmp_path / "runs" / "RUN")
@@ -190,6 +194,7 @@ def test_python_of_deployment_runs(tmp_path, monkeypatch, run):
     assert scope["logits"].shape == (5, 10)
 
 
+@pytest.mark.slow
 def test_commands_of_sweeps_run_as_they_stand_on_the_page(tmp_path, monkeypatch, capsys):
     """In order, over one directory, and in this process; those of a flag file only plan its runs."""
     monkeypatch.chdir(tmp_path)
@@ -207,6 +212,7 @@ def test_commands_of_sweeps_run_as_they_stand_on_the_page(tmp_path, monkeypatch,
     assert "complete  8" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_tasks_of_a_sweep_are_submitted_as_on_the_page(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     monkeypatch.chdir(tmp_path)
@@ -219,6 +225,7 @@ def test_tasks_of_a_sweep_are_submitted_as_on_the_page(tmp_path, monkeypatch):
     assert json.loads(made.read_text())["weights_sha256"] == json.loads(here.read_text())["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_python_for_those_who_come_from_tfmot_runs():
     scope: dict = {}
     exec(blocks(ROOT / "docs/from_tfmot.md", "python")[0], scope)

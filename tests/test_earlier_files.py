@@ -26,6 +26,7 @@ def masks_of(expected):
     return {name: array for name, array in expected.items() if name not in ("images", "outputs")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["network.keras", "network.tfpruned"])
 def test_a_network_of_every_masked_class_computes_what_it_did(version, file):
     path = DATA / version / file
@@ -66,6 +67,7 @@ def test_a_complete_run_is_found_again_loaded_and_reported_on(version, tmp_path,
     assert report.main(["report", f"--workdir={workdir}", f"--out={tmp_path / 'report'}"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", write.RUNS)
 def test_a_run_half_way_is_resumed_to_its_end(version, tmp_path, monkeypatch, run):
     workdir = tmp_path / run

@@ -43,6 +43,7 @@ def test_all_examples_are_tested():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == COUNTS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(COUNTS.keys() - {"tflite_int8"}))
 def test_example_reports_the_dense_network_and_exact_counts(name, capsys, eagerly):
     run(name)

@@ -114,6 +114,7 @@ PRUNED = ("lenet_300_100", "convnet", "resnet20", "vgg16")
 NETWORKS = sorted({(config.dataset, config.model) for config in map(experiment, EXPERIMENTS)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset, name", NETWORKS, ids="-".join)
 def test_its_network_is_built_and_pruned_to_the_exact_count(dataset, name, monkeypatch):
     (*size, channels), classes = INPUT[dataset]

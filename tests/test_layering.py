@@ -154,6 +154,7 @@ print(json.dumps(heavy))
     return json.loads(ran.stdout)
 
 
+@pytest.mark.slow
 def test_light_modules_import_no_tensorflow():
     assert run_light(f'importlib.import_module("{PACKAGE}." + case)', LIGHT) == {}
 
@@ -183,6 +184,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.slow
 def test_help_and_mistaken_flags_are_answered_without_tensorflow():
     code = f"""
 module, flag, expected = case

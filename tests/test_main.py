@@ -264,6 +264,7 @@ def test_damaged_result_is_named_and_overwrite_retrains(copied, capfd):
     assert call(copied, "--sparsity=0.95", "--overwrite") == 0
 
 
+@pytest.mark.slow
 def test_epochs_are_counted_and_drops_come_at_theirs(tmp_path):
     flags = ["--method=dense", "--epochs=3", "--learning_rate_drops=1,2", "--batch_size=500"]
     assert main.main(["main", f"--workdir={tmp_path}", *flags]) == 0
@@ -272,6 +273,7 @@ def test_epochs_are_counted_and_drops_come_at_theirs(tmp_path):
     assert [record.learning_rate for record in found] == pytest.approx([0.1, 0.01, 0.001])
 
 
+@pytest.mark.slow
 def test_two_devices_prune_alike_and_train_almost_alike(finished, tmp_path):
     assert call(tmp_path, "--sparsity=0.95", "--devices=2") == 0
     one, two = run_in(finished), run_in(tmp_path)
@@ -293,6 +295,7 @@ def test_batch_larger_than_the_dataset_is_the_dataset_and_a_minimum_larger_than_
     assert run_in(tmp_path).result["remaining"] == 50200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [["--learning_rate_drops=1e300"], ["--learning_rate_drops=1e12", "--warmup_epochs=1e12"]])
 def test_epochs_far_beyond_the_end_are_never_reached(tmp_path, capfd, flags):
     assert call(tmp_path, *flags) == 0
@@ -348,6 +351,7 @@ def test_layer_left_out_is_not_pruned_and_not_counted(tmp_path, method):
     assert list(masks_in(tmp_path)) == [layer["name"] for layer in result["layers"]]
 
 
+@pytest.mark.slow
 def test_model_with_a_layer_left_out_is_exported_and_evaluated(tmp_path, capfd):
     assert call_exporting(tmp_path, "--exclude=fc[12]") == 0
     run = run_in(tmp_path)
@@ -375,6 +379,7 @@ def test_every_layer_keeps_its_minimum(tmp_path, capfd, flags):
     assert "no weight remains" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_gradients_of_batches_are_those_of_all_examples_together(tmp_path):
     """In float64 the mean gradient over five batches of twenty is that of one of a hundred; the mean of scores is another."""
     flags = ("--score_precision=float64", "--sparsity=0.9")
@@ -446,6 +451,7 @@ def tiny_application(input_shape, classes, classifier_activation, weights):
     return keras.Model(inputs, x, name="tiny")
 
 
+@pytest.mark.slow
 def test_keras_application_is_pruned_trained_and_exported(tmp_path, monkeypatch):
     """Of layers that have no names of their own; tests/models builds Keras' own networks, tests/export exports one."""
     import keras
@@ -673,6 +679,7 @@ EVERYTHING = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "settings"),
     [
@@ -702,6 +709,7 @@ def test_what_is_exported_of_any_way_of_training_is_the_network_in_memory(tmp_pa
     assert run.path.endswith(said["address"])
 
 
+@pytest.mark.slow
 def test_a_complete_run_is_exported_otherwise_without_training(copied, capfd, monkeypatch):
     from tf_pruneinit.experiments import train
 

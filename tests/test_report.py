@@ -12,6 +12,7 @@ from made_runs import config, write
 from tf_pruneinit import report
 from tf_pruneinit.config.execution import Execution
 from tf_pruneinit.reporting import figures
+from tf_pruneinit.runtime import extras
 from tf_pruneinit.sweeps import manifest
 from tf_pruneinit.sweeps import plan as plans
 
@@ -26,6 +27,7 @@ def run(workdir, out, *arguments):
     return report.main(["report", f"--workdir={workdir}", f"--out={out}", *arguments])
 
 
+@pytest.mark.slow
 def test_writes_all_that_it_says(tmp_path, capsys):
     for seed in range(3):
         write(tmp_path / "W", config("dense", seed=seed), 0.9 + 0.01 * seed)
@@ -48,11 +50,12 @@ def test_without_the_extra_it_is_refused_before_anything_is_written(tmp_path, ca
     monkeypatch.setitem(sys.modules, missing, None)
     write(tmp_path / "W", config(), 0.85)
     assert run(tmp_path / "W", tmp_path / "R", f"--archive={tmp_path / 'runs.jsonl'}") == 2
-    assert capsys.readouterr() == ("", f'error: a report needs {missing}: pip install "tf-pruneinit[report]"\n')
+    assert capsys.readouterr() == ("", f"error: a report needs {missing}: {extras.command('report')}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["W"]
     assert report.main(["report", "--help"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_report_in_the_working_directory_is_no_gap(tmp_path, capsys):
     write(tmp_path / "W", config(), 0.85)
@@ -62,6 +65,7 @@ def test_a_report_in_the_working_directory_is_no_gap(tmp_path, capsys):
     assert kinds == {"missing"}
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_files_and_an_archive_of_them_the_same_report(tmp_path, capsys):
     for seed in range(2):
         write(tmp_path / "W", config(seed=seed), 0.85 + seed / 100, empty_neurons=1)
@@ -78,6 +82,7 @@ def test_the_same_runs_give_the_same_files_and_an_archive_of_them_the_same_repor
             assert (tmp_path / "A" / path).read_bytes() == (tmp_path / "B" / path).read_bytes(), path
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_an_archive_says_what_a_sweep_has_not_begun(tmp_path, capsys):
     workdir = str(tmp_path / "W")
@@ -90,6 +95,7 @@ def test_an_archive_says_what_a_sweep_has_not_begun(tmp_path, capsys):
     assert "2 unfinished" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", ["dense", "one", "gaps", "no masks", "no records"])
 def test_a_report_of_little(tmp_path, capsys, left):
     path = write(tmp_path / "W", config("dense" if left == "dense" else "snip"), 0.85)
@@ -103,6 +109,7 @@ def test_a_report_of_little(tmp_path, capsys, left):
     assert ("1 unfinished" in captured.out) == (left == "gaps")
 
 
+@pytest.mark.slow
 def test_damaged_records_and_masks_stop_nothing(tmp_path, capsys):
     path = write(tmp_path / "W", config(), 0.85)
     (path / "masks.npz").write_bytes(b"nonsense")
@@ -143,6 +150,7 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, message
     assert message in error
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_margin_is_in_points(tmp_path):
     for seed, aside in enumerate((0, 0.001, -0.001)):
@@ -183,6 +191,7 @@ def test_chosen_sparsities_and_steps_each_give_a_figure_by_their_names(tmp_path,
         assert error.count("\n") == 1 and message in error
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_killed_report_leaves_the_one_before_whole(tmp_path, monkeypatch):
     write(tmp_path / "W", config("dense"), 0.9)
@@ -198,6 +207,7 @@ def test_a_killed_report_leaves_the_one_before_whole(tmp_path, monkeypatch):
     assert (tmp_path / "R" / "report.html").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_figure_that_no_longer_has_runs_is_removed(tmp_path):
     write(tmp_path / "W", config("dense"), 0.9)

@@ -45,6 +45,7 @@ def test_all_runs_have_their_file_of_flags_and_the_page_says_which_have_not_been
     assert set(re.findall(r"`(\w+)\.flags`", not_run)) == FILES.keys() - ARCHIVES.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_archive_has_each_run_of_the_grid_complete(name):
     read = collect.read([str(ARCHIVES[name])])
@@ -80,6 +81,7 @@ def tables(heading: str, page: pathlib.Path = PAGE) -> list[list[str]]:
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines if not line.startswith("|--")]
 
 
+@pytest.mark.slow
 def test_page_says_of_each_finding_what_the_runs_say():
     head, *rows = tables("Findings")
     for column, names in enumerate(head[1:], 1):
@@ -152,6 +154,7 @@ def test_page_of_methods_has_the_accuracies_of_the_runs():
     assert len(rows) == 14
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("TFDS_DATA_DIR" not in os.environ, reason="TFDS_DATA_DIR is not set")
 def test_page_says_where_masks_of_the_first_layer_are():
     """What finding F4 is explained by: blank pixels that scores avoid, and neurons that SynFlow leaves empty."""

@@ -122,6 +122,7 @@ class TestWork:
                 sweep.make_task(str(manifest), task)
         return tasks
 
+    @pytest.mark.slow
     def test_nothing_is_trained_or_scored_twice(self, tmp_path, counts):
         tasks = self.make_here(
             tmp_path,
@@ -173,6 +174,7 @@ def test_the_same_command_makes_nothing_again(whole):
 
 
 class TestKilled:
+    @pytest.mark.slow
     def test_two_workers_go_on_to_the_same_runs(self, whole, tmp_path):
         """The sweep is killed when the first of its runs trains, and when some are complete; then it comes to its end."""
         arguments = [*FIVE, "--workers=2", "--checkpoint_every=5"]
@@ -188,6 +190,7 @@ class TestKilled:
         require_part(tmp_path, whole, 5)
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*digests(tmp_path), "sweeps"])
 
+    @pytest.mark.slow
     def test_interpreters_end_with_the_sweep_that_was_killed(self, tmp_path):
         arguments = ["--grid=sparsity=0.5", "--epochs=100000", "--checkpoint_every=5"]
         with interpreted(tmp_path, *arguments) as process:
@@ -209,6 +212,7 @@ class TestKilled:
         assert list(tmp_path.glob("*-0.5-*/checkpoints/step-*"))
         assert not digests(tmp_path)
 
+    @pytest.mark.slow
     def test_a_process_that_is_killed_is_replaced_and_its_run_goes_on(self, whole, tmp_path):
         with started(tmp_path, *ALONE) as process:
             wait_for(lambda: has_record(tmp_path), [process])
@@ -237,6 +241,7 @@ def kill_worker(workdir):
     raise AssertionError("nobody writes")
 
 
+@pytest.mark.slow
 def test_two_sweeps_over_one_directory_make_each_run_once(whole, tmp_path):
     both = [started(tmp_path, *FAMILY) for _ in range(2)]
     outputs = [process.communicate(timeout=200) for process in both]
@@ -265,6 +270,7 @@ class TestFailures:
         assert sum("its parent failed: digits-lenet_300_100-dense" in line for line in last) == 1
         assert error == "error: 3 of 6 runs are missing; --retry_failed retries those that failed\n"
 
+    @pytest.mark.slow
     def test_a_failure_is_recorded_and_not_tried_again_unless_asked_to(self, failed):
         workdir, _ = failed
         found = sorted(workdir.glob("*/failure.json"))
@@ -288,6 +294,7 @@ class TestFailures:
         found = json.loads(capsys.readouterr().out)
         assert (found["complete"], found["failed"], len(found["runs"])) == (3, 2, 6)
 
+    @pytest.mark.slow
     def test_what_is_dead_is_named_at_the_end_and_by_status(self, tmp_path, capsys):
         grid = ["--grid=method=random", "--grid=sparsity=0.9,0.99999"]
         out, _ = make(tmp_path, *grid, "--epochs=1")
@@ -299,6 +306,7 @@ class TestFailures:
         found = json.loads(capsys.readouterr().out)
         assert (found["dead"], sorted(run["dead"] for run in found["runs"].values())) == (1, [False, True])
 
+    @pytest.mark.slow
     def test_a_file_in_the_place_of_a_run_fails_that_run_alone(self, whole, tmp_path):
         name = next(name for name in digests(whole) if "random-0.5" in name)
         (tmp_path / name).write_text("precious")
@@ -329,6 +337,7 @@ class TestFailures:
 
 
 class TestPlan:
+    @pytest.mark.slow
     def test_dry_run_counts_without_tensorflow(self, whole, tmp_path):
         heavy = "{'tensorflow', 'keras', 'tensorboard', 'rich', 'ray'}"
         code = f"import sys; from tf_pruneinit import sweep; code = sweep.main(sys.argv); assert not {heavy} & {{*sys.modules}}"
@@ -366,6 +375,7 @@ class TestPlan:
         assert sweep.main(["sweep", f"--flagfile={file}", "--dry_run", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["runs"] == 6
 
+    @pytest.mark.slow
     def test_thousands_of_runs_are_planned(self, tmp_path, capsys):
         assert (
             here(
@@ -494,6 +504,7 @@ class TestSlurm:
     def environment(self, cluster, **more):
         return {**os.environ, "PATH": f"{cluster}:{os.environ['PATH']}", **more}
 
+    @pytest.mark.slow
     def test_arrays_make_all_runs_parents_first(self, whole, tmp_path, cluster, monkeypatch):
         workdir = tmp_path / "work dir"
         with monkeypatch.context() as patched:
@@ -538,6 +549,7 @@ class TestSlurm:
         asked = cluster / "requeued"
         assert (asked.read_text().splitlines() if asked.exists() else []) == requeued
 
+    @pytest.mark.slow
     def test_a_task_that_is_asked_to_end_saves(self, tmp_path):
         make(tmp_path, "--grid=seed=3", "--epochs=100000", "--checkpoint_every=never", "--emit=slurm")
         (manifest,) = tmp_path.glob("sweeps/*/manifest.jsonl")
@@ -574,6 +586,7 @@ def kill_child(parent, named):
     raise AssertionError(f"{parent} has no {named}")
 
 
+@pytest.mark.slow
 def test_ray_makes_the_same_runs_whatever_is_killed_and_saves_them_when_it_is_asked_to_end(whole, tmp_path):
     """A dense run as far as it is needed, and one that begins with it and would take hours."""
     pytest.importorskip("ray")
@@ -642,6 +655,7 @@ class TestLooking:
             (workdir / run / ".records.jsonl.x").write_text("unfinished")
         return workdir
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "call",
         [

@@ -3,14 +3,13 @@
 import dataclasses
 import json
 import sys
-import warnings
 from collections.abc import Sequence
-from typing import Any
 
 from tf_pruneinit.config import flags, registry
 from tf_pruneinit.config.options import check, option
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.reporting import confusion
+from tf_pruneinit.runtime import extras
 from tf_pruneinit.runtime.command_line import exit_code, start_tensorflow
 from tf_pruneinit.runtime.console import Console, printable
 
@@ -51,6 +50,7 @@ class Options:
             registry.dataset(self.dataset)
         if self.confusion is not None:
             confusion.require_format(self.confusion)
+            extras.require("confusion", "report", "matplotlib")
 
 
 def command(argv: Sequence[str]) -> None:
@@ -67,24 +67,14 @@ def command(argv: Sequence[str]) -> None:
     # A program that reads standard error gets no lines of progress.
     shown = console if console.is_terminal else None
     found = [evaluation.evaluate(path, strategy, **data, console=shown) for path in options.saved_model]
-    matrices = [(evaluation.short_name(one["saved_model"]), one["confusion"]) for one in found]
-    drawn = options.confusion is not None and _draw(options.confusion, matrices)
+    if options.confusion:
+        confusion.write(options.confusion, [(evaluation.short_name(one["saved_model"]), one["confusion"]) for one in found])
     if options.json:
         print(json.dumps(found[0] if len(found) == 1 else {"models": found}))
         return
     print(printable(evaluation.text(found)))
-    if drawn:
+    if options.confusion:
         print(f"confusion      {options.confusion}")
-
-
-def _draw(path: str, matrices: Sequence[tuple[str, Any]]) -> bool:
-    """Draws confusion matrices; warns if matplotlib is missing, and returns whether there is a picture."""
-    try:
-        confusion.write(path, matrices)
-    except UsageError as error:
-        warnings.warn(f"{error}; {path} is not written", stacklevel=2)
-        return False
-    return True
 
 
 def main(argv: Sequence[str] | None = None) -> int:

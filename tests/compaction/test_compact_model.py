@@ -66,6 +66,7 @@ def convnet():
     return copied(_convnet())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:no weight remains")
 @pytest.mark.parametrize(("name", "steps"), [("lenet_300_100", 20), ("convnet", 20), ("branches", 4), ("blocks", 4)])
 def test_steps_are_those_of_the_full_network(name, steps, request):
@@ -94,6 +95,7 @@ def test_steps_are_those_of_the_full_network(name, steps, request):
     np.testing.assert_allclose(model(images, training=False), full(images, training=False), rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_what_is_removed_decays_and_its_statistics_stay():
     model = convnet()
     model.get_layer("bn2").moving_mean.assign(np.linspace(1, 2, 32))
@@ -115,6 +117,7 @@ def test_what_is_removed_decays_and_its_statistics_stay():
     assert (model.get_layer("bn2").moving_mean.numpy()[kept] != old["bn2/moving_mean"][kept]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_losses_by_the_names_of_outputs_are_those_of_the_full_network(outputs):
@@ -140,6 +143,7 @@ def test_losses_by_the_names_of_outputs_are_those_of_the_full_network(outputs):
 
 
 class TestTraining:
+    @pytest.mark.slow
     @pytest.mark.parametrize(("devices", "precision"), [(2, "float32"), (1, "mixed_bfloat16"), (1, "mixed_float16")])
     def test_losses_are_those_of_the_full_network(self, devices, precision):
         losses = []

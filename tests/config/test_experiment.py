@@ -100,6 +100,7 @@ configs = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(configs)
 def test_survives_json(config):
     copy = Config.from_json(json.loads(json.dumps(config.to_json())))
@@ -107,11 +108,13 @@ def test_survives_json(config):
     assert copy.address == config.address
 
 
+@pytest.mark.slow
 @given(configs, configs)
 def test_address_tells_configurations_apart(a, b):
     assert (a.address == b.address) == (a == b)
 
 
+@pytest.mark.slow
 @given(configs, configs, st.data())
 def test_every_single_field_counts_in_the_address(a, b, data):
     field = data.draw(st.sampled_from(dataclasses.fields(Config))).name

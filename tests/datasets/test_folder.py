@@ -56,6 +56,7 @@ def test_splits_of_ones_own_are_taken(tmp_path):
     assert len(load(tmp_path).test) == 3
 
 
+@pytest.mark.slow
 def test_images_that_differ_in_size_are_cut_and_resized(tmp_path, photographs):
     fill(tmp_path, 2, size=(20, 30), suffix="jpg")
     fill(tmp_path, 2, size=(31, 9), suffix="bmp")
@@ -66,6 +67,7 @@ def test_images_that_differ_in_size_are_cut_and_resized(tmp_path, photographs):
     assert load(photographs, image_size=3).input_shape == (3, 3, 3)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_in_memory_streams_the_same_images(photographs, monkeypatch):
     inside = load(photographs)
     monkeypatch.setattr(any_images, "IN_MEMORY_BYTES", 0)

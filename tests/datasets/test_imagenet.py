@@ -86,6 +86,7 @@ def central(label):
 
 
 class TestDataset:
+    @pytest.mark.slow
     def test_is_what_tfds_prepares_from_the_original_archives(self, dataset):
         assert (dataset.classes, dataset.input_shape) == (1000, (224, 224, 3))
         assert (len(dataset.train), len(dataset.test)) == (1000, TESTED)
@@ -98,6 +99,7 @@ class TestDataset:
         expected = (images / 255 - MEAN) / DEVIATION
         np.testing.assert_allclose(dataset.preprocessing(images), expected, rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.slow
     def test_an_epoch_has_every_image_once_and_replicas_share_its_batches(self, dataset):
         batches = list(dataset.train.shuffled(64, 0, 0))
         assert sorted(label for _, labels in batches for label in labels) == list(range(1000))
@@ -108,6 +110,7 @@ class TestDataset:
         steps = pair.run(next(pair.epoch(0, 0)), range(2))
         assert np.isfinite(steps.losses).all()
 
+    @pytest.mark.slow
     def test_the_sample_to_score_on_is_central_parts(self, dataset):
         images, labels = next(iter(dataset.scoring_batches(1, 20, 0)))
         for image, label in zip(images, labels, strict=True):
@@ -138,6 +141,7 @@ class TestRead:
         expected = whole[top : top + 224, left : left + 224]
         assert np.abs(imagenet.read(image, None).numpy() - expected).max() <= 0.5 + 1e-3, scale
 
+    @pytest.mark.slow
     def test_a_draw_decides_and_half_are_mirrored(self):
         columns = np.broadcast_to(np.arange(250, dtype=np.uint8)[:, None], (200, 250, 3))
         read = tf.function(imagenet.read)
@@ -238,6 +242,7 @@ class TestMissing:
         assert [path.name for path in files.parent.iterdir()] == ["manual"]
 
 
+@pytest.mark.slow
 def test_a_run_from_the_command_line(folder, tmp_path, capsys):
     """A small network; of ResNet-50 a step at this size takes seconds."""
     flags = ["--dataset=imagenet2012", "--model=convnet", "--method=magnitude", "--sparsity=0.9"]

@@ -54,6 +54,7 @@ def test_splits_and_classes_are_those_of_the_metadata(tmp_path, splits, counts):
     np.testing.assert_allclose(np.mean(found.preprocessing(found.train.images)), 0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_dataset_of_this_package_is_the_same_by_its_name_in_tfds(tfds_folder):
     (own, other) = (dataset.load(name, str(tfds_folder)) for name in ("cifar10", "tfds:cifar10"))
     np.testing.assert_array_equal(own.train.images, other.train.images)
@@ -61,6 +62,7 @@ def test_a_dataset_of_this_package_is_the_same_by_its_name_in_tfds(tfds_folder):
     assert other.preprocessing == IMAGENET_COLORS
 
 
+@pytest.mark.slow
 def test_images_of_several_sizes_are_resized_and_larger_ones_are_streamed(tmp_path, monkeypatch):
     write(tmp_path, {"train": 12, "test": 3}, shape=(None, None, 3), sizes=[(9, 20), (30, 7)])
     assert dataset.load("tfds:mine", str(tmp_path)).input_shape == (64, 64, 3)

@@ -104,6 +104,7 @@ class TestPreparing:
         data = self.files(tmp_path / "mnist" / "3.0.1")
         assert self.files(tmp_path) == (there - {killed / "data"}) | data
 
+    @pytest.mark.slow
     def test_what_another_process_has_prepared_meanwhile_is_used(self, tmp_path, attempt, tfds_folder):
         def late(builder):
             shutil.copytree(tfds_folder / "mnist" / "3.0.1", tmp_path / "mnist" / "3.0.1")
@@ -131,6 +132,7 @@ class TestPreparing:
         assert terminal or err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_images_stored_as_jpeg_are_noted(tmp_path, made_up):
     _, write = made_up
     cifar10 = dataset.load("cifar10", str(write(tmp_path, "cifar10", "jpeg")))

@@ -119,6 +119,7 @@ class TestShuffled:
         assert (np.diff(alone) == 1).mean() > 0.8
         assert (np.diff(mixed) == 1).mean() < 0.2
 
+    @pytest.mark.slow
     def test_order_and_draws_depend_on_nothing_but_seed_and_epoch(self, builder, monkeypatch):
         stream = TfdsStream(builder, "train", SHAPE, noisy, buffer=50)
         expected = list(stream.shuffled(50, 3, 4))
@@ -290,6 +291,7 @@ class TestDamage:
         with pytest.raises(DataError, match="00006-of-00007; No such file"):
             list(batches)
 
+    @pytest.mark.slow
     def test_of_an_image_is_one_clear_line(self, sharded):
         builder = sharded([*IMAGES[:100], b"no image", *IMAGES[101:]], LABELS)
         for read in ("in order", "shuffled", "taken"):
@@ -303,6 +305,7 @@ class TestDamage:
         assert "[5,5,1]" in message
         assert "[6,5,1]" in message
 
+    @pytest.mark.slow
     def test_labels_out_of_range_are_refused_when_they_are_met(self, sharded):
         labels = np.where(np.arange(COUNT) > 150, -1, LABELS)  # TFDS's word for no label.
         builder = sharded(IMAGES, labels)
@@ -336,12 +339,14 @@ class TestTraining:
     def undisturbed(self, noise):
         return self.trained(noise)
 
+    @pytest.mark.slow
     def test_each_image_is_trained_on_once_an_epoch(self, stream):
         stream, indices = counted(stream)
         _, trainer = self.build(stream)
         next(trainer.records())
         assert sorted(indices) == list(range(COUNT))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("devices, sync", [(2, False), (2, True)])
     def test_two_replicas_equal_one(self, undisturbed, noise, devices, sync):
         if sync:
@@ -352,6 +357,7 @@ class TestTraining:
         for one, two in zip(undisturbed[1], records, strict=True):
             np.testing.assert_allclose((two.loss, two.train_loss), (one.loss, one.train_loss), rtol=1e-4)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("bytes_a_call", [1, 3000])
     def test_how_many_batches_a_call_is_given_changes_no_bit(self, undisturbed, noise, monkeypatch, bytes_a_call):
         monkeypatch.setattr(engine, "_STREAMED_BYTES_A_CALL", bytes_a_call)
@@ -368,6 +374,7 @@ class TestTraining:
         list(trainer.records())
         return saved
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("step", [4, 7, 12])
     def test_resumes_from_any_step_to_the_same_bits(self, undisturbed, saved, noise, step):
         model, trainer = self.build(noise)
@@ -403,6 +410,7 @@ class TestFingerprint:
             _ = TfdsStream(tfds.builder_from_directory(folder), "train", SHAPE).fingerprint
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_read_in_training_ends_the_run_with_a_line_and_it_resumes(builder, tmp_path, monkeypatch, capsys):
     """The file is damaged between two steps, and is whole again when the command is given once more."""
     folder = pathlib.Path(shutil.copytree(builder.data_dir, tmp_path / "toy"))

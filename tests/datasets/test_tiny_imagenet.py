@@ -72,6 +72,7 @@ def require_right(dataset):
         assert np.ptp(split.images, axis=-1).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "archive"])
 def test_is_prepared_from_the_folder_or_the_archive_and_found_normalized_and_augmented_as_in_the_paper(folder, tmp_path, kind):
     files = manual(tmp_path)
@@ -176,6 +177,7 @@ def test_damage_is_said_in_a_line_that_names_the_file_and_nothing_is_left(damage
     assert re.fullmatch(f"{copy}/{expected}", mistake(tmp_path))
 
 
+@pytest.mark.slow
 def test_repairing_the_image_repairs_the_dataset_in_the_folder_and_in_the_archive(folder, tmp_path):
     broken = tmp_path / folder.name
     shutil.copytree(folder, broken)
@@ -221,6 +223,7 @@ def test_a_damaged_archive_is_named(damage, folder, tmp_path):
     assert re.fullmatch(expected, mistake(tmp_path))
 
 
+@pytest.mark.slow
 def test_other_files_do_not_matter_and_names_of_images_may_end_as_they_like(folder, tmp_path):
     copy = manual(tmp_path) / folder.name
     shutil.copytree(folder, copy)
@@ -234,6 +237,7 @@ def test_other_files_do_not_matter_and_names_of_images_may_end_as_they_like(fold
     require_right(datasets.load("tiny_imagenet", str(tmp_path)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("TFDS_DATA_DIR" not in os.environ, reason="TFDS_DATA_DIR is not set")
 def test_real_images_of_the_original_layout(tmp_path):
     real = os.path.join(os.environ["TFDS_DATA_DIR"], "downloads", "manual", "tiny-imagenet-200")

@@ -56,6 +56,7 @@ def test_a_damaged_file_is_made_again(tmp_path):
     assert make.calls == 2
 
 
+@pytest.mark.slow
 def test_who_comes_second_waits_for_the_first(tmp_path):
     make, begun = Maker(), threading.Event()
 

@@ -117,6 +117,7 @@ class TestRead:
             Prune("snip", densities=str(tmp_path / "d.json"))
 
 
+@pytest.mark.slow
 def test_runs_have_the_masks_and_the_densities_that_they_are_given(tmp_path, file, capsys):
     (tmp_path / "d.json").write_text(json.dumps({"fc1": 0.01}))
 

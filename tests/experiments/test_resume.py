@@ -166,6 +166,7 @@ def expected(whole, experiment) -> dict:
     return outcome(whole[experiment])
 
 
+@pytest.mark.slow
 @every_experiment
 def test_killed_at_random_moments_it_ends_in_other_processes_and_another_directory_with_the_same_bits(
     tmp_path, expected, experiment
@@ -189,6 +190,7 @@ def test_killed_at_random_moments_it_ends_in_other_processes_and_another_directo
         assert outcome(runner.path) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["snip"])
 def test_killed_while_it_writes_each_of_its_files(runner, expected):
     runner.kill_at("os.rename", "/config.json")
@@ -205,6 +207,7 @@ def test_killed_while_it_writes_each_of_its_files(runner, expected):
     runner.require_end(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["rounds"])
 def test_killed_at_the_end_of_each_run_that_it_begins_with(runner, expected):
     dense, once, twice = sorted(
@@ -397,6 +400,7 @@ class TestTraining:
         for value, other in zip(got, expected, strict=True):
             np.testing.assert_array_equal(value, other, strict=True)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("build", "devices"), [(with_dropout, 1), (half_precision, 2)])
     def test_goes_on_from_any_step(self, build, devices):
         found, values, saved = self.train(build, devices)
@@ -408,6 +412,7 @@ class TestTraining:
             assert again == [record for record in found if record.step > saved[step][1]["recorded"]]
             self.require_same(values_again, values)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("build", PLANS)
     def test_how_many_steps_are_taken_at_a_time_changes_nothing(self, build, monkeypatch):
         run, calls, ended = engine.Engine.run, {}, {}
@@ -426,6 +431,7 @@ class TestTraining:
         assert ended[1e-9][0] == ended[1e9][0]
         self.require_same(ended[1e-9][1], ended[1e9][1])
 
+    @pytest.mark.slow
     def test_asked_to_end_in_an_evaluation_it_makes_that_record_when_it_goes_on(self, monkeypatch):
         def asked(*args, **kwargs):
             raise preemption.Preempted
@@ -442,6 +448,7 @@ class TestTraining:
         assert again == found
         self.require_same(values_again, values)
 
+    @pytest.mark.slow
     def test_checkpoint_of_another_training_changes_nothing(self):
         _, _, saved = self.train(with_dropout, 1)
         model = half_precision()

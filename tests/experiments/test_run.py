@@ -94,6 +94,7 @@ def test_mistake_leaves_what_was_there_before(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_process_are_the_same_to_the_bit(tmp_path):
     """Nothing of the first is left in the second: no names, no random state."""
     prune = Prune("random", 0.9, exclude=("fc1",), min_remaining=5)
@@ -168,6 +169,7 @@ def magnitude(arrays, masks, sparsity, within=None):
     return {path: part.reshape(mask.shape) for (path, mask), part in zip(masks.items(), np.split(kept, ends), strict=True)}
 
 
+@pytest.mark.slow
 def test_pruned_at_a_step_weights_go_on_from_there_and_the_whole_schedule_runs_again(laboratory):
     for moment, step in (("10", 10), ("1ep", EPOCH), ("end", STEPS)):
         run = laboratory.make(Prune("magnitude", 0.8, prune_at=moment))
@@ -200,6 +202,7 @@ def test_rewound_weights_are_those_of_an_earlier_step(laboratory):
         assert (run.result["method"], run.result["rewound_to"]) == ("lottery_ticket_rewinding", step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rewind_to", [None, "7"])
 def test_each_round_prunes_what_the_round_before_has_trained(laboratory, rewind_to):
     named = Prune("magnitude", prune_at="end", rewind_to=rewind_to) if rewind_to else Prune("learning_rate_rewinding")
@@ -236,6 +239,7 @@ def test_what_is_pruned_shares_one_dense_run_that_goes_no_further_than_it_must(l
     assert run.result["test_accuracy"] == alone.result["test_accuracy"]
 
 
+@pytest.mark.slow
 def test_dense_run_of_before_is_used_and_only_weights_that_it_did_not_keep_are_found_again(laboratory):
     def contents(path):
         return {file: file.read_bytes() for file in pathlib.Path(path).rglob("*") if file.is_file()}
@@ -258,6 +262,7 @@ def test_dense_run_of_before_is_used_and_only_weights_that_it_did_not_keep_are_f
         require_same(weights(dense, step), weights(together, step))
 
 
+@pytest.mark.slow
 def test_damaged_weights_of_the_dense_run_are_found_again(laboratory):
     first = laboratory.make(Prune("snip", 0.5, prune_at="end"))
     os.truncate(dense_of(first).snapshot(STEPS), 1000)
@@ -266,6 +271,7 @@ def test_damaged_weights_of_the_dense_run_are_found_again(laboratory):
     assert again.result["weights_sha256"] == first.result["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_pruned_run_too_gives_weights_that_it_did_not_keep(laboratory):
     prune = Prune("random", 0.5, ablation="reinit")
     run = laboratory.make(prune, snapshot_steps=())
@@ -277,6 +283,7 @@ def test_pruned_run_too_gives_weights_that_it_did_not_keep(laboratory):
     assert run.result == found.result
 
 
+@pytest.mark.slow
 def test_without_restart_training_goes_on_where_the_weights_are_from(laboratory):
     plan = Train(EPOCHS, batch_size=64, schedule="cosine", ema=0.5, validation=0.2)
     epoch = 18  # 1,150 images.
@@ -320,6 +327,7 @@ class TestAblationsAfterTraining:
         names = ("none", "shuffle", "reinit", "invert")
         return {name: laboratory.make(Prune(sparsity=0.7, ablation=name, **options), model) for name in names}
 
+    @pytest.mark.slow
     def test_shuffle_moves_what_remains_within_layers(self, found):
         masks, shuffled = (found[name].masks() for name in ("none", "shuffle"))
         for path, mask in masks.items():
@@ -372,18 +380,21 @@ def test_mistake_is_found_before_anything_is_trained(laboratory, tmp_path, optio
     assert laboratory.steps == 0
 
 
+@pytest.mark.slow
 def test_dense_run_that_was_begun_otherwise_is_named(laboratory):
     laboratory.make(Prune("snip", 0.5, prune_at="20"))
     with pytest.raises(UsageError, match=r"dense-0-\w+ was begun with devices 1 .*; got 2 \(its own command with overwrite"):
         laboratory.make(Prune("snip", 0.5, prune_at="30"), devices=2)
 
 
+@pytest.mark.slow
 def test_first_and_last_layers_can_be_left_out(laboratory):
     found = laboratory.make(Prune("magnitude", 0.5, prune_first=False, prune_last=False)).result
     assert [layer["name"] for layer in found["layers"]] == ["fc2/kernel"]
     assert found["remaining"] == found["total"] / 2
 
 
+@pytest.mark.slow
 def test_initializers_are_those_that_are_asked_for(laboratory):
     options = {"initializer": "normal", "initializer_deviation": 0.1, "batch_norm_scale": "ones"}
     config = Config(model="convnet", train=Train(None, 1, batch_size=64), **options)
@@ -397,6 +408,7 @@ def test_initializers_are_those_that_are_asked_for(laboratory):
             assert (kernel == 1).all()
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_train_one_dense_run(tmp_path):
     command = ["-m", "tf_pruneinit.main", f"--workdir={tmp_path}", "--epochs=10", "--prune_at=end"]
     pipes = {"stdout": processes.PIPE, "stderr": processes.PIPE, "text": True}
@@ -539,6 +551,7 @@ class TestErrorAtEveryStageOfARun:
         assert len(list(tmp_path.glob("*snip*/checkpoints/step-6.npz"))) == (stage not in BEFORE_TRAINING)
         return tmp_path
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("stage", STAGES)
     def test_loses_nothing_and_the_same_command_resumes_to_the_bits(self, tiny, workdir, expected, stage, capsys):
         for error in (*EVERYWHERE, *OTHERS[list(STAGES).index(stage) % 5 :: 5]):
@@ -628,6 +641,7 @@ class TestOtherData:
         assert before <= trained(workdir)
         return error
 
+    @pytest.mark.slow
     def test_a_run_that_was_begun_is_not_resumed_with_it(self, tiny, tmp_path, capsys, monkeypatch):
         with monkeypatch.context() as patch:
             fail_at(patch, "step-8.npz", KeyboardInterrupt(), tiny.CONFIG)
@@ -649,6 +663,7 @@ class TestOtherData:
         self.change(tiny, "a label")
         assert "-dense-" in self.refused(tiny, tmp_path, capsys, checkpoint_every=every)
 
+    @pytest.mark.slow
     def test_what_earlier_versions_left_is_resumed(self, tiny, tmp_path, monkeypatch):
         """They did not write down which data it was."""
         with monkeypatch.context() as patch:
@@ -664,6 +679,7 @@ class TestOtherData:
         self.change(tiny, "a test image")
         assert tiny.run(tmp_path) == 0
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("iterations, kind", [(1, "scores"), (3, "masks")])
     def test_scores_are_shared_for_the_images_that_they_were_computed_on(self, tiny, tmp_path, iterations, kind):
         def computed():

@@ -32,6 +32,7 @@ def content(model):
 
 
 class TestCompress:
+    @pytest.mark.slow
     @pytest.mark.parametrize("network", [lambda: pruned(sparsity=0.7), small_blocks.pruned_blocks])
     def test_loads_back_in_one_call_to_the_bits_that_remain(self, network, tmp_path):
         model = network()

@@ -20,6 +20,7 @@ def saved_model(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_litert_computes_the_same_and_is_sparse(saved_model, tmp_path):
     said = converters.write("litert", saved_model, str(tmp_path / "model.tflite"))
     size = (tmp_path / "model.tflite").stat().st_size
@@ -32,6 +33,7 @@ def test_litert_computes_the_same_and_is_sparse(saved_model, tmp_path):
     np.testing.assert_allclose(runner(images=image)["logits"], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_file_that_computes_something_else_is_an_error(saved_model, tmp_path, monkeypatch):
     wrong = str(tmp_path / "wrong")
     model = tf_pruneinit.prune(build.build("lenet_300_100", (28, 28, 1), 10, 1), "magnitude", 0.5)
@@ -43,6 +45,7 @@ def test_a_file_that_computes_something_else_is_an_error(saved_model, tmp_path, 
     assert not (tmp_path / "model.tflite").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("tf2onnx") is None, reason="tf2onnx is not installed (the extra onnx)")
 def test_onnx_computes_the_same(saved_model, tmp_path):
     converters.write("onnx", saved_model, str(tmp_path / "model.onnx"))

@@ -53,6 +53,7 @@ def require_said_sizes(model, small):
     assert shipped.multiply_accumulates <= trained.multiply_accumulates
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:no weight remains")
 @pytest.mark.parametrize("name", ["lenet_300_100", "convnet", "branches", "blocks"])
 def test_outputs_are_the_same_and_the_size_is_what_is_said(name):
@@ -139,6 +140,7 @@ class TestCommand:
     def main(self, *argv):
         return importlib.import_module("tf_pruneinit.compact").main(["compact", *argv])
 
+    @pytest.mark.slow
     def test_writes_a_smaller_saved_model_with_the_same_outputs(self, run, tmp_path, capsys):
         folder, model = run
         path, out = folder / "saved_model", tmp_path / "small"
@@ -180,6 +182,7 @@ class TestCommand:
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("given", "form"),
         [
@@ -201,11 +204,13 @@ class TestCommand:
         assert bool(found["bytes"]) == one_form
         assert os.listdir(tmp_path) == [form]
 
+    @pytest.mark.slow
     def test_a_saved_model_of_what_does_not_say_how_images_are_preprocessed_is_refused(self, run, tmp_path):
         with pytest.raises(UsageError, match=r"does not say how images are preprocessed"):
             inference_model.save(str(run[0] / "model.keras"), str(tmp_path / "small"))
         assert not os.listdir(tmp_path)
 
+    @pytest.mark.slow
     def test_a_smaller_one_has_nothing_to_lose(self, run, tmp_path):
         small, again = (str(tmp_path / name) for name in ("small.tfpruned", "again.tfpruned"))
         inference_model.save(str(run[0] / "model.tfpruned"), small)
@@ -235,6 +240,7 @@ class TestWhatIsSaidOfASize:
         model = tf_pruneinit.prune(build.build(name, SHAPE, 4, 0), method, 0.98)
         require_said_sizes(model, tf_pruneinit.ship(model))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["convnet", "blocks"])
     def test_is_the_size_where_a_layer_is_empty(self, name):
         model = small_blocks.blocks() if name == "blocks" else build.build("convnet", SHAPE, 4, 0)
@@ -245,6 +251,7 @@ class TestWhatIsSaidOfASize:
         require_said_sizes(model, tf_pruneinit.ship(model))
 
 
+@pytest.mark.slow
 def test_describe_says_what_compact_writes(tmp_path, capfd):
     """Magnitude leaves neurons that nothing reaches, which are constants: they go when it is shipped alone."""
     model = tf_pruneinit.prune(build.build("convnet", SHAPE, 10, 0), "magnitude", 0.98)

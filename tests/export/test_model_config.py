@@ -17,6 +17,7 @@ def shapes(model):
     return [tuple(variable.shape) for variable in model.variables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [lambda: build.build("convnet", (8, 8, 1), 4, 0), small_blocks.blocks])
 def test_a_network_is_made_again_of_json(network):
     model = model_copy.copy_with(network(), stock_layers.stock)

@@ -106,6 +106,7 @@ np.savez("kernels.npz", **{path: kernel.numpy() for path, kernel in loaded.kerne
         for path, mask in network.masks.items():
             assert not np.signbit(network.values[network.kernels[path]][mask == 0]).any()
 
+    @pytest.mark.slow
     def test_logits_of_images_in_color_are_those_of_the_model_in_memory_to_five_digits(self, tmp_path):
         model = small_blocks.pruned_blocks()
         shape = model.input_shape[1:]
@@ -128,6 +129,7 @@ np.savez("kernels.npz", **{path: kernel.numpy() for path, kernel in loaded.kerne
         assert described["preprocessing"].items() >= {"scale": 255, "mean": [0.25], "deviation": [0.5]}.items()
         assert saved_model.metadata(str(folder)) == described
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("precision", "name"), [("mixed_float16", "lenet_300_100"), ("mixed_bfloat16", "convnet")])
     def test_mixed_precision_serves_float32_logits(self, precision, name, tmp_path):
         model = pruned(precision, name)
@@ -149,6 +151,7 @@ np.savez("kernels.npz", **{path: kernel.numpy() for path, kernel in loaded.kerne
         (kernel,) = saved_model.load(str(tmp_path / "nested")).kernels.values()
         np.testing.assert_array_equal(kernel, model.get_layer("head").get_layer("fc").kernel)
 
+    @pytest.mark.slow
     def test_layers_with_several_kernels_and_layers_inside_layers_are_exported(self, tmp_path):
         inputs = keras.Input(SHAPE)
         x = keras.layers.SeparableConv2D(6, 3, name="separable")(inputs)
@@ -167,6 +170,7 @@ np.savez("kernels.npz", **{path: kernel.numpy() for path, kernel in loaded.kerne
             np.testing.assert_array_equal(loaded.kernels[path], kernel.value)
             assert not loaded.kernels[path].numpy()[kernel.mask.numpy() == 0].any()
 
+    @pytest.mark.slow
     def test_a_layer_left_out_keeps_its_weights_and_has_no_mask(self, tmp_path):
         model = tf_pruneinit.prune(build.build("lenet_300_100", SHAPE, 4, 0), "magnitude", 0.9, exclude=("fc3",))
         saved_model.save(model, str(tmp_path / "left_out"), PREPROCESSING, METADATA)

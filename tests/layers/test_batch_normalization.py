@@ -469,6 +469,7 @@ class TestSecondDerivatives:
         twice = {cls for cls, row in keras_layers.LAYERS.items() if row.twice_differentiable}
         assert twice - covered == elsewhere | inside
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("eagerly")
     @pytest.mark.filterwarnings("error:grasp differentiates twice")
     @pytest.mark.parametrize("mask_zero", [False, True])
@@ -502,6 +503,7 @@ class TestSecondDerivatives:
         assert any(type(layer) is BatchNormalization for layer in model.layers)
         assert error_of_grasp(model) < 1e-6
 
+    @pytest.mark.slow
     @pytest.mark.filterwarnings("error:grasp differentiates twice")
     def test_a_whole_compiled_network(self):
         """TensorFlow has the gradient of a convolution in groups, on CPUs, in compiled functions alone."""
@@ -601,6 +603,7 @@ class OfPlaces(L.Layer):
         return tf.add_n([x[index] for index in indices]) / tf.add_n([ones[index] for index in indices])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.filterwarnings("ignore:grasp differentiates twice")
 @pytest.mark.parametrize(

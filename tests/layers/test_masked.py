@@ -65,6 +65,7 @@ def test_masked_classes_of_keras_layers_can_be_pickled():
             assert pickle.loads(pickle.dumps(cls)) is cls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECURRENT)
 def test_recurrent_layers_compute_train_and_are_kept_as_others(name, tmp_path):
     make, inputs, count = RECURRENT[name]

@@ -152,6 +152,7 @@ def test_they_are_zeros_after_ten_steps_of_any_optimizer(cls):
         assert not np.array_equal(kernel.value, was)
 
 
+@pytest.mark.slow
 def test_their_values_before_change_no_bit_under_any_penalty_and_constraint():
     require_same(spoiled_before(lambda: optimizers.Lamb(0.05), every=True))
 
@@ -245,6 +246,7 @@ def test_what_an_optimizer_has_gathered_of_them_is_gone():
                 assert moment.numpy()[~removed[id(weight)]].any()
 
 
+@pytest.mark.slow
 @not_in_the_oldest
 @pytest.mark.parametrize("how", ["XLA", "two replicas in half precision"])
 def test_are_zeros_after_every_step_however_it_is_executed(how):

@@ -155,6 +155,7 @@ class TestVisionTransformer:
             fan_in = kernel[..., 0].size if path.endswith("output/kernel") else kernel.shape[0]
             assert abs(kernel.std() * np.sqrt(fan_in) - 1) < 4 / np.sqrt(kernel.size), path
 
+    @pytest.mark.slow
     def test_is_the_same_of_the_same_seed_and_depends_on_where_a_patch_is(self, model):
         images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
         again = models.build("vit_tiny", (8, 8, 3), 10, 0)
@@ -165,6 +166,7 @@ class TestVisionTransformer:
         np.testing.assert_allclose(model(images), model(moved), atol=1e-4)
         model.get_layer("embedding").bias.assign(again.get_layer("embedding").bias)
 
+    @pytest.mark.slow
     def test_paths_are_known_and_hidden_neurons_can_go(self, model):
         masks = {path: mask.copy() for path, mask in masking.masks(model).items()}
         masks["block1_fc1/kernel"][:, :300] = 0
@@ -320,6 +322,7 @@ class TestKerasApplications:
         assert "\n" not in str(caught.value)
         assert random.getstate() == before
 
+    @pytest.mark.slow
     def test_a_network_with_layers_of_its_own_is_built_with_masks(self):
         model = models.build("keras:ConvNeXtTiny", SHAPE, 10, 0)
         masks = masking.masks(model)

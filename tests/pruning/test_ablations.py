@@ -190,6 +190,7 @@ class TestStageDensities:
             ablations.stage_densities(masks)
 
 
+@pytest.mark.slow
 def test_reinitialisation_keeps_masks_and_draws_other_weights_of_the_same_kind(tmp_path):
     found = {}
     for ablation in ("none", "reinit"):

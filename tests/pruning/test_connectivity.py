@@ -48,6 +48,7 @@ def dense(*widths):
     return chain(widths[:1], *(L.Dense(width, "relu", name=f"fc{n}") for n, width in enumerate(widths[1:], start=1)))
 
 
+@pytest.mark.slow
 def test_paths_are_those_of_the_model_in_float32_whatever_it_computes_in():
     def network(dtype):
         policy = {"dtype": dtype}
@@ -88,12 +89,14 @@ class TestDense:
         model = dense(3, 4, 2)
         assert_equal(connected(model), ones(model))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("widths", [(50,) * 102, (4000, 500, 100)])
     def test_deep_and_wide_networks_have_their_paths_counted_without_overflow(self, widths):
         model = dense(*widths)
         found = connected(model)
         assert all(on_path.all() for on_path in found.values())
 
+    @pytest.mark.slow
     @hypothesis.settings(max_examples=25, deadline=None)
     @hypothesis.given(
         strategies.lists(strategies.integers(1, 4), min_size=2, max_size=4),
@@ -426,6 +429,7 @@ def test_the_model_is_left_as_it_is():
     assert activations == [getattr(layer, "activation", None) for layer in model._flatten_layers()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lenet_300_100", "convnet", "vgg11", "resnet20"])
 def test_of_the_models_here_all_is_connected_and_some_of_it_when_sparse(name):
     model = models.build(name, (32, 32, 3), 10, 0)

@@ -303,6 +303,7 @@ def grouped():
     return [pytest.param(inputs, layers, id=f"{layers[0][0]}...{layers[-1][0]}") for inputs, layers in groups.values()]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:not pruned")
 @pytest.mark.parametrize(("inputs", "layers"), grouped())
 def test_a_copy_of_a_model_of_any_layers_computes_the_same_bits(inputs, layers, tmp_path):
@@ -515,6 +516,7 @@ def learned(cls):
     return model, model(X4).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:not pruned")
 @pytest.mark.parametrize("cls", LAYERS)
 def test_a_copy_has_what_a_users_layer_has_learned(cls, tmp_path):
@@ -540,6 +542,7 @@ def test_a_compressed_file_has_it_or_is_refused(cls, tmp_path):
             compressed(masked, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_file_of_a_registered_layer_that_saves_more_than_variables_has_its_masks_too(tmp_path):
     model, _ = learned(Registered)
     keras.saving.register_keras_serializable("test_copies")(Registered)
@@ -606,6 +609,7 @@ def test_a_call_that_was_replaced_is_refused():
         tf_pruneinit.with_masks(keras.Model(inputs, L.Dense(2)(layer(inputs))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [L.GRU, L.LSTM, L.SimpleRNN])
 @pytest.mark.filterwarnings("ignore:not pruned")
 def test_a_copy_of_a_stateful_layer_goes_on_from_its_state(cls, tmp_path):
@@ -662,6 +666,7 @@ def test_scores_are_of_what_a_layer_has_learned_also_after_another_model_of_the_
         np.testing.assert_array_equal(model(X4), before)
 
 
+@pytest.mark.slow
 def test_what_is_compiled_is_kept_for_models_that_have_learned_the_same():
     same, other = ([model_signature.signature(normalized(data)[0]) for data in pair] for pair in ((X4, X4), (X4, 2 * X4)))
     assert same[0] is not None
@@ -697,6 +702,7 @@ def residual(names):
     return model
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=1)
 @hypothesis.given(st.permutations(_NAMES).map(lambda names: names[:7]))
 @hypothesis.example(["fc_inputs", "fc", "removed", "add", "add_1", "add_0", "x"])
@@ -716,6 +722,7 @@ def test_names_that_are_made_up_are_never_those_of_a_user(names):
     assert tf_pruneinit.masks(files[0]).keys() == tf_pruneinit.masks(model).keys()
 
 
+@pytest.mark.slow
 def test_networks_with_names_that_keras_makes_up_become_smaller_whatever_was_built_before():
     keras.backend.clear_session()
     for _ in range(2):
@@ -771,6 +778,7 @@ def test_free_names_are_given_once():
     ]
 
 
+@pytest.mark.slow
 def test_a_saved_model_has_statistics_and_tables(tmp_path):
     data = RNG.normal(3, 5, size=(50, 2, 2, 1)).astype("float32")
     inputs = keras.Input((2, 2, 1))

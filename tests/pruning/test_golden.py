@@ -98,6 +98,7 @@ def test_scores_in_float64_of_networks_of_stock_layers(network, exact_scores, ke
         assert relative_error(exact_scores[key], network.scores[key]) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("key", ["snip", "grasp_T200", "synflow"])
 def test_scores_in_float64_of_networks_with_our_batch_normalisation(networks, key):
@@ -106,6 +107,7 @@ def test_scores_in_float64_of_networks_with_our_batch_normalisation(networks, ke
     assert relative_error(ours, network.scores[key]) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_scores_in_float64_of_a_network_that_has_been_pruned(networks):
     found = 0
@@ -136,6 +138,7 @@ def test_one_shot_masks_in_float64_are_identical(network, exact_scores, sparsity
         require_identical(golden.flatten(selection.global_masks(kept, float(sparsity))), network.masks[f"{key}@{sparsity}"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_prune_leaves_the_golden_mask(networks):
     network = networks["convnet"]
@@ -152,6 +155,7 @@ def test_masks_of_given_random_scores_are_identical(networks, sparsity):
         require_identical(golden.flatten(selection.global_masks(scores, float(sparsity))), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "sparsity"), [("mlp", "0.8"), ("convnet", "0.98"), ("vgg_narrow", "0.98")])
 def test_masks_of_a_hundred_iterations_of_synflow_are_identical(networks, name, sparsity):
     network = networks[name]
@@ -159,6 +163,7 @@ def test_masks_of_a_hundred_iterations_of_synflow_are_identical(networks, name, 
     require_identical(golden.flatten(tf_pruneinit.masks(pruned)), network.masks[f"synflow_iter100@{sparsity}"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "sparsity"), ITERATIVE_SNIP)
 def test_masks_of_a_hundred_iterations_of_snip_are_identical(networks, name, sparsity):
     network = networks[name]

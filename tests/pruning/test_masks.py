@@ -111,6 +111,7 @@ class TestWithMasks:
         assert tuple(masks) == MODELS[build]
         assert all(mask.dtype == np.uint8 and mask.all() for mask in masks.values())
 
+    @pytest.mark.slow
     def test_layers_of_one_name_in_two_nested_models_have_paths_of_their_own(self):
         inputs = keras.Input((6, 6, 2))
         twins = [keras.models.clone_model(functional()) for _ in range(2)]
@@ -148,6 +149,7 @@ class TestWithMasks:
         model = keras.Model(inputs, keras.layers.Dense(3, dtype="mixed_bfloat16", name="fc")(inputs))
         assert tf_pruneinit.with_masks(model).get_layer("fc").dtype_policy.name == "mixed_bfloat16"
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("eagerly")
     @pytest.mark.parametrize("loss", ["mse", keras.losses.Huber(), absolute_error])
     def test_a_compiled_model_stays_compiled_with_a_fresh_optimizer(self, loss):
@@ -162,6 +164,7 @@ class TestWithMasks:
             copy.evaluate(IMAGES, np.ones((5, 3)), verbose=0), model.evaluate(IMAGES, np.ones((5, 3)), verbose=0)
         )
 
+    @pytest.mark.slow
     def test_fit_keeps_removed_weights_out(self):
         model = tf_pruneinit.with_masks(functional())
         tf_pruneinit.set_masks(model, masks := random_masks(model))
@@ -271,6 +274,7 @@ class TestFiles:
             assert (kernel.variable.numpy() != kernel.value).any()
         return pruned
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("first", ["keras", "tf_pruneinit"])
     def test_a_fresh_process_loads_a_saved_model_with_masks_and_raw_kernels(self, pruned, tmp_path, first):
         pruned.save(tmp_path / "model.keras")
@@ -318,6 +322,7 @@ import tf_pruneinit
 
 
 class TestExclude:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("patterns", "left"),
         [
@@ -487,6 +492,7 @@ def test_a_layer_inside_several_others_is_refused():
         tf_pruneinit.with_masks(model)
 
 
+@pytest.mark.slow
 def test_a_kernel_that_a_block_makes_in_its_build_has_the_same_path_in_the_copy():
     class Inner(keras.layers.Layer):
         def build(self, input_shape):

@@ -35,6 +35,7 @@ def values(arrays):
 
 @pytest.mark.usefixtures("eagerly")
 class TestMethods:
+    @pytest.mark.slow
     def test_a_function_of_the_kernels_is_a_method(self):
         def magnitude(network, batch):
             assert batch is None
@@ -92,6 +93,7 @@ class TestMethods:
 
 
 class TestNames:
+    @pytest.mark.slow
     def test_scores_and_masks_come_in_order(self):
         model = network()
         scores = tf_pruneinit.score(model, "magnitude")
@@ -103,6 +105,7 @@ class TestNames:
         for mask, wanted in zip(values(tf_pruneinit.masks(other)), values(tf_pruneinit.masks(expected)), strict=True):
             np.testing.assert_array_equal(mask, wanted)
 
+    @pytest.mark.slow
     def test_names_of_another_build_are_those_of_the_model(self):
         first, second = network(), network()
         scores, masks = tf_pruneinit.score(first, "magnitude"), tf_pruneinit.masks(tf_pruneinit.prune(first, "magnitude", 0.5))

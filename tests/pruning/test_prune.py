@@ -204,6 +204,7 @@ class TestOneMethodOfEachKind:
         assert counts(second) == {"fc/kernel": 48}
         assert (tf_pruneinit.masks(second)["fc/kernel"] <= tf_pruneinit.masks(first)["fc/kernel"]).all()
 
+    @pytest.mark.slow
     def test_a_compiled_model_stays_compiled(self, method):
         model = network()
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -405,6 +406,7 @@ def test_an_error_in_the_callback_comes_through_and_later_calls_are_right(model)
     require_equal(tf_pruneinit.masks(tf_pruneinit.prune(model, "snip", 0.9, DATA, iterations=3)), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_pruning_in_the_callback_of_pruning_disturbs_nothing(model):
     expected = tf_pruneinit.masks(tf_pruneinit.prune(model, "snip", 0.9, DATA, iterations=3))
@@ -431,6 +433,7 @@ class TestEffectiveSparsity:
 
     DATA = RNG.normal(size=(24, 20)).astype("float32"), np.arange(24) % CLASSES
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("method", ["random", "magnitude", "snip", "synflow", "force"])
     def test_so_many_weights_are_connected_and_no_fewer_would_do(self, method, wide):
         options = {"iterations": 3} if registry.METHODS[method].iterations > 1 else {}
@@ -458,6 +461,7 @@ class TestEffectiveSparsity:
         summary = tf_pruneinit.summary(tf_pruneinit.prune(wide, "magnitude", 0.95, target="effective", **options))
         assert summary.connected >= round(0.05 * summary.total)
 
+    @pytest.mark.slow
     def test_scores_and_batches_that_are_read_once_serve_every_try(self, wide):
         images, labels = self.DATA
         batches = [(images[:12], labels[:12]), (images[12:], labels[12:])]
@@ -633,6 +637,7 @@ class TestArchitectures:
         assert np.isfinite(pruned(data[0])).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_mobilenet_is_pruned_to_exact_counts():
     mobilenet = keras.applications.MobileNetV3Small((32, 32, 3), weights=None, classes=10, include_preprocessing=False)

@@ -147,6 +147,7 @@ class TestEveryMethod:
         assert fitted.compiled
         assert training == [layer.trainable for layer in fitted.layers]
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("nothing_compiled")
     def test_eager_equals_compiled(self, method, model):
         compiled = score(model, method)
@@ -163,6 +164,7 @@ class TestEveryMethod:
             masks, expected = (selection.global_masks(scores, 0.7) for scores in (got, compiled))
             require_same_bits(masks, expected)
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("eagerly")
     def test_a_softmax_at_the_end_is_left_out(self, method, model):
         expected = score(model, method)
@@ -346,6 +348,7 @@ class TestMethodsWithData:
         whole = score(model, method, DATA, precision="float64")
         assert relative_error(got, whole) > 1e-2
 
+    @pytest.mark.slow
     def test_accumulated_gradients_are_those_of_one_large_batch_without_batch_normalisation(self, method):
         model = network(normalised=False)
         whole = score(model, method, precision="float64", temperature=1.0)
@@ -712,6 +715,7 @@ for method in ("random", "grasp", "synflow"):
 np.savez(sys.argv[1], **out)
 """
 
+    @pytest.mark.slow
     def test_two_processes_find_the_same_masks_and_scores_bit_for_bit(self, tmp_path, monkeypatch):
         # A process of its own, with another order of sets; and this one, which has scored other models.
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "2"}
@@ -956,6 +960,7 @@ class TestGpus:
             tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
+@pytest.mark.slow
 def test_models_of_many_architectures_are_scored_without_a_warning_of_tensorflow(caplog):
     for units in range(2, 9):
         score(keras.Sequential([keras.Input((5,)), L.Dense(units)]), "magnitude", None)
@@ -1057,6 +1062,7 @@ class TestCache:
             score(model, "snip", self.DATA)
         assert len(made) == 1
 
+    @pytest.mark.slow
     def test_holds_no_more_bytes_than_it_may_and_drops_the_oldest(self, monkeypatch):
         models, sizes = [network(outputs=4 + n) for n in range(4)], []
         for model in models:

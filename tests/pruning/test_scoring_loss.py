@@ -456,6 +456,7 @@ def test_a_class_with_a_loss_of_its_own_needs_it_to_be_given():
     score(model, loss="sparse_categorical_crossentropy")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("method", ["magnitude", "snip", "grasp_abs", "synflow", "ntk_sap", "prospr", "force", "phew"])
 def test_every_method_prunes_models_of_several_inputs_and_outputs(method):

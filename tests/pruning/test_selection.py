@@ -62,6 +62,7 @@ def counts(masks) -> list[int]:
     return [int(mask.sum()) for mask in masks.values()]
 
 
+@pytest.mark.slow
 @selections
 @shared_examples
 @given(scores=scores_of_networks, sparsity=sparsities)
@@ -75,6 +76,7 @@ def test_keeps_exactly_the_rounded_count_with_ties(select, scores, sparsity):
         assert mask.max() <= 1
 
 
+@pytest.mark.slow
 @given(scores_of_networks, sparsities)
 def test_global_masks_are_those_of_a_sort(scores, sparsity):
     everything = flat(scores)
@@ -82,6 +84,7 @@ def test_global_masks_are_those_of_a_sort(scores, sparsity):
     np.testing.assert_array_equal(flat(selection.global_masks(scores, sparsity)), expected)
 
 
+@pytest.mark.slow
 @given(scores_of_networks, sparsities)
 def test_layerwise_masks_are_those_of_a_sort_in_each_layer(scores, sparsity):
     for path, mask in selection.layerwise_masks(scores, sparsity).items():
@@ -91,6 +94,7 @@ def test_layerwise_masks_are_those_of_a_sort_in_each_layer(scores, sparsity):
         np.testing.assert_array_equal(mask.ravel(), expected)
 
 
+@pytest.mark.slow
 @given(scores=scores_of_networks, first=sparsities, second=sparsities, data=st.data())
 def test_global_masks_within_masks_are_those_of_a_sort_of_what_is_left(scores, first, second, data):
     first, second = sorted((first, second))
@@ -457,6 +461,7 @@ def test_uniform_plus_leaves_a_first_convolution_dense_and_a_fifth_of_a_last_den
     assert counts(selection.uniform_plus_masks(scores, 0.996)) == counts(selection.layerwise_masks(scores, 0.996))
 
 
+@pytest.mark.slow
 @given(kernel_shapes, st.floats(0, 0.999))
 def test_ideal_gas_counts_have_one_force(shapes, sparsity):
     sizes = np.array([math.prod(shape) for shape in shapes], float)

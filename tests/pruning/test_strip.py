@@ -47,11 +47,13 @@ class TestStrip:
         assert not np.signbit(kernel[mask == 0]).any()
         assert tf_pruneinit.masks(plain) == {}
 
+    @pytest.mark.slow
     def test_is_compiled_alike_and_trains(self, pruned):
         plain = tf_pruneinit.strip(pruned)
         assert (type(plain.optimizer), plain.loss) == (keras.optimizers.Adam, "mse")
         assert sorted(plain.evaluate(IMAGES, np.zeros((12, 4)), verbose=0, return_dict=True)) == ["loss", "mae"]
 
+    @pytest.mark.slow
     def test_its_file_loads_without_this_package_and_quantizes(self, pruned, tmp_path):
         plain = tf_pruneinit.strip(pruned)
         plain.save(tmp_path / "plain.keras")
@@ -132,6 +134,7 @@ class TestSubclassedModels:
                 (np.abs(kernel[mask == 1]) >= sizes[-12]).all() for kernel, mask in zip(kernels, masks.values(), strict=True)
             )
 
+    @pytest.mark.slow
     def test_train_with_their_masks(self, own):
         tf_pruneinit.prune(own, "magnitude", 0.5, in_place=True)
         before = own.first.kernel.numpy()

@@ -119,6 +119,7 @@ def shares(truth, effect: float, archives: int, seeds: int = SEEDS) -> dict[str,
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("truth", TRUTHS)
 def test_the_null_is_rarely_contradicted(truth):
     for name, verdicts in shares(truth, 0.0, 60).items():
@@ -141,6 +142,7 @@ def test_fewer_than_three_seeds_decide_nothing(seeds):
         assert set(verdicts) == {UNKNOWN}, name
 
 
+@pytest.mark.slow
 def test_accuracies_and_noise_are_those_of_the_saved_runs():
     (view,) = series.views(collect.read(["results/mnist_lenet.jsonl"]).runs)
     assert view.dense.mean == pytest.approx(UNPRUNED, abs=1e-4)

@@ -131,6 +131,7 @@ def test_the_units_of_the_output_layer_are_no_neurons(tmp_path):
     assert rows.tolist() == [[0.25]]
 
 
+@pytest.mark.slow
 def test_figures_at_one_sparsity_are_drawn_at_each_that_was_chosen(full):
     chosen = [figure_data.Shown(0.5), figure_data.Shown(0.8), figure_data.Shown(0.8, 20)]
     names = [one.name for one in figures.draw(full, (), chosen)]
@@ -173,6 +174,7 @@ def test_within_a_point_leaves_out_a_later_step_that_gains_nothing():
     assert [one.step for one in figure_data.within_a_point(View(runs))] == [0]
 
 
+@pytest.mark.slow
 def test_shuffled_files_give_the_same_figure(full):
     other = View(tuple(reversed(full.runs)))
     images = []

@@ -144,6 +144,7 @@ def test_f3_names_the_methods_not_separable_from_the_best():
     assert verdict(study(magnitude=None), "F3") == UNKNOWN
 
 
+@pytest.mark.slow
 def test_f4_lets_ablations_lose_no_more_than_the_margin():
     assert verdict(study() + ablated(0.02, -0.0005, None), "F4") == SUPPORTED
     assert verdict(study() + ablated(0.02, -0.05, None), "F4") == CONTRADICTED
@@ -309,6 +310,7 @@ LACK = {
 }
 
 
+@pytest.mark.slow
 def test_all_is_decided_where_all_was_run():
     decided = {name: verdict(whole(), name) for name in findings.FINDINGS if name != "F8"}
     assert UNKNOWN not in decided.values(), decided

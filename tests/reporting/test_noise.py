@@ -89,6 +89,7 @@ def test_pairs_seeds():
     assert difference(Noise([]), Sample({0: 0.9}), Sample({1: 0.9})) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_intervals_cover_as_often_as_they_say(seeds):
     """90 % intervals of 2,000 differences that are 0, with noise that differs from cell to cell, and effects of seeds."""

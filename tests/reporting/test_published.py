@@ -84,6 +84,7 @@ def test_a_method_is_known_by_its_name_here_however_it_is_written(write, written
     assert one.method == method
 
 
+@pytest.mark.slow
 def test_methods_of_every_name_and_of_none_are_shown(write):
     configs = of_every_name()
     # Of two sparsities, since what is pruned later to one only has no curve.

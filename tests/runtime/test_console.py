@@ -94,6 +94,7 @@ def test_warning_is_one_line_on_standard_error(capsys):
     assert capsys.readouterr() == ("", "warning: no weight is left in fc1\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--help", "--version"])
 def test_reader_that_goes_away_gets_no_traceback(flag):
     """As in `python -m tf_pruneinit.main --help | head -1`, where head may be gone first."""

@@ -1,4 +1,5 @@
 import ast
+import importlib.metadata
 import pathlib
 import re
 import sys
@@ -25,7 +26,7 @@ def declared() -> dict[str, set[str]]:
 def test_a_missing_package_is_one_line_with_the_command_that_installs_it(monkeypatch):
     extras.require("arithmetic", "all", "math", "json")
     monkeypatch.setitem(sys.modules, "json", None)
-    with pytest.raises(UsageError, match=r'^arithmetic needs json: pip install "tf-pruneinit\[all\]"$'):
+    with pytest.raises(UsageError, match=r'^arithmetic needs json: pip install "\.\[all\]"$'):
         extras.require("arithmetic", "all", "math", "json")
     with pytest.raises(UsageError, match=r"^arithmetic needs json and no_such_package: "):
         extras.require("arithmetic", "all", "json", "math", "no_such_package")
@@ -34,8 +35,8 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(monkeyp
 @pytest.mark.parametrize(
     ("package", "call", "line"),
     [
-        ("ray", ray_cluster._connected, 'engine=ray needs ray: pip install "tf-pruneinit[ray]"'),
-        ("plotly", report.require_packages, 'a report needs plotly: pip install "tf-pruneinit[report]"'),
+        ("ray", ray_cluster._connected, f"engine=ray needs ray: {extras.command('ray')}"),
+        ("plotly", report.require_packages, f"a report needs plotly: {extras.command('report')}"),
     ],
 )
 def test_whatever_needs_an_extra_says_so(package, call, line, monkeypatch):
@@ -43,6 +44,19 @@ def test_whatever_needs_an_extra_says_so(package, call, line, monkeypatch):
     with pytest.raises(UsageError) as caught:
         call()
     assert str(caught.value) == line
+
+
+def test_the_command_names_the_packages_or_the_extra_of_a_checkout(monkeypatch):
+    lines = ["numpy>=2", 'plotly>=6; extra == "report"', "ray; extra == 'ray'", 'tf-pruneinit[ray]; extra == "test"']
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: lines)
+    assert extras.command("report") == 'pip install "plotly>=6"'
+    assert extras.command("ray") == 'pip install "ray"'
+
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", missing)
+    assert extras.command("ray") == 'pip install ".[ray]"'
 
 
 def test_extras_and_packages_that_the_code_names_are_those_of_pyproject():

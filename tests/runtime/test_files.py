@@ -170,6 +170,7 @@ class TestArrays:
         (warning,) = warned
         assert str(warning.message).startswith(f"{path} is damaged and left out: ")
 
+    @pytest.mark.slow
     @compressed_or_not
     def test_any_byte_that_is_wrong_is_seen_or_changes_nothing(self, path, compressed):
         files.save_arrays(path, ARRAYS, compressed=compressed)

@@ -45,6 +45,7 @@ def test_a_second_one_is_refused_until_the_first_is_done(folder):
         pass
 
 
+@pytest.mark.slow
 def test_who_waits_goes_on_when_the_first_is_done(folder):
     waited = []
     first = locks.locked(folder)
@@ -278,6 +279,7 @@ def test_who_looks_writes_nothing(folder, age, monkeypatch):
     assert os.stat(folder).st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_whatever_others_do_while_an_owner_sleeps_one_alone_writes(tmp_path, monkeypatch):
     """All that two other machines can do in three steps; they share a file system and see nothing of each other but that."""
     monkeypatch.setattr(locks, "_lock", lambda lock, folder: True)

@@ -15,6 +15,7 @@ from tf_pruneinit.runtime import machine
 from tf_pruneinit.training import step as engine
 
 
+@pytest.mark.slow
 def test_every_cache_is_emptied(monkeypatch):
     monkeypatch.setattr(machine, "_caches", [])
     emptied = []
@@ -38,6 +39,7 @@ def test_the_compiled_step_and_the_dataset_of_a_process_are_freed():
     assert all(kept() is None for kept in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [AttributeError, OSError, TypeError])
 def test_systems_that_take_no_memory_back_are_no_error(monkeypatch, error):
     def missing(name):

@@ -128,6 +128,7 @@ with preemption.watched():
     assert run(script) == ENDED
 
 
+@pytest.mark.slow
 def test_ends_the_process_while_the_main_thread_is_in_other_code():
     """A C function that lets other Python threads run, and after which the handler would be called."""
     script = """
@@ -139,6 +140,7 @@ with preemption.watched():
     assert run(script) == ENDED
 
 
+@pytest.mark.slow
 def test_ends_the_process_when_nothing_is_saved_in_time():
     script = """
 preemption.set_grace_seconds(1)
@@ -151,6 +153,7 @@ with preemption.watched(), preemption.deferred():
     assert error.startswith(b"error: preempted (SIGTERM); the 1 s of grace_seconds are over; the same command resumes from")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deferred", [True, False])
 def test_what_is_being_written_when_the_time_is_over_is_finished(tmp_path, deferred):
     """Of two files the first is written over the end of the time, and nothing after it."""
@@ -186,6 +189,7 @@ def test_children_have_ended_before_the_time_is_over():
     assert [preemption.seconds_for_children(seconds) for seconds in (1, 10, 30, 600)] == [0.9, 9, 28, 598]
 
 
+@pytest.mark.slow
 def test_what_is_saved_in_time_is_not_disturbed():
     script = """
 preemption.set_grace_seconds(0.5)
@@ -225,6 +229,7 @@ with preemption.watched():
     assert run(script) == ENDED
 
 
+@pytest.mark.slow
 def test_several_signals_at_once_end_it_as_one_does():
     """The second interrupts the handler of the first."""
     script = """

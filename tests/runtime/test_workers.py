@@ -101,6 +101,7 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_masks_weights_and_states_are_the_same_everywhere():
     (code, chief, error), (_, other, _) = ended(start("-c", TOGETHER))
     assert code == 0, error
@@ -126,6 +127,7 @@ def test_two_workers_train_as_two_devices_do(undisturbed, tmp_path):
             assert all((mine[key] == others[key]).all() for key in mine.files)
 
 
+@pytest.mark.slow
 def test_masks_that_change_in_training_do_so_alike(tmp_path):
     flags = ["--method=rigl", "--epochs=3", "--update_every=10"]
     for code, _, error in ended(start_runs(tmp_path, *flags)):
@@ -137,6 +139,7 @@ def test_masks_that_change_in_training_do_so_alike(tmp_path):
         assert all((mine[key] == others[key]).all() for key in mine.files)
 
 
+@pytest.mark.slow
 def test_runs_that_another_begins_with_are_made_together_too(tmp_path):
     flags = ["--method=magnitude", "--prune_at=end", "--rewind_to=7", "--rounds=2", "--epochs=1"]
     for code, _, error in ended(start_runs(tmp_path, *flags, "--snapshot_steps=0")):
@@ -154,6 +157,7 @@ def test_runs_that_another_begins_with_are_made_together_too(tmp_path):
     assert len(list((tmp_path / "chief").iterdir())) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1], ids=["chief", "other"])
 def test_a_lost_worker_ends_the_others_and_all_go_on(undisturbed, tmp_path, lost):
     started = start_runs(tmp_path)
@@ -170,6 +174,7 @@ def test_a_lost_worker_ends_the_others_and_all_go_on(undisturbed, tmp_path, lost
         assert result(tmp_path / "chief")[1]["weights_sha256"] == result(undisturbed / "chief")[1]["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_all_save_and_end_when_one_that_is_not_the_chief_is_asked_to(undisturbed, tmp_path):
     started = start_runs(tmp_path, "--checkpoint_every=never")
     wait_for(lambda: has_record(tmp_path / "chief"), started)

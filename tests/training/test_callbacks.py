@@ -34,6 +34,7 @@ def scalars(log_dir) -> dict[str, list[tuple[int, float]]]:
     }
 
 
+@pytest.mark.slow
 def test_densities_of_each_kernel_and_of_all_are_written_at_every_epoch_from_zero(tmp_path):
     model = tf_pruneinit.prune(build(), "magnitude", 0.75, min_remaining=1)
     masks = masking.masks(model)
@@ -56,6 +57,7 @@ def test_density_of_all_weighs_kernels_by_their_size(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_masks_that_change_in_training_show(tmp_path):
     class Halve(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -71,12 +73,14 @@ def test_model_without_masks_is_dense(tmp_path):
     assert scalars(tmp_path) == {"density/all": [(0, 1.0), (1, 1.0)]}
 
 
+@pytest.mark.slow
 def test_training_that_goes_on_continues_its_steps(tmp_path):
     model = fit(masking.with_masks(build()), tmp_path / "a", epochs=2)
     fit(model, tmp_path / "b", epochs=4, initial_epoch=2)
     assert [step for step, _ in scalars(tmp_path / "b")["density/all"]] == [2, 3, 4]
 
 
+@pytest.mark.slow
 def test_folder_may_be_a_path_object_as_for_keras_own_callbacks(tmp_path):
     model = masking.with_masks(build())
     model.compile("sgd", "mse")
@@ -85,6 +89,7 @@ def test_folder_may_be_a_path_object_as_for_keras_own_callbacks(tmp_path):
     assert len(scalars(tmp_path / "logs")["density/all"]) == 2
 
 
+@pytest.mark.slow
 def test_one_logger_serves_several_trainings(tmp_path):
     model = masking.with_masks(build())
     model.compile("sgd", "mse")

@@ -21,6 +21,7 @@ PLAN = Train(None, 10, batch_size=8, learning_rate=0.1, momentum=0.9, weight_dec
 OPTIONS = {"update_every": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "callback"),
     [

@@ -34,6 +34,7 @@ from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import strip
 
 
+@pytest.mark.slow
 def test_gradual_pruning_has_the_counts_of_zhu_and_gupta_after_each_change_and_between_them():
     watch = Watch()
     model = fit(network(), GradualMagnitude(0.8, 2, update_from=1, update_until=6), watch)
@@ -46,6 +47,7 @@ def test_gradual_pruning_has_the_counts_of_zhu_and_gupta_after_each_change_and_b
     assert removed_are_zero(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"scope": "global"}], ids=["layerwise", "global"])
 def test_gradual_pruning_removes_the_smallest_weights_of_each_layer_or_of_all(options):
     before, after = {}, {}
@@ -66,6 +68,7 @@ def test_gradual_pruning_removes_the_smallest_weights_of_each_layer_or_of_all(op
         assert weights[mask].min() >= weights[~mask].max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["set", "rigl"])
 def test_each_layer_keeps_its_number_and_regrown_weights_begin_at_zero(kind):
     kernels = []
@@ -80,6 +83,7 @@ def test_each_layer_keeps_its_number_and_regrown_weights_begin_at_zero(kind):
     assert removed_are_zero(model)
 
 
+@pytest.mark.slow
 def test_fraction_that_is_dropped_falls_by_a_cosine():
     watch = Watch()
     fit(network(0.5), SET(1, update_until=4, drop_fraction=0.5), watch)
@@ -90,6 +94,7 @@ def test_fraction_that_is_dropped_falls_by_a_cosine():
     assert not any(moved[2:])
 
 
+@pytest.mark.slow
 def test_set_draws_by_its_seed():
     one, other = (masking.masks(fit(network(0.5), SET(3, update_until=5, seed=seed), epochs=1)) for seed in (1, 2))
     assert not all(np.array_equal(one[path], other[path]) for path in one)
@@ -105,6 +110,7 @@ def gradients(model, inputs, labels):
     return [np.abs(inputs.T @ ((error @ w2.T) * (1 - hidden**2))), np.abs(hidden.T @ error)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [False, True])
 def test_rigl_grows_where_the_gradient_of_the_last_batch_or_of_given_batches_is_largest(given):
     # A rate of 0: the weights are those before the change.
@@ -136,6 +142,7 @@ def signed(model, inputs, labels):
     return [gradient.numpy() for gradient in tape.gradient(loss, [layer.kernel.value for layer in plain.layers])]
 
 
+@pytest.mark.slow
 def test_gradient_changes_neither_moving_statistics_nor_seeds():
     def build():
         keras.utils.set_random_seed(0)
@@ -159,6 +166,7 @@ def test_gradient_changes_neither_moving_statistics_nor_seeds():
     assert sum(not np.array_equal(a, b) for a, b in pairs) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "first"), [("gradual", True), ("set", False), ("rigl", False)])
 def test_fit_that_resumes_from_a_backup_ends_as_one_that_was_not_interrupted(kind, first, tmp_path):
     def callbacks():
@@ -171,6 +179,7 @@ def test_fit_that_resumes_from_a_backup_ends_as_one_that_was_not_interrupted(kin
     assert equal(fit(network(sparsity), *callbacks()), uninterrupted(kind))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gradual", "rigl"])
 def test_fit_that_resumes_from_a_saved_model_ends_as_one_that_was_not_interrupted(kind, tmp_path):
     fit(network(KINDS[kind][1]), keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras"), KINDS[kind][0](), epochs=2)
@@ -179,6 +188,7 @@ def test_fit_that_resumes_from_a_saved_model_ends_as_one_that_was_not_interrupte
     assert equal(fit(model, KINDS[kind][0](), initial_epoch=1), uninterrupted(kind))
 
 
+@pytest.mark.slow
 def test_backup_in_an_epoch_has_the_change_of_its_step_wherever_the_callback_stands(tmp_path):
     backup = keras.callbacks.BackupAndRestore(tmp_path, save_freq=3)
     with pytest.raises(Interrupted):
@@ -191,6 +201,7 @@ def test_backup_in_an_epoch_has_the_change_of_its_step_wherever_the_callback_sta
     assert sum(counts(model)) == round(0.2 * TOTAL)
 
 
+@pytest.mark.slow
 def test_several_fits_are_one_training_if_its_length_is_given():
     callback, model = GradualMagnitude(0.8, 3, steps=2 * BATCHES), network()
     for _ in range(2):
@@ -198,12 +209,14 @@ def test_several_fits_are_one_training_if_its_length_is_given():
     assert equal(model, uninterrupted("gradual"))
 
 
+@pytest.mark.slow
 def test_one_callback_trains_several_models():
     callback = KINDS["set"][0]()
     for _ in range(2):
         assert equal(fit(network(0.5), callback), uninterrupted("set"))
 
 
+@pytest.mark.slow
 def test_fit_after_an_interrupted_one_changes_no_masks_without_the_callback():
     model = network()
     with pytest.raises(Interrupted):
@@ -213,6 +226,7 @@ def test_fit_after_an_interrupted_one_changes_no_masks_without_the_callback():
     assert counts(model) == before
 
 
+@pytest.mark.slow
 def test_data_of_unknown_length_is_trained_on_to_a_given_step():
     def batches():
         for first in range(0, len(INPUTS), BATCH):
@@ -228,6 +242,7 @@ def test_data_of_unknown_length_is_trained_on_to_a_given_step():
                 fit(network(), callback, **options | {"data": (batches(),)})
 
 
+@pytest.mark.slow
 def test_frozen_layers_are_pruned_gradually_and_not_moved():
     def frozen(sparsity):
         model = network(sparsity)
@@ -244,6 +259,7 @@ def test_frozen_layers_are_pruned_gradually_and_not_moved():
     assert sum(counts(gradual)) == round(0.2 * TOTAL) and removed_are_zero(gradual)
 
 
+@pytest.mark.slow
 def test_weights_that_layers_share_are_counted_once():
     shared, inputs = keras.layers.Dense(6, "tanh", name="shared"), keras.Input((6,))
     outputs = keras.layers.Dense(3, name="last")(shared(shared(inputs)))
@@ -254,6 +270,7 @@ def test_weights_that_layers_share_are_counted_once():
     assert removed_are_zero(model)
 
 
+@pytest.mark.slow
 def test_training_that_ends_early_warns_of_changes_that_did_not_come():
     with pytest.warns(UserWarning, match="has ended at step 5, before the change of masks at step 6"):
         trained("gradual", Watch(5, lambda model: setattr(model, "stop_training", True)))

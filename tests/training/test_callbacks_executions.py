@@ -27,17 +27,20 @@ from tf_pruneinit.errors import UsageError
 from tf_pruneinit.runtime import devices
 
 
+@pytest.mark.slow
 def test_many_steps_in_an_execution_change_masks_as_one_does():
     many = trained("rigl", network_options={"run_eagerly": False, "steps_per_execution": 4})
     assert equal(uninterrupted("rigl", compiled=True), many)
 
 
+@pytest.mark.slow
 def test_compiled_step_changes_masks_alike():
     assert close(
         uninterrupted("rigl", compiled=True), trained("rigl", network_options={"run_eagerly": False, "jit_compile": True})
     )
 
 
+@pytest.mark.slow
 def test_replicas_change_masks_alike():
     callback, sparsity = KINDS["rigl"]
     with devices.strategy(2).scope():
@@ -47,6 +50,7 @@ def test_replicas_change_masks_alike():
     assert removed_are_zero(replicated)
 
 
+@pytest.mark.slow
 def test_changes_fall_between_the_steps_of_one_execution():
     options = {"run_eagerly": False, "steps_per_execution": BATCHES}
     watch = Watch()
@@ -54,6 +58,7 @@ def test_changes_fall_between_the_steps_of_one_execution():
     assert watch.seen == [(5, round((1 - 0.8 * (1 - (3 / 7) ** 3)) * TOTAL)), (10, round(0.2 * TOTAL))]
 
 
+@pytest.mark.slow
 def test_mixed_precision_with_a_loss_scale():
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -65,6 +70,7 @@ def test_mixed_precision_with_a_loss_scale():
     assert removed_are_zero(model)
 
 
+@pytest.mark.slow
 def test_steps_that_a_loss_scale_skips_do_not_count():
     scaled = keras.optimizers.LossScaleOptimizer(momentum(), initial_scale=2.0**127)
     inputs = INPUTS.copy()
@@ -76,6 +82,7 @@ def test_steps_that_a_loss_scale_skips_do_not_count():
     assert [step for step, _ in watch.seen][:3] == [1, 1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -89,6 +96,7 @@ def test_averages_and_accumulated_gradients_of_removed_weights_are_zero(optimize
     assert removed_are_zero(model)
 
 
+@pytest.mark.slow
 def test_step_is_an_update_of_weights_and_not_a_batch_whose_gradient_is_accumulated():
     watch = Watch()
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
@@ -98,6 +106,7 @@ def test_step_is_an_update_of_weights_and_not_a_batch_whose_gradient_is_accumula
     assert [step for step, _ in watch.seen] == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5]
 
 
+@pytest.mark.slow
 def test_loop_of_train_on_batch_changes_masks_through_a_list_of_callbacks():
     model = network()
     callbacks = keras.callbacks.CallbackList([GradualMagnitude(0.8, 3)], model=model, epochs=2, steps=BATCHES)
@@ -111,6 +120,7 @@ def test_loop_of_train_on_batch_changes_masks_through_a_list_of_callbacks():
     assert equal(model, uninterrupted("gradual"))
 
 
+@pytest.mark.slow
 def test_loop_that_goes_around_the_training_function_is_refused():
     model = network()
     callbacks = keras.callbacks.CallbackList([GradualMagnitude(0.8, 3)], model=model, epochs=2, steps=BATCHES)

@@ -35,6 +35,7 @@ class First(keras.callbacks.Callback):
             self.found = weights(self.model)
 
 
+@pytest.mark.slow
 def test_each_round_removes_a_fifth_of_the_remaining_weights():
     model, tickets = network(), IterativeMagnitude()
     found = []
@@ -45,6 +46,7 @@ def test_each_round_removes_a_fifth_of_the_remaining_weights():
     assert found == [(n, round(0.8**n * TOTAL)) for n in range(3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rewind_to", [0, 3, "1ep"])
 def test_weights_and_optimizer_are_rewound_to_the_step_and_the_smallest_are_removed(rewind_to):
     step = 5 if rewind_to == "1ep" else rewind_to
@@ -66,6 +68,7 @@ def test_weights_and_optimizer_are_rewound_to_the_step_and_the_smallest_are_remo
     assert steps_of(model) == step + 10
 
 
+@pytest.mark.slow
 def test_later_round_may_end_at_the_step_of_the_first():
     model, tickets = network(), IterativeMagnitude("1ep")
     fit(model, tickets)
@@ -85,6 +88,7 @@ def test_interrupted_round_is_resumed_and_not_pruned_again():
     assert all(np.array_equal(a, b) for a, b in zip(before, first.found, strict=True))
 
 
+@pytest.mark.slow
 def test_another_process_continues_with_the_saved_model_and_file(tmp_path):
     def rounds(model, count, **options):
         tickets = IterativeMagnitude(3, **options)
@@ -99,6 +103,7 @@ def test_another_process_continues_with_the_saved_model_and_file(tmp_path):
     assert equal(rounds(model, 1, path=path), rounds(network(), 3))
 
 
+@pytest.mark.slow
 def test_backup_in_a_round_is_resumed_by_another_process(tmp_path):
     def tickets():
         return IterativeMagnitude(3, path=tmp_path / "tickets.npz")
@@ -122,6 +127,7 @@ def first_round(**options):
     return model, tickets
 
 
+@pytest.mark.slow
 def test_other_model_or_optimizer_or_masks_are_refused():
     model, tickets = first_round()
     with pytest.raises(UsageError, match="is for the rounds of one model; got toy after toy: make another one"):
@@ -137,6 +143,7 @@ def test_other_model_or_optimizer_or_masks_are_refused():
     assert all(np.array_equal(a, b) for a, b in zip(before, values(model)[: len(before)], strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "tickets", "text"),
     [
@@ -173,6 +180,7 @@ def test_value_out_of_range_is_refused(wrong, text):
         wrong()
 
 
+@pytest.mark.slow
 def test_optimizer_may_be_compiled_again_alike():
     model, tickets = first_round(rewind_to=2)
     model.compile(momentum(), model.loss, run_eagerly=True)

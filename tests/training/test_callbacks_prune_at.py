@@ -29,6 +29,7 @@ DATA = (INPUTS, LABELS)
 QUARTER = round(0.25 * TOTAL)
 
 
+@pytest.mark.slow
 def test_model_is_pruned_in_place_as_prune_would_prune_it_after_the_step():
     def prune(model):
         masking.set_masks(model, masking.masks(tf_pruneinit.prune(model, "snip", 0.75, DATA, min_remaining=2)))
@@ -41,6 +42,7 @@ def test_model_is_pruned_in_place_as_prune_would_prune_it_after_the_step():
     assert removed_are_zero(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("at", "first"), [(0, 1), ("1ep", BATCHES), ("end", 2 * BATCHES)])
 def test_step_may_be_the_beginning_an_epoch_or_the_end(at, first):
     watch = Watch()
@@ -48,6 +50,7 @@ def test_step_may_be_the_beginning_an_epoch_or_the_end(at, first):
     assert next(step for step, count in watch.seen if count == QUARTER) == first
 
 
+@pytest.mark.slow
 def test_step_may_fall_into_an_execution():
     watch = Watch()
     options = {"run_eagerly": False, "steps_per_execution": BATCHES}
@@ -56,6 +59,7 @@ def test_step_may_fall_into_an_execution():
     assert equal(several, fit(network(run_eagerly=False), PruneAt("magnitude", 3, 0.75)))
 
 
+@pytest.mark.slow
 def test_replicas_are_pruned_alike():
     with devices.strategy(2).scope():
         model = network(run_eagerly=False)
@@ -64,16 +68,19 @@ def test_replicas_are_pruned_alike():
     assert removed_are_zero(model)
 
 
+@pytest.mark.slow
 def test_layers_that_are_excluded_are_not_pruned():
     assert counts(fit(network(), PruneAt("magnitude", 3, 0.75, exclude=["last"]), epochs=1)) == [12, 24]
 
 
+@pytest.mark.slow
 def test_model_that_is_pruned_can_be_moved_from_then_on():
     watch = Watch()
     fit(network(0.25), SET(2, update_until=9), PruneAt("magnitude", 3, 0.75), watch)
     assert [count for _, count in watch.seen] == [54] * 2 + [QUARTER] * 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [3, 7])
 def test_fit_that_resumes_before_or_after_the_step_ends_as_one_that_was_not_interrupted(at, tmp_path):
     def callbacks():
@@ -84,6 +91,7 @@ def test_fit_that_resumes_before_or_after_the_step_ends_as_one_that_was_not_inte
     assert equal(fit(network(), *callbacks()), fit(network(), callbacks()[1]))
 
 
+@pytest.mark.slow
 def test_training_that_ends_before_the_step_warns():
     with pytest.warns(UserWarning, match="has ended at step 2, before step 3; the model is not pruned"):
         fit(network(), PruneAt("magnitude", 3, 0.75), Watch(2, lambda model: setattr(model, "stop_training", True)))
@@ -95,6 +103,7 @@ def stock():
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "callback", "text"),
     [

@@ -76,12 +76,14 @@ class TestMasks:
             moved = kernel.variable.numpy() != before[kernel.variable.path]
             assert moved[mask == 1].mean() > 0.9
 
+    @pytest.mark.slow
     def test_the_same_seed_gives_the_same_bits(self, trained, devices):
         _, again = self.train(devices)
         require_equal(values(again), values(trained[1]))
 
 
 class TestReplicas:
+    @pytest.mark.slow
     def test_two_replicas_equal_one_without_batch_normalisation(self):
         plan = Train(None, 20, batch_size=13, learning_rate=0.1, momentum=0.9, weight_decay=1e-3)
         data, trained, records = dataset(), [], []
@@ -106,6 +108,7 @@ class TestReplicas:
         np.testing.assert_allclose(model.get_layer("bn").moving_mean, np.mean(means, 0), rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(model.get_layer("bn").moving_variance, np.mean(variances, 0), rtol=1e-4)
 
+    @pytest.mark.slow
     def test_an_image_that_a_replica_is_given_for_want_of_another_counts_for_nothing(self):
         """Of batches of one image the second replica has none."""
         plan = Train(None, 1, batch_size=1)
@@ -120,17 +123,20 @@ class TestReplicas:
             trained.append(values(model))
         require_equal(*trained)
 
+    @pytest.mark.slow
     def test_networks_of_other_shapes_train_on_them_in_turn(self):
         for build in (dense, convolutional):
             (record,) = train(build(), dataset(), STILL, devices=2)
             assert np.isfinite(record.train_loss)
 
+    @pytest.mark.slow
     def test_more_than_there_are_is_refused(self):
         with pytest.raises(UsageError, match=r"devices must be at most what there is, .*; got 4096"):
             train(dense(), dataset(), STILL, devices=4096)
 
 
 class TestOneEpoch:
+    @pytest.mark.slow
     @pytest.mark.parametrize(("batch_size", "devices"), [(1, 2), (8, 2), (64, 1)])
     def test_every_image_counts_exactly_once_augmented_as_drawn(self, batch_size, devices):
         """Without a step to speak of, the mean over all batches is that of all images."""
@@ -169,6 +175,7 @@ class TestOneEpoch:
 
 
 class TestSteps:
+    @pytest.mark.slow
     @pytest.mark.parametrize(("steps", "devices"), [(1, 1), (7, 2)])
     def test_exactly_as_many_as_asked_for(self, steps, devices):
         """Black images give the first layer no gradient: it only decays, by a factor a step."""
@@ -196,6 +203,7 @@ class TestSteps:
 
 
 class TestRecords:
+    @pytest.mark.slow
     @one_and_two_replicas
     def test_are_of_the_weights_that_the_model_has(self, devices):
         data, model = dataset(), convolutional()
@@ -224,6 +232,7 @@ class TestRecords:
 
 
 class TestLossesThatAreNotFinite:
+    @pytest.mark.slow
     @one_and_two_replicas
     def test_training_that_diverges_ends_with_an_error(self, devices):
         plan = Train(epochs=5, batch_size=25, learning_rate=1e20)
@@ -232,6 +241,7 @@ class TestLossesThatAreNotFinite:
         ):
             train(dense(), dataset(), plan, devices=devices)
 
+    @pytest.mark.slow
     def test_in_half_precision_too_when_it_does_not_end(self):
         plan = Train(epochs=100, batch_size=25, learning_rate=1e30, precision="mixed_float16")
         with pytest.raises(DivergedError, match="a lower learning_rate may help"):
@@ -244,6 +254,7 @@ class TestLossesThatAreNotFinite:
         train.images[list(places)] = 255
         return dataclasses.replace(data, train=train, test=test)
 
+    @pytest.mark.slow
     def test_a_step_is_skipped_whichever_replica_overflows(self):
         places, _ = next(engine.batches(dataset(24), 8, 0, 0))
         model = dense(precision="mixed_float16")
@@ -254,6 +265,7 @@ class TestLossesThatAreNotFinite:
         assert record.skipped_steps == 2
         require_equal(values(model), before)
 
+    @pytest.mark.slow
     @one_and_two_replicas
     def test_an_overflow_does_not_stay_in_moving_statistics(self, devices):
         model = convolutional(precision="mixed_float16")

@@ -63,6 +63,7 @@ def test_nesterov_looks_ahead_by_the_new_velocity(mode):
     require_close(weights, w)
 
 
+@pytest.mark.slow
 def test_adamw_is_keras_own(mode):
     def trained(optimizer):
         weights = keras.Variable(START)
@@ -112,6 +113,7 @@ def test_every_variable_has_its_own_velocity():
     require_close(variables[1], rule(lambda w, step: -GRADIENTS[step][0], START[0])[-1])
 
 
+@pytest.mark.slow
 def test_model_fit_follows_the_rule():
     x, y = RNG.normal(size=(8, 3)), RNG.normal(size=(8, 2))
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, use_bias=False)])

@@ -74,6 +74,7 @@ def test_balanced_factors_by_hand():
     np.testing.assert_allclose(u, [3 / 4, -3 / 4, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
 def test_steps_are_those_of_an_independent_network(dataset, devices):
     model = softmax_regression()
@@ -86,6 +87,7 @@ def test_steps_are_those_of_an_independent_network(dataset, devices):
     assert np.abs(plain.get_layer("fc").bias.numpy() - expected[1]).max() > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
 def test_resumes_to_the_same_bits(dataset, precision):
     plan = dataclasses.replace(PLAN, steps=14, learning_rate=0.05, precision=precision)
@@ -100,6 +102,7 @@ def test_resumes_to_the_same_bits(dataset, precision):
             np.testing.assert_array_equal(resumed._engine.arrays()[name], array, err_msg=name, strict=True)
 
 
+@pytest.mark.slow
 def test_another_model_of_the_engine_trains_as_in_a_new_one(dataset):
     new = convolutional(1)
     train(dataset, new)

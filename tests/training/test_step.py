@@ -67,6 +67,7 @@ def engine(dataset):
 
 
 class TestSynchronisedBatchNormalisation:
+    @pytest.mark.slow
     @pytest.mark.parametrize("batch_size", [13, 64], ids=["last batch smaller", "batch above the data"])
     def test_two_replicas_equal_one(self, engine, batch_size):
         trained = []
@@ -76,12 +77,14 @@ class TestSynchronisedBatchNormalisation:
             trained.append(trainer.weights())
         assert largest_difference(*trained) < 1e-6
 
+    @pytest.mark.slow
     def test_a_replica_without_an_image_counts_for_nothing(self, dataset):
         one, two = build(dataset, 1), build(dataset, 1, devices=2, sync_batch_norm=True)
         losses = [take(trainer, 3) for trainer in (one, two)]
         np.testing.assert_allclose(*losses, rtol=1e-4)
         assert largest_difference(one.weights(), two.weights()) < 1e-6
 
+    @pytest.mark.slow
     def test_without_it_statistics_are_each_replicas_own(self, engine):
         trained = []
         for options in ({}, {"sync_batch_norm": True}):
@@ -116,6 +119,7 @@ class TestMatrix:
         assert np.mean(losses[-2:]) < 0.7 * np.mean(losses[:2])
 
     # With the two that are trained plainly: each pair of values of two options that can be given together.
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("devices", "sync", "jit", "precision"),
         [
@@ -130,12 +134,14 @@ class TestMatrix:
         losses = self.trained(dataset, precision, devices=devices, sync_batch_norm=sync, jit=jit)
         np.testing.assert_allclose(losses, plainly[1 if sync else devices], rtol=1e-2)
 
+    @pytest.mark.slow
     def test_synchronised_replicas_under_xla_are_refused(self, dataset):
         with pytest.raises(UsageError, match=r"^sync_batch_norm needs jit=False"):
             build(dataset, devices=2, sync_batch_norm=True, jit=True)
 
 
 class TestState:
+    @pytest.mark.slow
     def test_goes_on_to_the_same_bits_in_another_engine(self, dataset):
         first, second = (build(dataset, 25, "mixed_float16", devices=2) for _ in range(2))
         take(first, 5)
@@ -186,6 +192,7 @@ class TestRecipes:
         masks.set_removed_to_zero(model)
         return model, step.Engine(model, dataset, plan, **options)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("recipe", "precision", "devices"),
         [
@@ -217,6 +224,7 @@ class TestRecipes:
                 np.testing.assert_array_equal(variable, values[variable.path])
             assert np.abs(model.get_layer("fc1").kernel - first.arrays()["weight-0"]).max() > 1e-4
 
+    @pytest.mark.slow
     def test_masks_that_change_clear_all_state_of_what_they_drop(self, dataset):
         _, engine = self.engine(dataset, RECIPES["adamw, average"])
         take(engine, 4)
@@ -224,6 +232,7 @@ class TestRecipes:
         for array in engine.arrays().values():
             assert array.shape != (64, 12) or not array.any()
 
+    @pytest.mark.slow
     def test_smoothed_labels_give_the_cross_entropy_with_them(self, dataset):
         plan = Train(None, 1, batch_size=COUNT, learning_rate=1e-9, label_smoothing=0.2)
         plain = dataclasses.replace(dataset, augmentation=Augmentation())
@@ -251,6 +260,7 @@ class TestTakenOver:
     def plan(self, precision="float32"):
         return Train(None, 100, batch_size=25, learning_rate=0.02, precision=precision)
 
+    @pytest.mark.slow
     def test_ends_in_the_bits_of_a_new_one(self, dataset):
         precision, devices = "mixed_float16", 2
         plan = self.plan(precision)

@@ -65,7 +65,7 @@ def onnx(saved_model: str, path: str) -> str:
     """Writes an ONNX file, with removed weights as zeros, and compares what it computes if onnxruntime is installed.
 
     Raises:
-      UsageError: without the extra `onnx` (`pip install "tf-pruneinit[onnx]"`).
+      UsageError: without the extra `onnx` (`extras.command`).
     """
     require(["onnx"])
     import tf2onnx

@@ -1,13 +1,22 @@
 """Says how to install the packages of an extra, where they are missing."""
 
+import importlib.metadata
 import importlib.util
 
 from tf_pruneinit.errors import UsageError
 
 
 def command(extra: str) -> str:
-    """Returns the command that installs an extra: a key of `[project.optional-dependencies]`."""
-    return f'pip install "tf-pruneinit[{extra}]"'
+    """Returns the command that installs the packages of an extra: a key of `[project.optional-dependencies]`.
+
+    It names the packages, since this package is on no index. In a checkout that is not installed it names the extra.
+    """
+    try:
+        lines = [line.partition(";") for line in importlib.metadata.requires("tf-pruneinit") or ()]
+    except importlib.metadata.PackageNotFoundError:
+        lines = []
+    packages = [package.strip() for package, _, condition in lines if f'extra == "{extra}"' in condition.replace("'", '"')]
+    return "pip install " + " ".join(f'"{package}"' for package in packages or [f".[{extra}]"])
 
 
 def require(feature: str, extra: str, *packages: str) -> None:

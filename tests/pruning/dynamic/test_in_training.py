@@ -156,6 +156,7 @@ def test_looking_at_gradients_changes_nothing(digits):
     require_same(before, values(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "name", "options"),
     [
@@ -192,6 +193,7 @@ def test_two_replicas_change_masks_as_one_does(digits):
     assert [mask.sum() for mask in found[0].values()] == [mask.sum() for mask in found[1].values()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "precision"), [("rigl", "mixed_float16"), ("gradual_magnitude", "mixed_bfloat16")])
 def test_trains_in_half_precision(digits, method, precision):
     row = registry.IN_TRAINING[method]
@@ -213,6 +215,7 @@ def run_of(workdir, method):
     return path
 
 
+@pytest.mark.slow
 @every_method
 def test_run_records_what_remains_and_keeps_the_masks_of_the_end(tmp_path, method, capfd):
     assert call(tmp_path, f"--method={method}", "--sparsity=0.9", "--update_every=10", "--snapshot_steps=12") == 0
@@ -240,6 +243,7 @@ def test_run_records_what_remains_and_keeps_the_masks_of_the_end(tmp_path, metho
     assert (path / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_sweeps_make_them_beside_others_and_reports_draw_their_course(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(local, "launch", launch_here)
     arguments = ["--dataset=digits", "--epochs=6", f"--workdir={tmp_path}/w"]

@@ -155,6 +155,7 @@ class TestBoundedActivations:
         assert sums[0] > 0
         np.testing.assert_allclose(sums, sums[0], rtol=1e-10)
 
+    @pytest.mark.slow
     def test_squeeze_and_excite_conserves_the_flow_and_does_not_overflow(self):
         x = inputs = keras.Input((4, 4, 8))
         for n in range(12):
@@ -173,12 +174,14 @@ class TestBoundedActivations:
         assert all((z > 0).all() for z in synflow(activation=L.Activation(name)).values())
 
 
+@pytest.mark.slow
 def test_a_mobile_network_of_keras_is_scored_everywhere():
     model = keras.applications.MobileNet((32, 32, 3), alpha=0.25, weights=None, classes=4)
     for path, z in tf_pruneinit.score(model, "synflow").items():
         assert (z > 0).any(axis=(0, 1)).all(), path  # At the borders of so small an image, many places read padding only.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ntk_sap", "phew"])
 def test_other_methods_without_data_enter_behind_preprocessing(method):
     found, wanted = (tf_pruneinit.score(network(before), method) for before in ([L.Rescaling(1 / 127.5, offset=-1)], []))

@@ -46,6 +46,7 @@ def test_weights_are_chosen_in_proportion_to_their_size(weight):
         assert abs(np.mean(taken) - p) < 3.5 * np.sqrt(p * (1 - p) / 400)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize(
     ("name", "shape", "sparsity"),
@@ -58,6 +59,7 @@ def test_all_but_the_last_walk_are_whole_paths(name, shape, sparsity):
     assert summary.disconnected < max(25, 0.02 * summary.remaining)
 
 
+@pytest.mark.slow
 def test_seeds_walk_other_ways():
     model = build.build("lenet_300_100", (8, 8, 1), 10, 0)
     one, again, two = (tf_pruneinit.score(model, "phew", seed=seed)["fc1/kernel"] for seed in (0, 0, 1))
@@ -65,6 +67,7 @@ def test_seeds_walk_other_ways():
     assert (one != two).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_paths_run_through_groups_and_concatenated_branches():
     inputs = keras.Input((6, 6, 4))
     x = L.Conv2D(6, 3, groups=2, name="grouped")(inputs)
@@ -110,6 +113,7 @@ def test_shortcuts_with_weights_are_walked():
     assert 1 < ways[0] < ways[1] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_factors_without_weights_are_walked():
     """With one of the seeds the first walk goes past the branch."""

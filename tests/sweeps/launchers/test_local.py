@@ -101,6 +101,7 @@ class TestProcesses:
         assert (event.kind, event.address) == (LOST, JOB.address)
         assert event.text.startswith("its process ended with code 3 (")
 
+    @pytest.mark.slow
     def test_one_that_ends_between_jobs_is_replaced_without_a_word(self, pooled):
         pool = pooled(CONNECTED + "connection.send(Event('complete', '', '90 %'))")
         for _ in range(2):
@@ -122,6 +123,7 @@ class TestProcesses:
         assert list(pool._processes) == [0, 1]
         assert not pool.has_room
 
+    @pytest.mark.slow
     def test_one_is_not_ended_while_it_writes_and_has_less_time_than_the_sweep(self, tmp_path, pooled):
         """It is preempted, and a file that it writes then takes longer than all of them have."""
         script = """
