@@ -145,13 +145,13 @@ def test_page_of_methods_has_the_accuracies_of_the_runs():
     views = {"LeNet": _together("mnist_lenet", "beyond_mnist_lenet"), "convnet": _together("beyond_mnist_convnet")}
     for row in rows:
         method, *variant = re.findall(r"`(?:--)?([^`]+)`", row[0])
-        series = curves.Series(method, *variant)
+        series = curves.Series(method, ", ".join(variant))
         for column, cell in zip(head[1:], row[1:], strict=True):
             name, sparsity, _ = column.split()
             sample = views[name].curves.get(series, {}).get(round(float(sparsity) / 100, 3))
             assert cell == (f"{100 * sample.mean:.2f} ± {100 * sample.std:.2f}" if sample else ""), (row[0], column)
             assert sample is None or sample.n == 3
-    assert len(rows) == 14
+    assert len(rows) == 19
 
 
 @pytest.mark.slow
@@ -244,12 +244,15 @@ def test_page_of_methods_says_what_the_rules_show():
         ("lenet", "gradual_magnitude", "lamp_after_training"): "?++",
         ("lenet", "lamp_after_training", "magnitude_after_training"): "=?+",
         ("convnet", "lamp_after_training", "magnitude_after_training"): "?++",
-        ("lenet", "force", "synflow"): "??+",
+        ("lenet", "force", "synflow"): "=?+",
         ("convnet", "snip", "synflow"): "---",
         ("lenet", "snip", "force"): "=?-",
         ("convnet", "force", "iterative_snip"): "++?",
         ("lenet", "force", "iterative_snip"): "???",
         ("lenet", "prospr", "snip"): "???",
+        ("lenet", "gem_miner", "snip"): "?-?",
+        ("lenet", "iterative_magnitude_after_training", "magnitude_after_training"): "?++",
+        ("lenet", "iterative_magnitude_after_training", "gradual_magnitude"): "==?",
         ("lenet", "ntk_sap", "snip"): "???",
         ("lenet", "ntk_sap", "synflow"): "???",
         ("convnet", "ntk_sap", "synflow"): "---",
@@ -260,7 +263,7 @@ def test_page_of_methods_says_what_the_rules_show():
         ("lenet", "rigl", "set"): "??+",
         ("convnet", "rigl", "set"): "??+",
     }
-    variants = {"gradual_magnitude": "scope=global"}
+    variants = {"gradual_magnitude": "scope=global", "iterative_magnitude_after_training": "rounds=3"}
     views = {name: _together(f"mnist_{name}", f"beyond_mnist_{name}") for name in ("lenet", "convnet")}
     for (network, *names), expected in shown.items():
         view = views[network]
