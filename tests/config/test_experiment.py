@@ -616,7 +616,7 @@ def test_percentage_is_answered_with_the_fraction():
 
 @pytest.mark.parametrize("options", [{"momentum": 0}, {"optimizer": "adamw"}])
 def test_nesterov_is_of_sgd_with_momentum(options):
-    with pytest.raises(UsageError, match=r"^nesterov needs optimizer=sgd and a momentum above 0; got True"):
+    with pytest.raises(UsageError, match=r"^nesterov needs optimizer=sgd and a momentum above 0; got 'optimizer="):
         Train(nesterov=True, **options)
 
 

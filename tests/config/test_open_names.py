@@ -1,5 +1,6 @@
 """Functions of users by name: found, checked, hashed; and what a mistaken name gets."""
 
+import importlib
 import importlib.metadata
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 
 from tf_pruneinit.config import flags, open_names, registry
 from tf_pruneinit.config.experiment import Config, Prune
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import DataError, UsageError
 from tf_pruneinit.reporting import styles
 from tf_pruneinit.reporting.series import Series
 
@@ -67,7 +68,7 @@ def address_after(folder, file, text):
 
 def test_function_is_found_in_the_working_directory_and_is_that_of_its_module(folder):
     found = open_names.function("method", "user_module:by_size")
-    assert found is sys.modules["user_module"].by_size
+    assert found.__wrapped__ is sys.modules["user_module"].by_size
     assert registry.method("user_module:by_size").score is found
     assert registry.method("user_module:by_size").own
     assert registry.is_open("method", "user_module:by_size")
@@ -82,8 +83,11 @@ def test_function_is_found_in_the_working_directory_and_is_that_of_its_module(fo
             {"method": "user_none:f"},
             r"^method user_none:f cannot be imported: ModuleNotFoundError: .* 'user_none'$",
         ),
-        ({"method": "user_broken:f"}, r"cannot be imported: ModuleNotFoundError: No module named 'no_such_module_at_all'$"),
-        ({"method": "user_bad:f"}, r"cannot be imported: SyntaxError: "),
+        (
+            {"method": "user_broken:f"},
+            r"cannot be imported: ModuleNotFoundError: No module named 'no_such_module_at_all' \(.*user_broken.py, line 1\)$",
+        ),
+        ({"method": "user_bad:f"}, r"cannot be imported: SyntaxError: .* \(.*user_bad.py, line 1\)$"),
         ({"method": "user_module:none"}, r"must be a function \(network, batch\); got a module without none$"),
         ({"method": "user_module:three"}, r"must be a function \(network, batch\); got three\(a, b, c\)$"),
         ({"method": "user_module:number"}, r"must be a function \(network, batch\); got 3$"),
@@ -100,6 +104,23 @@ def test_what_is_no_such_function_is_refused_in_one_line(folder, options, messag
     with pytest.raises(UsageError, match=message) as error:
         flags.experiment(options)
     assert "\n" not in str(error.value)
+
+
+def test_an_error_in_a_function_is_one_line_that_names_its_line_and_known_errors_are_themselves(folder):
+    text = "from tf_pruneinit.errors import DataError\ndef f(data_dir):\n    raise {}\n"
+    for raised, expected, message in (
+        ("KeyError('a\\nb')", UsageError, r"^dataset user_raises:f failed: KeyError: 'a\\nb' \(.*user_raises.py, line 3\)$"),
+        ("ValueError('it is\\nempty')", UsageError, r"^dataset user_raises:f failed: ValueError: it is empty \(.*, line 3\)$"),
+        ("DataError('damaged')", DataError, "^damaged$"),
+        ("FileNotFoundError(2, 'none', 'a.png')", FileNotFoundError, "a.png"),
+        ("MemoryError()", MemoryError, "^$"),
+    ):
+        (folder / "user_raises.py").write_text(text.format(raised))
+        sys.modules.pop("user_raises", None)
+        open_names.function.cache_clear()
+        importlib.invalidate_caches()
+        with pytest.raises(expected, match=message):
+            open_names.function("dataset", "user_raises:f")(None)
 
 
 def test_a_change_of_the_source_or_of_what_it_imports_changes_the_address_and_nothing_else_does(folder):
@@ -153,7 +174,7 @@ class TestRegistered:
         assert "by_size: user_module:by_size, which an installed package registers" in (
             flags.experiment_groups()["Pruning"]["method"].help
         )
-        assert registry.method("by_size").score is sys.modules["user_module"].by_size
+        assert registry.method("by_size").score.__wrapped__ is sys.modules["user_module"].by_size
         config = Config(prune=Prune(method="by_size"))
         assert config.method == "by_size"
         assert config.prune.source == open_names.source("method", "by_size")

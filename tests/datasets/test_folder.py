@@ -103,6 +103,16 @@ def test_a_folder_without_images_of_classes_is_refused(tmp_path, classes, messag
         load(tmp_path / "nowhere")
 
 
+def test_a_class_without_images_is_refused(tmp_path):
+    fill(tmp_path, 2)
+    (tmp_path / ".hidden").mkdir()
+    load(tmp_path)
+    (tmp_path / "dogs").mkdir()
+    (tmp_path / "dogs" / "1.webp").write_text("an image of a form that is not read")
+    with pytest.raises(UsageError, match=r"^each folder in .* must have images \(.*\.png\) of a class; got without: dogs$"):
+        load(tmp_path)
+
+
 def test_classes_that_training_does_not_have_are_refused(tmp_path):
     fill(tmp_path / "train", 1)
     fill(tmp_path / "test", 1, classes={"cats": 1, "dogs": 2, "elks": 3})

@@ -77,12 +77,15 @@ def test_images_of_several_sizes_are_resized_and_larger_ones_are_streamed(tmp_pa
 def test_what_is_no_classification_of_images_is_refused(tmp_path):
     rule = "^tfds:mine must be for the classification of images: one image, of bytes, and one label of a class; got "
     write(tmp_path / "a", {"train": 3}, label=tfds.features.Scalar(np.int64))
-    with pytest.raises(UsageError, match=rule + r"photo \(Image\), kind \(Scalar\)"):
+    with pytest.raises(UsageError, match=rule + r"kind \(Scalar\), photo \(Image\)"):
         dataset.load("tfds:mine", str(tmp_path / "a"))
     write(tmp_path / "b", {"train": 3}, more={"depth": tfds.features.Image(shape=(5, 4, 1), encoding_format="png")})
     with pytest.raises(UsageError, match=rule):
         dataset.load("tfds:mine", str(tmp_path / "b"))
     with pytest.raises(UsageError, match=f"^tfds:NAME must be a dataset of TFDS, or .* in {tmp_path}; got 'nonsense'$"):
         dataset.load("tfds:nonsense", str(tmp_path))
+    for name in ("mnist/plain", "mnist:9.9.9", "mnist/"):
+        with pytest.raises(UsageError, match=f"; got '{name}': mnist has the configurations none, and the versions 3.0.1$"):
+            dataset.load(f"tfds:{name}", str(tmp_path))
     with pytest.raises(UsageError, match=r"cannot be downloaded: https://.* does not answer"):
         dataset.load("tfds:beans", str(tmp_path))

@@ -67,14 +67,14 @@ class TestConfiguration:
         [
             ({"masks": "FILE", "scope": "erk"}, "masks take no scope but global; got 'erk'"),
             ({"masks": "FILE", "iterations": 3}, "masks take no iterations but 1; got 3"),
-            ({"masks": "FILE", "densities": "snip"}, "masks take no densities but None; got 'snip'"),
+            ({"masks": "FILE", "densities": "snip"}, "masks take no densities; got 'snip'"),
             (
                 {"masks": "FILE", "ablation": "invert"},
                 "masks that are given take the ablations none, .*; got 'invert'",
             ),
             ({"masks": "nowhere"}, r"masks must be an .npz file .*; got 'nowhere', which does not exist"),
             ({"masks_of": "nowhere"}, r"masks_of must be a run with masks.npz; got 'nowhere'"),
-            ({"densities": "snp"}, r"densities must be the name of a method, or an .npz file .*; got 'snp', which does not"),
+            ({"densities": "snp"}, r"the name of a method that scores weights, or an .npz file .*; got 'snp', which does not"),
             ({"densities": "snip", "target": "effective", "method": "magnitude"}, "densities take no target but nominal"),
             ({"densities": "snip", "method": "rigl"}, "rigl changes masks in training and takes no densities; got 'snip'"),
             ({"densities": "FILE", "rounds": 2, "prune_at": "end"}, "densities take no rounds but 1; got 2"),

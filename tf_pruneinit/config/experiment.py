@@ -231,7 +231,8 @@ class Prune:
         else:
             return
         for name, value in fixed.items():
-            require(getattr(self, name) == value, f"{what} take no {name} but {value}", getattr(self, name))
+            rule = f"{what} take no {name}" if value is None else f"{what} take no {name} but {value}"
+            require(getattr(self, name) == value, rule, getattr(self, name))
 
     def _unread(self) -> list[str]:
         """The options that the method does not read: they cannot change the result, so they cannot change the address."""
@@ -407,7 +408,8 @@ class Train:
         if self.optimizer != "sgd":
             object.__setattr__(self, "momentum", Train.momentum)
         accelerated = self.optimizer == "sgd" and self.momentum > 0
-        require(accelerated or not self.nesterov, "nesterov needs optimizer=sgd and a momentum above 0", self.nesterov)
+        got = f"optimizer={self.optimizer}, momentum={self.momentum:g}"
+        require(accelerated or not self.nesterov, "nesterov needs optimizer=sgd and a momentum above 0", got)
         rule = "ema averages weights, and sign_in_every trains factors of them: choose one"
         require(not (self.ema and self.sign_in_every), rule, f"ema={self.ema:g}, sign_in_every={self.sign_in_every}")
 

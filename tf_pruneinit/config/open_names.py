@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any
 
+from tf_pruneinit import errors
 from tf_pruneinit.errors import UsageError, shown
 
 # What a function is of -> group of entry points that packages register it in.
@@ -71,7 +72,7 @@ def function(kind: str, name: str) -> Callable[..., Any]:
 
     Raises:
       UsageError: if its module cannot be imported, with the last line of the error; if it has no such function; or if that
-        cannot be called with `PARAMETERS`.
+        cannot be called with `PARAMETERS`. The function raises it, too, in place of errors that this package does not know.
     """
     module_name, _, attribute = str(path(kind, name)).partition(":")
     if not {"", os.getcwd()} & {*sys.path}:  # Python has it there for `python -m`, and not for installed commands.
@@ -79,14 +80,25 @@ def function(kind: str, name: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{kind} {name} cannot be imported: {_last_line(error)}") from error
+        raise UsageError(f"{kind} {name} cannot be imported: {_last_line(error)}{_line_of_user(error)}") from error
     found = getattr(module, attribute, None)
     takes = ", ".join(PARAMETERS[kind])
     if found is None:
         raise UsageError(f"{kind} {name} must be a function ({takes}); got a module without {attribute}")
     if not accepts(found, len(PARAMETERS[kind])):
         raise UsageError(f"{kind} {name} must be a function ({takes}); got {_described(found)}")
-    return found
+
+    @functools.wraps(found)
+    def in_one_line(*arguments: Any) -> Any:
+        try:
+            return found(*arguments)
+        except Exception as error:
+            if errors.kind(error) != errors.DEFECT or errors.of_tensorflow(error):
+                raise
+            text = f"{type(error).__name__}: {errors.reason(error)}"
+            raise UsageError(f"{kind} {name} failed: {text}{_line_of_user(error)}") from error
+
+    return in_one_line
 
 
 def accepts(found: Any, arguments: int) -> bool:
@@ -107,6 +119,16 @@ def _described(value: Any) -> str:
 
 def _last_line(error: BaseException) -> str:
     return traceback.format_exception_only(error)[-1].strip()
+
+
+def _line_of_user(error: BaseException) -> str:
+    """The last line that an error came through, of a file that is neither this package's nor installed; "" if there is none."""
+    installed = (os.path.dirname(os.path.dirname(__file__)), "<", *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")))
+    lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        lines.append((str(error.filename), error.lineno))
+    own = [(file, number) for file, number in lines if not file.startswith(installed)]
+    return " ({}, line {})".format(*own[-1]) if own else ""
 
 
 @functools.cache

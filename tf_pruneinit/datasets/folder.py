@@ -38,7 +38,8 @@ def folder(path: str, data_dir: str | None = None, image_size: int | None = None
       image_size: side in pixels, >= 1, that images are resized to; None resizes only images that differ in size, to 64.
 
     Raises:
-      UsageError: if there is no such folder, or it has no images, or the images to test on are of other classes.
+      UsageError: if there is no such folder, or it or a folder of a class has no images, or the images to test on are of other
+        classes.
       DataError: if an image cannot be decoded; names it.
     """
     del data_dir
@@ -77,6 +78,9 @@ def _classes(path: str) -> tuple[str, ...]:
     if len(found) < 2:
         rule = f"folder:PATH must have a folder of images ({', '.join(SUFFIXES)}) for each of two classes or more"
         raise UsageError(f"{rule}; got {path!r} with {', '.join(found) or 'none'}")
+    if len(found) < len(names):
+        rule = f"each folder in {path} must have images ({', '.join(SUFFIXES)}) of a class"
+        raise UsageError(f"{rule}; got without: {', '.join(sorted({*names} - {*found}))}")
     return found
 
 

@@ -58,6 +58,6 @@ def _features(name: str, info: Any) -> tuple[str, str]:
     if len(supervised) == 2 and supervised[0] in images and supervised[1] in labels:
         return supervised
     if len(images) != 1 or len(labels) != 1:
-        got = ", ".join(f"{key} ({type(one).__name__})" for key, one in features.items())
+        got = ", ".join(f"{key} ({type(one).__name__})" for key, one in sorted(features.items()))
         raise UsageError(f"{rule}; got {got}")
     return images[0], labels[0]

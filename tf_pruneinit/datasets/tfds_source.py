@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import re
 import sys
 import tarfile
 import urllib.error
@@ -19,6 +20,8 @@ from tf_pruneinit.datasets.tfds_stream import TfdsStream, unreadable
 from tf_pruneinit.errors import DataError, UsageError
 
 _CONNECTION_SECONDS = 10
+# What TFDS says of a name that it cannot read, or of a configuration or version that a dataset does not have.
+_UNKNOWN = re.compile(r"^Parsing builder name string|BuilderConfig .* not found|cannot be loaded at version")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +105,7 @@ def open_builder(name: str, data_dir: str | None) -> Any:
       data_dir: see `stream`.
 
     Raises:
-      UsageError: if TFDS knows no such dataset, or data_dir is not a directory.
+      UsageError: if TFDS knows no such dataset, configuration or version, or data_dir is not a directory.
       DataError: if what is in the directory is damaged.
     """
     import tensorflow_datasets as tfds
@@ -110,9 +113,25 @@ def open_builder(name: str, data_dir: str | None) -> Any:
     with _reading(name, data_dir):
         try:
             return tfds.builder(name, data_dir=data_dir)
-        except tfds.core.registered.DatasetNotFoundError as error:
+        except Exception as error:
+            if not (isinstance(error, tfds.core.registered.DatasetNotFoundError) or _UNKNOWN.search(str(error))):
+                raise
             rule = f"tfds:NAME must be a dataset of TFDS, or one that is prepared in {data_dir or 'its data directory'}"
-            raise UsageError(f"{rule}; got {name!r}") from error
+            raise UsageError(f"{rule}; got {name!r}{_known(name)}") from error
+
+
+def _known(name: str) -> str:
+    """What TFDS has instead of a name of unknown configuration or version, for an error; "" if it does not know the dataset."""
+    import tensorflow_datasets as tfds
+
+    dataset = re.split("[/:]", name)[0]
+    try:
+        builder = tfds.builder_cls(dataset)
+    except Exception:  # Not registered, or no name at all.
+        return ""
+    configurations = ", ".join(builder.builder_configs) or "none"
+    versions = ", ".join(map(str, (builder.VERSION, *builder.SUPPORTED_VERSIONS)))
+    return f": {dataset} has the configurations {configurations}, and the versions {versions}"
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ def read(path: str, option: str = "masks") -> Masks:
     Raises:
       UsageError: if there are none, or they are not of 0 and 1.
     """
-    rule = f"{option} must be {'the name of a method, or ' if option == 'densities' else ''}{_FORMS}"
+    rule = f"{option} must be {'the name of a method that scores weights, or ' if option == 'densities' else ''}{_FORMS}"
     if not os.path.exists(path):
         raise UsageError(f"{rule}; got {path!r}, which does not exist")
     own = os.path.join(path, run_directory.MASKS)

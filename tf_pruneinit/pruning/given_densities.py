@@ -80,11 +80,12 @@ def selecting(select: Select, given: Mapping[str, float], sparsity: float) -> Se
         found = {path: _best(scores[path], before[path], density**time) for path, density in given.items()}
         rest = {path: z for path, z in scores.items() if path not in given}
         size = sum(z.size for z in rest.values())
-        left = selection.remaining_count(at, total) - sum(int(mask.sum()) for mask in found.values())
+        fixed = sum(int(mask.sum()) for mask in found.values())
+        left = selection.remaining_count(at, total) - fixed
         # Of layers that all have a density it is the sum of their numbers that counts, which is rounded until the end.
         if (rest or at >= sparsity) and (not 0 <= left <= size or (not left and size)):
-            got = f"a sparsity of {at:g}, which leaves {left} of {size} weights for the other layers"
-            raise UsageError(f"densities must fit the sparsity of the network; got {got}")
+            possible = " to ".join(f"{1 - count / total:.12g}" for count in ([fixed + size, fixed + 1] if size else [fixed]))
+            raise UsageError(f"densities of these layers need a sparsity of {possible} of the network; got {at:g}")
         if rest:
             others = {path: before[path] for path in rest}
             found |= select(rest, 1 - left / size, within=others, min_remaining=min_remaining, finite=True)

@@ -1,5 +1,7 @@
 """What a sweep makes of the ends of the process that gives Ray its tasks; that process is a script here."""
 
+import os
+
 import pytest
 
 from tf_pruneinit.config.execution import Execution
@@ -49,3 +51,13 @@ def test_three_that_end_are_enough(launched):
     with pytest.raises(RunError, match=r"^Ray ended with code -9 \(ray.log\), 3 times$"):
         list(events)
     assert [jobs for jobs, _ in asked] == ["abcde", "abcde", "bcde"]
+
+
+def test_a_task_runs_in_the_directory_of_the_sweep(monkeypatch, tmp_path):
+    """Its working directory, data and files of masks may be relative paths; a process of the cluster begins elsewhere."""
+    monkeypatch.chdir("/")
+    prepared = []
+    monkeypatch.setattr(ray_cluster.jobs, "prepare", lambda folder: prepared.append(os.path.realpath(folder)))
+    monkeypatch.setattr(ray_cluster.jobs, "run", lambda job, execution, console: Event(COMPLETE, os.getcwd()))
+    event = ray_cluster._run_task(None, Execution(), "W/sweeps/1", str(tmp_path))
+    assert (event.address, prepared) == (str(tmp_path), [str(tmp_path / "W/sweeps/1")])

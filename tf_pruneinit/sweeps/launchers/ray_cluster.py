@@ -126,7 +126,7 @@ class _Cluster:
         self._folder = folder
         resources = ray.cluster_resources()
         devices = execution.devices
-        # Where functions of users' are: a task may run in another directory.
+        # Where functions of users are.
         variables = {"PYTHONPATH": os.pathsep.join(filter(None, (os.getcwd(), os.environ.get("PYTHONPATH"))))}
         if resources.get("GPU", 0) >= devices:
             options: dict[str, Any] = {"num_gpus": devices, "num_cpus": 1}
@@ -144,7 +144,7 @@ class _Cluster:
         return len(self._jobs) < self._tasks_at_once
 
     def start(self, job: Job) -> Event:
-        self._jobs[self._task.remote(job, self._execution, self._folder)] = job
+        self._jobs[self._task.remote(job, self._execution, self._folder, os.getcwd())] = job
         return Event(NOTE)  # Ray starts it later.
 
     def events(self) -> Iterator[Event]:
@@ -202,8 +202,9 @@ def _connected() -> Any:
     return ray
 
 
-def _run_task(job: Job, execution: Execution, folder: str) -> Event:
+def _run_task(job: Job, execution: Execution, folder: str, directory: str) -> Event:
     """Runs a job in a process of the cluster, which may have run others before."""
+    os.chdir(directory)  # Paths of the command are relative to it, and the process began where the node was started.
     jobs.prepare(folder)
     with preemption.watched(signal.SIGINT):  # By which Ray cancels a task.
         # Waits here for another sweep: a new task would have all retries of Ray again.
