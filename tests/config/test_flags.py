@@ -366,3 +366,8 @@ def test_version_is_the_packages():
 def test_a_value_of_the_wrong_type_is_answered_in_plain_words(flag, rule):
     with pytest.raises(UsageError, match=f"^flag --{flag}; it must be {rule}$"):
         flags.parse(["main", f"--{flag}"], "", flags.experiment_groups())
+
+
+def test_a_flag_file_that_is_not_there_is_named():
+    with pytest.raises(UsageError, match="^flagfile cannot be read: No such file or directory: 'nowhere'$"):
+        flags.parse(["main", "--flagfile=nowhere"], "", flags.experiment_groups())

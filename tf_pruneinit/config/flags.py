@@ -106,16 +106,17 @@ def parse(argv: Sequence[str], purpose: str, groups: Mapping[str, flags.FlagValu
     return given if len(typed) != 1 else {name: value for name, value in given.items() if name not in _EITHER or name in typed}
 
 
-# What Python and absl say of a value of the wrong type -> what a reader understands who knows neither.
-_WRONG_TYPE = {
+# What Python and absl say -> what a reader understands who knows neither.
+_PLAIN = {
     r": invalid literal for int\(\).*": "; it must be an integer",
     r": could not convert string to float.*": "; it must be a number",
+    r"^ERROR:: Unable to open flagfile: \[Errno \d+\] ": "flagfile cannot be read: ",
     r": \('Non-boolean argument to boolean flag'.*": "; it must be true or false",
 }
 
 
 def _plain(message: str) -> str:
-    for theirs, ours in _WRONG_TYPE.items():
+    for theirs, ours in _PLAIN.items():
         message = re.sub(theirs, ours, message)
     return message
 
