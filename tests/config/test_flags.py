@@ -369,5 +369,5 @@ def test_a_value_of_the_wrong_type_is_answered_in_plain_words(flag, rule):
 
 
 def test_a_flag_file_that_is_not_there_is_named():
-    with pytest.raises(UsageError, match="^flagfile cannot be read: No such file or directory: 'nowhere'$"):
+    with pytest.raises(UsageError, match=r"^flagfile cannot be read: No such file or directory: 'nowhere'$"):
         flags.parse(["main", "--flagfile=nowhere"], "", flags.experiment_groups())

@@ -313,7 +313,7 @@ def training(view: View, shown: Shown = DEFAULT) -> "Figure | None":
             layout.arrows(axes, ended, low)
             sheet.legend([axes], axes)
         axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
     return sheet.figure
 
 
