@@ -107,8 +107,8 @@ def test_a_network_of_layers_that_only_its_author_has_is_described_by_its_masks(
     [
         ([], "saved_model must name"),
         (["--saved_model="], "saved_model must name"),
-        (["--saved_model=nowhere"], "saved_model must be the folder of a SavedModel"),
-        (["--saved_model=nowhere.keras"], "cannot be read"),
+        (["--saved_model=nowhere"], "got 'nowhere', which is not there"),
+        (["--saved_model=nowhere.keras"], "got 'nowhere.keras', which is not there"),
         (["--sparsity=1"], "sparsity"),
     ],
 )
@@ -118,3 +118,9 @@ def test_mistakes_are_one_line(capfd, flags, rule):
     shown, error = capfd.readouterr()
     assert (shown, error.count("\n")) == ("", 1)
     assert rule in error
+
+
+def test_the_directory_of_a_run_is_answered_by_its_network(tmp_path, capfd):
+    (tmp_path / "saved_model").mkdir()
+    assert call(f"--saved_model={tmp_path}") == 2
+    assert f"(did you mean '{tmp_path}/saved_model'?)" in capfd.readouterr().err

@@ -10,7 +10,7 @@ from tf_pruneinit.config.options import check, option
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.reporting import confusion
 from tf_pruneinit.runtime import extras
-from tf_pruneinit.runtime.command_line import exit_code, start_tensorflow
+from tf_pruneinit.runtime.command_line import exit_code, require_network, start_tensorflow
 from tf_pruneinit.runtime.console import Console, printable
 
 PURPOSE = "Evaluates networks: accuracy, top-5, loss, calibration, accuracy of each class, confusion matrix, sparsity."
@@ -57,6 +57,8 @@ def command(argv: Sequence[str]) -> None:
     """Evaluates the networks that the flags name, and prints what is found."""
     options = Options(**flags.parse(argv, PURPOSE, {"Flags": flags.define(Options)}))
     console = Console(sys.stderr)
+    for path in options.saved_model:
+        require_network(path)
     start_tensorflow()
     from tf_pruneinit.experiments import evaluation
     from tf_pruneinit.runtime import devices

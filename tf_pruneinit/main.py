@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tf_pruneinit.config import flags
+from tf_pruneinit.config import flags, registry
 from tf_pruneinit.config.experiment import Config
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.experiments import run_directory
@@ -29,6 +29,7 @@ def command(argv: Sequence[str]) -> None:
     if run and there and not run.lacks(execution.export):
         console.line(_found(config, run, execution.devices))
     else:
+        registry.require_folder(config.dataset)  # Before TensorFlow starts, which takes seconds.
         console.live("starting TensorFlow")
         start_tensorflow()
         from tf_pruneinit.experiments import run as experiment

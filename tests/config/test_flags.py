@@ -352,3 +352,22 @@ def test_help_fits_a_terminal(monkeypatch):
 def test_version_is_the_packages():
     with pytest.raises(HelpRequested, match=f"^tf_pruneinit {__version__}$"):
         parse("--version")
+
+
+@pytest.mark.parametrize(
+    "flag, rule",
+    [
+        ("epochs=ten", "an integer"),
+        ("sparsity=95%", "a number"),
+        ("dry_run=maybe", "true or false"),
+        ("seed=1.5", "an integer"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_answered_in_plain_words(flag, rule):
+    with pytest.raises(UsageError, match=f"^flag --{flag}; it must be {rule}$"):
+        flags.parse(["main", f"--{flag}"], "", flags.experiment_groups())
+
+
+def test_a_flag_file_that_is_not_there_is_named():
+    with pytest.raises(UsageError, match=r"^flagfile cannot be read: No such file or directory: 'nowhere'$"):
+        flags.parse(["main", "--flagfile=nowhere"], "", flags.experiment_groups())

@@ -99,8 +99,9 @@ def test_a_folder_without_images_of_classes_is_refused(tmp_path, classes, messag
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(UsageError, match=message):
         load(tmp_path)
-    with pytest.raises(UsageError, match=r"must be a folder with one of images for each class; got .*, which is none$"):
-        load(tmp_path / "nowhere")
+    for path, problem in ((tmp_path / "nowhere", "is not there"), (tmp_path / "notes.txt", "is a file")):
+        with pytest.raises(UsageError, match=rf"must name a folder that has a folder of images for each class; .* {problem}$"):
+            load(path)
 
 
 def test_a_class_without_images_is_refused(tmp_path):

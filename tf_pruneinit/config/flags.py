@@ -6,6 +6,7 @@ sweeps can tell a value that was requested from a default.
 
 import dataclasses
 import os
+import re
 import shutil
 import textwrap
 import types
@@ -92,7 +93,7 @@ def parse(argv: Sequence[str], purpose: str, groups: Mapping[str, flags.FlagValu
     try:
         extra = values(list(argv))[1:]
     except (flags.Error, OSError, UnicodeError) as error:
-        raise UsageError(" ".join(str(error).split())) from error
+        raise UsageError(_plain(" ".join(str(error).split()))) from error
     if values["help"].value:
         raise HelpRequested(_help(argv[0], purpose, groups))
     if values["version"].value:
@@ -103,6 +104,21 @@ def parse(argv: Sequence[str], purpose: str, groups: Mapping[str, flags.FlagValu
     given = {name: values[name].value for name in names if values[name].present}
     typed = [name for name in _EITHER if any(part.lstrip("-").split("=")[0] == name for part in argv)]
     return given if len(typed) != 1 else {name: value for name, value in given.items() if name not in _EITHER or name in typed}
+
+
+# What Python and absl say -> what a reader understands who knows neither.
+_PLAIN = {
+    r": invalid literal for int\(\).*": "; it must be an integer",
+    r": could not convert string to float.*": "; it must be a number",
+    r"^ERROR:: Unable to open flagfile: \[Errno \d+\] ": "flagfile cannot be read: ",
+    r": \('Non-boolean argument to boolean flag'.*": "; it must be true or false",
+}
+
+
+def _plain(message: str) -> str:
+    for theirs, ours in _PLAIN.items():
+        message = re.sub(theirs, ours, message)
+    return message
 
 
 def _help(program: str, purpose: str, groups: Mapping[str, flags.FlagValues]) -> str:

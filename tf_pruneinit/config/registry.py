@@ -10,6 +10,7 @@ import difflib
 import functools
 import importlib
 import itertools
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -591,6 +592,14 @@ def dataset(name: Any) -> Dataset:
     known = (*DATASETS, *open_names.registered("dataset"), f"{TFDS}NAME", f"{FOLDER}PATH", open_names.FORM)
     require_known(name, known, "dataset")
     return DATASETS[name]
+
+
+def require_folder(name: str) -> None:
+    """Raises UsageError if the name of a dataset is `folder:PATH`, and PATH is no folder."""
+    path = name.removeprefix(FOLDER)
+    if name.startswith(FOLDER) and not os.path.isdir(path):
+        problem = "is a file" if os.path.exists(path) else "is not there"
+        raise UsageError(f"{FOLDER}PATH must name a folder that has a folder of images for each class; {path!r} {problem}")
 
 
 def lookup(table: Mapping[str, Row], name: str, kind: str) -> Row:

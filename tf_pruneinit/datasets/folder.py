@@ -43,8 +43,7 @@ def folder(path: str, data_dir: str | None = None, image_size: int | None = None
       DataError: if an image cannot be decoded; names it.
     """
     del data_dir
-    if not os.path.isdir(path):
-        raise UsageError(f"folder:PATH must be a folder with one of images for each class; got {path!r}, which is none")
+    registry.require_folder(f"{registry.FOLDER}{path}")
     path = os.path.normpath(path)
     classes, train, test = _splits(path)
     sizes = {_size(file) for file, _ in (*train, *test)}

@@ -22,7 +22,7 @@ _COUNTS = {
     "connected": "connected",
     "channels": "channels",
     "unreached": "unreached",
-    "without effect": "without_effect",
+    "dead": "without_effect",
     "MACs": "multiply_accumulates",
 }
 _HEAD = ("layer", "shape", "weights", "remaining", "sparsity", *_COUNTS, "left")

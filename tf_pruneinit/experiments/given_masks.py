@@ -13,6 +13,7 @@ from tf_pruneinit.errors import UsageError, reason, shown
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.pruning import given_densities
 from tf_pruneinit.runtime import files
+from tf_pruneinit.runtime.command_line import start_tensorflow
 
 Masks = dict[str, np.ndarray]
 
@@ -38,6 +39,7 @@ def read(path: str, option: str = "masks") -> Masks:
     elif os.path.exists(os.path.join(path, run_directory.CONFIG)):
         raise UsageError(f"{rule}; got {path!r}, a run that has none yet")
     else:
+        start_tensorflow()
         from tf_pruneinit.export import load
 
         try:
@@ -93,6 +95,8 @@ def densities_by_pattern(path: str) -> dict[str, float]:
       UsageError: if it is no such file.
     """
     rule = "densities in a .json file must be an object, pattern of layers -> fraction in [0, 1] that remains"
+    if not os.path.exists(path):
+        raise UsageError(f"{rule}; got {path!r}, which does not exist")
     try:
         with open(path, "rb") as file:
             values: Any = files.parse_json(file.read(), path)

@@ -22,6 +22,8 @@ from tf_pruneinit.reporting.series import BENCHMARKS, DENSE, RANDOM, Series, Vie
 
 # Masks and records are read of at most so many seeds of a method.
 MOST_SEEDS = 5
+# Names of layers for which an axis has room.
+MOST_NAMES = 18
 # A method of figure 1 may be so much below the unpruned network's accuracy.
 _ONE_POINT = 0.01
 
@@ -304,6 +306,11 @@ def neuron_sparsities(view: View, thresholds: np.ndarray, shown: Shown = Shown()
         if rows:
             found[series] = np.stack(rows)
     return found
+
+
+def layer(path: str) -> str:
+    """Returns the name of the layer that has a kernel of this path."""
+    return path.rsplit("/", 1)[0]
 
 
 def densities(view: View, shown: Shown = Shown()) -> dict[Series, tuple[dict[str, float], int]]:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.resources
+import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -323,8 +324,9 @@ def step_axis(axes: "Axes", steps: Sequence[int]) -> None:
     """Sets an axis of steps, asinh(step / the first after 0), with ticks where there is room, from the last one on."""
     from matplotlib.ticker import NullLocator
 
-    axes.set_xscale("asinh", linear_width=figure_data.first_step(steps))
-    axes.set_xlim(0, max(steps) * 1.15)
+    first, last = figure_data.first_step(steps), max(steps) * 1.15
+    axes.set_xscale("asinh", linear_width=first)
+    axes.set_xlim(-first * math.sinh(0.03 * math.asinh(last / first)), last)  # Markers at step 0 are whole.
     ticks = figure_data.step_ticks(steps)
     axes.set_xticks(ticks, [f"{step:,}" for step in ticks])
     axes.xaxis.set_minor_locator(NullLocator())

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_MOST_NAMES = 18  # Of layers that have room below an axis.
 _MOST_COLUMNS = 3  # Of panels of ablations and of published results.
 _ARROWS = "Arrows: where a curve falls below the axis; the table has its accuracies."
 _DIFFERENCES = (
@@ -284,11 +283,11 @@ def layer_densities(view: View, shown: Shown = DEFAULT) -> "Figure | None":
 
 
 def _layer_ticks(axes: "Axes", layers: Sequence[str]) -> None:
-    if len(layers) <= _MOST_NAMES:
+    if len(layers) <= figure_data.MOST_NAMES:
         turned: dict[str, Any] = {"rotation": 60, "ha": "right"} if len(layers) > 8 else {"rotation": 0, "ha": "center"}
-        axes.set_xticks(range(len(layers)), [name.rsplit("/", 1)[0] for name in layers], **turned)
+        axes.set_xticks(range(len(layers)), [*map(figure_data.layer, layers)], **turned)
     else:
-        axes.set_xticks(range(0, len(layers), math.ceil(len(layers) / _MOST_NAMES)))
+        axes.set_xticks(range(0, len(layers), math.ceil(len(layers) / figure_data.MOST_NAMES)))
         axes.set_xlabel("layer")
 
 
@@ -314,6 +313,7 @@ def training(view: View, shown: Shown = DEFAULT) -> "Figure | None":
             layout.arrows(axes, ended, low)
             sheet.legend([axes], axes)
         axes.set_xlabel("epoch")
+        axes.locator_params(axis="x", integer=True)
     return sheet.figure
 
 

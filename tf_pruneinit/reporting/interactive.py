@@ -295,6 +295,7 @@ def _layers(view: View, shown: Shown) -> dict[str, Any]:
     """Densities of layers, on a logarithmic axis, as in the figure: what is empty lies at its end."""
     hover = "%{x}: %{customdata:.3g} % of the weights remain<extra>%{fullData.name}</extra>"
     found = figure_data.densities(view, shown)
+    names = dict.fromkeys(name for mean, _ in found.values() for name in mean)
     lowest = min((density for mean, _ in found.values() for density in mean.values() if density), default=1.0)
     data = [
         _line(
@@ -306,7 +307,11 @@ def _layers(view: View, shown: Shown) -> dict[str, Any]:
     sparsity = figure_data.sparsity_at(view, shown)
     at = f" at {percent(sparsity)}" if sparsity is not None else ""
     layout = _layout({"title": {"text": f"layer{at}"}, "automargin": True}, "weights remaining (%)")
+    if len(names) <= figure_data.MOST_NAMES:
+        layout["xaxis"] |= {"tickvals": [*names], "ticktext": [*map(figure_data.layer, names)]}
+    ticks = [digit * 10.0**power for power in range(math.floor(math.log10(75 * lowest)), 3) for digit in (1, 2, 5)]
     layout["yaxis"] |= {"type": "log", "range": [math.log10(75 * lowest), math.log10(115)]}
+    layout["yaxis"] |= {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
     return {"data": data, "layout": layout}
 
 
@@ -325,6 +330,8 @@ def _training(view: View, shown: Shown) -> dict[str, Any]:
     sparsity = figure_data.sparsity_at(view, shown)
     at = f", pruned to {percent(sparsity)}" if sparsity is not None else ""
     layout = _layout({"title": {"text": f"epoch{at}"}}, "test accuracy (%)")
+    if max((epochs[-1] for epochs, _ in found.values()), default=0) <= 10:
+        layout["xaxis"]["dtick"] = 1
     layout["yaxis"]["range"] = [low, high]
     _arrows(layout, ended)
     return {"data": data, "layout": layout}

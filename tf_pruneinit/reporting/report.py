@@ -156,7 +156,7 @@ def _chosen(views: Sequence[View], sparsities: Sequence[float], steps: Sequence[
     )
     for sparsity in levels:
         if sparsity not in known:
-            among = ", ".join(f"{one:g}" for one in known)
+            among = ", ".join(f"{one:g}" for one in known) or "there are none"
             raise UsageError(f"sparsity must be one that was run ({among}); got {sparsity:g}")
     all_steps = {step for view in views for of in view.by_step.values() for at in of.values() for step in at}
     for step in steps:

@@ -105,7 +105,8 @@ def legend(margin: float) -> str:
       margin: a fraction.
     """
     points = f"{100 * margin:g} points"
-    return f"A sign for each sparsity: + above by more than {points}, - below by more, = neither, ? undecided."
+    beyond = f"+ above by more than {points}, - below by more than {points}"
+    return f"A sign for each sparsity: {beyond}, = within {points}, ? undecided."
 
 
 def decide(estimates: Sequence[Estimate], margin: float) -> list[Sign]:
