@@ -82,6 +82,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=" ".join)
 def test_every_row_of_the_papers_experiments_runs_on_a_small_network(row, workdir):
     fewer = ["--iterations=3" if flag == "--iterations=100" else flag for flag in row]

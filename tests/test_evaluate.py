@@ -134,6 +134,7 @@ def add_dataset(monkeypatch, shape=(8, 8, 1), classes=10):
     monkeypatch.setitem(registry.DATASETS, "blank", registry.Dataset(load, "blank images", "convnet"))
 
 
+@pytest.mark.slow
 def test_another_dataset_that_fits_is_evaluated_and_its_note_shown(run, capfd, monkeypatch):
     add_dataset(monkeypatch)
     flags = [f"--saved_model={run.file(run_directory.SAVED_MODEL)}", "--dataset=blank"]
@@ -246,6 +247,7 @@ def test_probabilities_classes_and_confusion_belong_together(found):
     assert 0 <= found["calibration_error"] <= 1
 
 
+@pytest.mark.slow
 def test_replicas_find_what_one_does(run, found, capfd):
     two = found_by(capfd, f"--saved_model={run.file(run_directory.SAVED_MODEL)}", "--batch_size=101", "--devices=2")
     assert two["replicas"] == 2

@@ -55,6 +55,7 @@ def test_example_reports_the_dense_network_and_exact_counts(name, capsys, eagerl
     assert all(percents and all(0 < percent <= 100 for percent in percents) for percents, _, _ in found.values())
 
 
+@pytest.mark.slow
 def test_example_writes_int8_files_of_which_the_pruned_one_deflates_more(capsys, tmp_path):
     run("tflite_int8", f"--out={tmp_path}")
     printed = capsys.readouterr().out

@@ -45,6 +45,7 @@ def test_a_file_holds_programs_weights_and_falling_losses(exported, scripts):
         assert str(SCRIPTS.parent) not in program.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(PRECISIONS)), ids=PRECISIONS)
 def test_jax_has_the_recorded_losses_and_misses_them_with_another_step(exported, scripts, number):
     pytest.importorskip("jax")

@@ -186,6 +186,7 @@ def test_same_command_finds_the_run_complete_and_trains_nothing(finished, capfd)
     assert contents(finished) == before
 
 
+@pytest.mark.slow
 def test_complete_run_is_found_in_a_new_process_without_tensorflow(finished):
     before = contents(finished)
     arguments = ["-m", "tf_pruneinit.main", f"--workdir={finished}", *QUICK, "--sparsity=0.95"]
@@ -289,6 +290,7 @@ def test_another_seed_is_another_run(finished, tmp_path):
     assert run_in(tmp_path).result["weights_sha256"] != run_in(finished).result["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_batch_larger_than_the_dataset_is_the_dataset_and_a_minimum_larger_than_every_layer_the_layer(tmp_path):
     larger = [f"--{flag}=99999999999999999999999" for flag in ("batch_size", "score_batch_size", "min_remaining")]
     assert call(tmp_path, *larger, "--sparsity=0") == 0
@@ -305,6 +307,7 @@ def test_epochs_far_beyond_the_end_are_never_reached(tmp_path, capfd, flags):
 class TestADeadNetwork:
     DEAD = ("--method=random", "--sparsity=0.99999")
 
+    @pytest.mark.slow
     def test_is_a_result_that_says_so_after_a_warning_that_names_the_layer_without_weights(self, tmp_path, capsys):
         assert call(tmp_path, *self.DEAD) == 0
         assert run_in(tmp_path).result["dead"] is True
@@ -326,6 +329,7 @@ class TestADeadNetwork:
         assert run_in(tmp_path).result["dead"] is False
 
 
+@pytest.mark.slow
 def test_layerwise_pruning_in_many_iterations_reaches_its_counts(tmp_path):
     flags = ["--method=synflow", "--scope=layerwise", "--sparsity=0.99", "--iterations=20"]
     assert call(tmp_path, *flags) == 0
@@ -339,6 +343,7 @@ def masks_in(workdir) -> dict[str, np.ndarray]:
         return dict(masks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["snip", "random", "rigl"])
 def test_layer_left_out_is_not_pruned_and_not_counted(tmp_path, method):
     options = ["--update_every=1"] if method in registry.IN_TRAINING else []
@@ -361,6 +366,7 @@ def test_model_with_a_layer_left_out_is_exported_and_evaluated(tmp_path, capfd):
     assert (found["accuracy"], found["total"], found["remaining"]) == (run.result["test_accuracy"], 1000, 100)
 
 
+@pytest.mark.slow
 def test_erk_gives_each_layer_its_density(tmp_path):
     """Kernels of 64 x 300, 300 x 100 and 100 x 10: sums of sides 364, 400 and 110 share 5020 weights."""
     assert call(tmp_path, "--scope=erk", "--sparsity=0.9") == 0
@@ -392,6 +398,7 @@ def test_gradients_of_batches_are_those_of_all_examples_together(tmp_path):
     assert any((scores[path] != mask).any() for path, mask in one.items())
 
 
+@pytest.mark.slow
 def test_scores_in_float64_differ_by_rounding_only(tmp_path):
     for precision in ("float32", "float64"):
         assert call(tmp_path / precision, "--method=grasp", f"--score_precision={precision}") == 0
@@ -401,6 +408,7 @@ def test_scores_in_float64_differ_by_rounding_only(tmp_path):
         assert json.load(file)["prune"]["score_precision"] == "float64"
 
 
+@pytest.mark.slow
 def test_all_options_of_scoring_and_ranking_together(tmp_path):
     flags = "--exclude=fc3 --scope=erk --min_remaining=3 --accumulate=gradients --score_batch_size=20 --score_precision=float64"
     assert call(tmp_path, *flags.split(), "--sparsity=0.9") == 0
@@ -428,6 +436,7 @@ def on_paths(kernels) -> list[int]:
     return counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("--exclude=fc1",)])
 def test_result_counts_the_weights_on_paths_and_the_table_shows_them(tmp_path, capfd, flags):
     assert call(tmp_path, "--method=random", "--sparsity=0.998", *flags) == 0
@@ -482,6 +491,7 @@ def test_complete_run_of_a_version_without_these_options_is_found(copied, capfd)
     assert "This run is complete" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--learning_rate=1e30", "--weight_decay=1e30"])
 def test_diverging_run_fails_on_one_line_and_is_not_complete(tmp_path, capfd, flag):
     assert call(tmp_path, flag) == 1
@@ -491,6 +501,7 @@ def test_diverging_run_fails_on_one_line_and_is_not_complete(tmp_path, capfd, fl
     assert run_in(tmp_path).result is None
 
 
+@pytest.mark.slow
 def test_interrupted_run_is_not_complete(tmp_path, capfd, monkeypatch):
     from tf_pruneinit.training import loop
 
@@ -654,6 +665,7 @@ def test_class_without_enough_images_is_named(tmp_path, capfd, monkeypatch):
     assert "examples_per_class must be at most the training images of each class; got 2, and class 9 has 1" in error
 
 
+@pytest.mark.slow
 def test_method_without_data_needs_no_number_of_images_of_each_class(tmp_path, monkeypatch):
     add_dataset(monkeypatch, [0, 1, 2])
     assert call(tmp_path, "--dataset=added", "--method=magnitude") == 0
@@ -725,6 +737,7 @@ def test_a_complete_run_is_exported_otherwise_without_training(copied, capfd, mo
     assert "This run is complete" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_be_exported_is_a_complete_run_all_the_same(tmp_path, capfd, monkeypatch):
     from tf_pruneinit.errors import UsageError
     from tf_pruneinit.export import converters

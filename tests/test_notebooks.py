@@ -62,6 +62,7 @@ def test_prune_your_model(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pruned.keras", "shipped.keras"]
 
 
+@pytest.mark.slow
 def test_figure_of_the_paper(tmp_path):
     printed = run("figure_of_the_paper", tmp_path, SWEEP_HERE)
     assert "4/4 complete" in printed

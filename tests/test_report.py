@@ -163,6 +163,7 @@ def test_margin_is_in_points(tmp_path):
         assert (view["margin"], view["highest_matching_sparsity"]) == (float(margin), expected)
 
 
+@pytest.mark.slow
 def test_chosen_sparsities_and_steps_each_give_a_figure_by_their_names(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(figures, "FIGURES", {name: figures.FIGURES[name] for name in ("neurons", "pruning_step")})
     write(tmp_path / "W", config("dense"), 0.9)

@@ -91,6 +91,7 @@ def test_page_says_of_each_finding_what_the_runs_say():
     assert [row[0].split()[0] for row in rows] == list(findings.FINDINGS)
 
 
+@pytest.mark.slow
 def test_page_counts_runs_and_hours():
     head, *rows = tables("What was run")
     runs, hours = head.index("runs"), head.index("core hours")

@@ -151,6 +151,7 @@ class TestWork:
         assert counts["steps"] == 30 + 3 * STEPS
 
 
+@pytest.mark.slow
 def test_runs_are_those_of_main(whole, tmp_path):
     (address,) = (name for name in digests(whole) if "snip-0.9" in name)
     with unexported():

@@ -469,6 +469,7 @@ class TestLineage:
             config = Config(prune=prune)
             assert (config.parent, config.lineage) == (None, [config])
 
+    @pytest.mark.slow
     def test_later_all_of_a_seed_begin_with_the_same_dense_run(self):
         pruned = [
             Config(seed=3, prune=Prune(method, sparsity, prune_at=point, ablation=ablation))

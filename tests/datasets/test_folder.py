@@ -32,6 +32,7 @@ def photographs(tmp_path_factory):
     return fill(tmp_path_factory.mktemp("photographs"), 10)
 
 
+@pytest.mark.slow
 def test_a_fifth_of_each_class_is_to_test_on_and_always_the_same(photographs):
     found = load(photographs)
     assert isinstance(found.train, Split)
@@ -46,6 +47,7 @@ def test_a_fifth_of_each_class_is_to_test_on_and_always_the_same(photographs):
     assert len(np.unique(everything.reshape(30, -1), axis=0)) == 30
 
 
+@pytest.mark.slow
 def test_splits_of_ones_own_are_taken(tmp_path):
     fill(tmp_path / "train", 3)
     fill(tmp_path / "val", 2, classes={"bees": 1, "cats": 2})

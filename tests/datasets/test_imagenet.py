@@ -116,6 +116,7 @@ class TestDataset:
         for image, label in zip(images, labels, strict=True):
             np.testing.assert_array_equal(image, dataset.preprocessing(central(int(label))))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("how", ["none", "crop", "resized_crop"])
     def test_another_augmentation_is_of_the_central_part(self, dataset, how):
         other = dataset.augmented(how)

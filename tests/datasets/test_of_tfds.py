@@ -33,6 +33,7 @@ def write(folder, splits, shape=(5, 4, 1), name="mine", more=None, label=None, s
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "splits, counts",
     [

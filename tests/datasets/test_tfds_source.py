@@ -96,6 +96,7 @@ class TestPreparing:
         mistake(tmp_path / "new" / "data", error=DataError)
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.slow
     def test_one_that_ends_well_removes_what_was_left_by_one_that_was_killed(self, there, tmp_path, attempt, tfds_folder):
         attempt(lambda builder: shutil.copytree(tfds_folder / "mnist" / "3.0.1", tmp_path / "mnist" / "3.0.1"))
         assert len(dataset.load("mnist", str(tmp_path)).train) == 30
@@ -113,6 +114,7 @@ class TestPreparing:
         attempt(late)
         assert len(dataset.load("mnist", str(tmp_path)).train) == 30
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("terminal", [False, True])
     def test_progress_is_shown_on_a_terminal_only_and_nothing_on_standard_output(
         self, terminal, tmp_path, attempt, tfds_folder, monkeypatch, capsys

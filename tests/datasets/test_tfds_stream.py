@@ -78,6 +78,7 @@ class TestInOrder:
         assert (len(stream), stream.shape, stream.label_range) == (COUNT, SHAPE, (0, 3))
         same(stream.in_order(batch_size), Split(IMAGES, LABELS).in_order(batch_size))
 
+    @pytest.mark.slow
     def test_part_of_a_split(self, builder):
         part = TfdsStream(builder, "train[20:95]", SHAPE)
         assert len(part) == 75
@@ -128,6 +129,7 @@ class TestShuffled:
             tf.random.set_seed(global_seed)
             same(stream.shuffled(50, 3, 4), expected)
 
+    @pytest.mark.slow
     def test_other_seeds_and_epochs_have_other_orders_and_draws(self, builder):
         stream = TfdsStream(builder, "train", SHAPE, noisy, buffer=50)
         epochs = [next(stream.shuffled(COUNT, seed, epoch))[0] for seed, epoch in ((0, 0), (0, 1), (1, 0))]
@@ -149,6 +151,7 @@ class TestShuffled:
         stream = TfdsStream(builder, "train", SHAPE, noisy, buffer=50)
         same(stream.shuffled(50, 0, 2, first=first), whole[first:])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("part", "first"), [((0, 50), 0), ((0, 17), 3), ((5, 30), 0), ((11, 50), 3), ((49, 50), 0), ((20, 20), 3)]
     )
@@ -183,6 +186,7 @@ def test_takes_examples_in_the_order_requested_and_decodes_no_other(stream):
 
 
 class TestDataset:
+    @pytest.mark.slow
     def test_scoring_batches_are_those_of_a_split_in_memory(self, stream):
         stream, decoded = counted(stream)
         in_memory, streamed = (Dataset("toy", 4, data, data, SCALE) for data in (Split(IMAGES, LABELS), stream))

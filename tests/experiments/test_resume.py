@@ -238,6 +238,7 @@ class TestCheckpointThatIsDamaged:
     def copied(self, runner, left):
         shutil.copytree(left, runner.workdir)
 
+    @pytest.mark.slow
     def test_gives_way_to_the_one_before(self, runner, expected):
         os.truncate(runner.path / "checkpoints" / "step-8.npz", 5000)
         assert runner.end() == 0
@@ -245,6 +246,7 @@ class TestCheckpointThatIsDamaged:
         assert "checkpoints/step-8.npz is damaged and left out" in runner.error
         assert outcome(runner.path) == expected
 
+    @pytest.mark.slow
     def test_all_of_them_are_refused_and_nothing_is_lost(self, runner, expected):
         for path in runner.path.glob("checkpoints/*.npz"):
             os.truncate(path, 0)
@@ -256,6 +258,7 @@ class TestCheckpointThatIsDamaged:
         assert runner.end("--overwrite") == 0
         assert outcome(runner.path) == expected
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("flag, difference", [("devices=2", "devices 1"), ("jit_compile=true", "xla False")])
     def test_another_way_to_compute_is_refused_and_nothing_changed(self, runner, flag, difference):
         def contents():
@@ -270,6 +273,7 @@ class TestCheckpointThatIsDamaged:
         assert f"was begun with {difference} and resumes to the same bits only with that" in runner.error
         assert contents() == before
 
+    @pytest.mark.slow
     def test_full_disk_is_a_line_and_leaves_the_ones_before(self, runner, expected):
         folder = runner.path / "checkpoints"
         before = {path.name: path.read_bytes() for path in folder.glob("step-*.npz")}

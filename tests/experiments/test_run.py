@@ -35,6 +35,7 @@ from tf_pruneinit.training import loop, records
 from tf_pruneinit.training import step as engine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cause, said", [("No space left on device", "no space is left for"), ("OOM when allocating tensor", "out of memory")]
 )
@@ -695,6 +696,7 @@ class TestOtherData:
                 assert experiment.run(config, execution, Console(io.StringIO()), share=True), number
             assert computed() == copies
 
+    @pytest.mark.slow
     def test_scores_of_another_version_are_not_taken(self, tiny, tmp_path, monkeypatch):
         execution = Execution(workdir=str(tmp_path), overwrite=True, compact="false")
         config = Config(prune=Prune("magnitude", 0.5), train=Train(None, 1, batch_size=8))
@@ -734,6 +736,7 @@ class TestDamagedFilesOfARun:
             assert before <= set(workdir.rglob("*.npz"))
         assert tiny.run(workdir, overwrite=True) == 0
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("what", ["masks", "snapshot"])
     def test_of_the_dense_run_is_made_again_to_the_same_bits(self, tiny, workdir, tmp_path_factory, what):
         expected = tmp_path_factory.mktemp("expected")
@@ -757,6 +760,7 @@ class TestDamagedFilesOfARun:
         (error,) = capsys.readouterr().err.splitlines()
         assert error.startswith("error: ") and "result.json is damaged" in error and "--overwrite retrains" in error
 
+    @pytest.mark.slow
     def test_a_run_without_a_checkpoint_is_begun_again_and_keeps_its_snapshots(self, tiny, tmp_path, monkeypatch, capsys):
         expected, workdir = tmp_path / "expected", tmp_path / "runs"
         assert tiny.run(expected) == 0

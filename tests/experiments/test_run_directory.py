@@ -265,6 +265,7 @@ def test_mistake_of_the_users_leaves_directories_that_were_there(tmp_path):
     assert os.listdir(tmp_path) == ["another run"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", [1, 2, 3], ids=["config", "masks", "result"])
 def test_run_that_is_killed_in_a_write_can_be_made_again_and_leaves_no_trace(workdir, files):
     """The process ends as by SIGKILL, nothing cleaned up, when it is about to put its n-th file in place."""

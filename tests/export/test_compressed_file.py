@@ -62,6 +62,7 @@ class TestCompress:
             mask.size for mask in masks.masks(pruned("lenet_300_100")).values()
         )
 
+    @pytest.mark.slow
     def test_masks_of_whole_channels_take_a_fraction_of_their_entropy(self, tmp_path):
         model = pruned("lenet_300_100", 0.0)
         mask = np.zeros((64, 300), np.uint8)

@@ -159,6 +159,7 @@ class TestCommand:
         total = sum(mask.size for mask in saved_model.masks(saved_model.load(str(out))).values())
         assert total < 0.3 * sum(mask.size for mask in masking.masks(model).values())
 
+    @pytest.mark.slow
     def test_reads_and_writes_keras_files(self, run, tmp_path):
         folder, model = run
         assert self.main(f"--saved_model={folder}/model.keras", f"--out={tmp_path}/small.keras") == 0
@@ -171,13 +172,14 @@ class TestCommand:
         [
             (["--out=there"], "saved_model must name"),
             (["--saved_model=nowhere", "--out=there"], "must be the folder of a SavedModel"),
-            (["--saved_model=nowhere.keras", "--out=there"], "cannot be read"),
-            (["--saved_model=nowhere.keras", "--out=there.keras"], "cannot be read"),
-            (["--saved_model=nowhere", "--out=."], "out must not exist yet"),
+            (["--saved_model=empty.keras", "--out=there"], "cannot be read"),
+            (["--saved_model=nowhere.keras", "--out=there.keras"], "which is not there"),
+            (["--saved_model=empty.keras", "--out=."], "out must not exist yet"),
         ],
     )
     def test_mistakes_are_a_line(self, argv, message, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
+        (tmp_path / "empty.keras").write_text("")
         assert self.main(*argv) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
@@ -234,6 +236,7 @@ def test_a_difference_is_an_error(run, monkeypatch):
 
 
 class TestWhatIsSaidOfASize:
+    @pytest.mark.slow
     @pytest.mark.parametrize(("method", "name"), [("random", "lenet_300_100"), ("magnitude", "convnet")])
     @pytest.mark.filterwarnings("ignore")
     def test_is_the_size_by_other_methods(self, method, name):

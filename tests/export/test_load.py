@@ -41,6 +41,7 @@ def test_every_form_loads_back_with_its_masks(folder, model, form):
     np.testing.assert_array_equal(loaded(images, training=False), model(images, training=False))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_what_is_loaded_can_be_trained_and_stays_pruned(folder):
     loaded = tf_pruneinit.load(str(folder / "saved_model"))

@@ -54,6 +54,7 @@ def test_values_that_are_no_numbers_come_back_to_the_bit():
     assert mask_coding.decode_values(mask_coding.encode_values(values), len(values), "float32").tobytes() == values.tobytes()
 
 
+@pytest.mark.slow
 def test_what_unpacks_to_more_than_it_should_is_refused_without_unpacking_it():
     import zlib
 

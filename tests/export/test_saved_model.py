@@ -57,6 +57,7 @@ def logits(model):
 
 
 class TestSave:
+    @pytest.mark.slow
     def test_plain_tensorflow_serves_it_without_this_package(self, folder, model, logits, tmp_path):
         np.save(tmp_path / "bytes.npy", BYTES)
         # Nothing of the package can be imported, and Keras knows none of its layers.
@@ -143,6 +144,7 @@ np.savez("kernels.npz", **{path: kernel.numpy() for path, kernel in loaded.kerne
         for count in (1, 5):
             np.testing.assert_allclose(serve(tf.constant(BYTES[:count]))["logits"], logits[:count], rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.slow
     def test_nested_models_are_exported(self, tmp_path):
         inputs = keras.Input(SHAPE)
         head = keras.Sequential([keras.Input((64,)), keras.layers.Dense(4, name="fc")], name="head")
@@ -180,6 +182,7 @@ np.savez("kernels.npz", **{path: kernel.numpy() for path, kernel in loaded.kerne
         got = loaded.signatures["serving_raw"](tf.constant(BYTES))["logits"]
         np.testing.assert_allclose(got, model(PREPROCESSING(BYTES), training=False), rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.slow
     def test_a_shared_layer_is_exported_once(self, tmp_path):
         inputs, shared = keras.Input(SHAPE), keras.layers.Dense(64, name="shared")
         x = shared(shared(keras.layers.Flatten()(inputs)))
@@ -187,6 +190,7 @@ np.savez("kernels.npz", **{path: kernel.numpy() for path, kernel in loaded.kerne
         saved_model.save(model, str(tmp_path / "shared"), PREPROCESSING, METADATA)
         assert list(saved_model.load(str(tmp_path / "shared")).masks) == ["shared/kernel", "head/kernel"]
 
+    @pytest.mark.slow
     def test_a_folder_that_computes_something_else_is_an_error(self, folder, tmp_path, monkeypatch):
         model = pruned(name="lenet_300_100")
         other = saved_model.load(str(folder))

@@ -111,6 +111,7 @@ class TestBatchNormalization:
         np.testing.assert_array_equal(layer(x, training=True), layer(x, training=False))
         require_same_bits(before, snapshot(layer))
 
+    @pytest.mark.slow
     def test_fused_operation_and_formulas_agree_in_outputs_and_gradients(self, mode):
         images = tf.constant(RNG.normal(3, 2, (8, 5, 5, 3)).astype("float32"))
         layer = batch_norm(images)
@@ -497,6 +498,7 @@ class TestSecondDerivatives:
         layer.moving_variance.assign([0.1, 2.0, 3.0, 0.4])
         assert error_of_grasp(model) < 1e-6
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("eagerly")
     def test_our_batch_normalization_in_a_masked_model(self):
         model = tf_pruneinit.with_masks(between((6, 6, 4), L.BatchNormalization()))

@@ -97,6 +97,7 @@ def test_recurrent_layers_compute_train_and_are_kept_as_others(name, tmp_path):
         np.testing.assert_array_equal(other(inputs), expected)
 
 
+@pytest.mark.slow
 def test_padded_steps_are_left_out_by_a_masked_recurrent_layer():
     x = keras.Input((3,), dtype="int32")
     memory = L.Bidirectional(L.LSTM(3, return_sequences=True))(L.Embedding(4, 2, mask_zero=True)(x))
@@ -107,6 +108,7 @@ def test_padded_steps_are_left_out_by_a_masked_recurrent_layer():
     assert len(tf_pruneinit.masks(masked)) == 7
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("method", ["grasp", "synflow"])
 @pytest.mark.filterwarnings("error:grasp differentiates twice")
@@ -363,6 +365,7 @@ class TestRegister:
         tf_pruneinit.set_masks(masked, {path: 0 * mask for path, mask in tf_pruneinit.masks(masked).items()})
         np.testing.assert_array_equal(masked(ROWS[:, 0]), np.broadcast_to(model.get_layer("fc").bias, (2, 2)))
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("eagerly")
     @pytest.mark.filterwarnings("ignore:grasp differentiates twice", "ignore:no weight remains")
     def test_is_pruned_to_the_exact_count(self, cls, paths):
@@ -441,6 +444,7 @@ class TestNames:
     def loaded(self, path):
         return [type(layer) for layer in keras.models.load_model(path).layers]
 
+    @pytest.mark.slow
     def test_a_users_class_named_as_one_of_keras_does_not_take_its_name(self, tmp_path):
         self.saved(L.Dense, tmp_path / "earlier.keras")
         mine = self.named("Dense", "my.module")

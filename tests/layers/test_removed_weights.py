@@ -141,6 +141,7 @@ def test_their_values_before_change_no_bit_under_any_optimizer(cls):
     require_same(spoiled_before(lambda: cls(0.05)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", OPTIMIZERS)
 def test_they_are_zeros_after_ten_steps_of_any_optimizer(cls):
     model, masks = masked()
@@ -198,6 +199,7 @@ def test_values_that_are_assigned_to_them_are_zeros_after_a_step(cls):
         assert not kernel.variable.numpy()[masks[path] == 0].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "every"),
     [
@@ -302,6 +304,7 @@ class TestPenalty:
         for other in (keras.models.load_model(tmp_path / "model.keras"), tf_pruneinit.with_masks(pruned)):
             assert sum(map(float, other.losses)) == pytest.approx(expected, rel=1e-6)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("penalty", "rule"), [("l2", None), ("l1", "max_norm"), ("orthogonal_regularizer", None), (None, _shifted)]
     )
@@ -327,6 +330,7 @@ class TestPenalty:
         np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_prune_leaves_zeros_and_the_model_as_it_was():
     model = network()
     before = [variable.numpy() for variable in model.variables]

@@ -133,6 +133,7 @@ class TestEveryModel:
             require_pool_of_three_by_three_with_one_pixel_around(built.model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "shape", "classes"), PUBLISHED)
 def test_has_as_many_parameters_as_published(name, shape, classes):
     model = models.build(name, shape, classes, 0)
@@ -194,6 +195,7 @@ def require_pool_of_three_by_three_with_one_pixel_around(model):
     np.testing.assert_array_equal(after, np.moveaxis(expected, 2, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lenet_300_100", "convnet", "resnet20"])
 def test_seeds_give_the_same_weights_in_every_precision_and_others_give_others(name):
     one, half, other = (
@@ -218,6 +220,7 @@ def test_the_precision_is_that_of_this_model_alone_and_it_has_the_classes_asked_
     assert next(iter(masking.kernels(model).values())).layer.compute_dtype == "float16"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape", "total"),
     [
@@ -294,6 +297,7 @@ class TestKerasApplications:
     def test_images_are_not_scaled_in_the_network(self, built):
         assert not [layer.name for layer in built.layers if isinstance(layer, (L.Rescaling, L.Normalization))]
 
+    @pytest.mark.slow
     def test_the_same_seed_gives_the_same_weights_in_half_precision_whatever_python_has_drawn(self, tiny):
         one = models.build("keras:Tiny", SHAPE, 10, 0)
         random.seed(12345)
@@ -303,6 +307,7 @@ class TestKerasApplications:
             np.testing.assert_array_equal(first, second)
         require_float32_logits(half, "bfloat16")
 
+    @pytest.mark.slow
     def test_another_seed_gives_other_weights(self, tiny):
         one, other = (masking.kernels(models.build("keras:Tiny", SHAPE, 10, seed)) for seed in (0, 1))
         for path, kernel in one.items():

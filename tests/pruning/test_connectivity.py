@@ -238,6 +238,7 @@ class TestGraphs:
         found = connected(model, {last: [[1], [0], [1], [0], [1], [0]]})
         np.testing.assert_array_equal(found[path], [[1, 0]] * 2)
 
+    @pytest.mark.slow
     def test_attention_depends_on_queries_keys_and_values(self):
         inputs = keras.Input((3, 4))
         x = L.MultiHeadAttention(2, 2, name="attention")(inputs, inputs)
@@ -391,6 +392,7 @@ def gated(x):
     return L.Multiply()([L.Conv2D(x.shape[-1], 1, use_bias=False, name="main")(x), gate])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("body", [residual, concatenated, gated])
 def test_agrees_with_which_weights_change_an_output(body, seed):
@@ -419,6 +421,7 @@ def test_agrees_with_which_weights_change_an_output(body, seed):
     assert_equal({path: found[path] for path in found}, moved)
 
 
+@pytest.mark.slow
 def test_the_model_is_left_as_it_is():
     model = tf_pruneinit.prune(models.build("convnet", (8, 8, 3), 10, 0), "random", 0.9)
     before = [variable.numpy().copy() for variable in model.variables]

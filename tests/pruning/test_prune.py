@@ -228,6 +228,7 @@ class TestOneMethodOfEachKind:
 
 
 class TestCompiled:
+    @pytest.mark.slow
     @every_method
     def test_by_default_it_takes_its_own_iterations_and_leaves_the_model_as_it_is_bit_for_bit(self, method, request):
         own = {"synflow": 100, "ntk_sap": 100, "gem_miner": 100, "iterative_snip": 300, "force": 300}.get(method, 1)
@@ -242,6 +243,7 @@ class TestCompiled:
         for old, new in zip(before, snapshot(model), strict=True):
             np.testing.assert_array_equal(old, new)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("method", ["random", "grasp", "synflow", "force", "phew"])
     def test_the_same_call_gives_the_same_masks_also_eagerly(self, method, model):
         masks = [tf_pruneinit.masks(tf_pruneinit.prune(model, method, 0.8, DATA, iterations=2)) for _ in range(2)]
@@ -282,6 +284,7 @@ class TestMethodsWithData:
         images, labels = DATA
         return [(images[:4], labels[:4]), (images[4:8], labels[4:8]), (images[8:], labels[8:])]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("method", "kind", "accumulate"),
         [
@@ -393,6 +396,7 @@ def test_a_bad_sparsity_is_found_before_any_data_is_read(model):
         tf_pruneinit.prune(model, "snip", 2.0, unread(), iterations=3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_an_error_in_the_callback_comes_through_and_later_calls_are_right(model):
     expected = tf_pruneinit.masks(tf_pruneinit.prune(model, "snip", 0.9, DATA, iterations=3))
@@ -448,6 +452,7 @@ class TestEffectiveSparsity:
                 assert fewer.remaining == summary.remaining - 1
                 assert fewer.connected < wanted
 
+    @pytest.mark.slow
     def test_random_pruning_needs_many_more(self, wide):
         nominal, effective = (
             tf_pruneinit.summary(tf_pruneinit.prune(wide, "random", 0.98, target=target)) for target in ("nominal", "effective")
@@ -456,6 +461,7 @@ class TestEffectiveSparsity:
         assert effective.effective_sparsity <= 0.98 < effective.effective_sparsity + 0.005
         assert effective.remaining > 1.1 * nominal.remaining
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("options", [{"scope": "erk"}, {"ablation": "invert"}, {"exclude": ["fc0"]}, {"min_remaining": 5}])
     def test_goes_with_other_options(self, wide, options):
         summary = tf_pruneinit.summary(tf_pruneinit.prune(wide, "magnitude", 0.95, target="effective", **options))

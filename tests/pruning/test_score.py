@@ -233,6 +233,7 @@ def test_scores_do_not_depend_on_the_precision_of_the_model(method, model, polic
 @pytest.mark.usefixtures("nothing_compiled")
 @pytest.mark.parametrize("method", ["magnitude", "random", "snip", "grasp", "synflow", "phew"])
 class TestCalls:
+    @pytest.mark.slow
     def test_repeated_calls_have_the_same_bits_also_in_a_rebuilt_model(self, method):
         model = network(dropout=0.5)
         first = score(model, method)
@@ -263,6 +264,7 @@ class TestCalls:
             fresh = score(model, method, part)
             require_same_bits(got, fresh)
 
+    @pytest.mark.slow
     def test_threads_do_not_disturb_one_another(self, method):
         models = [network(seed=seed) for seed in range(2)]
         expected = [score(model, method) for model in models]
@@ -340,6 +342,7 @@ def batches():
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("method", ["snip", "grasp", "prospr"])  # The others have the same functions of a batch.
 class TestMethodsWithData:
+    @pytest.mark.slow
     def test_several_batches_average_the_scores(self, method, model, batches):
         each = [score(model, method, batch, precision="float64") for batch in batches]
         expected = {path: np.mean([scores[path] for scores in each], axis=0) for path in KERNELS}
@@ -364,15 +367,18 @@ class TestMethodsWithData:
         split = score(model, method, batch_size=5, accumulate="gradients", precision="float64", temperature=1.0)
         assert relative_error(split, whole) < 1e-10
 
+    @pytest.mark.slow
     def test_accumulated_gradients_of_one_batch_are_its_own(self, method, model):
         require_same_bits(score(model, method, accumulate="gradients"), score(model, method))
         assert relative_error(score(model, method, [DATA], accumulate="gradients"), score(model, method)) < 1e-5
 
+    @pytest.mark.slow
     def test_accumulated_gradients_take_the_statistics_of_each_batch(self, method, model, batches):
         whole = score(model, method, precision="float64")
         got = score(model, method, batches, accumulate="gradients", precision="float64")
         assert relative_error(got, whole) > 1e-2
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("accumulate", ["scores", "gradients"])
     def test_chunks_for_lack_of_memory_change_nothing_without_batch_normalisation(self, method, accumulate, monkeypatch):
         model = network(normalised=False, dropout=None)
@@ -384,6 +390,7 @@ class TestMethodsWithData:
                 got = score(model, method, precision="float64", accumulate=accumulate)
                 assert relative_error(got, expected) < 1e-10
 
+    @pytest.mark.slow
     def test_chunks_of_several_batches_change_nothing_without_batch_normalisation(self, method, batches, monkeypatch):
         model = network(normalised=False)
         for accumulate in ("scores", "gradients"):
@@ -464,6 +471,7 @@ class TestData:
         model.get_layer("bn").moving_mean.assign([5.0, 6.0, 7.0])
         require_same_bits(score(model, method), first)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("method", ["snip", "grasp"])
     def test_integer_inputs_are_accepted(self, method):
         model = transformer()
@@ -766,6 +774,7 @@ class TestProperties:
         np.testing.assert_allclose(second["conv/kernel"], first["conv/kernel"], rtol=1e-9, atol=1e-14)
         np.testing.assert_allclose(second["fc/kernel"][:, classes], first["fc/kernel"], rtol=1e-9, atol=1e-14)
 
+    @pytest.mark.slow
     def test_layers_side_by_side_in_another_order_have_masks_in_that_order(self):
         def build(names):
             inputs = keras.Input((5,))
@@ -1426,6 +1435,7 @@ class TestDataWithoutAnEnd:
         require_same_bits(score(model, "snip", (list(IMAGES), LABELS.tolist())), score(model, "snip", DATA))
 
 
+@pytest.mark.slow
 def test_what_tensorflow_cannot_compute_is_said_with_its_cause(model):
     words = np.full((8, 5), 11)
     with pytest.raises(UsageError, match=r"^the model cannot be computed on these examples: indices.* = 11 is not in \[0, "):

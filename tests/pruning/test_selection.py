@@ -242,6 +242,7 @@ def test_layerwise_counts_go_to_the_largest_remainders():
     assert counts(masks) == [2, 1, 1]
 
 
+@pytest.mark.slow
 @given(
     sizes=st.lists(st.integers(1, 200), min_size=1, max_size=6),
     numerator=st.integers(0, 31),
@@ -292,6 +293,7 @@ def erk_shares(shapes, total: float) -> list[float]:
         dense |= set(over)
 
 
+@pytest.mark.slow
 @given(kernel_shapes, st.floats(0, 0.999))
 def test_erk_counts_are_those_of_the_papers_rule_up_to_rounding(shapes, sparsity):
     scores = named([np.ones(shape) for shape in shapes])
@@ -301,6 +303,7 @@ def test_erk_counts_are_those_of_the_papers_rule_up_to_rounding(shapes, sparsity
     np.testing.assert_allclose(got, erk_shares(shapes, (1 - sparsity) * total), atol=1 + 1e-6)
 
 
+@pytest.mark.slow
 @given(kernel_shapes, st.floats(0, 0.999), st.integers(1, 4))
 def test_erk_of_larger_masks_keeps_its_total_when_layers_have_too_little_left(shapes, sparsity, divisor):
     """One layer has lost nearly all of its weights before: the others get what it cannot have."""
@@ -336,6 +339,7 @@ def test_every_layer_keeps_its_minimum_and_the_total_stays_exact(select, scores,
         assert before is None or np.all(flat(masks) <= flat(before))
 
 
+@pytest.mark.slow
 @given(scores_of_networks, sparsities, st.integers(1, 5))
 def test_minimum_of_a_layer_is_its_best_weights_and_the_rest_is_ranked_together(scores, sparsity, least):
     count = round((1 - sparsity) * flat(scores).size)

@@ -37,6 +37,7 @@ def pruned():
 
 
 class TestStrip:
+    @pytest.mark.slow
     def test_is_of_stock_layers_with_zeros_and_the_same_outputs_to_the_bit(self, pruned):
         plain = tf_pruneinit.strip(pruned)
         assert all(type(layer).__module__.startswith("keras.") for layer in plain._flatten_layers())
@@ -162,6 +163,7 @@ class TestSubclassedModels:
             tf_pruneinit.mask_in_place(Own())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_a_functional_model_is_pruned_in_place_as_its_copy():
     model = network()

@@ -129,6 +129,7 @@ def test_the_null_is_rarely_contradicted(truth):
             assert verdicts[SUPPORTED] <= 0.05, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("truth", TRUTHS)
 @pytest.mark.parametrize("effect, expected", [(EFFECT, SUPPORTED), (-EFFECT, CONTRADICTED)])
 def test_twice_the_margin_is_decided_rightly(truth, effect, expected):

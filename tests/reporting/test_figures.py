@@ -76,6 +76,7 @@ def test_changes_nothing_global(full, name):
     assert dict(matplotlib.rcParams) == before
 
 
+@pytest.mark.slow
 def test_accuracy_draws_means_deviations_and_ranges():
     figure = figures.accuracy(View(study()))
     axes, differences = figure.axes
@@ -149,6 +150,7 @@ def test_what_lies_below_the_axis_has_no_bar_that_crosses_its_number():
     assert tall == pytest.approx({"unmodified": 2**0.5, "shuffle": 2**0.5, "reinit": 2**0.5, "invert": 0})
 
 
+@pytest.mark.slow
 def test_ablations_have_a_panel_a_method():
     figure = figures.ablations(View(study() + ablated(0.0, 0.0, -0.1)))
     assert [axes.get_title() for axes in figure.axes if axes.get_title()] == ["magnitude", "SNIP", "GraSP", "SynFlow"]

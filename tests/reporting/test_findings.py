@@ -96,6 +96,7 @@ def test_f1_leaves_the_trivial_range_out():
     assert verdict(study(snip=(0.1, 0.86, 0.60)), "F1") == SUPPORTED
 
 
+@pytest.mark.slow
 def test_f1_says_its_numbers_and_signs():
     found = decide(study(), "F1")
     (row,) = [one for one in found.rows if one.name == "snip"]
@@ -164,6 +165,7 @@ def test_f4_and_f9_are_judged_in_the_trivial_range_if_there_is_no_other():
     }
 
 
+@pytest.mark.slow
 def test_f5_wants_masks_found_late_to_suffer_rewound_or_not():
     assert verdict(study() + late_ablated(-0.05, -0.03), "F5") == SUPPORTED
     assert verdict(study() + late_ablated(-0.05, -0.0005), "F5") == UNDECIDED
@@ -251,6 +253,7 @@ def whole():
     return runs + [one for method in EARLY for one in later((EARLY[method][1], 0.87, 0.88, 0.89), method) if one.pruned_at]
 
 
+@pytest.mark.slow
 def test_one_failed_seed_contradicts_nothing_and_is_named():
     runs = [
         one

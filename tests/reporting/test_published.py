@@ -118,6 +118,7 @@ def test_rows_of_networks_that_no_run_is_of_are_named(write):
     assert published.of_no_view([view], []) == []
 
 
+@pytest.mark.slow
 def test_the_package_has_published_results_with_their_sources():
     rows = published.read(published.OWN)
     assert len(rows) > 1000 and all(one.source and 0 <= one.accuracy <= 1 for one in rows)

@@ -50,9 +50,7 @@ class TestGpus:
 
     def test_that_tensorflow_does_not_see_are_a_warning(self, monkeypatch):
         Machine(monkeypatch, nvidia=True)
-        with pytest.warns(
-            UserWarning, match=r'TensorFlow does not see, so the CPU computes: pip install "tf-pruneinit\[cuda\]"'
-        ):
+        with pytest.warns(UserWarning, match=r'does not see, so the CPU computes: pip install "tensorflow\[and-cuda\]'):
             devices.prepare()
 
     @pytest.mark.filterwarnings("error")

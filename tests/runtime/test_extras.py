@@ -59,6 +59,7 @@ def test_the_command_names_the_packages_or_the_extra_of_a_checkout(monkeypatch):
     assert extras.command("ray") == 'pip install ".[ray]"'
 
 
+@pytest.mark.slow
 def test_extras_and_packages_that_the_code_names_are_those_of_pyproject():
     named = set()
     for tree in TREES.values():

@@ -25,6 +25,7 @@ def test_every_cache_is_emptied(monkeypatch):
     assert emptied == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_the_compiled_step_and_the_dataset_of_a_process_are_freed():
     dataset = setup._dataset("digits", None, None, "default", "none", 0.0)
     model = keras.Sequential([keras.Input(dataset.input_shape), keras.layers.Flatten(), keras.layers.Dense(10)])

@@ -205,6 +205,7 @@ with preemption.watched():
     assert run(script) == (0, b"saved\n")
 
 
+@pytest.mark.slow
 def test_what_lets_no_python_code_run_is_killed():
     script = """
 import ctypes, threading

@@ -109,6 +109,7 @@ def test_masks_weights_and_states_are_the_same_everywhere():
     assert len(chief.strip()) == 64
 
 
+@pytest.mark.slow
 def test_one_writer(undisturbed):
     assert os.listdir(undisturbed) == ["chief"]
     run, found = result(undisturbed / "chief")
@@ -117,6 +118,7 @@ def test_one_writer(undisturbed):
     assert sorted(os.listdir(run / "snapshots")) == ["step-0.npz", "step-20.npz"]
 
 
+@pytest.mark.slow
 def test_two_workers_train_as_two_devices_do(undisturbed, tmp_path):
     on_two_devices(*RUN, f"--workdir={tmp_path}")
     (run, one), (other_run, two) = result(undisturbed / "chief"), result(tmp_path)

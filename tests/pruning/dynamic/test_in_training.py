@@ -148,6 +148,7 @@ def test_gradients_are_of_all_weights_of_the_pruned_network(digits):
         assert (found[path][masking.masks(model)[path] == 0] != 0).mean() > 0.3
 
 
+@pytest.mark.slow
 def test_looking_at_gradients_changes_nothing(digits):
     model = begun(digits, "rigl")
     taken = engine.Engine(model, digits, PLAN)

@@ -98,6 +98,7 @@ class TestPreprocessing:
             assert (scores[1:3, 1:3] == 1).all()
             assert scores.sum() == 8
 
+    @pytest.mark.slow
     def test_behind_weights_constants_act_by_their_absolute_values(self, plain):
         shifted = synflow(activation=lambda x: L.ReLU()(L.Rescaling(-2.0, offset=-1.0)(x)))
         by_operations = synflow(activation=lambda x: L.ReLU()(1.0 - (x * -2.0) * 1 - 2.0 + 0.0))

@@ -51,6 +51,7 @@ def test_seeds_differ_and_each_iteration_draws_anew():
     assert np.abs(one - two).max() > 0.01 * one.max()
 
 
+@pytest.mark.slow
 def test_integer_inputs_are_refused_in_a_line():
     inputs = keras.Input((4,), dtype="int32")
     x = keras.layers.Flatten()(keras.layers.Embedding(5, 2)(inputs))

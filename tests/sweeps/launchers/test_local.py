@@ -93,6 +93,7 @@ class TestProcesses:
         pool.start(JOB)
         assert self.next_of(pool) == Event(STOPPED, JOB.address, f"its process ended {how} ({log})")
 
+    @pytest.mark.slow
     def test_one_that_has_started_is_lost_however_it_ends(self, pooled):
         pool = pooled(CONNECTED + "connection.send(Event('progress', '', 'half')); sys.exit(3)")
         pool.start(JOB)
