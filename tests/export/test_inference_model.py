@@ -172,7 +172,7 @@ class TestCommand:
         [
             (["--out=there"], "saved_model must name"),
             (["--saved_model=nowhere", "--out=there"], "must be the folder of a SavedModel"),
-            (["--saved_model=empty.keras", "--out=there"], "cannot be read"),
+            (["--saved_model=empty.keras", "--out=there"], "is no Keras model, or damaged"),
             (["--saved_model=nowhere.keras", "--out=there.keras"], "which is not there"),
             (["--saved_model=empty.keras", "--out=."], "out must not exist yet"),
         ],
