@@ -30,9 +30,10 @@ def pytest_configure_node(node):
     node.workerinput["leaves_out_slow"] = _leaves_out_slow(node.config)
 
 
-def pytest_report_header(config):
+def pytest_terminal_summary(terminalreporter, config):
     """Says that tests are left out."""
-    return "slow tests are left out; `pytest tests` runs all" if _leaves_out_slow(config) else None
+    if _leaves_out_slow(config):
+        terminalreporter.write_line("slow tests are left out: `pytest tests` runs all")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -319,6 +319,7 @@ class TestDamage:
             assert said.startswith("toy's labels (train) must be in [0, 4); got -1 to "), read
 
 
+@pytest.mark.slow
 class TestTraining:
     def build(self, stream, **options):
         data = Dataset("toy", 4, stream, Split(IMAGES, LABELS), SCALE, Augmentation(flip=True, pad=1))
@@ -343,14 +344,12 @@ class TestTraining:
     def undisturbed(self, noise):
         return self.trained(noise)
 
-    @pytest.mark.slow
     def test_each_image_is_trained_on_once_an_epoch(self, stream):
         stream, indices = counted(stream)
         _, trainer = self.build(stream)
         next(trainer.records())
         assert sorted(indices) == list(range(COUNT))
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("devices, sync", [(2, False), (2, True)])
     def test_two_replicas_equal_one(self, undisturbed, noise, devices, sync):
         if sync:
@@ -361,7 +360,6 @@ class TestTraining:
         for one, two in zip(undisturbed[1], records, strict=True):
             np.testing.assert_allclose((two.loss, two.train_loss), (one.loss, one.train_loss), rtol=1e-4)
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("bytes_a_call", [1, 3000])
     def test_how_many_batches_a_call_is_given_changes_no_bit(self, undisturbed, noise, monkeypatch, bytes_a_call):
         monkeypatch.setattr(engine, "_STREAMED_BYTES_A_CALL", bytes_a_call)
@@ -378,7 +376,6 @@ class TestTraining:
         list(trainer.records())
         return saved
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("step", [4, 7, 12])
     def test_resumes_from_any_step_to_the_same_bits(self, undisturbed, saved, noise, step):
         model, trainer = self.build(noise)

@@ -225,6 +225,7 @@ def test_killed_at_the_end_of_each_run_that_it_begins_with(runner, expected):
     runner.require_end(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["snip"])
 class TestCheckpointThatIsDamaged:
     @pytest.fixture(scope="class")
@@ -238,7 +239,6 @@ class TestCheckpointThatIsDamaged:
     def copied(self, runner, left):
         shutil.copytree(left, runner.workdir)
 
-    @pytest.mark.slow
     def test_gives_way_to_the_one_before(self, runner, expected):
         os.truncate(runner.path / "checkpoints" / "step-8.npz", 5000)
         assert runner.end() == 0
@@ -246,7 +246,6 @@ class TestCheckpointThatIsDamaged:
         assert "checkpoints/step-8.npz is damaged and left out" in runner.error
         assert outcome(runner.path) == expected
 
-    @pytest.mark.slow
     def test_all_of_them_are_refused_and_nothing_is_lost(self, runner, expected):
         for path in runner.path.glob("checkpoints/*.npz"):
             os.truncate(path, 0)
@@ -258,7 +257,6 @@ class TestCheckpointThatIsDamaged:
         assert runner.end("--overwrite") == 0
         assert outcome(runner.path) == expected
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("flag, difference", [("devices=2", "devices 1"), ("jit_compile=true", "xla False")])
     def test_another_way_to_compute_is_refused_and_nothing_changed(self, runner, flag, difference):
         def contents():
@@ -273,7 +271,6 @@ class TestCheckpointThatIsDamaged:
         assert f"was begun with {difference} and resumes to the same bits only with that" in runner.error
         assert contents() == before
 
-    @pytest.mark.slow
     def test_full_disk_is_a_line_and_leaves_the_ones_before(self, runner, expected):
         folder = runner.path / "checkpoints"
         before = {path.name: path.read_bytes() for path in folder.glob("step-*.npz")}
@@ -386,6 +383,7 @@ def dataset(build):
     return dataclasses.replace(data, train=dataclasses.replace(data.train, images=images), test=test, preprocessing=scale)
 
 
+@pytest.mark.slow
 class TestTraining:
     """In one process: whatever the step of the checkpoint, the same bits."""
 
@@ -404,7 +402,6 @@ class TestTraining:
         for value, other in zip(got, expected, strict=True):
             np.testing.assert_array_equal(value, other, strict=True)
 
-    @pytest.mark.slow
     @pytest.mark.parametrize(("build", "devices"), [(with_dropout, 1), (half_precision, 2)])
     def test_goes_on_from_any_step(self, build, devices):
         found, values, saved = self.train(build, devices)
@@ -416,7 +413,6 @@ class TestTraining:
             assert again == [record for record in found if record.step > saved[step][1]["recorded"]]
             self.require_same(values_again, values)
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("build", PLANS)
     def test_how_many_steps_are_taken_at_a_time_changes_nothing(self, build, monkeypatch):
         run, calls, ended = engine.Engine.run, {}, {}
@@ -435,7 +431,6 @@ class TestTraining:
         assert ended[1e-9][0] == ended[1e9][0]
         self.require_same(ended[1e-9][1], ended[1e9][1])
 
-    @pytest.mark.slow
     def test_asked_to_end_in_an_evaluation_it_makes_that_record_when_it_goes_on(self, monkeypatch):
         def asked(*args, **kwargs):
             raise preemption.Preempted
@@ -452,7 +447,6 @@ class TestTraining:
         assert again == found
         self.require_same(values_again, values)
 
-    @pytest.mark.slow
     def test_checkpoint_of_another_training_changes_nothing(self):
         _, _, saved = self.train(with_dropout, 1)
         model = half_precision()

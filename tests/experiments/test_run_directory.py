@@ -442,6 +442,7 @@ def killer():
     return Killer()
 
 
+@pytest.mark.slow
 class TestKilledAtAnyOperationOnFiles:
     """An experiment without TensorFlow, in the order of the real one; whenever it is killed, it ends with the same files."""
 
@@ -504,13 +505,11 @@ class TestKilledAtAnyOperationOnFiles:
                 return
             yield workdir
 
-    @pytest.mark.slow
     def test_goes_on_to_the_same_files(self, killer, tmp_path, expected):
         for workdir in self.kill_points(killer, tmp_path, self.experiment):
             self.experiment(workdir)
             assert contents(workdir) == expected
 
-    @pytest.mark.slow
     def test_goes_on_to_the_same_files_when_killed_again_and_again(self, killer, tmp_path, expected):
         """Each process does little more than it takes to begin; then it is killed."""
         for operations in range(25, 60):
@@ -521,7 +520,6 @@ class TestKilledAtAnyOperationOnFiles:
             self.experiment(workdir)
             assert contents(workdir) == expected
 
-    @pytest.mark.slow
     @pytest.mark.parametrize(
         "operations, options",
         [(1000, {"overwrite": True}), (80, {"overwrite": True}), (80, {"snapshots": (0, 1, 3, 7)})],

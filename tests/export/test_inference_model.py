@@ -235,15 +235,14 @@ def test_a_difference_is_an_error(run, monkeypatch):
         tf_pruneinit.ship(run[1])
 
 
+@pytest.mark.slow
 class TestWhatIsSaidOfASize:
-    @pytest.mark.slow
     @pytest.mark.parametrize(("method", "name"), [("random", "lenet_300_100"), ("magnitude", "convnet")])
     @pytest.mark.filterwarnings("ignore")
     def test_is_the_size_by_other_methods(self, method, name):
         model = tf_pruneinit.prune(build.build(name, SHAPE, 4, 0), method, 0.98)
         require_said_sizes(model, tf_pruneinit.ship(model))
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["convnet", "blocks"])
     def test_is_the_size_where_a_layer_is_empty(self, name):
         model = small_blocks.blocks() if name == "blocks" else build.build("convnet", SHAPE, 4, 0)

@@ -227,8 +227,8 @@ class TestOneMethodOfEachKind:
         assert not tf_pruneinit.prune(model, method, 0.5, DATA, iterations=1).compiled
 
 
+@pytest.mark.slow
 class TestCompiled:
-    @pytest.mark.slow
     @every_method
     def test_by_default_it_takes_its_own_iterations_and_leaves_the_model_as_it_is_bit_for_bit(self, method, request):
         own = {"synflow": 100, "ntk_sap": 100, "gem_miner": 100, "iterative_snip": 300, "force": 300}.get(method, 1)
@@ -243,7 +243,6 @@ class TestCompiled:
         for old, new in zip(before, snapshot(model), strict=True):
             np.testing.assert_array_equal(old, new)
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("method", ["random", "grasp", "synflow", "force", "phew"])
     def test_the_same_call_gives_the_same_masks_also_eagerly(self, method, model):
         masks = [tf_pruneinit.masks(tf_pruneinit.prune(model, method, 0.8, DATA, iterations=2)) for _ in range(2)]

@@ -231,8 +231,8 @@ class TestRecords:
         assert all(p.seconds_left is None or p.seconds_left >= 0 for p in progress)
 
 
+@pytest.mark.slow
 class TestLossesThatAreNotFinite:
-    @pytest.mark.slow
     @one_and_two_replicas
     def test_training_that_diverges_ends_with_an_error(self, devices):
         plan = Train(epochs=5, batch_size=25, learning_rate=1e20)
@@ -241,7 +241,6 @@ class TestLossesThatAreNotFinite:
         ):
             train(dense(), dataset(), plan, devices=devices)
 
-    @pytest.mark.slow
     def test_in_half_precision_too_when_it_does_not_end(self):
         plan = Train(epochs=100, batch_size=25, learning_rate=1e30, precision="mixed_float16")
         with pytest.raises(DivergedError, match="a lower learning_rate may help"):
@@ -254,7 +253,6 @@ class TestLossesThatAreNotFinite:
         train.images[list(places)] = 255
         return dataclasses.replace(data, train=train, test=test)
 
-    @pytest.mark.slow
     def test_a_step_is_skipped_whichever_replica_overflows(self):
         places, _ = next(engine.batches(dataset(24), 8, 0, 0))
         model = dense(precision="mixed_float16")
@@ -265,7 +263,6 @@ class TestLossesThatAreNotFinite:
         assert record.skipped_steps == 2
         require_equal(values(model), before)
 
-    @pytest.mark.slow
     @one_and_two_replicas
     def test_an_overflow_does_not_stay_in_moving_statistics(self, devices):
         model = convolutional(precision="mixed_float16")

@@ -66,8 +66,8 @@ def engine(dataset):
     return begun
 
 
+@pytest.mark.slow
 class TestSynchronisedBatchNormalisation:
-    @pytest.mark.slow
     @pytest.mark.parametrize("batch_size", [13, 64], ids=["last batch smaller", "batch above the data"])
     def test_two_replicas_equal_one(self, engine, batch_size):
         trained = []
@@ -77,14 +77,12 @@ class TestSynchronisedBatchNormalisation:
             trained.append(trainer.weights())
         assert largest_difference(*trained) < 1e-6
 
-    @pytest.mark.slow
     def test_a_replica_without_an_image_counts_for_nothing(self, dataset):
         one, two = build(dataset, 1), build(dataset, 1, devices=2, sync_batch_norm=True)
         losses = [take(trainer, 3) for trainer in (one, two)]
         np.testing.assert_allclose(*losses, rtol=1e-4)
         assert largest_difference(one.weights(), two.weights()) < 1e-6
 
-    @pytest.mark.slow
     def test_without_it_statistics_are_each_replicas_own(self, engine):
         trained = []
         for options in ({}, {"sync_batch_norm": True}):

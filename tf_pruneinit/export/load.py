@@ -16,6 +16,7 @@ from tf_pruneinit.export.network_state import Stored
 from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.pruning import masks, model_copy
 from tf_pruneinit.runtime import files, machine
+from tf_pruneinit.runtime.command_line import NETWORK_FORMS
 
 # The forms in which a network is stored, by how their names end.
 KERAS, COMPRESSED, FOLDER = ".keras", ".tfpruned", ""
@@ -23,7 +24,6 @@ _CONFIG = "config.json"
 _MOST_CONFIG = 64 << 20
 # Keras writes no file that unpacks to more than this many times its size.
 _MOST_RATIO = 100
-_KINDS = "the folder of a SavedModel (it has a saved_model.pb), a .keras file or a compressed file"
 
 
 def load(path: str | os.PathLike[str]) -> keras.Model:
@@ -51,7 +51,7 @@ def network(path: str) -> Stored:
     if compressed_file.is_one(path):
         return compressed_file.read(path)
     if not saved_model.is_one(path):
-        raise UsageError(f"saved_model must be {_KINDS}; got {path!r}")
+        raise UsageError(f"saved_model must be {NETWORK_FORMS}; got {path!r}")
     return saved_model.read(path)
 
 
