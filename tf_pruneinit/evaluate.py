@@ -63,7 +63,7 @@ def command(argv: Sequence[str]) -> None:
     from tf_pruneinit.experiments import evaluation
     from tf_pruneinit.runtime import devices
 
-    devices.prepare()
+    devices.prepare(options.devices)
     strategy = devices.strategy(options.devices)
     data = {name: getattr(options, name) for name in ("dataset", "data_dir", "batch_size")}
     # A program that reads standard error gets no lines of progress.

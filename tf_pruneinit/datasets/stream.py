@@ -12,6 +12,7 @@ import tensorflow as tf
 from tf_pruneinit import seeds
 from tf_pruneinit.datasets.split import Split
 from tf_pruneinit.errors import DataError
+from tf_pruneinit.runtime import machine
 
 # Of an image and a draw, which are described at `Stream.read`.
 Read = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
@@ -168,8 +169,10 @@ class Stream(abc.ABC):
             yield images, self._checked(labels)
 
     def _arrays(self, elements: tf.data.Dataset) -> Iterator[Any]:
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = len(machine.cores())  # Those of operations may be one.
         try:
-            yield from elements.as_numpy_iterator()
+            yield from elements.with_options(options).as_numpy_iterator()
         except _DAMAGE as error:
             raise self._unreadable(error) from error
 

@@ -69,7 +69,7 @@ class Setup:
         self._built: keras.Model | None = None
         self._scoring_batches: datasets.ScoringBatches | None = None
         converters.require(execution.export)
-        devices.prepare()
+        devices.prepare(execution.devices)
         self.workers = Workers(devices.strategy(execution.devices))
         data_dir = execution.data_dir or os.environ.get("TFDS_DATA_DIR")
         config.require_current_sources()

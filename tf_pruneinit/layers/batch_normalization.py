@@ -10,13 +10,19 @@ import tensorflow as tf
 
 # Float32 images are centered by the mean of this fraction of the batch: 1 / 8.
 _CENTERED_BY = 8
-_exact = contextvars.ContextVar("exact_normalization", default=False)
+# How often a layer's derivatives in scores may be differentiated; None in training.
+_exact: contextvars.ContextVar[int | None] = contextvars.ContextVar("exact_normalization", default=None)
 _counted: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("counted", default=None)
 
 
-def exact_normalization() -> contextlib.AbstractContextManager[None]:
-    """Within it, `BatchNormalization` in training mode has exact second derivatives and updates no moving statistics."""
-    return _set(_exact, True)
+def exact_normalization(order: int = 2) -> contextlib.AbstractContextManager[None]:
+    """Within it, `BatchNormalization` in training mode has exact derivatives and updates no moving statistics.
+
+    Args:
+      order: of the derivatives that are exact, 1 or 2 (default). First derivatives have the same bits with both, and with 1
+        fewer operations.
+    """
+    return _set(_exact, order)
 
 
 def counting(images: tf.Tensor) -> contextlib.AbstractContextManager[None]:
@@ -59,8 +65,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if not (training and self.trainable and plain):
             return super().call(inputs, training=training, mask=mask)
         images = len(inputs.shape) == 4 and self.axis in (-1, 3)
-        if _exact.get():
-            exact = _normalize_images if images and inputs.dtype == tf.float32 else self._written_out
+        if order := _exact.get():
+            normalize = _normalize_images if order == 2 else _normalize_images_once
+            exact = normalize if images and inputs.dtype == tf.float32 else self._written_out
             return exact(inputs, *self._scale_and_shift(inputs.dtype, inputs.shape[self.axis]), self.epsilon)[0]
         # The fused operation is absent in float64 on CPU (TensorFlow 2.21). Its statistics are float32 in half precision, too.
         if images and inputs.dtype in (tf.float32, tf.float16, tf.bfloat16) and not self.synchronized:
@@ -124,6 +131,16 @@ def _fused(x, scale, shift, epsilon):
     return tf.raw_ops.FusedBatchNormV3(x=x, scale=scale, offset=shift, mean=[], variance=[], epsilon=epsilon, is_training=True)
 
 
+def _normalize_images_once(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, epsilon: float) -> tuple[tf.Tensor]:
+    """Is `_normalize_images`, exact to the first derivative alone, which TensorFlow's own of the fused operation is."""
+    return (_fused(tf.nn.bias_add(x, -tf.stop_gradient(_some_mean(x))), scale, shift, epsilon)[0],)
+
+
+def _some_mean(x: tf.Tensor) -> tf.Tensor:
+    """Returns a mean of each channel. Normalized images do not depend on what is subtracted: one over some images will do."""
+    return tf.reduce_mean(x[: tf.maximum(1, tf.shape(x)[0] // _CENTERED_BY)], [0, 1, 2])
+
+
 def _normalize_images(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, epsilon: float) -> tuple[tf.Tensor]:
     """Normalizes float32 images (batch, height, width, channels) by fused operations, exactly to the second derivative by x.
 
@@ -137,9 +154,7 @@ def _normalize_images(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, epsilon:
 
     @tf.custom_gradient
     def outputs(x, scale, shift):
-        # The result does not depend on what is subtracted: a mean over some images will do.
-        some = x[: tf.maximum(1, tf.shape(x)[0] // _CENTERED_BY)]
-        centered = tf.nn.bias_add(x, -tf.reduce_mean(some, axes))
+        centered = tf.nn.bias_add(x, -_some_mean(x))
         y, mean, variance, *reserved = _fused(centered, scale, shift, epsilon)
         count = tf.cast(tf.size(x) / tf.size(scale), x.dtype)
         inverse = tf.math.rsqrt(variance * ((count - 1) / count) + epsilon)  # The operation's variance is unbiased.

@@ -60,6 +60,7 @@ class CompiledScorer:
         batch_statistics: bool = True,
         loss: ScoringLoss | None = None,
         regularized: bool = False,
+        order: int = 2,
     ):
         """Copies a model, and prepares what the first call of `score` traces.
 
@@ -72,6 +73,7 @@ class CompiledScorer:
           batch_statistics: whether the loss normalizes with the statistics of each batch (default), or with the moving ones.
           loss: that is differentiated; None (default) for methods without data.
           regularized: whether regularizers are part of the loss; default False.
+          order: of the derivatives that the method computes, 1 or 2 (default).
         """
         left_out = _removable(model) if loss is None else loss.left_out
         self._copy = copy = _scoring_copy(model, dtype, left_out)
@@ -99,7 +101,11 @@ class CompiledScorer:
         outputs = [node.outputs for layer in layers for node in keras_internals.calls_of(layer)]
         self.activations = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in keras.tree.flatten(outputs))
         self._traced: list[Any] = []
-        settings: dict[str, Any] = {"batch_statistics": batch_statistics, "regularized": regularized}
+        settings: dict[str, Any] = {
+            "batch_statistics": batch_statistics,
+            "regularized": regularized,
+            "order": order,
+        }
         self._compile(functools.partial(row.score, **options), settings if loss is None else settings | {"loss": loss})
 
     def _compile(self, score: Callable, settings: dict[str, Any]) -> None:

@@ -304,6 +304,7 @@ class Scorer:
             batch_statistics=not self._warmup,
             loss=self._loss,
             regularized=self._regularizers,
+            order=2 if self._second_order or self._row.own else 1,
         )
 
     def _check_loss(self) -> None:
