@@ -46,8 +46,8 @@ _NVIDIA = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
 def prepare(replicas: int = 1) -> None:
     """Prepares TensorFlow, before it uses a device.
 
-    Processes share GPUs, by growing memory. With one replica, operations run one after another, each on all cores: side by side,
-    TensorFlow adds three or more tensors in the order in which their memory becomes free, which differs from run to run
+    Processes share GPUs, by growing memory. With one replica, operations run one after another, each on all cores. Side by
+    side, TensorFlow adds three or more tensors in the order in which their memory becomes free, which differs from run to run
     (version 2.21, also with `enable_op_determinism`). Warns if there is an NVIDIA device that TensorFlow does not see.
 
     Args:
