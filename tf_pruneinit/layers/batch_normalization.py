@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,19 +11,30 @@ import tensorflow as tf
 
 # Float32 images are centered by the mean of this fraction of the batch: 1 / 8.
 _CENTERED_BY = 8
-# How often a layer's derivatives in scores may be differentiated; None in training.
-_exact: contextvars.ContextVar[int | None] = contextvars.ContextVar("exact_normalization", default=None)
+_exact: contextvars.ContextVar["Exact | None"] = contextvars.ContextVar("exact_normalization", default=None)
 _counted: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("counted", default=None)
 
 
-def exact_normalization(order: int = 2) -> contextlib.AbstractContextManager[None]:
+@dataclasses.dataclass(frozen=True)
+class Exact:
+    """Which derivatives of `BatchNormalization` scores need: fewer have the same bits, and are traced sooner.
+
+    Attributes:
+      order: of the derivatives by its inputs, 1 or 2 (default).
+      of_parameters: whether second derivatives by scale and shift are needed, too; default True.
+    """
+
+    order: int = 2
+    of_parameters: bool = True
+
+
+def exact_normalization(needed: Exact | None = None) -> contextlib.AbstractContextManager[None]:
     """Within it, `BatchNormalization` in training mode has exact derivatives and updates no moving statistics.
 
     Args:
-      order: of the derivatives that are exact, 1 or 2 (default). First derivatives have the same bits with both, and with 1
-        fewer operations.
+      needed: the derivatives that have to be exact; None (default) means all.
     """
-    return _set(_exact, order)
+    return _set(_exact, needed or Exact())
 
 
 def counting(images: tf.Tensor) -> contextlib.AbstractContextManager[None]:
@@ -65,10 +77,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if not (training and self.trainable and plain):
             return super().call(inputs, training=training, mask=mask)
         images = len(inputs.shape) == 4 and self.axis in (-1, 3)
-        if order := _exact.get():
-            normalize = _normalize_images if order == 2 else _normalize_images_once
-            exact = normalize if images and inputs.dtype == tf.float32 else self._written_out
-            return exact(inputs, *self._scale_and_shift(inputs.dtype, inputs.shape[self.axis]), self.epsilon)[0]
+        if exact := _exact.get():
+            scale_and_shift = self._scale_and_shift(inputs.dtype, inputs.shape[self.axis])
+            if images and inputs.dtype == tf.float32:
+                return _normalize_images(inputs, *scale_and_shift, self.epsilon, exact)
+            return self._written_out(inputs, *scale_and_shift, self.epsilon)[0]
         # The fused operation is absent in float64 on CPU (TensorFlow 2.21). Its statistics are float32 in half precision, too.
         if images and inputs.dtype in (tf.float32, tf.float16, tf.bfloat16) and not self.synchronized:
             outputs, mean, variance, *_ = _fused(inputs, *self._scale_and_shift(tf.float32, inputs.shape[-1]), self.epsilon)
@@ -131,25 +144,18 @@ def _fused(x, scale, shift, epsilon):
     return tf.raw_ops.FusedBatchNormV3(x=x, scale=scale, offset=shift, mean=[], variance=[], epsilon=epsilon, is_training=True)
 
 
-def _normalize_images_once(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, epsilon: float) -> tuple[tf.Tensor]:
-    """Is `_normalize_images`, exact to the first derivative alone, which TensorFlow's own of the fused operation is."""
-    return (_fused(tf.nn.bias_add(x, -tf.stop_gradient(_some_mean(x))), scale, shift, epsilon)[0],)
-
-
-def _some_mean(x: tf.Tensor) -> tf.Tensor:
-    """Returns a mean of each channel. Normalized images do not depend on what is subtracted: one over some images will do."""
-    return tf.reduce_mean(x[: tf.maximum(1, tf.shape(x)[0] // _CENTERED_BY)], [0, 1, 2])
-
-
-def _normalize_images(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, epsilon: float) -> tuple[tf.Tensor]:
+def _normalize_images(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, epsilon: float, needed: Exact) -> tf.Tensor:
     """Normalizes float32 images (batch, height, width, channels) by fused operations, exactly to the second derivative by x.
 
-    Let s be the standard deviation, x^ = (x - mean) / s, v_ = mean(v) over the batch, and dy the derivative of the outputs. The
-    derivative of the inputs is dx = scale / s (dy - dy_ - x^ q) with q = mean(dy x^). The derivative of <v, dx> by dy is the
-    same function of v, and its derivative by x, with p = mean(v x^) and r = mean(v dy), is
+    TensorFlow's own first derivative of the fused operation is exact. For the second one, let s be the standard deviation,
+    x^ = (x - mean) / s, v_ = mean(v) over the batch, and dy the derivative of the outputs. The derivative of the inputs is
+    dx = scale / s (dy - dy_ - x^ q) with q = mean(dy x^). The derivative of <v, dx> by dy is the same function of v, and its
+    derivative by x, with p = mean(v x^) and r = mean(v dy), is
 
         -scale / s^2 ((r - v_ dy_ - 3 p q) x^ + q (v - v_) + p (dy - dy_)).
     """
+    if needed.order == 1:
+        return _fused(tf.nn.bias_add(x, -tf.stop_gradient(_some_mean(x))), scale, shift, epsilon)[0]
     axes = [0, 1, 2]
 
     @tf.custom_gradient
@@ -179,16 +185,26 @@ def _normalize_images(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, epsilon:
                 of_v, of_dy_in_x = factor * q, factor * p
                 constant = -(of_v * mean_v + of_dy_in_x * mean_dy + slope * mean)
                 of_x = tf.add_n([v * of_v, dy * of_dy_in_x, centered * slope]) + constant
-                of_scale = inverse * count * (r - mean_v * mean_dy - p * q)
+                of_scale = inverse * count * (r - mean_v * mean_dy - p * q) if needed.of_parameters else None
                 return of_dy, of_x, of_scale
 
             return dx, second
 
         def first(dy):
-            # Derivatives of scale and shift from plain formulas can be differentiated again; unused ones cost nothing.
+            dx = inputs_derivative(dy, x, scale)
+            if not needed.of_parameters:
+                return dx, None, None
+            # From plain formulas, which can be differentiated again.
             standardized, *_ = standardize(x, axes, epsilon)
-            return inputs_derivative(dy, x, scale), tf.reduce_sum(dy * standardized, axes), tf.reduce_sum(dy, axes)
+            return dx, tf.reduce_sum(dy * standardized, axes), tf.reduce_sum(dy, axes)
 
         return y, first
 
-    return (outputs(x, scale, shift),)
+    return outputs(x, scale, shift)
+
+
+def _some_mean(x: tf.Tensor) -> tf.Tensor:
+    """Returns a mean of each channel. Normalized images do not depend on what is subtracted: one over some images will do."""
+    images = x.shape[0]
+    some = tf.maximum(1, tf.shape(x)[0] // _CENTERED_BY) if images is None else max(1, images // _CENTERED_BY)
+    return tf.reduce_mean(x[:some], [0, 1, 2])

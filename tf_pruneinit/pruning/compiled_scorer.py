@@ -15,6 +15,7 @@ import tensorflow as tf
 from tf_pruneinit import seeds
 from tf_pruneinit.config import registry
 from tf_pruneinit.layers import keras_internals
+from tf_pruneinit.layers.batch_normalization import Exact
 from tf_pruneinit.layers.twice_differentiable import EXACT, unverified
 from tf_pruneinit.pruning import final_activation, model_copy
 from tf_pruneinit.pruning import masks as masking
@@ -60,7 +61,7 @@ class CompiledScorer:
         batch_statistics: bool = True,
         loss: ScoringLoss | None = None,
         regularized: bool = False,
-        order: int = 2,
+        exact: Exact | None = None,
     ):
         """Copies a model, and prepares what the first call of `score` traces.
 
@@ -73,7 +74,7 @@ class CompiledScorer:
           batch_statistics: whether the loss normalizes with the statistics of each batch (default), or with the moving ones.
           loss: that is differentiated; None (default) for methods without data.
           regularized: whether regularizers are part of the loss; default False.
-          order: of the derivatives that the method computes, 1 or 2 (default).
+          exact: which derivatives of batch normalization the method needs; None (default) means all.
         """
         left_out = _removable(model) if loss is None else loss.left_out
         self._copy = copy = _scoring_copy(model, dtype, left_out)
@@ -104,7 +105,7 @@ class CompiledScorer:
         settings: dict[str, Any] = {
             "batch_statistics": batch_statistics,
             "regularized": regularized,
-            "order": order,
+            "exact": exact,
         }
         self._compile(functools.partial(row.score, **options), settings if loss is None else settings | {"loss": loss})
 

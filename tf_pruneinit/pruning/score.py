@@ -17,6 +17,7 @@ from tf_pruneinit.config.options import is_integer, require, require_valid
 from tf_pruneinit.datasets import reading
 from tf_pruneinit.errors import UsageError, reason
 from tf_pruneinit.layers import keras_internals
+from tf_pruneinit.layers.batch_normalization import Exact
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import model_copy, model_signature, scoring_labels, selection, summary
 from tf_pruneinit.pruning.compiled_scorer import CompiledScorer, KernelScorer, keep, take
@@ -304,7 +305,7 @@ class Scorer:
             batch_statistics=not self._warmup,
             loss=self._loss,
             regularized=self._regularizers,
-            order=2 if self._second_order or self._row.own else 1,
+            exact=None if self._row.own else Exact(2 if self._second_order else 1, of_parameters=False),
         )
 
     def _check_loss(self) -> None:

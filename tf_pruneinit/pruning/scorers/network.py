@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.layers import keras_internals
-from tf_pruneinit.layers.batch_normalization import exact_normalization
+from tf_pruneinit.layers.batch_normalization import Exact, exact_normalization
 
 # Variables of a model, and tensors in their place.
 State = Sequence[tuple[keras.Variable, tf.Tensor]]
@@ -30,7 +30,7 @@ class Network:
       batch_statistics: whether the loss normalizes with the batch's statistics (default), or with the moving ones.
       loss: `(outputs, labels, weights of examples or None, temperature) -> scalar`; by default cross-entropy of logits.
       regularized: whether the losses that the model adds, such as regularizers, are part of the loss; default False.
-      order: of the derivatives that normalization has exactly, 1 or 2 (default).
+      exact: which derivatives of batch normalization are needed; None (default) means all.
     """
 
     model: keras.Model
@@ -42,7 +42,7 @@ class Network:
     batch_statistics: bool = True
     loss: Callable[..., tf.Tensor] = dataclasses.field(default_factory=lambda: _cross_entropy_of_logits)
     regularized: bool = False
-    order: int = 2
+    exact: Exact | None = None
 
     @property
     def paths(self) -> list[str]:
@@ -112,7 +112,7 @@ class Network:
     def _with(self, kernels: Sequence[tf.Tensor], state: State = ()) -> Iterator[None]:
         """Within it, the model has these kernels, and these values of other variables."""
         mapping = [*zip(self.variables.values(), kernels, strict=True), *state]
-        with exact_normalization(self.order), keras.StatelessScope(state_mapping=mapping, collect_losses=self.regularized):
+        with exact_normalization(self.exact), keras.StatelessScope(state_mapping=mapping, collect_losses=self.regularized):
             yield
 
     def gradients(
