@@ -47,8 +47,9 @@ def prepare(replicas: int = 1) -> None:
     """Prepares TensorFlow, before it uses a device.
 
     Processes share GPUs, by growing memory. With one replica, operations run one after another, each on all cores. Side by
-    side, TensorFlow adds three or more tensors in the order in which their memory becomes free, which differs from run to run
-    (version 2.21, also with `enable_op_determinism`; not for sums that its memory optimizer makes in place). Warns if there is an NVIDIA device that TensorFlow does not see.
+    side, TensorFlow (2.21) adds three or more tensors in the order in which their memory becomes free, which differs from run
+    to run, also with `enable_op_determinism`. This does not reach the sums that TensorFlow makes in place to save memory.
+    Warns if there is an NVIDIA device that TensorFlow does not see.
 
     Args:
       replicas: of this machine, >= 1; default 1.
