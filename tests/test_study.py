@@ -118,9 +118,10 @@ def test_page_says_where_synflow_leads():
         assert said(f"{100 * first:.1f} % on {'LeNet' if name == 'mnist_lenet' else 'the convolutional network'}")
 
 
-def test_page_has_the_accuracies_of_resnet20():
-    head, *rows = tables("ResNet-20 on CIFAR-10: a JPEG copy, 3 epochs, one seed")
-    view = _together("cifar10_resnet20")
+@pytest.mark.parametrize(("name", "epochs"), [("cifar10_resnet20", 3), ("cifar10_resnet20_4_epochs", 4)])
+def test_page_has_the_accuracies_of_resnet20(name, epochs):
+    head, *rows = tables(f"ResNet-20 on CIFAR-10: a JPEG copy, {epochs} epochs, one seed")
+    view = _together(name)
     assert "JPEG" in view.note
     shown = 0
     for row in rows:
@@ -133,7 +134,10 @@ def test_page_has_the_accuracies_of_resnet20():
             shown += sample is not None
     assert view.dense is not None and said(f"Unpruned: {100 * view.dense.mean:.2f}.")
     assert shown + 1 == len(view.runs)
-    (empties,) = (one for one in findings.find(view) if one.name == "F8")
+
+
+def test_page_says_which_channels_of_resnet20_are_empty():
+    (empties,) = (one for one in findings.find(_together("cifar10_resnet20")) if one.name == "F8")
     empty = {method: round(100 * shares["89.3 %"]) for method, shares in empties.numbers["empty"].items()}
     assert said(
         "SynFlow leaves {synflow} % of all channels empty, SNIP {snip} %, GraSP {grasp} %, magnitude none".format(**empty)
