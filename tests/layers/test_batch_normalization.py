@@ -12,7 +12,7 @@ import tf_pruneinit
 from tf_pruneinit import seeds
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.layers import batch_normalization, keras_layers, masked, twice_differentiable
-from tf_pruneinit.layers.batch_normalization import BatchNormalization, exact_normalization
+from tf_pruneinit.layers.batch_normalization import BatchNormalization, Exact, exact_normalization
 from tf_pruneinit.pruning import compiled_scorer, masks
 
 RNG = np.random.default_rng(0)
@@ -86,9 +86,9 @@ class TestBatchNormalization:
         x = RNG.normal(3, 2, shape).astype(dtype)
         layer = batch_norm(x, axis, dtype)
         outputs, mean, variance = normalized(x.astype("float64"), layer, axis)
-        if twice_differentiable:  # Scores update no statistic.
+        if exact:  # Scores update no statistic.
             mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy()
-        with exact_normalization() if twice_differentiable else contextlib.nullcontext():
+        with exact_normalization() if exact else contextlib.nullcontext():
             got = mode(lambda x: layer(x, training=True))(x)
         tolerance = {"rtol": 1e-12, "atol": 1e-12} if dtype == "float64" else {"rtol": 2e-5, "atol": 2e-5}
         np.testing.assert_allclose(got, outputs, **tolerance)
@@ -140,7 +140,7 @@ class TestBatchNormalization:
         x = RNG.normal(3, 2, (8, 5, 5, 3)).astype("float32")
         layer = batch_norm(x, scale=scale, center=center)
         expected = (x - x.mean((0, 1, 2))) / x.std((0, 1, 2)) * (layer.gamma if scale else 1) + (layer.beta if center else 0)
-        with exact_normalization() if twice_differentiable else contextlib.nullcontext():
+        with exact_normalization() if exact else contextlib.nullcontext():
             np.testing.assert_allclose(layer(x, training=True), expected, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
@@ -154,6 +154,30 @@ class TestBatchNormalization:
         np.testing.assert_allclose(tf.cast(got, tf.float64), outputs, rtol=1e-2, atol=3e-2)
         np.testing.assert_allclose(layer.moving_mean, mean, rtol=1e-4, atol=1e-2)
         np.testing.assert_allclose(layer.moving_variance, variance, rtol=1e-4)
+
+    def test_derivatives_have_the_same_bits_when_fewer_are_needed(self, mode):
+        layer = batch_norm(images := RNG.normal(3, 2, (9, 5, 5, 3)).astype("float32"))
+        x, direction = tf.constant(images), tf.constant(RNG.normal(size=images.shape).astype("float32"))
+
+        def derivatives():
+            with tf.GradientTape() as outer:
+                outer.watch(x)
+                with tf.GradientTape() as inner:
+                    inner.watch(x)
+                    loss = tf.reduce_sum(tf.tanh(layer(x, training=True)))
+                first = inner.gradient(loss, x)
+                product = tf.reduce_sum(first * direction)
+            return first, outer.gradient(product, x)
+
+        def derivatives_with(*needed):
+            with exact_normalization(*needed):
+                return mode(derivatives)()
+
+        first, second = derivatives_with()
+        of_inputs = derivatives_with(Exact(of_parameters=False))
+        np.testing.assert_array_equal(of_inputs[0], first)
+        np.testing.assert_array_equal(of_inputs[1], second)
+        np.testing.assert_array_equal(derivatives_with(Exact(order=1))[0], first)
 
     def test_second_derivative_is_that_of_finite_differences(self):
         assert error_of_second_derivative(BatchNormalization) < 1e-7

@@ -170,7 +170,8 @@ class Stream(abc.ABC):
 
     def _arrays(self, elements: tf.data.Dataset) -> Iterator[Any]:
         options = tf.data.Options()
-        options.threading.private_threadpool_size = len(machine.cores())  # Those of operations may be one.
+        # TensorFlow's own pool may have one thread: see `devices.prepare`.
+        options.threading.private_threadpool_size = len(machine.cores())
         try:
             yield from elements.with_options(options).as_numpy_iterator()
         except _DAMAGE as error:

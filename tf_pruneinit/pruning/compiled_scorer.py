@@ -102,11 +102,7 @@ class CompiledScorer:
         outputs = [node.outputs for layer in layers for node in keras_internals.calls_of(layer)]
         self.activations = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in keras.tree.flatten(outputs))
         self._traced: list[Any] = []
-        settings: dict[str, Any] = {
-            "batch_statistics": batch_statistics,
-            "regularized": regularized,
-            "exact": exact,
-        }
+        settings: dict[str, Any] = {"batch_statistics": batch_statistics, "regularized": regularized, "exact": exact}
         self._compile(functools.partial(row.score, **options), settings if loss is None else settings | {"loss": loss})
 
     def _compile(self, score: Callable, settings: dict[str, Any]) -> None:
