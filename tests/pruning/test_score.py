@@ -968,6 +968,17 @@ class TestGpus:
         finally:
             tf.config.experimental.enable_tensor_float_32_execution(before)
 
+    def test_scores_that_take_much_memory_leave_the_graph_optimizer_out(self):
+        seen = []
+
+        def mine(network, batch):
+            seen.append(tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False))
+            return list(network.kernels)
+
+        for count in (10, 200_000):
+            score(network(), mine, (np.zeros((count, *network().input_shape[1:]), "float32"), np.arange(count) % 3))
+        assert seen == [False, True]
+
 
 @pytest.mark.slow
 def test_models_of_many_architectures_are_scored_without_a_warning_of_tensorflow(caplog):

@@ -45,8 +45,10 @@ class Machine:
         devices.prepare.cache_clear()
 
 
-# Adds three tensors while others are computed from them: which one's memory is free first is a matter of chance.
+# Adds three tensors while others are computed from them: which one's memory is free first is a matter of chance. Then adds
+# many, of 280 MB together.
 SUMS = """
+import hashlib
 import numpy as np
 import tensorflow as tf
 from tf_pruneinit.runtime import devices
@@ -60,13 +62,48 @@ def sums(x):
 
 x = tf.constant(np.random.default_rng(0).normal(size=(3, 300, 3000)).astype("float32"))
 print(len(set(sums(x)[0].numpy().tobytes() for _ in range(30))))
+
+@tf.function
+def large_sum(x):
+    return tf.add_n([tf.exp(x * n) for n in range(70)])
+
+x = tf.constant(np.random.default_rng(0).normal(size=(1000, 1000), scale=0.1).astype("float32"))
+with devices.sums_in_order(2**30):
+    print(hashlib.sha256(large_sum(x).numpy().tobytes()).hexdigest())
 """
 
 
 class TestOneReplica:
     def test_adds_three_tensors_in_the_same_order_each_time(self):
-        found = subprocess.run([sys.executable, "-c", SUMS], capture_output=True, text=True, check=True)
-        assert found.stdout == "1\n"
+        command = [sys.executable, "-c", SUMS]
+        found = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() for _ in range(2)]
+        assert found[0][0] == "1"
+        assert found[0] == found[1]
+
+
+def optimizer_is_off():
+    return tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
+
+
+class TestSumsInOrder:
+    def test_large_ones_leave_the_graph_optimizer_out_and_then_it_is_as_before(self):
+        with pytest.raises(KeyError), devices.sums_in_order(2**28):
+            assert optimizer_is_off()
+            raise KeyError
+        assert not optimizer_is_off()
+
+    def test_small_ones_keep_it(self):
+        with devices.sums_in_order(2**27):
+            assert not optimizer_is_off()
+
+    def test_an_optimizer_that_the_process_has_turned_off_stays_off(self):
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+        try:
+            with devices.sums_in_order(2**28):
+                assert optimizer_is_off()
+            assert optimizer_is_off()
+        finally:
+            tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 class TestGpus:

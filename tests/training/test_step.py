@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from small_networks import CLASSES, SHAPE, convolutional, dense
 
 from tf_pruneinit.config.experiment import Train
@@ -303,3 +304,17 @@ class TestTakenOver:
             step.keep(first, model, dataset, self.plan())
             found.append(step.take(other, data, plan, **options) is first)
         assert found == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize("batch_size, off", [(13, False), (1_000_000, True)])
+def test_a_step_that_takes_much_memory_leaves_the_graph_optimizer_out(dataset, batch_size, off, monkeypatch):
+    found = []
+    trainer = build(dataset, batch_size)
+
+    def steps(*arguments):
+        found.append(tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False))
+        return tf.zeros(1), tf.zeros(1)
+
+    monkeypatch.setattr(trainer, "_steps", steps)
+    trainer.run(next(trainer.epoch(0, 0)), range(1))
+    assert found == [off]

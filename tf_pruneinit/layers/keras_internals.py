@@ -6,6 +6,7 @@ test this module with the oldest of these.
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
@@ -96,6 +97,12 @@ def index_of(tensor: Any) -> int:
 def calls_of(operation: Any) -> Sequence[Any]:
     """Returns the nodes of an operation in all graphs (`_inbound_nodes`); none if it is not an operation."""
     return getattr(operation, "_inbound_nodes", ())
+
+
+def activations_of(model: Any) -> int:
+    """Returns how many numbers the layers of a model output for one example; an unknown size counts as 1 (`_inbound_nodes`)."""
+    outputs = [node.outputs for layer in layers_of(model) for node in calls_of(layer)]
+    return sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in keras.tree.flatten(outputs))
 
 
 def own_trainable(layer: Any) -> list[keras.Variable]:

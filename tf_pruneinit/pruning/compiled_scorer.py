@@ -24,9 +24,13 @@ from tf_pruneinit.pruning.scorers import flow
 from tf_pruneinit.pruning.scorers.network import Batch, Network
 from tf_pruneinit.pruning.scoring_loss import ScoringLoss
 from tf_pruneinit.pruning.stock_layers import stock
-from tf_pruneinit.runtime import machine
+from tf_pruneinit.runtime import devices, machine
 
 _ALIGNMENT = 64
+# So many numbers TensorFlow may have at one time for each activation and parameter, by the order of the derivatives.
+_NUMBERS = {1: 4, 2: 6}
+# As many as methods without data draw themselves, at most.
+_EXAMPLES = 64
 
 
 def _is_of_others(record: logging.LogRecord) -> bool:
@@ -99,8 +103,9 @@ class CompiledScorer:
         self._logits = final_activation.without_operations(copy, operations)
         if row.absolute:
             flow.take_bounds_off(copy)
-        outputs = [node.outputs for layer in layers for node in keras_internals.calls_of(layer)]
-        self.activations = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in keras.tree.flatten(outputs))
+        self.activations = keras_internals.activations_of(copy)
+        self._parameters = copy.count_params()
+        self._bytes_a_number = _NUMBERS[exact.order if exact else 2] * tf.as_dtype(dtype).size
         self._traced: list[Any] = []
         settings: dict[str, Any] = {"batch_statistics": batch_statistics, "regularized": regularized, "exact": exact}
         self._compile(functools.partial(row.score, **options), settings if loss is None else settings | {"loss": loss})
@@ -134,7 +139,14 @@ class CompiledScorer:
         # And with all shapes: with an open one TensorFlow computes in another order, which gives other bits.
         traced = tf.function(function, autograph=False, reduce_retracing=False)
         self._traced.append(traced)
-        return lambda *arguments: traced(*self._arguments(), *arguments)
+
+        def call(*arguments):
+            batch = keras.tree.flatten(arguments)
+            examples = len(batch[0]) if batch else _EXAMPLES
+            with devices.sums_in_order(self._bytes_a_number * (self.activations * examples + self._parameters)):
+                return traced(*self._arguments(), *arguments)
+
+        return call
 
     def _arguments(self) -> list[list[tf.Tensor]]:
         """The kernels and masks as tensors for a function; on GPUs as copies, as in `_network`."""

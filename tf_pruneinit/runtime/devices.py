@@ -48,8 +48,8 @@ def prepare(replicas: int = 1) -> None:
 
     Processes share GPUs, by growing memory. With one replica, operations run one after another, each on all cores. Side by
     side, TensorFlow (2.21) adds three or more tensors in the order in which their memory becomes free, which differs from run
-    to run, also with `enable_op_determinism`. This does not reach the sums that TensorFlow makes in place to save memory.
-    Warns if there is an NVIDIA device that TensorFlow does not see.
+    to run, also with `enable_op_determinism`; see `sums_in_order`, too. Warns if there is an NVIDIA device that TensorFlow
+    does not see.
 
     Args:
       replicas: of this machine, >= 1; default 1.
@@ -85,6 +85,33 @@ def full_float32() -> Iterator[None]:
         yield
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+# Of the 256 MiB that TensorFlow takes a CPU to have; from there on it adds tensors up in place.
+_SAVES_MEMORY_FROM = 0.8 * 2**28
+_OFF = "disable_meta_optimizer"
+
+
+@contextlib.contextmanager
+def sums_in_order(size: int) -> Iterator[None]:
+    """Within it, a sum of three tensors or more has the same bits in each process, however large they are.
+
+    To save memory, the graph optimizer of TensorFlow (2.21) adds up in place on CPUs, in an order that differs between
+    processes. No option is about this alone, so that the optimizer is off where it may happen; with it the time was the same.
+
+    Args:
+      size: bytes of the tensors that a call has at one time, at most.
+    """
+    before = tf.config.optimizer.get_experimental_options().get(_OFF, False)
+    in_place = size > _SAVES_MEMORY_FROM and not tf.config.list_logical_devices("GPU")
+    if before or not in_place:
+        yield
+        return
+    tf.config.optimizer.set_experimental_options({_OFF: True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({_OFF: False})
 
 
 def _require(enough: bool, there: str, count: int) -> None:

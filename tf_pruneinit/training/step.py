@@ -28,13 +28,15 @@ from tf_pruneinit.layers import batch_normalization, keras_internals, masked
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import model_copy, model_signature
 from tf_pruneinit.runtime import machine
-from tf_pruneinit.runtime.devices import strategy
+from tf_pruneinit.runtime.devices import strategy, sums_in_order
 from tf_pruneinit.runtime.workers import Workers
 from tf_pruneinit.training import optimizers, sign_in
 
 _SECONDS_A_CALL = 0.5
 _MOST_STEPS_A_CALL = 1000
 _STREAMED_BYTES_A_CALL = 16 << 20
+# Bytes of a step for each activation and parameter: four numbers, as many as TensorFlow may have at one time.
+_BYTES_A_NUMBER = 16
 
 
 def batches(dataset: Dataset, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -191,6 +193,8 @@ class Engine:
         self._batch_size = plan.batch_size
         self._label_smoothing = plan.label_smoothing
         self._first = first
+        images = -(-plan.batch_size // self._replicas)
+        self._bytes = _BYTES_A_NUMBER * (keras_internals.activations_of(model) * images + model.count_params())
         self._given = self._plain = model
         self._traced: set[tuple[int, int]] = set()
         self.steps_a_call = 2
@@ -306,7 +310,8 @@ class Engine:
         """Takes a step for each batch in a part of those that the replicas have. `steps_a_call` steps take half a second."""
         begin = time.perf_counter()
         first, last, images = tf.constant(part.start), tf.constant(part.stop), tf.constant(shares.images, tf.float32)
-        losses, right = self._steps(self._data, shares.values, first, last, images)
+        with sums_in_order(self._bytes):
+            losses, right = self._steps(self._data, shares.values, first, last, images)
         self._multiply()
         shape = (shares.batches, shares.images)
         traced = shape not in self._traced
@@ -370,7 +375,8 @@ class Engine:
         included: their value is 0.
         """
         first, images = tf.constant(batch), tf.constant(shares.images, tf.float32)
-        found = self._gradients(self._data, shares.values, first, images)
+        with sums_in_order(self._bytes):
+            found = self._gradients(self._data, shares.values, first, images)
         return {path: gradient.numpy() for path, gradient in zip(self._kernels, found, strict=True)}
 
     def set_masks(self, masks: Mapping[str, np.ndarray]) -> None:
