@@ -25,6 +25,7 @@ HOUSE = [
     ("sweeps",),
     ("reporting",),
     ("main", "evaluate", "describe", "sweep", "report", "compact", "__init__"),
+    ("__main__",),
 ]
 LEVEL = {name: level for level, names in enumerate(HOUSE) for name in names}
 
