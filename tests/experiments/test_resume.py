@@ -145,15 +145,16 @@ def _outcome(path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> dict[str, pathlib.Path]:
-    """The directories of runs that nothing happened to, in processes of their own."""
-    workdirs = {experiment: tmp_path_factory.mktemp("whole") for experiment in EXPERIMENTS}
-    started = [
-        processes.Process(["-m", "tf_pruneinit.main", *argv(workdir, experiment)[1:]], stdout=processes.DEVNULL)
-        for experiment, workdir in workdirs.items()
-    ]
-    assert [process.wait() for process in started] == [0] * len(started)
-    return {experiment: run_in(workdir) for experiment, workdir in workdirs.items()}
+def whole(tmp_path_factory):
+    """Returns the directory of an experiment that nothing happened to, by its name; each is run once."""
+
+    @functools.cache
+    def run(experiment) -> pathlib.Path:
+        undisturbed = Runner(tmp_path_factory.mktemp("whole"), experiment)
+        assert undisturbed.end() == 0, undisturbed.error
+        return undisturbed.path
+
+    return run
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def runner(tmp_path, experiment) -> Runner:
 
 @pytest.fixture
 def expected(whole, experiment) -> dict:
-    return outcome(whole[experiment])
+    return outcome(whole(experiment))
 
 
 @pytest.mark.slow
@@ -334,7 +335,7 @@ class TestAskedToEnd:
 class TestSnapshots:
     @pytest.fixture(scope="class")
     def run(self, whole):
-        return run_directory.Run(str(whole["snip"]))
+        return run_directory.Run(str(whole("snip")))
 
     def test_hold_the_weights_of_their_steps(self, run):
         masks = run.masks()

@@ -74,6 +74,7 @@ with devices.sums_in_order(2**30):
 
 
 class TestOneReplica:
+    @pytest.mark.slow
     def test_adds_three_tensors_in_the_same_order_each_time(self):
         command = [sys.executable, "-c", SUMS]
         found = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() for _ in range(2)]
