@@ -78,6 +78,13 @@ def test_ranges_are_written_as_in_mathematics(bounds, text):
     assert str(Range(**bounds)) == text
 
 
-def test_a_percentage_is_no_sparsity_and_the_fraction_is_named():
-    with pytest.raises(UsageError, match=r"must be in \[0, 1\) \(did you mean 0.95\?\); got 95$"):
-        require_sparsity(95)
+@pytest.mark.parametrize("percent, fraction", [(95, "0.95"), (1.5, "0.015"), (99.9, "0.999")])
+def test_a_percentage_is_no_sparsity_and_the_fraction_is_named(percent, fraction):
+    with pytest.raises(UsageError, match=rf"must be in \[0, 1\) \(did you mean {fraction}\?\); got {percent}$"):
+        require_sparsity(percent)
+
+
+@pytest.mark.parametrize("neither", [1, -0.5, 100])
+def test_what_is_no_percentage_either_has_no_such_hint(neither):
+    with pytest.raises(UsageError, match=rf"must be in \[0, 1\); got {neither}$"):
+        require_sparsity(neither)

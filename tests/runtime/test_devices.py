@@ -46,7 +46,7 @@ class Machine:
 
 
 # Adds three tensors while others are computed from them: which one's memory is free first is a matter of chance. Then adds
-# many, of 280 MB together.
+# many large ones, of 280 MB together.
 SUMS = """
 import hashlib
 import numpy as np
