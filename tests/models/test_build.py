@@ -53,6 +53,22 @@ SIZES = {
     "resnet50": {"stem": 16, "stem_pool": 8, "stage1_block3_relu3": 8, "stage2_block1_relu1": 8, "stage4_block3_relu3": 1},
 }
 
+# Network -> shape of what its head averages, or flattens, of images of 32x32.
+BEFORE_THE_HEAD = {
+    "lenet_300_100": SHAPE,
+    "lenet5": (6, 6, 16),
+    "lenet5_caffe": (5, 5, 50),
+    "convnet": (8, 8, 64),
+    "wide_resnet16": (8, 8, 64),
+    "resnet20": (8, 8, 64),
+    "vgg16": (2, 2, 512),
+    "vgg11": (2, 2, 512),
+    "vgg19": (2, 2, 512),
+    "resnet18": (1, 1, 512),
+    "resnet18_modified": (4, 4, 512),
+    "resnet50": (1, 1, 2048),
+}
+
 
 @dataclasses.dataclass
 class Built:
@@ -88,6 +104,10 @@ class TestEveryModel:
 
     def test_has_as_many_prunable_weights_as_published(self, built):
         assert sum(mask.size for mask in masking.masks(built.model).values()) == PRUNABLE[built.name]
+
+    def test_its_head_is_given_images_of_the_usual_size(self, built):
+        heads = [layer for layer in built.model.layers if isinstance(layer, (L.GlobalAveragePooling2D, L.Flatten))]
+        assert [layer.input.shape[1:] for layer in heads] == [BEFORE_THE_HEAD[built.name]]
 
     def test_every_weight_of_rank_two_and_more_is_masked_with_ones(self, built):
         assert masking.exempt(built.model) == ()
