@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tf_pruneinit import evaluate, main
 from tf_pruneinit.config import registry
@@ -299,6 +300,25 @@ def test_without_matplotlib_a_picture_is_refused_before_anything_is_evaluated(ca
 
 def test_keras_file_does_not_say_what_it_was_trained_on(forms, capfd):
     assert "dataset must be given" in mistake(capfd, f"--saved_model={forms[2]}")
+
+
+@pytest.mark.parametrize("sides, fits", [((8, 8), True), ((8, 6), False)])
+def test_images_of_many_sizes_are_resized_to_what_a_network_with_one_side_takes(capfd, tmp_path, sides, fits):
+    import keras
+
+    for name, shade in (("ants", 40), ("bees", 200)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(10):
+            image = np.full((9 + i, 12, 3), shade, np.uint8)
+            image[0, 0] = i
+            Image.fromarray(image).save(tmp_path / "images" / name / f"{i}.png")
+    layers = [keras.Input((*sides, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)]
+    keras.Sequential(layers).save(tmp_path / "network.keras")
+    flags = [f"--saved_model={tmp_path / 'network.keras'}", f"--dataset=folder:{tmp_path / 'images'}"]
+    if fits:
+        assert found_by(capfd, *flags)["examples"] == 4
+    else:
+        assert "takes images of 8x6x3 in 2 classes; got folder:" in mistake(capfd, *flags)
 
 
 @pytest.mark.slow

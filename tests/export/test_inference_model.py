@@ -229,6 +229,22 @@ class TestCommand:
         assert tf_pruneinit.compact(model).model.count_params() < model.count_params()
 
 
+@pytest.mark.parametrize("of", [inference_model.ship, inference_model.shipped_size])
+def test_a_subclassed_model_is_refused_with_what_to_do(of):
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+    model = Own()
+    model(np.zeros((1, 3), "float32"))
+    with pytest.raises(UsageError, match=r"^the model must be functional or sequential; got Own .* inside a functional one"):
+        of(model)
+
+
 def test_a_difference_is_an_error(run, monkeypatch):
     monkeypatch.setattr(inference_model, "_TOLERANCE", -1.0)
     with pytest.raises(RunError, match="the smaller model differs from the trained one"):
