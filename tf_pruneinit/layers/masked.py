@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from tf_pruneinit.errors import UsageError, shown
-from tf_pruneinit.layers import keras_internals
+from tf_pruneinit.layers import keras_internals, strided
 from tf_pruneinit.layers.keras_internals import raw_kernel
 
 # Layer class -> its masked class; `register` adds to it.
@@ -64,6 +64,8 @@ def register(cls: Any, *kernels: str) -> Any:
     what = f"kernels ({', '.join(kernels)}) are read as kernel * mask" if kernels else "inner layers are masked"
     body |= {"__doc__": f"`{cls.__name__}` whose {what}.", "__module__": __name__, "kernel_names": kernels, "build": build}
     body["stock_class"] = cls
+    if strided.is_stock_call(cls):
+        body["call"] = functools.wraps(cls.call)(lambda self, inputs: strided.call(self, cls, inputs))
     masked = type(f"Masked{cls.__name__}", (_Masked, cls), body)
     # Keras writes the last name that is registered.
     for name in _names(cls):

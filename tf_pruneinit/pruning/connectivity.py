@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pruneinit.layers import keras_internals, keras_layers
+from tf_pruneinit.layers import keras_internals, keras_layers, strided
 from tf_pruneinit.layers.keras_internals import raw_kernel
 from tf_pruneinit.layers.keras_layers import PathRule
 from tf_pruneinit.layers.masked import mask_name, stock_class
@@ -199,7 +199,9 @@ def _linear(layer: Any, x: tf.Tensor, values: _Values) -> tf.Tensor:
         mapping.append((variable, value))
     with keras.StatelessScope(state_mapping=mapping):
         # The scope gives the values the dtype of the variables.
-        outputs = linear.call(tf.cast(x, layer.variable_dtype))
+        x = tf.cast(x, layer.variable_dtype)
+        stock = stock_class(type(layer))
+        outputs = strided.call(linear, stock, x) if strided.is_stock_call(stock) else linear.call(x)
     return values.watched(layer, tf.cast(outputs, tf.float32))
 
 
