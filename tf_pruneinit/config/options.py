@@ -1,8 +1,10 @@
 """Declares options as fields of dataclasses, with their help, choices and ranges, and checks values by them."""
 
 import dataclasses
+import functools
 import numbers
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 from tf_pruneinit.config.registry import require_known
@@ -78,7 +80,7 @@ def require_valid(options: type, field: str, value: Any, name: str = "") -> None
       value: received.
       name: what the error calls it; by default its flag.
     """
-    (declared,) = (one for one in dataclasses.fields(options) if one.name == field)
+    declared = _declared(options)[field]
     kinds = (declared.type, *typing.get_args(declared.type))
     name = name or declared.metadata.get("flag", field)
     if value is None and type(None) in kinds:
@@ -92,6 +94,11 @@ def require_valid(options: type, field: str, value: Any, name: str = "") -> None
         require(valid and value in limits, f"{name} must be {kind}{limits}", value)
     if bool in kinds:
         require(isinstance(value, bool), f"{name} must be true or false", value)
+
+
+@functools.cache
+def _declared(options: type) -> Mapping[str, dataclasses.Field]:
+    return {field.name: field for field in dataclasses.fields(options)}
 
 
 def is_integer(value: Any) -> bool:

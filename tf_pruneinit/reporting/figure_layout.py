@@ -121,7 +121,9 @@ class Curve:
     style: styles.Style
 
 
-def against_sparsity(axes: "Axes", view: View, curves: Sequence[Curve], low: float | None, best: float) -> None:
+def against_sparsity(
+    axes: "Axes", view: View, curves: Sequence[Curve], low: float | None, best: float, with_axis: bool = True
+) -> None:
     """Draws curves, and the band of the unpruned network, over the paper's axis.
 
     Args:
@@ -130,6 +132,7 @@ def against_sparsity(axes: "Axes", view: View, curves: Sequence[Curve], low: flo
       curves: one at least that has a point.
       low: where the axis begins, in percent, as `figure_data.bounds` says of all panels that share it; None: nothing is below.
       best: the highest accuracy, in percent.
+      with_axis: whether the axis of sparsity is set, too (default), or the caller sets that of all panels.
     """
     offsets = _offsets(curves)
     for curve, offset in zip(curves, offsets, strict=True):
@@ -139,7 +142,8 @@ def against_sparsity(axes: "Axes", view: View, curves: Sequence[Curve], low: flo
         axes.set_ylim(*figure_data.axis(low, best))
         arrows(axes, [({spacing(s) + offset: 100 * one.mean for s, one in curve.samples.items()}, curve.style.color)
                       for curve, offset in zip(curves, offsets, strict=True)], low)  # fmt: skip
-    sparsity_axis(axes, curves)
+    if with_axis:
+        sparsity_axis(axes, curves)
     axes.set_ylabel("test accuracy (%)")
 
 

@@ -343,13 +343,16 @@ def published(view: View, rows: Sequence[Reference]) -> "Figure | None":
         for axes in panels[len(curves) :]:
             axes.remove()
         for axes, (series, several) in zip(panels, curves.items(), strict=False):
-            layout.against_sparsity(axes, view, [layout.Curve(view.curves[series], "here", styles.of(series))], low, best)
+            curve = layout.Curve(view.curves[series], "here", styles.of(series))
+            layout.against_sparsity(axes, view, [curve], low, best, with_axis=False)
             axes.set_title(f"{series.label}, {layout.seeds_label(view.curves[series].values())}", pad=3)
             for one in several:
                 _published(axes, one, letters[one[0].origin], [*letters].index(one[0].origin), low)
+        # They share it: to set it of each would take time that grows with the square of their number.
+        layout.sparsity_axis(panels[0], [layout.Curve(samples, "", styles.OTHER) for samples in own])
+        named = panels[0].get_xlabel()
         for number, axes in enumerate(panels[: len(curves)]):
-            layout.sparsity_axis(axes, [layout.Curve(samples, "", styles.OTHER) for samples in own])
-            axes.set_xlabel(axes.get_xlabel() if number + columns >= len(curves) else "")
+            axes.set_xlabel(named if number + columns >= len(curves) else "")
             axes.tick_params(labelbottom=number + columns >= len(curves))
             axes.set_ylabel("" if number % columns else "test accuracy (%)")
         sheet.legend(panels, panels[columns - 1])
