@@ -12,13 +12,26 @@ from made_runs import config, write
 from tf_pruneinit import report
 from tf_pruneinit.config.execution import Execution
 from tf_pruneinit.reporting import figures
+from tf_pruneinit.reporting import report as writing
 from tf_pruneinit.runtime import extras
 from tf_pruneinit.sweeps import manifest
 from tf_pruneinit.sweeps import plan as plans
 
 
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch):
+    """Figures of few dots: to compress millions of them takes most of the time of a report."""
+    monkeypatch.setattr(writing, "_DOTS_PER_INCH", 20)
+
+
 @pytest.fixture
-def undrawn(monkeypatch):
+def as_png(monkeypatch):
+    """Figures in one of their two formats."""
+    monkeypatch.setattr(writing, "_FORMATS", ("png",))
+
+
+@pytest.fixture
+def undrawn(monkeypatch, as_png):
     """Draws no figure but that of accuracies: all of them take seconds."""
     monkeypatch.setattr(figures, "FIGURES", {"accuracy": figures.FIGURES["accuracy"]})
 
@@ -96,6 +109,7 @@ def test_an_archive_says_what_a_sweep_has_not_begun(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("as_png")
 @pytest.mark.parametrize("left", ["dense", "one", "gaps", "no masks", "no records"])
 def test_a_report_of_little(tmp_path, capsys, left):
     path = write(tmp_path / "W", config("dense" if left == "dense" else "snip"), 0.85)
@@ -110,6 +124,7 @@ def test_a_report_of_little(tmp_path, capsys, left):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("as_png")
 def test_damaged_records_and_masks_stop_nothing(tmp_path, capsys):
     path = write(tmp_path / "W", config(), 0.85)
     (path / "masks.npz").write_bytes(b"nonsense")
@@ -164,6 +179,7 @@ def test_margin_is_in_points(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("as_png")
 def test_chosen_sparsities_and_steps_each_give_a_figure_by_their_names(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(figures, "FIGURES", {name: figures.FIGURES[name] for name in ("neurons", "pruning_step")})
     write(tmp_path / "W", config("dense"), 0.9)

@@ -13,7 +13,7 @@ from tf_pruneinit import seeds, sweep
 from tf_pruneinit.config import flags
 from tf_pruneinit.datasets import dataset
 from tf_pruneinit.models import build
-from tf_pruneinit.pruning import ablations, neurons
+from tf_pruneinit.pruning import ablations, neurons, selection
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.reporting import collect, findings, run_sources, signs
 from tf_pruneinit.reporting import series as curves
@@ -172,7 +172,12 @@ def test_page_says_where_masks_of_the_first_layer_are():
         model = build.build("lenet_300_100", mnist.input_shape, mnist.classes, seeds.derive(0, "weights"))
         scores = None if method == "synflow" else tf_pruneinit.score(model, method, mnist.scoring_batches(10, 256, 0))
         for sparsity in (0.7902848, 0.8926258176, 0.9560195349, 0.9819856015):
-            masks = masking.masks(tf_pruneinit.prune(model, method, sparsity, scores=scores))
+            # Of scores in one pass `prune` has these masks, too, and a copy of the model for each.
+            masks = (
+                selection.global_masks(scores, sparsity)
+                if scores
+                else masking.masks(tf_pruneinit.prune(model, method, sparsity))
+            )
             mask = masks["fc1/kernel"]
             on_blank.setdefault(method, []).append(round(100 * mask[blank].sum() / mask.sum()))
             used.setdefault(method, []).append(round(100 * mask.any(axis=0).mean()))

@@ -68,11 +68,11 @@ def convnet():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:no weight remains")
-@pytest.mark.parametrize(("name", "steps"), [("lenet_300_100", 20), ("convnet", 20), ("branches", 4), ("blocks", 4)])
+@pytest.mark.parametrize(("name", "steps"), [("lenet_300_100", 8), ("convnet", 8), ("branches", 4), ("blocks", 4)])
 def test_steps_are_those_of_the_full_network(name, steps, request):
-    if name == "blocks":
-        request.getfixturevalue("eagerly")  # A trace of a large network takes as long as fifty steps of it.
     model = small_blocks.pruned_blocks("float64") if name == "blocks" else networks.pruned(name, "float64")
+    if name != "branches":  # Which has convolutions in groups, that have gradients in compiled functions only.
+        request.getfixturevalue("eagerly")  # A trace of a large network takes as long as fifty steps of it.
     shape = model.input_shape[1:]
     assert model.trainable_variables[0].dtype == "float64"
     before = [variable.numpy() for variable in model.trainable_variables]
@@ -96,8 +96,9 @@ def test_steps_are_those_of_the_full_network(name, steps, request):
 
 
 @pytest.mark.slow
-def test_what_is_removed_decays_and_its_statistics_stay():
+def test_what_is_removed_decays_and_its_statistics_stay(request):
     model = convnet()
+    request.getfixturevalue("eagerly")
     model.get_layer("bn2").moving_mean.assign(np.linspace(1, 2, 32))
     old = {variable.path: variable.numpy() for variable in model.variables}
     small = compact(model)
@@ -144,7 +145,7 @@ def test_losses_by_the_names_of_outputs_are_those_of_the_full_network(outputs):
 
 class TestTraining:
     @pytest.mark.slow
-    @pytest.mark.parametrize(("devices", "precision"), [(2, "float32"), (1, "mixed_bfloat16"), (1, "mixed_float16")])
+    @pytest.mark.parametrize(("devices", "precision"), [(2, "float32"), (1, "mixed_float16")])
     def test_losses_are_those_of_the_full_network(self, devices, precision):
         losses = []
         for smaller in (False, True):
@@ -152,7 +153,7 @@ class TestTraining:
             model = networks.randomly_pruned(masking.with_masks(dense), 0.8)
             small = compact(model) if smaller else None
             trained = small.model if small else model
-            trainer = loop.Training(trained, noise(), plan(precision, steps=20), seed=0, expansion=small, devices=devices)
+            trainer = loop.Training(trained, noise(), plan(precision, steps=10), seed=0, expansion=small, devices=devices)
             losses.append([record.loss for record in trainer.records()])
         np.testing.assert_allclose(*losses, rtol=1e-5 if precision == "float32" else 0.02)
 

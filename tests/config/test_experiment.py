@@ -5,7 +5,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tf_pruneinit.config import registry
@@ -101,6 +101,7 @@ configs = st.builds(
 
 
 @pytest.mark.slow
+@settings(max_examples=30)
 @given(configs)
 def test_survives_json(config):
     copy = Config.from_json(json.loads(json.dumps(config.to_json())))

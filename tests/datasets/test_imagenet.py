@@ -111,10 +111,12 @@ class TestDataset:
         assert np.isfinite(steps.losses).all()
 
     @pytest.mark.slow
-    def test_the_sample_to_score_on_is_central_parts(self, dataset):
-        images, labels = next(iter(dataset.scoring_batches(1, 20, 0)))
-        for image, label in zip(images, labels, strict=True):
-            np.testing.assert_array_equal(image, dataset.preprocessing(central(int(label))))
+    def test_what_is_taken_as_a_sample_to_score_on_is_central_parts(self, dataset):
+        """That samples are what is taken, preprocessed, is checked in test_tfds_stream.py."""
+        taken = dataset.train.take(np.arange(0, 1000, 50))
+        assert len(set(taken.labels.tolist())) == 20
+        for image, label in zip(taken.images, taken.labels, strict=True):
+            np.testing.assert_array_equal(image, central(int(label)))
 
     @pytest.mark.slow
     @pytest.mark.parametrize("how", ["none", "crop", "resized_crop"])
@@ -146,12 +148,12 @@ class TestRead:
     def test_a_draw_decides_and_half_are_mirrored(self):
         columns = np.broadcast_to(np.arange(250, dtype=np.uint8)[:, None], (200, 250, 3))
         read = tf.function(imagenet.read)
-        found = [read(columns, tf.constant([3, index], tf.int64)).numpy() for index in range(200)]
+        found = [read(columns, tf.constant([3, index], tf.int64)).numpy() for index in range(100)]
         again = read(columns, tf.constant([3, 7], tf.int64)).numpy()
         np.testing.assert_array_equal(found[7], again)
         mirrored = [image[0, 0, 0] > image[0, -1, 0] for image in found]
         assert 0.4 < np.mean(mirrored) < 0.6
-        assert len({image.tobytes() for image in found}) > 190
+        assert len({image.tobytes() for image in found}) > 95
 
     def test_what_is_read_is_that_part_resized(self):
         image = np.random.default_rng(0).integers(0, 256, (300, 270, 3)).astype("uint8")
@@ -247,7 +249,7 @@ class TestMissing:
 def test_a_run_from_the_command_line(folder, tmp_path, capsys):
     """A small network; of ResNet-50 a step at this size takes seconds."""
     flags = ["--dataset=imagenet2012", "--model=convnet", "--method=magnitude", "--sparsity=0.9"]
-    flags += ["--train_steps=2", "--batch_size=4", "--devices=2", f"--data_dir={folder}", f"--workdir={tmp_path}"]
+    flags += ["--train_steps=2", "--batch_size=4", f"--data_dir={folder}", f"--workdir={tmp_path}"]
     with unexported():
         assert main.main(["main", *flags]) == 0
     assert "sparsity       90.0" in capsys.readouterr().out

@@ -312,19 +312,25 @@ def test_without_restart_training_goes_on_where_the_weights_are_from(laboratory)
     assert laboratory.steps_of(prune, snapshot_steps=(10,), train=plan)[1] == 0
 
 
+def convolutional(input_shape, classes, seed):
+    """A network with batch normalization that is traced in little time."""
+    gamma = keras.initializers.RandomUniform(0, 1)
+    layers = [keras.layers.Conv2D(64, 3, strides=2, use_bias=False), keras.layers.BatchNormalization(gamma_initializer=gamma)]
+    layers += [keras.layers.ReLU(), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(classes)]
+    return keras.Sequential([keras.Input(input_shape), *layers])
+
+
 class TestAblationsAfterTraining:
-    @pytest.fixture(scope="class", params=["magnitude", "rewound", "rounds", "snip", "iterative snip"])
+    @pytest.fixture(scope="class", params=["magnitude", "rounds", "iterative snip"])
     def found(self, request, tmp_path_factory):
         """Runs by the name of the ablation."""
         options = {
             "magnitude": {"method": "magnitude", "prune_at": "end"},
-            "rewound": {"method": "magnitude", "prune_at": "end", "rewind_to": "7"},
             "rounds": {"method": "magnitude", "prune_at": "end", "rewind_to": "7", "rounds": 2},
-            "snip": {"method": "snip", "prune_at": "20"},
-            "iterative snip": {"method": "snip", "prune_at": "20", "iterations": 5},
+            "iterative snip": {"method": "snip", "prune_at": "20", "iterations": 3},
         }[request.param]
         laboratory = Laboratory(tmp_path_factory.mktemp("ablations"))
-        model = "convnet" if request.param == "snip" else "lenet_300_100"
+        model = "test_run:convolutional" if "snip" in request.param else "lenet_300_100"
         names = ("none", "shuffle", "reinit", "invert")
         return {name: laboratory.make(Prune(sparsity=0.7, ablation=name, **options), model) for name in names}
 
@@ -411,14 +417,14 @@ def test_initializers_are_those_that_are_asked_for(laboratory):
 
 @pytest.mark.slow
 def test_two_processes_at_once_train_one_dense_run(tmp_path):
-    command = ["-m", "tf_pruneinit.main", f"--workdir={tmp_path}", "--epochs=10", "--prune_at=end"]
+    command = ["-m", "tf_pruneinit.main", f"--workdir={tmp_path}", "--epochs=3", "--prune_at=end"]
     pipes = {"stdout": processes.PIPE, "stderr": processes.PIPE, "text": True}
     both = [processes.Process([*command, f"--method={method}"], **pipes) for method in ("snip", "magnitude")]
     assert [process.communicate()[1] for process in both] == ["", ""]
     assert [process.returncode for process in both] == [0, 0]
     assert len(list(tmp_path.iterdir())) == 3
     (dense,) = tmp_path.glob("*dense*")
-    assert len(records.read(str(dense / run_directory.RECORDS))) == 10
+    assert len(records.read(str(dense / run_directory.RECORDS))) == 3
 
 
 class Tiny:

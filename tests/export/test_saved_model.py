@@ -6,7 +6,6 @@ import numpy as np
 import processes
 import pytest
 import tensorflow as tf
-from compaction import small_blocks
 
 import tf_pruneinit
 from tf_pruneinit.datasets.dataset import Preprocessing
@@ -107,17 +106,6 @@ np.savez("kernels.npz", **{path: kernel.numpy() for path, kernel in loaded.kerne
         for path, mask in network.masks.items():
             assert not np.signbit(network.values[network.kernels[path]][mask == 0]).any()
 
-    @pytest.mark.slow
-    def test_logits_of_images_in_color_are_those_of_the_model_in_memory_to_five_digits(self, tmp_path):
-        model = small_blocks.pruned_blocks()
-        shape = model.input_shape[1:]
-        saved_model.save(model, str(tmp_path / "model"), Preprocessing(255, (0.5,) * 3, (0.25,) * 3), METADATA)
-        images = np.random.default_rng(1).integers(0, 256, (5, *shape)).astype(np.uint8)
-        loaded = saved_model.load(str(tmp_path / "model"))
-        expected = model(Preprocessing(255, (0.5,) * 3, (0.25,) * 3)(images), training=False).numpy()
-        got = loaded.signatures["serving_raw"](tf.constant(images))["logits"]
-        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
-
     def test_the_model_stays_as_it_is(self, model, before, folder):
         assert folder.exists()
         for variable, value in zip(model.variables, before, strict=True):
@@ -154,23 +142,34 @@ np.savez("kernels.npz", **{path: kernel.numpy() for path, kernel in loaded.kerne
         np.testing.assert_array_equal(kernel, model.get_layer("head").get_layer("fc").kernel)
 
     @pytest.mark.slow
-    def test_layers_with_several_kernels_and_layers_inside_layers_are_exported(self, tmp_path):
-        inputs = keras.Input(SHAPE)
+    def test_layers_of_many_kinds_are_exported_and_images_in_color_have_the_logits_of_the_model_to_five_digits(self, tmp_path):
+        """Several kernels in a layer, layers inside layers, shortcuts and gates."""
+        inputs = keras.Input((8, 8, 3))
         x = keras.layers.SeparableConv2D(6, 3, name="separable")(inputs)
-        x = keras.layers.Reshape((36, 6))(x)
+        x = keras.layers.Add()([x, keras.layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)])
+        x = keras.layers.Multiply()([x, keras.layers.ReLU(6.0)(x + 3.0) * (1 / 6)])
+        x = keras.layers.BatchNormalization(name="bn")(keras.layers.AveragePooling2D(2)(x))
+        x = keras.layers.Reshape((9, 6))(x)
         x = keras.layers.MultiHeadAttention(2, 3, name="attention")(x, x)
         x = keras.layers.TimeDistributed(keras.layers.Dense(5), name="each")(x)
         outputs = keras.layers.Dense(4, name="head")(keras.layers.Flatten()(x))
         model = tf_pruneinit.prune(keras.Model(inputs, outputs), "random", 0.5)
-        saved_model.save(model, str(tmp_path / "several"), PREPROCESSING, METADATA)
-        loaded = saved_model.load(str(tmp_path / "several"))
+        for variable in model.get_layer("bn").variables:
+            variable.assign(np.random.default_rng(2).uniform(0.5, 1.5, variable.shape))
+        preprocessing = Preprocessing(255, (0.3, 0.4, 0.5), (0.25, 0.3, 0.35))
+        saved_model.save(model, str(tmp_path / "many"), preprocessing, METADATA)
+        loaded = saved_model.load(str(tmp_path / "many"))
         kernels = masking.kernels(model)
-        assert len(kernels) == 8
-        assert list(saved_model.masks(loaded)) == list(saved_model.read(str(tmp_path / "several")).masks) == list(kernels)
+        assert len(kernels) == 9
+        assert list(saved_model.masks(loaded)) == list(saved_model.read(str(tmp_path / "many")).masks) == list(kernels)
         for path, kernel in kernels.items():
             np.testing.assert_array_equal(loaded.masks[path], kernel.mask)
             np.testing.assert_array_equal(loaded.kernels[path], kernel.value)
             assert not loaded.kernels[path].numpy()[kernel.mask.numpy() == 0].any()
+        images = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 3)).astype(np.uint8)
+        expected = model(preprocessing(images), training=False).numpy()
+        got = loaded.signatures["serving_raw"](tf.constant(images))["logits"]
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
 
     @pytest.mark.slow
     def test_a_layer_left_out_keeps_its_weights_and_has_no_mask(self, tmp_path):

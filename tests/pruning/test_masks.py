@@ -1,7 +1,4 @@
-import os
 import random
-import subprocess
-import sys
 import warnings
 
 import keras
@@ -165,6 +162,7 @@ class TestWithMasks:
         )
 
     @pytest.mark.slow
+    @pytest.mark.usefixtures("eagerly")
     def test_fit_keeps_removed_weights_out(self):
         model = tf_pruneinit.with_masks(functional())
         tf_pruneinit.set_masks(model, masks := random_masks(model))
@@ -279,26 +277,21 @@ class TestFiles:
     def test_a_fresh_process_loads_a_saved_model_with_masks_and_raw_kernels(self, pruned, tmp_path, first):
         pruned.save(tmp_path / "model.keras")
         np.save(tmp_path / "images.npy", IMAGES)
-        code = """import keras
-import numpy as np
+        code = """import numpy as np
 from tf_pruneinit.pruning import masks as masking
 model = keras.models.load_model("model.keras")
 np.savez("masks.npz", **tf_pruneinit.masks(model))
 np.savez("kernels.npz", **{path: kernel.variable.numpy() for path, kernel in masking.kernels(model).items()})
 np.save("outputs.npy", model(np.load("images.npy")))
 """
-        if first == "keras":  # A forked process has imported both: it forgets the package, and what Keras has learned of it.
-            forget = """import sys, keras
-for name in [name for name in sys.modules if name.partition(".")[0] == "tf_pruneinit"]:
-    del sys.modules[name]
+        # A forked process has imported both: it forgets the package, what Keras has learned of it, and that Keras is there.
+        forget = """import sys, keras
 keras.saving.get_custom_objects().clear()
-import tf_pruneinit
+for name in [name for name in sys.modules if name == "keras" or name.partition(".")[0] in ("tf_pruneinit", "wrapt")]:
+    del sys.modules[name]
 """
-            processes.run(["-c", forget + code], cwd=tmp_path, check=True)
-        else:
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
-            command = [sys.executable, "-c", "import tf_pruneinit\n" + code]
-            subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+        imports = "".join(f"import {name}\n" for name in dict.fromkeys((first, "keras", "tf_pruneinit")))
+        processes.run(["-c", forget + imports + code], cwd=tmp_path, check=True)
         masks, kernels = np.load(tmp_path / "masks.npz"), np.load(tmp_path / "kernels.npz")
         for path, kernel in masking.kernels(pruned).items():
             np.testing.assert_array_equal(masks[path], kernel.mask)
@@ -322,6 +315,12 @@ import tf_pruneinit
 
 
 class TestExclude:
+    @pytest.fixture(scope="class")
+    def whole(self):
+        """A model, and what it computes."""
+        model = nested()
+        return model, model(IMAGES)
+
     @pytest.mark.slow
     @pytest.mark.parametrize(
         ("patterns", "left"),
@@ -335,12 +334,11 @@ class TestExclude:
             ([], ["conv/kernel", "depthwise/kernel", "fc/kernel", "head/fc/kernel", "head/fc2/kernel"]),
         ],
     )
-    def test_layers_that_match_a_name_or_path_get_no_mask(self, patterns, left):
-        keras.backend.clear_session()
-        model = nested()
+    def test_layers_that_match_a_name_or_path_get_no_mask(self, whole, patterns, left):
+        model, outputs = whole
         masked = tf_pruneinit.with_masks(model, patterns)
         assert list(tf_pruneinit.masks(masked)) == left == list(masking.prunable(model, patterns))
-        np.testing.assert_array_equal(masked(IMAGES), model(IMAGES))
+        np.testing.assert_array_equal(masked(IMAGES), outputs)
 
     def test_masks_that_are_there_are_dropped(self):
         first = tf_pruneinit.with_masks(functional())

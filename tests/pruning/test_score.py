@@ -3,8 +3,6 @@ import functools
 import inspect
 import itertools
 import math
-import os
-import subprocess
 import sys
 import threading
 import warnings
@@ -12,6 +10,7 @@ import weakref
 
 import keras
 import numpy as np
+import processes
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
@@ -725,10 +724,8 @@ np.savez(sys.argv[1], **out)
 
     @pytest.mark.slow
     def test_two_processes_find_the_same_masks_and_scores_bit_for_bit(self, tmp_path, monkeypatch):
-        # A process of its own, with another order of sets; and this one, which has scored other models.
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "2"}
-        command = [sys.executable, "-c", self.CODE, "1.npz"]
-        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+        # A process of its own, whose sets have another order; and this one, which has scored other models.
+        processes.run(["-c", self.CODE, "1.npz"], cwd=tmp_path, check=True, capture_output=True)
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["-c", "2.npz"])
         exec(self.CODE, {})

@@ -32,7 +32,7 @@ scores_of_networks = st.one_of(layers_of(TIED), layers_of(st.floats(-100, 100, w
 sparsities = st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, 0.5, 0.9, 0.95, 0.99])
 selections = pytest.mark.parametrize("select", registry.SCOPES.values(), ids=registry.SCOPES)
 # A property of every scope: together they have as many examples as a property of one.
-shared_examples = settings(max_examples=30)
+shared_examples = settings(max_examples=15)
 
 
 def flat(arrays) -> np.ndarray:

@@ -46,7 +46,8 @@ def test_a_second_one_is_refused_until_the_first_is_done(folder):
 
 
 @pytest.mark.slow
-def test_who_waits_goes_on_when_the_first_is_done(folder):
+def test_who_waits_goes_on_when_the_first_is_done(folder, monkeypatch):
+    monkeypatch.setattr(locks.time, "sleep", lambda seconds: None)
     waited = []
     first = locks.locked(folder)
     first.__enter__()

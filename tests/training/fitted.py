@@ -22,12 +22,22 @@ def momentum():
     return keras.optimizers.SGD(0.1, momentum=0.9)
 
 
-def network(sparsity=0.0, optimizer=None, **options):
-    """A compiled network with masks; it runs eagerly, unless options say something else."""
+def _dense():
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Dense(8, "tanh", name="first"), keras.layers.Dense(3, name="last")]
-    model = keras.Sequential([keras.Input((6,)), *layers], name="toy")
-    model = tf_pruneinit.prune(model, "random", sparsity, scope="layerwise")
+    return keras.Sequential([keras.Input((6,)), *layers], name="toy")
+
+
+@functools.cache
+def _masks(sparsity):
+    return masking.masks(tf_pruneinit.prune(_dense(), "random", sparsity, scope="layerwise"))
+
+
+def network(sparsity=0.0, optimizer=None, **options):
+    """A compiled network with masks; it runs eagerly, unless options say something else."""
+    masks = _masks(sparsity)
+    model = masking.with_masks(_dense())
+    masking.set_masks(model, masks)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer or momentum(), loss, **({"run_eagerly": True} | options))
     return model
@@ -112,5 +122,15 @@ def trained(kind, *others, network_options=None, **options):
 
 
 @functools.cache
+def watched(kind):
+    """The model at the end, and who watched it: kernels holds those after the third step, when the first change comes."""
+    kernels = []
+    watch = Watch(3, lambda model: kernels.extend(kernel.variable.numpy() for kernel in masking.kernels(model).values()))
+    model = trained(kind, watch)
+    watch.kernels = kernels
+    return model, watch
+
+
+@functools.cache
 def uninterrupted(kind, compiled=False):
-    return trained(kind, network_options={"run_eagerly": not compiled})
+    return trained(kind, network_options={"run_eagerly": False}) if compiled else watched(kind)[0]

@@ -22,6 +22,7 @@ OPTIONS = {"update_every": 2}
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize(
     ("method", "callback"),
     [

@@ -58,14 +58,14 @@ def test_weights_and_optimizer_are_rewound_to_the_step_and_the_smallest_are_remo
     fit(model, tickets, Watch(step, lambda model: early.extend(weights(model))))
     trained = np.concatenate([np.abs(kernel.variable.numpy()).ravel() for kernel in masking.kernels(model).values()])
     first = First()
-    fit(model, tickets, first)
+    fit(model, tickets, first, epochs=1)
     masks = masking.masks(model)
     remain = np.concatenate([mask.ravel() for mask in masks.values()]) != 0
     assert remain.sum() == TOTAL // 2 and trained[remain].min() >= trained[~remain].max()
     by_shape = {mask.shape: mask for mask in masks.values()}
     for rewound, value in zip(first.found, early, strict=True):
         assert np.array_equal(rewound, value * by_shape.get(value.shape, 1))
-    assert steps_of(model) == step + 10
+    assert steps_of(model) == step + 5
 
 
 @pytest.mark.slow
@@ -149,9 +149,9 @@ def test_other_model_or_optimizer_or_masks_are_refused():
     [
         (lambda: network(0.5), lambda: IterativeMagnitude(), "got 36 in toy: begin with masks of ones"),
         (
-            lambda: fit(network()),
+            lambda: fit(network(), epochs=1),
             lambda: IterativeMagnitude(3),
-            "a step of this fit; got an optimizer that has taken 10",
+            "a step of this fit; got an optimizer that has taken 5",
         ),
         (
             network,

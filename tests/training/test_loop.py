@@ -109,6 +109,7 @@ class TestReplicas:
         np.testing.assert_allclose(model.get_layer("bn").moving_variance, np.mean(variances, 0), rtol=1e-4)
 
     @pytest.mark.slow
+    @pytest.mark.usefixtures("eagerly")
     def test_an_image_that_a_replica_is_given_for_want_of_another_counts_for_nothing(self):
         """Of batches of one image the second replica has none."""
         plan = Train(None, 1, batch_size=1)
@@ -137,10 +138,11 @@ class TestReplicas:
 
 class TestOneEpoch:
     @pytest.mark.slow
+    @pytest.mark.usefixtures("eagerly")
     @pytest.mark.parametrize(("batch_size", "devices"), [(1, 2), (8, 2), (64, 1)])
     def test_every_image_counts_exactly_once_augmented_as_drawn(self, batch_size, devices):
         """Without a step to speak of, the mean over all batches is that of all images."""
-        data, model = dataset(20, augmentation=Augmentation(flip=True, pad=2)), dense()
+        data, model = dataset(11, augmentation=Augmentation(flip=True, pad=2)), dense()
         drawn = []
         for places, draws in engine.batches(data, batch_size, 0, 0):
             for batch, draw in zip(places, draws, strict=True):
@@ -176,6 +178,7 @@ class TestOneEpoch:
 
 class TestSteps:
     @pytest.mark.slow
+    @pytest.mark.usefixtures("eagerly")
     @pytest.mark.parametrize(("steps", "devices"), [(1, 1), (7, 2)])
     def test_exactly_as_many_as_asked_for(self, steps, devices):
         """Black images give the first layer no gradient: it only decays, by a factor a step."""
@@ -204,6 +207,7 @@ class TestSteps:
 
 class TestRecords:
     @pytest.mark.slow
+    @pytest.mark.usefixtures("eagerly")
     @one_and_two_replicas
     def test_are_of_the_weights_that_the_model_has(self, devices):
         data, model = dataset(), convolutional()
@@ -233,6 +237,7 @@ class TestRecords:
 
 @pytest.mark.slow
 class TestLossesThatAreNotFinite:
+    @pytest.mark.usefixtures("eagerly")
     @one_and_two_replicas
     def test_training_that_diverges_ends_with_an_error(self, devices):
         plan = Train(epochs=5, batch_size=25, learning_rate=1e20)
@@ -241,6 +246,7 @@ class TestLossesThatAreNotFinite:
         ):
             train(dense(), dataset(), plan, devices=devices)
 
+    @pytest.mark.usefixtures("eagerly")
     def test_in_half_precision_too_when_it_does_not_end(self):
         plan = Train(epochs=100, batch_size=25, learning_rate=1e30, precision="mixed_float16")
         with pytest.raises(DivergedError, match="a lower learning_rate may help"):
@@ -253,6 +259,7 @@ class TestLossesThatAreNotFinite:
         train.images[list(places)] = 255
         return dataclasses.replace(data, train=train, test=test)
 
+    @pytest.mark.usefixtures("eagerly")
     def test_a_step_is_skipped_whichever_replica_overflows(self):
         places, _ = next(engine.batches(dataset(24), 8, 0, 0))
         model = dense(precision="mixed_float16")

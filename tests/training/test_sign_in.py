@@ -88,14 +88,14 @@ def test_steps_are_those_of_an_independent_network(dataset, devices):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
-def test_resumes_to_the_same_bits(dataset, precision):
+def test_resumes_to_the_same_bits(dataset):
+    precision = "mixed_float16"  # Which has more state: its loss scale.
     plan = dataclasses.replace(PLAN, steps=14, learning_rate=0.05, precision=precision)
     saved = {}
     saving = loop.Saving(lambda at, arrays, state: saved.update({at: (arrays, state)}), Interval(steps=1))
     whole = train(dataset, convolutional(precision=precision), plan, saving=saving)
+    resumed = loop.Training(convolutional(precision=precision), dataset, plan, seed=0)
     for at in (5, 6, 12):  # In an epoch; at the end of one, after which factors are balanced, or not.
-        resumed = loop.Training(convolutional(precision=precision), dataset, plan, seed=0)
         assert resumed.restore(*saved[at])
         list(resumed.records())
         for name, array in whole._engine.arrays().items():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import types
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def largest_difference(one, two):
 
 @pytest.fixture(scope="module")
 def engine(dataset):
-    """Returns an engine as `build` does, but traces each kind of it once: it begins again with the state of a new one."""
+    """Returns an engine as `build` does, but makes each kind of it once: it begins again with the state of a new one."""
     built = {}
 
     def begun(*arguments, **options):
@@ -68,13 +69,14 @@ def engine(dataset):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 class TestSynchronisedBatchNormalisation:
     @pytest.mark.parametrize("batch_size", [13, 64], ids=["last batch smaller", "batch above the data"])
     def test_two_replicas_equal_one(self, engine, batch_size):
         trained = []
         for options in ({}, {"devices": 2, "sync_batch_norm": True}):
             trainer = engine(batch_size, **options)
-            take(trainer, 10)
+            take(trainer, 6)
             trained.append(trainer.weights())
         assert largest_difference(*trained) < 1e-6
 
@@ -140,17 +142,6 @@ class TestMatrix:
 
 
 class TestState:
-    @pytest.mark.slow
-    def test_goes_on_to_the_same_bits_in_another_engine(self, dataset):
-        first, second = (build(dataset, 25, "mixed_float16", devices=2) for _ in range(2))
-        take(first, 5)
-        assert second.load(first.arrays())
-        assert take(first, 5) == take(second, 5)
-        one, two = first.arrays(), second.arrays()
-        assert one.keys() == two.keys()
-        for name, array in one.items():
-            np.testing.assert_array_equal(two[name], array, err_msg=name, strict=True)
-
     def test_what_does_not_fit_changes_nothing(self, dataset):
         trainer = build(dataset)
         before = trainer.arrays()
@@ -203,10 +194,10 @@ class TestRecipes:
         ],
     )
     def test_removed_weights_and_all_state_of_them_stay_zero_and_training_resumes(self, dataset, recipe, precision, devices):
-        (model, first), (_, second) = (self.engine(dataset, RECIPES[recipe], precision, devices=devices) for _ in range(2))
-        losses = take(first, 8)
+        model, engine = self.engine(dataset, RECIPES[recipe], precision, devices=devices)
+        losses = take(engine, 8)
         assert np.mean(losses[-2:]) < np.mean(losses[:2])
-        arrays = first.arrays()
+        arrays = engine.arrays()
         for kernel in masks.kernels(model).values():
             removed = kernel.mask.numpy() == 0
             alike = [array for array in arrays.values() if array.shape == removed.shape]
@@ -214,16 +205,19 @@ class TestRecipes:
             for array in alike:
                 assert not array[removed].any()
                 assert array[~removed].any()
-        assert second.load(arrays)
-        assert take(first, 3) == take(second, 3)
-        first.copy_weights()
+        # Steps have changed all state that a checkpoint may lack.
+        following = take(engine, 3)
+        assert engine.load(arrays)
+        assert take(engine, 3) == following
+        engine.copy_weights()
         if "average" in recipe:  # What is evaluated is not what is trained.
-            values = dict(zip([v.path for v in model.variables], first.values(), strict=True))
+            values = dict(zip([v.path for v in model.variables], engine.values(), strict=True))
             for variable in model.trainable_variables:
                 np.testing.assert_array_equal(variable, values[variable.path])
-            assert np.abs(model.get_layer("fc1").kernel - first.arrays()["weight-0"]).max() > 1e-4
+            assert np.abs(model.get_layer("fc1").kernel - engine.arrays()["weight-0"]).max() > 1e-4
 
     @pytest.mark.slow
+    @pytest.mark.usefixtures("eagerly")
     def test_masks_that_change_clear_all_state_of_what_they_drop(self, dataset):
         _, engine = self.engine(dataset, RECIPES["adamw, average"])
         take(engine, 4)
@@ -232,6 +226,7 @@ class TestRecipes:
             assert array.shape != (64, 12) or not array.any()
 
     @pytest.mark.slow
+    @pytest.mark.usefixtures("eagerly")
     def test_smoothed_labels_give_the_cross_entropy_with_them(self, dataset):
         plan = Train(None, 1, batch_size=COUNT, learning_rate=1e-9, label_smoothing=0.2)
         plain = dataclasses.replace(dataset, augmentation=Augmentation())
@@ -259,30 +254,49 @@ class TestTakenOver:
     def plan(self, precision="float32"):
         return Train(None, 100, batch_size=25, learning_rate=0.02, precision=precision)
 
-    @pytest.mark.slow
-    def test_ends_in_the_bits_of_a_new_one(self, dataset):
-        precision, devices = "mixed_float16", 2
+    @pytest.fixture(scope="class")
+    def both(self, dataset):
+        """A new engine, and one that has trained another model, with the same model; and the losses of that other one."""
+        precision, options = "mixed_float16", {"devices": 2}
         plan = self.plan(precision)
-        new = step.Engine(convolutional(1, precision, 0.9), dataset, plan, devices=devices)
-        losses, arrays = take(new, 6), new.arrays()
+        new = step.Engine(convolutional(1, precision, 0.9), dataset, plan, **options)
         before, model = convolutional(0, precision), convolutional(1, precision, 0.9)
-        first = step.take(before, dataset, plan, devices=devices)
-        assert take(first, 6) != losses
-        step.keep(first, before, dataset, plan, devices=devices)
-        trainer = step.take(model, dataset, plan, devices=devices)
-        assert trainer is first
-        assert take(trainer, 6) == losses
-        found = trainer.arrays()
-        assert found.keys() == arrays.keys()
-        for name, array in arrays.items():
-            np.testing.assert_array_equal(found[name], array)
+        first = step.take(before, dataset, plan, **options)
+        losses_before = take(first, 6)
+        step.keep(first, before, dataset, plan, **options)
+        taken = step.take(model, dataset, plan, **options)
+        assert taken is first
+        # Both tests begin with these steps; whatever one of them does later, the other finds what they gave.
+        losses = [take(engine, 6) for engine in (new, taken)]
+        return types.SimpleNamespace(
+            new=new, taken=taken, model=model, losses_before=losses_before, losses=losses, arrays=[new.arrays(), taken.arrays()]
+        )
+
+    def require_same(self, one, other):
+        assert one.keys() == other.keys()
+        for name, array in one.items():
+            np.testing.assert_array_equal(other[name], array, err_msg=name, strict=True)
+
+    @pytest.mark.slow
+    def test_ends_in_the_bits_of_a_new_one(self, dataset, both):
+        assert both.losses_before != both.losses[0]
+        assert both.losses[0] == both.losses[1]
+        self.require_same(*both.arrays)
         logits = []
-        for engine in (new, trainer):
+        for engine, arrays in zip((both.new, both.taken), both.arrays, strict=True):
+            assert engine.load(arrays)
             engine.copy_weights()
             logits.append(engine.logits(dataset.test.images).numpy())
         np.testing.assert_array_equal(*logits)
-        for variable, copied in zip(trainer._model.trainable_variables, model.trainable_variables, strict=True):
-            np.testing.assert_array_equal(trainer._of_one(variable), copied.numpy())
+        for variable, copied in zip(both.taken._model.trainable_variables, both.model.trainable_variables, strict=True):
+            np.testing.assert_array_equal(both.taken._of_one(variable), copied.numpy())
+
+    @pytest.mark.slow
+    def test_state_of_one_goes_on_to_the_same_bits_in_another(self, both):
+        take(both.new, 5)
+        assert both.taken.load(both.new.arrays())
+        assert take(both.new, 5) == take(both.taken, 5)
+        self.require_same(both.new.arrays(), both.taken.arrays())
 
     def test_another_architecture_plan_or_dataset_has_another(self, dataset):
         model = convolutional()

@@ -99,6 +99,7 @@ class TestPreprocessing:
             assert scores.sum() == 8
 
     @pytest.mark.slow
+    @pytest.mark.usefixtures("eagerly")
     def test_behind_weights_constants_act_by_their_absolute_values(self, plain):
         shifted = synflow(activation=lambda x: L.ReLU()(L.Rescaling(-2.0, offset=-1.0)(x)))
         by_operations = synflow(activation=lambda x: L.ReLU()(1.0 - (x * -2.0) * 1 - 2.0 + 0.0))
@@ -157,6 +158,7 @@ class TestBoundedActivations:
         np.testing.assert_allclose(sums, sums[0], rtol=1e-10)
 
     @pytest.mark.slow
+    @pytest.mark.usefixtures("eagerly")
     def test_squeeze_and_excite_conserves_the_flow_and_does_not_overflow(self):
         x = inputs = keras.Input((4, 4, 8))
         for n in range(12):
@@ -176,6 +178,7 @@ class TestBoundedActivations:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_a_mobile_network_of_keras_is_scored_everywhere():
     model = keras.applications.MobileNet((32, 32, 3), alpha=0.25, weights=None, classes=4)
     for path, z in tf_pruneinit.score(model, "synflow").items():
@@ -183,6 +186,7 @@ def test_a_mobile_network_of_keras_is_scored_everywhere():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("method", ["ntk_sap", "phew"])
 def test_other_methods_without_data_enter_behind_preprocessing(method):
     found, wanted = (tf_pruneinit.score(network(before), method) for before in ([L.Rescaling(1 / 127.5, offset=-1)], []))

@@ -20,6 +20,7 @@ def test_one_dense_layer_by_hand(temperature, expected):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_scores_sum_to_the_change_of_half_the_squared_gradient_along_the_weights(temperature):
     """w.Hg is the derivative of |g(aw)|^2 / 2 by a at 1; here from central differences, on a smooth network in float64."""

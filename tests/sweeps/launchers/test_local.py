@@ -135,13 +135,13 @@ execution, *_ = Connection(int(sys.argv[1])).recv()
 preemption.set_grace_seconds(execution.grace_seconds)
 path = execution.workdir + "/file"
 with preemption.watched(), files.atomically(path) as path, open(path, "w") as file:
-    time.sleep(2)
+    time.sleep(1.2)
     file.write(str(execution.grace_seconds))
 """
-        pool = pooled(script, grace_seconds=1.0, workdir=str(tmp_path))
+        pool = pooled(script, grace_seconds=0.5, workdir=str(tmp_path))
         pool.start(JOB)
         wait_for(lambda: list(tmp_path.glob(".file.*")))
         (process,) = pool._processes.values()
         pool.end()
         assert process._process.returncode == 143
-        assert (tmp_path / "file").read_text() == "0.9"
+        assert (tmp_path / "file").read_text() == "0.45"
