@@ -110,6 +110,10 @@ class TestNeuronsThatNothingReaches:
     def test_stay_where_a_border_shows_them(self):
         assert self.sizes(keras.layers.Conv2D(4, 3, padding="same"))[1] == [24, 24]
         assert self.sizes(keras.layers.ZeroPadding2D(1), keras.layers.Conv2D(4, 3))[1] == [24, 24]
+        assert self.sizes(keras.layers.Conv2DTranspose(4, 3))[1] == [24, 24]
+        # Positions between those that the strides lead to get nothing.
+        assert self.sizes(keras.layers.Conv2DTranspose(4, 1, strides=2))[1] == [24, 24]
+        assert self.sizes(keras.layers.Conv2DTranspose(4, 1))[1] == [16, 24]
 
     def test_go_through_pooling_activation_and_flattening(self):
         following = [keras.layers.MaxPooling2D(2), keras.layers.ReLU(), keras.layers.Flatten(), keras.layers.Dense(3)]
