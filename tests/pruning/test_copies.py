@@ -367,6 +367,14 @@ class OfTensor(Attribute):
         self.offset = tf.reduce_mean(data, 0)
 
 
+class OfAnArray(Attribute):
+    """Which its constructor makes, too."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.offset = np.zeros(4)
+
+
 class Private(Attribute):
     def __init__(self, **options):
         super().__init__(**options)
@@ -499,6 +507,7 @@ tf_pruneinit.register(Registered, "kernel")
 LAYERS = [
     Attribute,
     OfTensor,
+    OfAnArray,
     Private,
     OfAnObject,
     OfAFunction,
