@@ -181,8 +181,10 @@ def test_same_command_finds_the_run_complete_and_trains_nothing(finished, capfd)
     before = contents(finished)
     assert call(finished, "--sparsity=0.95") == 0
     shown = capfd.readouterr().out
-    assert "This run is complete" in shown
+    assert "This run is complete (--overwrite" in shown
     assert run_in(finished).path in shown
+    assert call(finished, "--sparsity=0.95", "--devices=2") == 0
+    assert "This run is complete, run on 1 device(s) (--overwrite" in capfd.readouterr().out
     assert contents(finished) == before
 
 
