@@ -110,7 +110,7 @@ def test_its_command_says_what_it_would_make(path, monkeypatch, tmp_path, capsys
 
 
 # Pruned, too: the others are larger, and take seconds.
-PRUNED = ("lenet_300_100", "convnet", "resnet20")
+PRUNED = ("lenet_300_100", "convnet", "resnet20", "vgg16")
 NETWORKS = sorted({(config.dataset, config.model) for config in map(experiment, EXPERIMENTS)})
 
 

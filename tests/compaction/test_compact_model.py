@@ -145,7 +145,7 @@ def test_losses_by_the_names_of_outputs_are_those_of_the_full_network(outputs):
 
 class TestTraining:
     @pytest.mark.slow
-    @pytest.mark.parametrize(("devices", "precision"), [(2, "float32"), (1, "mixed_float16")])
+    @pytest.mark.parametrize(("devices", "precision"), [(2, "float32"), (1, "mixed_bfloat16"), (1, "mixed_float16")])
     def test_losses_are_those_of_the_full_network(self, devices, precision):
         losses = []
         for smaller in (False, True):

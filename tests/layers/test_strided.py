@@ -32,8 +32,11 @@ for method in ("snip", "grasp"):
     tf_pruneinit.score(model, method, (images, labels))
 pruned = tf_pruneinit.prune(model, "random", 0.5)
 tf_pruneinit.summary(pruned)
+tf_pruneinit.summary(tf_pruneinit.with_masks(model, exclude=[shortcuts[1].name]))
 pruned.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-pruned.fit(images, labels, batch_size=4, epochs=3, verbose=0)
+smaller = tf_pruneinit.compact(pruned).model
+for trained in (pruned, smaller):
+    trained.fit(images, labels, batch_size=4, epochs=3, verbose=0)
 """
 
 

@@ -1,7 +1,8 @@
-"""Computes convolutions that have strides and kernels of one position without a fault in TensorFlow's derivatives of them.
+"""Computes convolutions that have strides and kernels of one position, around a fault in TensorFlow's derivatives of them.
 
-TensorFlow (2.20, 2.21) writes beyond its memory there, on CPUs with AVX-512, unless the input channels are a multiple of 16:
-the process is aborted, if nothing worse happens. The shortcuts of narrow residual networks are such convolutions.
+In these derivatives TensorFlow writes beyond its memory unless the input channels are a multiple of 16, and the process is
+aborted, if nothing worse happens (2.20 and 2.21, on an AMD EPYC with AVX-512). Shortcuts of narrow residual networks are such
+convolutions.
 """
 
 from typing import Any
@@ -16,7 +17,7 @@ _MULTIPLE = 16
 
 
 def is_faulty(layer: Any) -> bool:
-    """Returns whether TensorFlow may compute wrong derivatives of a built layer."""
+    """Returns whether the derivatives of a built layer have TensorFlow's fault."""
     if not isinstance(layer, (keras.layers.Conv1D, keras.layers.Conv2D)) or max(layer.kernel_size) > 1:
         return False
     return max(layer.strides) > 1 and raw_kernel(layer, "kernel").shape[-2] % _MULTIPLE > 0

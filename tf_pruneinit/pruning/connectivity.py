@@ -11,10 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pruneinit.layers import keras_internals, keras_layers, strided
+from tf_pruneinit.layers import keras_internals, keras_layers
 from tf_pruneinit.layers.keras_internals import raw_kernel
 from tf_pruneinit.layers.keras_layers import PathRule
 from tf_pruneinit.layers.masked import mask_name, stock_class
+from tf_pruneinit.layers.twice_differentiable import EXACT
 
 _KERAS = keras.layers
 # The average passes on ones as the maximum does, and its derivative reaches every input.
@@ -190,7 +191,7 @@ def _total(args: Any) -> tf.Tensor:
 def _linear(layer: Any, x: tf.Tensor, values: _Values) -> tf.Tensor:
     """The layer with its mask, or ones, in place of its kernel, and without bias and activation."""
     # The layer itself does not change: this object shares its attributes but the activation.
-    linear = object.__new__(type(layer))
+    linear: Any = object.__new__(EXACT.get(type(layer), type(layer)))
     vars(linear).update(vars(layer), activation=None)
     mapping = []
     for variable in keras_internals.own_trainable(layer):
@@ -199,9 +200,7 @@ def _linear(layer: Any, x: tf.Tensor, values: _Values) -> tf.Tensor:
         mapping.append((variable, value))
     with keras.StatelessScope(state_mapping=mapping):
         # The scope gives the values the dtype of the variables.
-        x = tf.cast(x, layer.variable_dtype)
-        stock = stock_class(type(layer))
-        outputs = strided.call(linear, stock, x) if strided.is_stock_call(stock) else linear.call(x)
+        outputs = linear.call(tf.cast(x, layer.variable_dtype))
     return values.watched(layer, tf.cast(outputs, tf.float32))
 
 

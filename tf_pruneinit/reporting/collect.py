@@ -79,7 +79,7 @@ class Run:
     def training(self) -> Train:
         """Its hyper-parameters of training, without Sign-In of a pruned network: that is a variant of its method."""
         train = self.config.train
-        if self.config.prune is None or train.sign_in_every is None:  # Then to copy it, which checks it, would change nothing.
+        if self.config.prune is None or train.sign_in_every is None:  # To copy it would only check all of it again.
             return train
         return dataclasses.replace(train, sign_in_every=None)
 
