@@ -160,8 +160,10 @@ def _normalize_images(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, epsilon:
 
     @tf.custom_gradient
     def outputs(x, scale, shift):
-        centered = tf.nn.bias_add(x, -_some_mean(x))
-        y, mean, variance, *reserved = _fused(centered, scale, shift, epsilon)
+        # Tapes do not pass through what is computed here, which would give sums in a graph another order than eager ones.
+        values, factors, terms = (tf.stop_gradient(z) for z in (x, scale, shift))
+        centered = tf.nn.bias_add(values, -_some_mean(values))
+        y, mean, variance, *reserved = _fused(centered, factors, terms, epsilon)
         count = tf.cast(tf.size(x) / tf.size(scale), x.dtype)
         inverse = tf.math.rsqrt(variance * ((count - 1) / count) + epsilon)  # The operation's variance is unbiased.
 
@@ -169,7 +171,7 @@ def _normalize_images(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, epsilon:
             """Returns the derivative of the inputs, mean(dy) and mean(dy x^)."""
             names = dict(zip(("reserve_space_1", "reserve_space_2", "reserve_space_3"), reserved, strict=True))
             dx, dscale, dshift, *_ = tf.raw_ops.FusedBatchNormGradV3(
-                y_backprop=dy, x=centered, scale=scale, **names, epsilon=epsilon, is_training=True
+                y_backprop=tf.stop_gradient(dy), x=centered, scale=factors, **names, epsilon=epsilon, is_training=True
             )
             return dx, dshift / count, dscale / count
 

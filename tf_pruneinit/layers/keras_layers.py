@@ -169,6 +169,8 @@ _OF_EACH_NUMBER = [
     ),
     *(tf.sigmoid, tf.tanh, tf.exp),
 ]
+# `silu` and `swish` are names of one function, whose gradient TensorFlow defines itself.
+SILU = _activations("silu swish")
 # These depend on the other numbers of the last axis too, which only scale the output.
 _OF_EACH_POSITION = [*_OF_EACH_NUMBER, *_activations("softmax log_softmax sparsemax")]
 

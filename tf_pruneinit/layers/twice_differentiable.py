@@ -54,26 +54,32 @@ def _scaled_and_shifted(x: tf.Tensor, scale, shift, shape: Sequence[int]) -> tf.
 def _exact_pooling(stock: type) -> type:
     """Returns the pooling layer that stands for a stock one in scores.
 
-    The second derivative of TensorFlow's max-pooling is wrong where it pads (2.21), so this layer pads images before it.
-    TensorFlow has no kernel that pools volumes in float64, so it pools their height and width first, then their depth.
+    In compiled functions the second derivative of TensorFlow's max-pooling is wrong (2.21) where the output is as large as the
+    input. So this layer pads images before it, and leaves out windows of one number. TensorFlow has no kernel that pools
+    volumes in float64, so it pools their height and width first, then their depth.
     """
-    pool = keras.ops.max_pool if "Max" in stock.__name__ else keras.ops.average_pool
+    maximum = "Max" in stock.__name__
+
+    def pool(x, sizes, strides, padding):
+        if {*sizes, *strides} == {1}:
+            return x
+        return (keras.ops.max_pool if maximum else keras.ops.average_pool)(x, sizes, strides, padding, "channels_last")
 
     def call(self, inputs):
         channels_first = self.data_format == "channels_first"
         x = keras.ops.moveaxis(inputs, 1, -1) if channels_first else inputs
         padding = self.padding
-        if padding == "same" and pool is keras.ops.max_pool:
+        if padding == "same" and maximum:
             x, padding = _padded(x, self.pool_size, self.strides), "valid"
         if len(self.pool_size) < 3:
-            x = pool(x, self.pool_size, self.strides, padding, "channels_last")
+            x = pool(x, self.pool_size, self.strides, padding)
         else:
             depth, channels = x.shape[1], x.shape[-1]
             x = tf.reshape(x, (-1, *x.shape[2:]))
-            x = pool(x, self.pool_size[1:], self.strides[1:], padding, "channels_last")
+            x = pool(x, self.pool_size[1:], self.strides[1:], padding)
             height, width = x.shape[1:3]
             x = tf.reshape(x, (-1, depth, height * width, channels))
-            x = pool(x, (self.pool_size[0], 1), (self.strides[0], 1), padding, "channels_last")
+            x = pool(x, (self.pool_size[0], 1), (self.strides[0], 1), padding)
             x = tf.reshape(x, (-1, x.shape[1], height, width, channels))
         return keras.ops.moveaxis(x, -1, 1) if channels_first else x
 

@@ -1,10 +1,10 @@
-"""Compiles a scorer with a copy of the network, and caches those that were used last."""
+"""Computes scores on a copy of the network, eagerly at first and then compiled, and caches the copies that were used last."""
 
 import functools
 import logging
 import math
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from tf_pruneinit import seeds
 from tf_pruneinit.config import registry
-from tf_pruneinit.layers import keras_internals
+from tf_pruneinit.layers import keras_internals, keras_layers
 from tf_pruneinit.layers.batch_normalization import Exact
+from tf_pruneinit.layers.keras_layers import PathRule
 from tf_pruneinit.layers.twice_differentiable import EXACT, unverified
 from tf_pruneinit.pruning import final_activation, model_copy
 from tf_pruneinit.pruning import masks as masking
@@ -27,10 +28,22 @@ from tf_pruneinit.pruning.stock_layers import stock
 from tf_pruneinit.runtime import devices, machine
 
 _ALIGNMENT = 64
-# So many numbers TensorFlow may have at one time for each activation and parameter, by the order of the derivatives.
-_NUMBERS = {1: 4, 2: 6}
-# As many as methods without data draw themselves, at most.
-_EXAMPLES = 64
+# TensorFlow differentiates loops in another order when it is eager.
+_LOOPS = (PathRule.RECURRENT, PathRule.BOTH_WAYS, PathRule.EACH_TIME)
+# Layers and activations whose second derivatives, too, it adds up in one order.
+_L = keras.layers
+_TWICE: tuple[type, ...] = (
+    _L.InputLayer,
+    _L.Dense,
+    _L.Conv2D,
+    _L.BatchNormalization,
+    _L.ReLU,
+    _L.Activation,
+    _L.Add,
+    _L.Flatten,
+)
+_TWICE += (_L.MaxPooling2D, _L.AveragePooling2D, _L.GlobalAveragePooling2D, _L.ZeroPadding2D)
+_ACTIVATIONS_TWICE = (None, keras.activations.linear, keras.activations.relu)
 
 
 def _is_of_others(record: logging.LogRecord) -> bool:
@@ -42,7 +55,11 @@ tf.get_logger().addFilter(_is_of_others)
 
 
 class CompiledScorer:
-    """A copy of a model for scoring, and a method compiled for it.
+    """A copy of a model for scoring, and a method that is compiled for it.
+
+    Most networks are scored once, and tracing takes several times as long as a score. So the first score is eager, and the
+    second one traces. Both have the same bits, since neither is under TensorFlow's graph optimizer. Where that is not sure, the
+    first score traces, too: see `_is_the_same_eagerly`.
 
     Attributes:
       kernels: arrays, the kernels in effect (kernel * mask); weights are removed in place.
@@ -80,6 +97,8 @@ class CompiledScorer:
           regularized: whether regularizers are part of the loss; default False.
           exact: which derivatives of batch normalization the method needs; None (default) means all.
         """
+        usual = not (row.own or regularized) and (loss is None or loss.key is not None)
+        self._eager_first = usual and _is_the_same_eagerly(model, exact.order if exact else 2)
         left_out = _removable(model) if loss is None else loss.left_out
         self._copy = copy = _scoring_copy(model, dtype, left_out)
         layers = keras_internals.layers_of(copy)
@@ -104,8 +123,6 @@ class CompiledScorer:
         if row.absolute:
             flow.take_bounds_off(copy)
         self.activations = keras_internals.activations_of(copy)
-        self._parameters = copy.count_params()
-        self._bytes_a_number = _NUMBERS[exact.order if exact else 2] * tf.as_dtype(dtype).size
         self._traced: list[Any] = []
         settings: dict[str, Any] = {"batch_statistics": batch_statistics, "regularized": regularized, "exact": exact}
         self._compile(functools.partial(row.score, **options), settings if loss is None else settings | {"loss": loss})
@@ -128,23 +145,25 @@ class CompiledScorer:
         def hessian_product(kernels, masks, unpruned, learned, *arguments):
             return network_of(kernels, masks, unpruned, learned).hessian_product(*arguments)
 
-        self.score = self._function(step)
+        self.score = self._function(step, self._eager_first)
         self._score = score
         self._network_of = network_of
         self._derivatives = self._function(gradients), self._function(hessian_product)
 
-    def _function(self, function: Callable) -> Callable:
-        """Compiles a function of the tensors and of more arguments."""
+    def _function(self, function: Callable, eager_first: bool = False) -> Callable:
+        """Compiles a function of the tensors and of more arguments, from its second call on if the first is to be eager."""
         # Without autograph, as Keras runs layers: it would wrap errors that are raised while tracing.
         # And with all shapes: with an open one TensorFlow computes in another order, which gives other bits.
         traced = tf.function(function, autograph=False, reduce_retracing=False)
         self._traced.append(traced)
+        now, later = (function if eager_first else traced), traced
 
         def call(*arguments):
-            batch = keras.tree.flatten(arguments)
-            examples = len(batch[0]) if batch else _EXAMPLES
-            with devices.sums_in_order(self._bytes_a_number * (self.activations * examples + self._parameters)):
-                return traced(*self._arguments(), *arguments)
+            nonlocal now
+            with devices.sums_in_order():
+                found = now(*self._arguments(), *arguments)
+            now = later
+            return found
 
         return call
 
@@ -339,6 +358,54 @@ def keep(key: Any, compiled: CompiledScorer) -> int:
 def _forget() -> None:
     with _lock:
         _compiled.clear()
+
+
+def _is_the_same_eagerly(model: keras.Model, order: int) -> bool:
+    """Whether eager derivatives of a model have the bits of traced ones: no three are added up in two orders.
+
+    They have if all layers are known and at most two read the same tensor. On GPUs they have not, since the graph optimizer
+    chooses other operations there.
+
+    Args:
+      model: to be scored.
+      order: of the derivatives, 1 or 2.
+    """
+    layers = keras_internals.layers_of(model)
+    found = [keras_internals.graph_of(layer) for layer in layers]
+    graphs = {id(graph): graph for graph in found if keras_internals.is_graph(graph)}
+    readers = math.prod(map(_most_readers, graphs.values()))
+    inside = [node.operation for graph in graphs.values() for node in keras_internals.nodes_of(graph)]
+    parts = [part for part in (*layers, *inside) if id(keras_internals.graph_of(part)) not in graphs]
+    same = all(_is_part_the_same_eagerly(part) and (order == 1 or _is_the_same_twice(part)) for part in parts)
+    return same and readers <= 2 and not tf.config.list_logical_devices("GPU")
+
+
+def _most_readers(graph: Any) -> int:
+    """How often one tensor of a graph is read, or one layer is called, at most."""
+    nodes = keras_internals.nodes_of(graph)
+    counts = Counter(id(used) for node in nodes for used in (node.operation, *node.input_tensors))
+    return max(counts.values())
+
+
+def _is_part_the_same_eagerly(part: Any) -> bool:
+    """Whether a layer, or an operation of a functional model, is known, and TensorFlow adds up its gradients in one order.
+
+    It has two orders for loops, for windows of max-pooling that overlap (graphs have an operation of their own for it), and
+    near a SiLU, whose gradient is TensorFlow's own function.
+    """
+    if isinstance(part, keras.layers.InputLayer):
+        return True
+    paths, activation = keras_layers.row(part).paths, getattr(part, "activation", None)
+    overlaps = np.any(np.greater(getattr(part, "pool_size", 0), getattr(part, "strides", 0)))
+    silu = any(activation is function for function in keras_layers.SILU) or type(part).__name__ == "Silu"
+    known = paths is not PathRule.ALL and keras_layers.is_of_each_position(activation)
+    return known and paths not in _LOOPS and not overlaps and not silu
+
+
+def _is_the_same_twice(part: Any) -> bool:
+    activation = getattr(part, "activation", None)
+    known = isinstance(part, keras.Layer) and keras_layers.stock(type(part)) in _TWICE
+    return known and any(activation is function for function in _ACTIVATIONS_TWICE)
 
 
 def _removable(model: keras.Model) -> list[FinalActivation | None]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -93,7 +94,7 @@ _OFF = "disable_meta_optimizer"
 
 
 @contextlib.contextmanager
-def sums_in_order(size: int) -> Iterator[None]:
+def sums_in_order(size: float = math.inf) -> Iterator[None]:
     """Within it, a sum of three tensors or more has the same bits in each process, however large they are.
 
     To save memory, the graph optimizer of TensorFlow (2.21) adds up in place on CPUs, in an order that differs between
@@ -101,7 +102,7 @@ def sums_in_order(size: int) -> Iterator[None]:
     without it.
 
     Args:
-      size: bytes of the tensors that a call has at one time, at most.
+      size: bytes of the tensors that a call has at one time, at most; default infinite.
     """
     before = tf.config.optimizer.get_experimental_options().get(_OFF, False)
     in_place = size > _SAVES_MEMORY_FROM and not tf.config.list_logical_devices("GPU")
