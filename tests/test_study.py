@@ -118,9 +118,19 @@ def test_page_says_where_synflow_leads():
         assert said(f"{100 * first:.1f} % on {'LeNet' if name == 'mnist_lenet' else 'the convolutional network'}")
 
 
-@pytest.mark.parametrize(("name", "epochs"), [("cifar10_resnet20", 3), ("cifar10_resnet20_4_epochs", 4)])
-def test_page_has_the_accuracies_of_resnet20(name, epochs):
-    head, *rows = tables(f"ResNet-20 on CIFAR-10: a JPEG copy, {epochs} epochs, one seed")
+RESNET20 = "ResNet-20 on CIFAR-10: a JPEG copy, {} epochs, one seed"
+
+
+@pytest.mark.parametrize(
+    ("name", "heading"),
+    [
+        ("cifar10_resnet20", RESNET20.format(3)),
+        ("cifar10_resnet20_4_epochs", RESNET20.format(4)),
+        ("cifar10_resnet20_4_epochs_float32", "The same 19 runs in float32"),
+    ],
+)
+def test_page_has_the_accuracies_of_resnet20(name, heading):
+    head, *rows = tables(heading)
     view = _together(name)
     assert "JPEG" in view.note
     shown = 0
@@ -134,6 +144,18 @@ def test_page_has_the_accuracies_of_resnet20(name, epochs):
             shown += sample is not None
     assert view.dense is not None and said(f"Unpruned: {100 * view.dense.mean:.2f}.")
     assert shown + 1 == len(view.runs)
+
+
+def test_page_says_what_half_precision_changes():
+    half, full = (_together(f"cifar10_resnet20_4_epochs{suffix}") for suffix in ("", "_float32"))
+    at: dict[float, list[float]] = {0: [100 * (half.dense.mean - full.dense.mean)]}
+    for series, curve in half.curves.items():
+        for sparsity, sample in curve.items():
+            at.setdefault(sparsity, []).append(100 * (sample.mean - full.curves[series][sparsity].mean))
+    assert said(f"Half precision gains {np.mean(np.concatenate([*at.values()])):.2f} points on average.")
+    low, high = (np.abs(at[sparsity]).max() for sparsity in (0.893, 0.965))
+    assert said(f"differs by {low:.1f} points at most at 89.3 %, and by {high:.1f} at 96.5 %")
+    assert min(at[0.965]) < -1 and max(at[0.965]) > 1
 
 
 def test_page_says_which_channels_of_resnet20_are_empty():
