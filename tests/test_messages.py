@@ -144,7 +144,7 @@ CALLS = {
     "images too small": (
         lambda: tf_pruneinit.score(of_any_size(), "snip", (IMAGES[:, :3, :3], LABELS)),
         "the model cannot be computed on these examples",
-        "Negative dimension size caused by subtracting 5 from 3",
+        "input_size: 3, effective_filter_size: 5",
     ),
     "unknown words": (
         lambda: tf_pruneinit.score(of_words(), "snip", (np.full((6, 5), 11), LABELS)),

@@ -1092,6 +1092,26 @@ class TestFirstScores:
         _, counts = self.scores(make(), method)
         assert counts == (traced, 1, 1)
 
+    def test_with_an_output_that_layers_read_too_are_traced(self):
+        x = inputs = keras.Input((6,))
+        x = L.Dense(4, "tanh")(x)
+        model = randomised(keras.Model(inputs, [x, L.Add()([L.Dense(3)(x), L.Dense(3)(x)])]))
+        score(model, "synflow", None)
+        (scorer,) = compiled_scorer._compiled.values()
+        assert traces(scorer) == 1
+
+    @pytest.mark.parametrize(("loss", "traced"), [("mse", 0), (["mse", "mae"], 1)])
+    def test_of_several_losses_of_one_output_are_traced(self, loss, traced):
+        model = read_by(2)
+        score(model, "snip", (np.ones((6, 6), "float32"), np.ones((6, 3), "float32")), loss=loss)
+        (scorer,) = compiled_scorer._compiled.values()
+        assert traces(scorer) == traced
+
+    @pytest.mark.parametrize("options", [{"precision": "float64"}, {"batch_norm_warmup": True}])
+    def test_of_second_derivatives_are_traced_also_with_other_options(self, options):
+        _, counts = self.scores(network(), "grasp", **options)
+        assert counts == (1, 1, 1)
+
     @pytest.mark.parametrize("own", ["layer", "activation", "loss", "method", "regularizer"])
     def test_what_users_wrote_is_only_traced(self, own):
         seen = []

@@ -31,18 +31,11 @@ _ALIGNMENT = 64
 # TensorFlow differentiates loops in another order when it is eager.
 _LOOPS = (PathRule.RECURRENT, PathRule.BOTH_WAYS, PathRule.EACH_TIME)
 # Layers and activations whose second derivatives, too, it adds up in one order.
-_L = keras.layers
-_TWICE: tuple[type, ...] = (
-    _L.InputLayer,
-    _L.Dense,
-    _L.Conv2D,
-    _L.BatchNormalization,
-    _L.ReLU,
-    _L.Activation,
-    _L.Add,
-    _L.Flatten,
-)
-_TWICE += (_L.MaxPooling2D, _L.AveragePooling2D, _L.GlobalAveragePooling2D, _L.ZeroPadding2D)
+_TWICE = [
+    *(keras.layers.InputLayer, keras.layers.Dense, keras.layers.Conv2D, keras.layers.BatchNormalization, keras.layers.Flatten),
+    *(keras.layers.ReLU, keras.layers.Activation, keras.layers.Add, keras.layers.MaxPooling2D, keras.layers.AveragePooling2D),
+    *(keras.layers.GlobalAveragePooling2D, keras.layers.ZeroPadding2D),
+]
 _ACTIVATIONS_TWICE = (None, keras.activations.linear, keras.activations.relu)
 
 
@@ -97,8 +90,10 @@ class CompiledScorer:
           regularized: whether regularizers are part of the loss; default False.
           exact: which derivatives of batch normalization the method needs; None (default) means all.
         """
-        usual = not (row.own or regularized) and (loss is None or loss.key is not None)
-        self._eager_first = usual and _is_the_same_eagerly(model, exact.order if exact else 2)
+        order = exact.order if exact else 2
+        usual = not (row.own or regularized) and (loss is None or (loss.key is not None and loss.most_terms <= 1))
+        tested = order == 1 or (dtype == "float32" and batch_statistics)
+        self._eager_first = usual and tested and _is_the_same_eagerly(model, order)
         left_out = _removable(model) if loss is None else loss.left_out
         self._copy = copy = _scoring_copy(model, dtype, left_out)
         layers = keras_internals.layers_of(copy)
@@ -381,9 +376,10 @@ def _is_the_same_eagerly(model: keras.Model, order: int) -> bool:
 
 
 def _most_readers(graph: Any) -> int:
-    """How often one tensor of a graph is read, or one layer is called, at most."""
+    """How often one tensor of a graph is read, the loss included, or one layer is called, at most."""
     nodes = keras_internals.nodes_of(graph)
-    counts = Counter(id(used) for node in nodes for used in (node.operation, *node.input_tensors))
+    used = [part for node in nodes for part in (node.operation, *node.input_tensors)]
+    counts = Counter(map(id, (*used, *keras.tree.flatten(keras_internals.outputs_of(graph)))))
     return max(counts.values())
 
 

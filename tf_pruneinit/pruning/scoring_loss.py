@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -62,6 +63,7 @@ class ScoringLoss:
       classes: number of classes, if the loss is the softmax cross-entropy of one output; None for any other loss.
       has_logits: whether it takes logits, which a temperature divides.
       unsure: whether nothing says that the outputs are logits: no loss is given, and the last layer is not linear.
+      most_terms: of how many terms the loss of one output is the sum, at most.
       is_mean: whether the loss of examples is the mean of the losses of each.
       key: equal for equal losses; None if they cannot be compared, as functions of a user's cannot.
     """
@@ -99,6 +101,7 @@ class ScoringLoss:
         plain = len(self._terms) == 1 and first.weight == 1 and first.logits and _is_plain(first.loss)
         self.classes = int(model.outputs[first.output].shape[-1]) if plain else None
         self.is_mean = all(term.loss.reduction in ("sum_over_batch_size", "mean") for term in self._terms)
+        self.most_terms = max(Counter(term.output for term in self._terms).values())
         keys = [_key(term) for term in self._terms]
         self.key = None if None in keys else (dtype, plain, *keys)
 
