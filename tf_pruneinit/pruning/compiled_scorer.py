@@ -419,6 +419,8 @@ def _scoring_copy(model: keras.Model, dtype: str, left_out: Sequence[FinalActiva
     def replace(layer: keras.Layer) -> tuple[type, dict[str, Any]]:
         cls, config = stock(layer)
         config = _in_precision(config, dtype)
+        if cls.__module__.startswith("keras."):  # Its weights are loaded, not drawn.
+            config |= {key: "zeros" for key in config if key.endswith("_initializer")}
         return final_activation.without(layer, cls, config) if id(layer) in last else (cls, config)
 
     # Layers that a user's layer makes for itself follow the global policy.
