@@ -1092,6 +1092,14 @@ class TestFirstScores:
         _, counts = self.scores(make(), method)
         assert counts == (traced, 1, 1)
 
+    def test_of_large_batches_are_traced(self, monkeypatch):
+        activations = compiled_scorer.keras_internals.activations_of(network())
+        for most, traced in ((12 * activations, 0), (12 * activations - 1, 1)):
+            compiled_scorer._compiled.clear()
+            monkeypatch.setattr(compiled_scorer, "_MOST_EAGER", most)
+            _, counts = self.scores(network(), "snip")
+            assert counts[0] == traced
+
     def test_with_an_output_that_layers_read_too_are_traced(self):
         x = inputs = keras.Input((6,))
         x = L.Dense(4, "tanh")(x)

@@ -36,6 +36,9 @@ _TWICE = [
     *(keras.layers.ReLU, keras.layers.Activation, keras.layers.Add, keras.layers.MaxPooling2D, keras.layers.AveragePooling2D),
     *(keras.layers.GlobalAveragePooling2D, keras.layers.ZeroPadding2D),
 ]
+# Eager scores take up to twice the memory of compiled ones, so that larger batches are compiled at once. So many activations
+# take 512 MiB in float32.
+_MOST_EAGER = 1 << 27
 _ACTIVATIONS_TWICE = (None, keras.activations.linear, keras.activations.relu)
 
 
@@ -151,13 +154,16 @@ class CompiledScorer:
         # And with all shapes: with an open one TensorFlow computes in another order, which gives other bits.
         traced = tf.function(function, autograph=False, reduce_retracing=False)
         self._traced.append(traced)
-        now, later = (function if eager_first else traced), traced
+        called = False
 
         def call(*arguments):
-            nonlocal now
+            nonlocal called
+            batch = keras.tree.flatten(arguments)
+            activations = self.activations * (len(batch[0]) if batch else 1)
+            eager = eager_first and not called and activations <= _MOST_EAGER
             with devices.sums_in_order():
-                found = now(*self._arguments(), *arguments)
-            now = later
+                found = (function if eager else traced)(*self._arguments(), *arguments)
+            called = True
             return found
 
         return call
