@@ -4,7 +4,7 @@ import functools
 import logging
 import math
 import threading
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -14,11 +14,10 @@ import tensorflow as tf
 
 from tf_pruneinit import seeds
 from tf_pruneinit.config import registry
-from tf_pruneinit.layers import keras_internals, keras_layers
+from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers.batch_normalization import Exact
-from tf_pruneinit.layers.keras_layers import PathRule
 from tf_pruneinit.layers.twice_differentiable import EXACT, unverified
-from tf_pruneinit.pruning import final_activation, model_copy
+from tf_pruneinit.pruning import eager_bits, final_activation, model_copy
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning.final_activation import FinalActivation
 from tf_pruneinit.pruning.scorers import flow
@@ -28,18 +27,9 @@ from tf_pruneinit.pruning.stock_layers import stock
 from tf_pruneinit.runtime import devices, machine
 
 _ALIGNMENT = 64
-# TensorFlow differentiates loops in another order when it is eager.
-_LOOPS = (PathRule.RECURRENT, PathRule.BOTH_WAYS, PathRule.EACH_TIME)
-# Layers and activations whose second derivatives, too, it adds up in one order.
-_TWICE = [
-    *(keras.layers.InputLayer, keras.layers.Dense, keras.layers.Conv2D, keras.layers.BatchNormalization, keras.layers.Flatten),
-    *(keras.layers.ReLU, keras.layers.Activation, keras.layers.Add, keras.layers.MaxPooling2D, keras.layers.AveragePooling2D),
-    *(keras.layers.GlobalAveragePooling2D, keras.layers.ZeroPadding2D),
-]
 # Eager scores take up to twice the memory of compiled ones, so that larger batches are compiled at once. So many activations
 # take 512 MiB in float32.
 _MOST_EAGER = 1 << 27
-_ACTIVATIONS_TWICE = (None, keras.activations.linear, keras.activations.relu)
 
 
 def _is_of_others(record: logging.LogRecord) -> bool:
@@ -55,7 +45,7 @@ class CompiledScorer:
 
     Most networks are scored once, and tracing takes several times as long as a score. So the first score is eager, and the
     second one traces. Both have the same bits, since neither is under TensorFlow's graph optimizer. Where that is not sure, the
-    first score traces, too: see `_is_the_same_eagerly`.
+    first score traces, too: see `eager_bits`.
 
     Attributes:
       kernels: arrays, the kernels in effect (kernel * mask); weights are removed in place.
@@ -96,7 +86,7 @@ class CompiledScorer:
         order = exact.order if exact else 2
         usual = not (row.own or regularized) and (loss is None or (loss.key is not None and loss.most_terms <= 1))
         tested = order == 1 or (dtype == "float32" and batch_statistics)
-        self._eager_first = usual and tested and _is_the_same_eagerly(model, order)
+        self._eager_first = usual and tested and eager_bits.are_those_of_graphs(model, order)
         left_out = _removable(model) if loss is None else loss.left_out
         self._copy = copy = _scoring_copy(model, dtype, left_out)
         layers = keras_internals.layers_of(copy)
@@ -359,55 +349,6 @@ def keep(key: Any, compiled: CompiledScorer) -> int:
 def _forget() -> None:
     with _lock:
         _compiled.clear()
-
-
-def _is_the_same_eagerly(model: keras.Model, order: int) -> bool:
-    """Whether eager derivatives of a model have the bits of traced ones: no three are added up in two orders.
-
-    They have if all layers are known and at most two read the same tensor. On GPUs they have not, since the graph optimizer
-    chooses other operations there.
-
-    Args:
-      model: to be scored.
-      order: of the derivatives, 1 or 2.
-    """
-    layers = keras_internals.layers_of(model)
-    found = [keras_internals.graph_of(layer) for layer in layers]
-    graphs = {id(graph): graph for graph in found if keras_internals.is_graph(graph)}
-    readers = math.prod(map(_most_readers, graphs.values()))
-    inside = [node.operation for graph in graphs.values() for node in keras_internals.nodes_of(graph)]
-    parts = [part for part in (*layers, *inside) if id(keras_internals.graph_of(part)) not in graphs]
-    same = all(_is_part_the_same_eagerly(part) and (order == 1 or _is_the_same_twice(part)) for part in parts)
-    return same and readers <= 2 and not tf.config.list_logical_devices("GPU")
-
-
-def _most_readers(graph: Any) -> int:
-    """How often one tensor of a graph is read, the loss included, or one layer is called, at most."""
-    nodes = keras_internals.nodes_of(graph)
-    used = [part for node in nodes for part in (node.operation, *node.input_tensors)]
-    counts = Counter(map(id, (*used, *keras.tree.flatten(keras_internals.outputs_of(graph)))))
-    return max(counts.values())
-
-
-def _is_part_the_same_eagerly(part: Any) -> bool:
-    """Whether a layer, or an operation of a functional model, is known, and TensorFlow adds up its gradients in one order.
-
-    It has two orders for loops, for windows of max-pooling that overlap (graphs have an operation of their own for it), and
-    near a SiLU, whose gradient is TensorFlow's own function.
-    """
-    if isinstance(part, keras.layers.InputLayer):
-        return True
-    paths, activation = keras_layers.row(part).paths, getattr(part, "activation", None)
-    overlaps = np.any(np.greater(getattr(part, "pool_size", 0), getattr(part, "strides", 0)))
-    silu = any(activation is function for function in keras_layers.SILU) or type(part).__name__ == "Silu"
-    known = paths is not PathRule.ALL and keras_layers.is_of_each_position(activation)
-    return known and paths not in _LOOPS and not overlaps and not silu
-
-
-def _is_the_same_twice(part: Any) -> bool:
-    activation = getattr(part, "activation", None)
-    known = isinstance(part, keras.Layer) and keras_layers.stock(type(part)) in _TWICE
-    return known and any(activation is function for function in _ACTIVATIONS_TWICE)
 
 
 def _removable(model: keras.Model) -> list[FinalActivation | None]:
