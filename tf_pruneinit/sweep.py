@@ -42,7 +42,7 @@ def command(argv: Sequence[str]) -> None:
     if options.status:
         console.line(status.status(plan, execution.workdir, options.json))
     elif execution.dry_run:
-        console.line(status.forecast(plan, execution.workdir, options.json))
+        console.line(status.forecast(plan, execution.workdir, options.json, options.workers or 1))
     elif options.emit:
         console.line(slurm.write(plan, execution, options.runs_per_job, argv))
     else:

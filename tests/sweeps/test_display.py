@@ -45,6 +45,8 @@ def test_time_left_is_by_estimates_or_else_by_runs_that_have_ended(board, monkey
     board.add(Event(STARTED, "d"))
     now[0] += 4
     assert board.seconds_left() == (20 + 26) / 2
+    now[0] += 60  # More than d should take: c will take its time all the same.
+    assert board.seconds_left() == 20 / 2
     board.add(Event(COMPLETE, "d"))
     board.add(Event(STARTED, "c"))
     board.add(Event(COMPLETE, "c"))

@@ -50,6 +50,8 @@ def test_forecast_counts_jobs_and_names_them_in_order(workdir, plan):
     assert lines[6] == "in this order:"
     assert [line.split()[0] for line in lines[7:]] == ["failed", "failed", "waiting", "waiting"]
     assert lines[9].endswith("(saves weights at 10, no further)")
+    assert "time       1 min 24 s on 2 workers" in status.forecast(plan, workdir, as_json=False, workers=2)
+    assert "time       42 s on 4 workers" in status.forecast(plan, workdir, as_json=False, workers=9)
 
 
 def test_status_counts_states_and_says_what_failed_and_is_dead(workdir, plan):

@@ -86,7 +86,10 @@ class Board:
         if self._unknown and not self._ended:
             return None
         usual = self._seconds_of_ended / self._ended if self._ended else 0.0
-        spent = sum(time.monotonic() - started for started, _ in list(self._running.values()))
+        now = time.monotonic()
+        running = [(self._remaining.get(address, 0.0), now - started) for address, (started, _) in list(self._running.items())]
+        # A run that takes longer than it should says nothing of the others.
+        spent = math.fsum(min(usual if expected is None else expected, seconds) for expected, seconds in running)
         return max(0.0, self._known + self._unknown * usual - spent) / min(self._workers, remaining)
 
     def _counts(self) -> str:

@@ -49,7 +49,7 @@ def launch(plan: Plan, execution: Execution, options: Options, argv: Sequence[st
     parents = f" ({len(plan.all_parents)} of them parents of others)" if plan.all_parents else ""
     console.line(f"{len(plan.jobs)} runs in {execution.workdir}{parents}: {complete} complete")
     if todo:
-        console.line(f"time: {survey.time}")
+        console.line(f"time: {survey.time(len(shares))}")
     _warn_of_memory(len(shares), len(todo))
     board = display.Board(complete, survey.remaining, len(shares))
     with preemption.deferred(), display.shown(board, console) as show:

@@ -41,18 +41,18 @@ class Survey:
         known = [seconds for seconds in self.remaining.values() if seconds is not None]
         return sum(known) if len(known) == len(self.remaining) else None
 
-    @property
-    def time(self) -> str:
-        """How long the remaining jobs will take, in words."""
+    def time(self, workers: int) -> str:
+        """Returns how long the remaining jobs will take so many workers, in words."""
         if not self.remaining:
             return "none"
         if self.seconds is not None:
-            return f"{duration(self.seconds)} on one worker"
+            workers = min(workers, len(self.remaining))
+            return f"{duration(self.seconds / workers)} on {f'{workers} workers' if workers > 1 else 'one worker'}"
         typical = typical_seconds(self._plan.jobs[address].config for address in self.remaining)
         return f"about {duration(typical)} on two cores" if typical else "not known: no run like them is complete"
 
 
-def forecast(plan: Plan, workdir: str, as_json: bool) -> str:
+def forecast(plan: Plan, workdir: str, as_json: bool, workers: int = 1) -> str:
     """Returns what a sweep would run, in which order, and how long that takes.
 
     Args:
@@ -61,6 +61,7 @@ def forecast(plan: Plan, workdir: str, as_json: bool) -> str:
       as_json: whether to return a JSON object: `runs` of the grid, and how many of them are `complete` and `remaining`;
         `parents` that others start from, which may be in the grid too, and `remaining_parents`; `failed` jobs;
         `estimated_seconds` on one worker, or null.
+      workers: the workers whose time the lines say.
 
     Returns:
       JSON, or lines.
@@ -85,7 +86,7 @@ def forecast(plan: Plan, workdir: str, as_json: bool) -> str:
             ("complete", f"{found['complete']}"),
             ("remaining", f"{remaining}{failed}"),
             ("parents", f"{found['parents']}  (runs that others start from; {found['remaining_parents']} remaining)"),
-            ("time", survey.time),
+            ("time", survey.time(workers)),
         ]
     )
     jobs = [f"  {survey.states[address].name:9}{_described(plan.jobs[address])}" for address in survey.remaining]
