@@ -67,3 +67,17 @@ def test_a_reason_that_is_one_line_stays_as_it_is():
 )
 def test_the_kind_of_an_error_is_that_of_its_class(error, kind):
     assert errors.kind(error) == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "hint"),
+    [
+        ("resnet21", ["resnet110", "resnet20", "resnet32", "resnet20x2"], " (did you mean resnet20?)"),
+        ("snap", ["snip", "grasp"], " (did you mean snip?)"),
+        ("", ["snip"], ""),
+        ("unlike", ["snip", "grasp"], ""),
+        ("any", [], ""),
+    ],
+)
+def test_a_name_that_is_near_is_suggested(name, names, hint):
+    assert errors.did_you_mean(name, names) == hint

@@ -1,7 +1,9 @@
 """Defines the exceptions that end a command: the message says what its user needs, the class says what is at fault."""
 
+import difflib
 import re
 import sys
+from collections.abc import Iterable
 
 
 class UsageError(ValueError):
@@ -71,6 +73,20 @@ def shown(value: object) -> str:
     """Returns a value as a message shows it: its `repr`, on one line of at most 60 characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Returns the end of a message, ` (did you mean snip?)`, with the nearest of some names; "" if none is near.
+
+    Of names that are equally near it is the one with the longest part in common.
+    """
+
+    def nearness(other: str) -> tuple[float, int]:
+        matcher = difflib.SequenceMatcher(None, other, name)
+        return matcher.ratio(), matcher.find_longest_match().size
+
+    close = difflib.get_close_matches(name, known := list(names), n=max(1, len(known)))
+    return f" (did you mean {max(close, key=nearness)}?)" if close else ""
 
 
 # Parts of the errors of TensorFlow and Keras that say where in a graph or a program the cause was met, in the order in which

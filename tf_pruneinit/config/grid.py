@@ -5,7 +5,6 @@ range of integers `FROM:TO` or `FROM:TO:STEP` without TO itself, or `paper`, the
 separated by `+`.
 """
 
-import difflib
 import itertools
 import math
 import re
@@ -13,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from tf_pruneinit.config.experiment import sparsity_after
-from tf_pruneinit.errors import UsageError
+from tf_pruneinit.errors import UsageError, did_you_mean
 
 # Frankle et al. remove 20 % of the remaining weights up to eighteen times: sparsities of 20 % to 98.2 %.
 PAPER = tuple(f"{sparsity_after(k):.10g}" for k in range(1, 19))
@@ -90,9 +89,7 @@ def _axes(flag: str, text: str, names: Collection[str]) -> Axes:
     for name, values in zip(parts[1::2], parts[2::2], strict=True):
         name = name.lstrip("-").replace("-", "_")
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise UsageError(f"{flag}: there is no flag {name} that a grid can vary{hint}")
+            raise UsageError(f"{flag}: there is no flag {name} that a grid can vary{did_you_mean(name, names)}")
         if name in found:
             raise UsageError(f"{flag}: {name} is named twice")
         where = f"{flag}: {name}"

@@ -6,7 +6,6 @@ A function of a user's has no row here: see `open_names`.
 """
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import itertools
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from tf_pruneinit.config import open_names
-from tf_pruneinit.errors import UsageError, shown
+from tf_pruneinit.errors import UsageError, did_you_mean, shown
 
 Row = TypeVar("Row")
 
@@ -627,6 +626,5 @@ def require_known(name: Any, known: Iterable[str], kind: str) -> None:
     """
     names = list(known)
     if not isinstance(name, str) or name not in names:
-        close = difflib.get_close_matches(str(name), names, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
+        hint = did_you_mean(str(name), names)
         raise UsageError(f"{kind} must be one of {', '.join(names)}; got {shown(name)}{hint}")

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import difflib
 import fnmatch
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pruneinit.errors import UsageError, shown
+from tf_pruneinit.errors import UsageError, did_you_mean, shown
 from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers import masked as masked_layers
 from tf_pruneinit.layers.keras_internals import raw_kernel
@@ -350,8 +349,7 @@ def assign_masks(model: keras.Model, masks: Any) -> None:
     arrays = {}
     for path, mask in masks.items():
         if path not in known:
-            close = difflib.get_close_matches(str(path), known, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
+            hint = did_you_mean(str(path), known)
             raise UsageError(f"a mask must be for one of the kernels {', '.join(known)}; got {shown(path)}{hint}")
         arrays[path] = _mask(mask, f"the mask of {path}", tuple(known[path].variable.shape))
     for path, array in arrays.items():

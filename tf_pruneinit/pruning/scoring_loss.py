@@ -1,7 +1,6 @@
 """Resolves the loss that scores differentiate: a given one, else the model's own, else cross-entropy of its logits."""
 
 import dataclasses
-import difflib
 import functools
 import json
 from collections import Counter
@@ -12,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from tf_pruneinit.config.options import is_number
-from tf_pruneinit.errors import UsageError, reason, shown
+from tf_pruneinit.errors import UsageError, did_you_mean, reason, shown
 from tf_pruneinit.layers import keras_internals, state
 from tf_pruneinit.pruning.final_activation import SIGMOID, SOFTMAX, FinalActivation, final_activations
 from tf_pruneinit.pruning.scorers.network import cross_entropy
@@ -234,8 +233,7 @@ def _loss(loss: Any, output: Any) -> keras.Loss:
         users_own = not isinstance(loss, (str, Mapping, type, keras.Loss)) and loss not in vars(_K).values()
         return keras_internals.loss_of(_checked(loss) if users_own else loss)
     except (ValueError, TypeError) as error:
-        close = difflib.get_close_matches(loss, dir(_K), n=1) if isinstance(loss, str) else []
-        hint = f" (did you mean {close[0]}?)" if close else ""
+        hint = did_you_mean(loss, dir(_K)) if isinstance(loss, str) else ""
         rule = "loss must be a Keras loss, its name, or a function of labels and outputs"
         raise UsageError(f"{rule}; got {shown(loss)}{hint}") from error
 
