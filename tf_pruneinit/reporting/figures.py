@@ -168,9 +168,8 @@ def neuron_sparsities(view: View, shown: Shown = DEFAULT) -> "Figure | None":
     found = figure_data.neuron_sparsities(view, thresholds, shown)
     if not found:
         return None
-    notes = [
-        f"At {_shown(view, shown)}. A neuron is an output, or a channel, of a pruned layer. Units of the output layer do not count."
-    ]
+    what = "A neuron is an output, or a channel, of a pruned layer. Units of the output layer do not count."
+    notes = [f"At {_shown(view, shown)}. {what}"]
     groups = figure_data.groups(found)
     heights = [layout.height(2.1, (f"{series.label}, n=3" for series in group)) for group in groups]
     with layout.new_sheet(view, heights, notes=notes, sharex=True) as sheet:
