@@ -92,6 +92,28 @@ def whole(tmp_path_factory):
     return workdir
 
 
+def test_an_archive_has_the_runs_of_the_grid_alone(whole, tmp_path, capsys):
+    path = tmp_path / "runs.jsonl"
+    assert here(whole, *ALONE, f"--archive={path}") == 0
+    assert f"in {path}: 2 runs" in capsys.readouterr().out
+    assert {json.loads(line)["name"] for line in path.read_text().splitlines()} == {
+        name for name in digests(whole) if "-random-" in name
+    }
+    assert here(whole, *ALONE, "--also=method=synflow sparsity=0.5", f"--archive={path}") == 0
+    said = capsys.readouterr()
+    assert f"in {path}: 2 runs" in said.out
+    assert said.err == "warning: 1 of 3 runs of the grid are not complete\n"
+    assert here(whole, *ALONE, "--archive=nowhere/runs.jsonl") == 2
+    assert "archive must be a file that can be written; got 'nowhere/runs.jsonl'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [["--status"], ["--dry_run"], ["--emit=slurm"]])
+def test_what_runs_nothing_is_not_combined(tmp_path, capsys, more):
+    assert here(tmp_path, *ALONE, "--archive=runs.jsonl", *more) == 2
+    assert "cannot be combined" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 class TestWork:
     """How many steps are taken, and how often a method scores, for a grid."""
 

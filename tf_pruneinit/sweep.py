@@ -4,11 +4,12 @@ import dataclasses
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Sequence
 
 from tf_pruneinit.config import flags
 from tf_pruneinit.errors import RunError, UsageError
-from tf_pruneinit.reporting import collect, series, terminal_table
+from tf_pruneinit.reporting import collect, report, series, terminal_table
 from tf_pruneinit.runtime.command_line import exit_code
 from tf_pruneinit.runtime.console import Console
 from tf_pruneinit.sweeps import manifest, status
@@ -34,6 +35,10 @@ def command(argv: Sequence[str]) -> None:
     execution = flags.execution(given)
     if execution.overwrite:
         raise UsageError("overwrite is for main: a sweep runs only what is missing; remove the directories of runs to rerun")
+    instead = {"status": options.status, "dry_run": execution.dry_run, "archive": options.archive, "emit": options.emit}
+    chosen = [name for name, value in instead.items() if value]
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)} cannot be combined: each is another thing to do than running")
     if options.status and not (options.grid or options.also or options.preset):
         plan = manifest.everything(execution.workdir)
     else:
@@ -43,6 +48,8 @@ def command(argv: Sequence[str]) -> None:
         console.line(status.status(plan, execution.workdir, options.json))
     elif execution.dry_run:
         console.line(status.forecast(plan, execution.workdir, options.json, options.workers or 1))
+    elif options.archive:
+        _save_runs(plan, execution.workdir, options.archive, console)
     elif options.emit:
         console.line(slurm.write(plan, execution, options.runs_per_job, argv))
     else:
@@ -52,6 +59,14 @@ def command(argv: Sequence[str]) -> None:
             _show_results(plan, execution.workdir, console)
             raise
         _show_results(plan, execution.workdir, console)
+
+
+def _save_runs(plan: Plan, workdir: str, path: str, console: Console) -> None:
+    """Saves the runs of a grid in an archive, and warns if some of them are not complete."""
+    report.write_archive([workdir], path, console, plan.requested)
+    remaining = plan.requested & status.Survey(plan, workdir).remaining.keys()
+    if remaining:
+        warnings.warn(f"{len(remaining)} of {len(plan.requested)} runs of the grid are not complete", stacklevel=2)
 
 
 def _show_results(plan: Plan, workdir: str, console: Console) -> None:

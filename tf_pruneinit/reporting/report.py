@@ -129,18 +129,21 @@ def write(
     return report
 
 
-def write_archive(workdirs: Sequence[str], path: str, console: Console) -> None:
+def write_archive(workdirs: Sequence[str], path: str, console: Console, only: Collection[str] | None = None) -> None:
     """Writes an archive of the runs that a report would be on, and of those that sweeps have planned.
 
     Args:
       workdirs: directories of runs, or archives of them.
       path: of the archive.
       console: shows progress and the result.
+      only: addresses of the runs to save; default None, all of them.
 
     Raises:
       UsageError: if there are no working directories, or the archive cannot be written.
     """
     several = [*run_sources.sources(workdirs)[0], *collect.planned(workdirs)]
+    if only is not None:
+        several = [source for source in several if source.name in only]
     try:
         count = run_sources.write(path, several, lambda done, of: console.live(f"writing {path}: {done:,} of {of:,} runs"))
     except OSError as error:

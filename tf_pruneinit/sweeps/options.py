@@ -48,6 +48,9 @@ class Options:
     runs_per_job: int = option(1, "with emit: number of runs, >= 1, that one task of the array runs one after the other")
     retry_failed: bool = option(False, "retry runs that have failed")
     status: bool = option(False, "show how far the runs are, of the grid or of all sweeps in workdir, and run nothing")
+    archive: str | None = option(
+        None, "file to save the runs of the grid in that are in workdir, for reports (*.jsonl); run nothing"
+    )
     json: bool = option(False, "with dry_run or status: write one JSON object, and nothing else, to standard output")
     manifest: str | None = option(None, "file with the runs of an emitted sweep")
     task: int | None = option(None, "with manifest: number of the task of the array to run, from 0")
