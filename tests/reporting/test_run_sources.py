@@ -57,6 +57,33 @@ def test_an_archive_grows_by_runs_that_are_new(tmp_path):
     assert [run.accuracy for run in collect.read([str(path)]).runs] == [0.8, 0.9]
 
 
+def test_an_archive_does_not_lose_a_run_that_it_has(tmp_path):
+    write(tmp_path / "one", config(seed=0), 0.8)
+    write(tmp_path / "one", config(seed=1), 0.8)
+    (write(tmp_path / "one", config(seed=2)) / "result.json").unlink()
+    path = archived(tmp_path / "one", tmp_path / "runs.jsonl")
+    content = path.read_bytes()
+    write(tmp_path / "two", config(seed=0), 0.1)
+    with pytest.raises(UsageError, match=rf"has 1 complete run that would be lost, as {config(seed=1).address}: name another"):
+        archived(tmp_path / "two", path)
+    with pytest.raises(UsageError, match="there is no run to save in"):
+        run_sources.write(str(path), [])
+    assert path.read_bytes() == content
+    write(tmp_path / "two", config(seed=1), 0.1)
+    archived(tmp_path / "two", path)
+    assert [run.accuracy for run in collect.read([str(path)]).runs] == [0.1, 0.1]
+
+
+def test_an_archive_does_not_replace_a_file_of_another_kind(tmp_path):
+    write(tmp_path / "work", config(), 0.8)
+    (tmp_path / "notes.txt").write_text("precious")
+    with pytest.raises(UsageError, match=r"archive must be a new file, or an archive of runs; got .*notes\.txt"):
+        archived(tmp_path / "work", tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "precious"
+    (tmp_path / "empty").write_text("")
+    archived(tmp_path / "work", tmp_path / "empty")
+
+
 @pytest.mark.parametrize("order", [("archive", "later"), ("later", "archive")])
 def test_an_archive_takes_what_has_been_completed_since(tmp_path, order):
     (write(tmp_path / "sooner", config(seed=0)) / "result.json").unlink()

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from tf_pruneinit.errors import RunError, UsageError
@@ -214,6 +214,10 @@ def write(path: str, several: Sequence[Source], progress: Callable[[int, int], N
       path: of the file. It may be an archive that some of `several` come from.
       several: what `sources` returns; of one name the first complete run is written, else the one with the most steps.
       progress: is called with the number of sources that have been read, and the number of all.
+
+    Raises:
+      UsageError: if there is no run to write, or the file is there and holds a complete run that is not in `several`, or is no
+        archive. It stays as it is.
     """
     lines: dict[str, tuple[float, str]] = {}  # Name -> steps of the run (infinity: it is complete), its line.
     for done, source in enumerate(several, 1):
@@ -223,9 +227,25 @@ def write(path: str, several: Sequence[Source], progress: Callable[[int, int], N
             if steps > known:
                 lines[source.name] = steps, json.dumps(held, separators=(",", ":")) + "\n"
         progress(done, len(several))
+    if not lines:
+        raise UsageError(f"there is no run to save in {path!r}")
+    _require_nothing_lost(path, {name for name, (steps, _) in lines.items() if steps == math.inf})
     with files.atomically(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         file.writelines(lines[name][1] for name in sorted(lines))
     return len(lines)
+
+
+def _require_nothing_lost(path: str, complete: Collection[str]) -> None:
+    """Raises `UsageError` if the file that an archive would replace has complete runs of other names, or is no archive."""
+    if not os.path.isfile(path) or not os.path.getsize(path):
+        return
+    held, _, reason = _read_archive(path)
+    if not held:
+        raise UsageError(f"archive must be a new file, or an archive of runs; got {path!r}, {reason}")
+    lost = sorted({run.name for run in held if run.values(run_directory.RESULT) is not None} - set(complete))
+    if lost:
+        others = f"{counted(len(lost), 'complete run')} that would be lost, as {lost[0]}"
+        raise UsageError(f"archive must keep the runs that it has; {path!r} has {others}: name another file")
 
 
 def _held(source: Source) -> dict[str, Any] | None:
