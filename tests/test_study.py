@@ -18,6 +18,7 @@ from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.reporting import collect, findings, run_sources, signs
 from tf_pruneinit.reporting import series as curves
 from tf_pruneinit.reporting.collect import Run
+from tf_pruneinit.reporting.seed_statistics import Sample
 from tf_pruneinit.sweeps import plan
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -118,6 +119,11 @@ def test_page_says_where_synflow_leads():
         assert said(f"{100 * first:.1f} % on {'LeNet' if name == 'mnist_lenet' else 'the convolutional network'}")
 
 
+def of_seeds(sample: Sample) -> str:
+    """The mean in percent, with the standard deviation of several seeds."""
+    return f"{100 * sample.mean:.2f}" + (f" ± {100 * sample.std:.2f}" if sample.std is not None else "")
+
+
 RESNET20 = "ResNet-20 on CIFAR-10: a JPEG copy, {} epochs, one seed"
 
 
@@ -140,18 +146,18 @@ def test_page_has_the_accuracies_of_resnet20(name, heading):
             sparsity, *ablation = re.split(r" %,? ?", column)
             series = curves.Series(method, *variant, ablation="".join(ablation) or "none")
             sample = view.curves.get(series, {}).get(round(float(sparsity) / 100, 3))
-            assert cell == (f"{100 * sample.mean:.2f}" if sample else ""), (method, column)
-            shown += sample is not None
-    assert view.dense is not None and said(f"Unpruned: {100 * view.dense.mean:.2f}.")
-    assert shown + 1 == len(view.runs)
+            assert cell == (of_seeds(sample) if sample else ""), (method, column)
+            shown += sample.n if sample else 0
+    assert view.dense is not None and said(f"Unpruned: {of_seeds(view.dense)}.")
+    assert shown + view.dense.n == len(view.runs)
 
 
 def test_page_says_what_half_precision_changes():
     half, full = (_together(f"cifar10_resnet20_4_epochs{suffix}") for suffix in ("", "_float32"))
-    at: dict[float, list[float]] = {0: [100 * (half.dense.mean - full.dense.mean)]}
-    for series, curve in half.curves.items():
+    at: dict[float, list[float]] = {0: [100 * (half.dense.values[0] - full.dense.values[0])]}
+    for series, curve in full.curves.items():
         for sparsity, sample in curve.items():
-            at.setdefault(sparsity, []).append(100 * (sample.mean - full.curves[series][sparsity].mean))
+            at.setdefault(sparsity, []).append(100 * (half.curves[series][sparsity].values[0] - sample.values[0]))
     assert said(f"Half precision gains {np.mean(np.concatenate([*at.values()])):.2f} points on average.")
     low, high = (np.abs(at[sparsity]).max() for sparsity in (0.893, 0.965))
     assert said(f"differs by {low:.1f} points at most at 89.3 %, and by {high:.1f} at 96.5 %")

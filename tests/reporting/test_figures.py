@@ -198,6 +198,7 @@ def test_published_results_are_labelled_with_source_and_recipe():
     figure = figures.published(View(study()), rows)
     assert "[A] A paper: its own recipe." in said(figure)
     assert "[A], n=5" in [line.get_label() for line in figure.axes[0].lines]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()][-1] == "[A], n=5"
     assert figures.published(View(study()), []) is None
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import importlib.resources
 import math
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +17,11 @@ from tf_pruneinit.runtime import extras
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.legend import Legend
 
 # Inches: the text of a page with one column, and both columns of a page with two.
 TEXT, BOTH = 5.5, 7.0
-_LETTERS = 19.5  # Of a line of notes, 7 points high, in an inch.
+_LETTERS = 18.5  # Of a line of notes, 7 points high, in an inch: at low resolutions letters are wider.
 _POINTS = 7
 _LINE = 0.125  # Inches from one such line to the next.
 _MOST_LETTERS = 26  # Of a line of a legend.
@@ -58,17 +59,24 @@ class Sheet:
         # The layout leaves room for labels of a figure, and not for its texts.
         self.figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=_POINTS, linespacing=1.15)
 
-    def legend(self, several: Iterable["Axes"], beside: "Axes") -> None:
-        """Names the lines of some panels, each once, beside a panel: of a method with and without spread the first."""
+    def legend(self, several: Iterable["Axes"], beside: "Axes", order: Callable[[str], Any] | None = None) -> "Legend":
+        """Names the lines of some panels, each once, beside a panel: of a method with and without spread the first.
+
+        Args:
+          several: the panels.
+          beside: the panel that the names are beside.
+          order: a key to sort the names by; default None, as they are drawn.
+        """
         named: dict[str, Any] = {}
         for axes in several:
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
                 named.setdefault(_wrapped(label), handle)
-        if named:
-            beside.legend(
-                named.values(), named, loc="upper left", bbox_to_anchor=(1.02, 1.02), frameon=False, handlelength=2.2,
-                labelspacing=0.25, borderpad=0, borderaxespad=0,
-            )  # fmt: skip
+        if order is not None:
+            named = {label: named[label] for label in sorted(named, key=order)}
+        return beside.legend(
+            named.values(), named, loc="upper left", bbox_to_anchor=(1.02, 1.02), frameon=False, handlelength=2.2,
+            labelspacing=0.25, borderpad=0, borderaxespad=0,
+        )  # fmt: skip
 
 
 def _wrapped(label: str) -> str:

@@ -356,7 +356,11 @@ def published(view: View, rows: Sequence[Reference]) -> "Figure | None":
             axes.set_xlabel(named if number + columns >= len(curves) else "")
             axes.tick_params(labelbottom=number + columns >= len(curves))
             axes.set_ylabel("" if number % columns else "test accuracy (%)")
-        sheet.legend(panels, panels[columns - 1])
+        # One's own first, then the letters of the sources, whose markers differ from panel to panel.
+        legend = sheet.legend(panels, panels[columns - 1], lambda label: label if label.startswith("[") else "")
+        for line in legend.get_lines():
+            if str(line.get_label()).startswith("["):
+                line.set_marker("")
     return sheet.figure
 
 
