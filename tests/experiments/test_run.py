@@ -712,6 +712,23 @@ class TestOtherData:
         assert len(list((tmp_path / "shared").glob("scores-*/arrays.npz"))) == 2
 
 
+@pytest.mark.slow
+def test_the_seconds_of_training_are_those_of_all_processes(tmp_path, monkeypatch):
+    tiny = Tiny(monkeypatch)
+    with monkeypatch.context() as patch:
+        fail_at(patch, "step-8.npz", KeyboardInterrupt(), tiny.CONFIG)
+        assert tiny.run(tmp_path) == 130
+    for path in tmp_path.glob("*-snip-*/checkpoints/step-*.npz"):
+        arrays = files.load_arrays(str(path))
+        state = json.loads(arrays.pop("state").tobytes())
+        assert state["seconds"] > 0
+        state["seconds"] += 1000
+        files.save_arrays(str(path), {**arrays, "state": np.frombuffer(json.dumps(state).encode(), np.uint8)})
+    assert tiny.run(tmp_path) == 0
+    (result,) = tmp_path.glob("*-snip-*/result.json")
+    assert 1000 < json.loads(result.read_text())["seconds"]["train"] < 1600
+
+
 class TestDamagedFilesOfARun:
     @pytest.fixture
     def tiny(self, monkeypatch):

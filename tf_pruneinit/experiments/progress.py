@@ -54,7 +54,13 @@ class Clock:
         self._last = time.perf_counter()
         self.laps: dict[str, float] = {}
 
-    def lap(self, stage: str) -> None:
+    def lap(self, stage: str, before: float = 0.0) -> None:
+        """Ends a stage.
+
+        Args:
+          stage: its name.
+          before: its seconds in earlier processes, of a run that was resumed.
+        """
         now = time.perf_counter()
-        self.laps[stage] = round(now - self._last, 3)
+        self.laps[stage] = round(before + now - self._last, 3)
         self._last = now

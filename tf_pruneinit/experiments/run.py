@@ -125,7 +125,7 @@ def _bring(setup: Setup, run: Run, leg: Leg, found: Found, clock: Clock) -> None
             state=found.state or {},
         )
         records = train.train(setup, run, model, order)
-        clock.lap("train")
+        clock.lap("train", before=order.state.get("seconds", 0.0))
         if records and last:
             if config.prune and config.prune.changes:
                 run.save_masks(masking.masks(model))
