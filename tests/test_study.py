@@ -93,7 +93,7 @@ def test_page_says_of_each_finding_what_the_runs_say():
 
 
 def seconds_of(run: Run) -> float:
-    """The seconds of a run; those of its training that its records have count too: some results have only the last process's."""
+    """The seconds of a run, by its records too: some results have only the last process of those that trained it."""
     stages = dict(run.source.values("result.json")["seconds"])
     stages["train"] = max(stages["train"], run.source.records()[-1].seconds)
     return sum(stages.values())
