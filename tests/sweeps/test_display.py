@@ -34,18 +34,18 @@ def test_lines_are_of_runs_that_end(board):
     assert board.missing == 2
 
 
-def test_time_left_is_by_estimates_or_else_by_runs_that_have_ended(board, monkeypatch):
+def test_time_left_is_by_estimates_at_the_pace_of_the_runs_that_have_ended(board, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(boards.time, "monotonic", lambda: now[0])
     assert board.seconds_left() is None  # Nothing is known of c.
     board.add(Event(STARTED, "b"))
     now[0] += 20
-    board.add(Event(COMPLETE, "b"))
-    assert board.seconds_left() == (20 + 30) / 2
+    board.add(Event(COMPLETE, "b"))  # It took twice its 10 seconds: d will take 60, and c is taken to be as long as b.
+    assert board.seconds_left() == (20 + 60) / 2
     board.add(Event(STARTED, "d"))
     now[0] += 4
-    assert board.seconds_left() == (20 + 26) / 2
-    now[0] += 60  # More than d should take: c will take its time all the same.
+    assert board.seconds_left() == (20 + 56) / 2
+    now[0] += 80  # More than d should take: c will take its time all the same.
     assert board.seconds_left() == 20 / 2
     board.add(Event(COMPLETE, "d"))
     board.add(Event(STARTED, "c"))

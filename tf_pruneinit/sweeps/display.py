@@ -35,7 +35,9 @@ class Board:
         self._running: dict[str, tuple[float, str]] = {}
         self._elsewhere: set[str] = set()
         self._missing: dict[str, str] = {}
+        # Seconds of the runs that have ended; of those with an estimate, their seconds and their estimates.
         self._seconds_of_ended, self._ended = 0.0, 0
+        self._taken, self._estimated = 0.0, 0.0
 
     def add(self, event: Event) -> str | None:
         """Counts an event; returns a line about it if it is worth one."""
@@ -59,8 +61,12 @@ class Board:
                 return f"{self._counts()}  {event.kind}: {address}: {event.text}"
             self._complete += 1
             if started is not None:
-                self._seconds_of_ended += time.monotonic() - started
+                seconds = time.monotonic() - started
+                self._seconds_of_ended += seconds
                 self._ended += 1
+                if estimate is not None:
+                    self._taken += seconds
+                    self._estimated += estimate
             return self.line(event)
         return event.text if event.kind == NOTE and event.text else None
 
@@ -79,18 +85,22 @@ class Board:
         return len(self._missing)
 
     def seconds_left(self) -> float | None:
-        """Returns the time left, by estimates or else by the runs that have ended; None while neither is known."""
+        """Returns the time left; None while it is not known.
+
+        It is that of the estimates, at the pace of the runs that have ended; of runs without one, that of all that have ended.
+        """
         # Another thread draws, while this one counts jobs.
         if not (remaining := len(self._remaining)):
             return 0.0
         if self._unknown and not self._ended:
             return None
         usual = self._seconds_of_ended / self._ended if self._ended else 0.0
+        pace = self._taken / self._estimated if self._estimated else 1.0
         now = time.monotonic()
         running = [(self._remaining.get(address, 0.0), now - started) for address, (started, _) in list(self._running.items())]
         # A run that takes longer than it should says nothing of the others.
-        spent = math.fsum(min(usual if expected is None else expected, seconds) for expected, seconds in running)
-        return max(0.0, self._known + self._unknown * usual - spent) / min(self._workers, remaining)
+        spent = math.fsum(min(usual if expected is None else pace * expected, seconds) for expected, seconds in running)
+        return max(0.0, pace * self._known + self._unknown * usual - spent) / min(self._workers, remaining)
 
     def _counts(self) -> str:
         left = self.seconds_left()
