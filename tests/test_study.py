@@ -15,7 +15,7 @@ from tf_pruneinit.datasets import dataset
 from tf_pruneinit.models import build
 from tf_pruneinit.pruning import ablations, neurons, selection
 from tf_pruneinit.pruning import masks as masking
-from tf_pruneinit.reporting import collect, findings, run_sources, signs
+from tf_pruneinit.reporting import collect, findings, published, run_sources, signs
 from tf_pruneinit.reporting import series as curves
 from tf_pruneinit.reporting.collect import Run
 from tf_pruneinit.reporting.seed_statistics import Sample
@@ -131,14 +131,14 @@ def of_seeds(sample: Sample) -> str:
     return f"{100 * sample.mean:.2f}" + (f" ± {100 * sample.std:.2f}" if sample.std is not None else "")
 
 
-RESNET20 = "ResNet-20 on CIFAR-10: a JPEG copy, {} epochs, one seed"
+RESNET20 = "ResNet-20 on CIFAR-10: a JPEG copy, {}"
 
 
 @pytest.mark.parametrize(
     ("name", "heading"),
     [
-        ("cifar10_resnet20", RESNET20.format(3)),
-        ("cifar10_resnet20_4_epochs", RESNET20.format(4)),
+        ("cifar10_resnet20", RESNET20.format("3 epochs, one seed")),
+        ("cifar10_resnet20_4_epochs", RESNET20.format("4 epochs, three seeds")),
         ("cifar10_resnet20_4_epochs_float32", "The same 19 runs in float32"),
     ],
 )
@@ -159,6 +159,45 @@ def test_page_has_the_accuracies_of_resnet20(name, heading):
     assert shown + view.dense.n == len(view.runs)
 
 
+@pytest.mark.slow
+def test_page_has_the_differences_of_resnet20():
+    head, *rows = tables("Differences on ResNet-20")
+    assert head == ["finding", "difference", "89.3 %", "96.5 %"]
+    found = {
+        one.name: {row.title: row.signs for row in one.rows} for one in findings.find(_together("cifar10_resnet20_4_epochs"))
+    }
+    shown = set()
+    for finding, title, *cells in rows:
+        method = title if title in found[finding] else title.partition(" - ")[0]
+        signs_of = {f"{100 * level:.1f} %": one for level, one in found[finding][method].items()}
+        for sparsity, cell in zip(head[2:], cells, strict=True):
+            one = signs_of.get(sparsity)
+            said_of = (
+                f"{100 * one.estimate.difference:+.2f} ({100 * one.low:+.2f} to {100 * one.high:+.2f}) `{one.sign}`"
+                if one
+                else ""
+            )
+            assert cell == said_of, (finding, title)
+        shown.add((finding, method))
+    assert shown == {(name, title) for name in ("F1", "F1-ERK", "F2", "F8", "F9") for title in found[name]}
+
+
+def test_page_has_published_results_of_resnet20_as_the_package_has_them():
+    head, *rows = tables("Published results of ResNet-20")
+    sources = {"(1)": "TLAB", "(2)": "mge-snn"}
+    known = {
+        (one.source.split()[0], one.method, one.variant, round(100 * one.sparsity, 1)): 100 * one.accuracy
+        for one in published.read("published")
+        if (one.network, one.dataset) == ("ResNet-20", "CIFAR-10")
+    }
+    for row in rows:
+        name, _, variant = row[0].partition(", ")
+        for column, cell in zip(head[1:], row[1:], strict=True):
+            letter, percent, _ = column.split()
+            found = known.get((sources[letter], name.strip("`"), variant or "init", float(percent)))
+            assert cell == (f"{found:.2f}" if found else ""), (row[0], column)
+
+
 def test_page_says_what_half_precision_changes():
     half, full = (_together(f"cifar10_resnet20_4_epochs{suffix}") for suffix in ("", "_float32"))
     at: dict[float, list[float]] = {0: [100 * (half.dense.values[0] - full.dense.values[0])]}
@@ -171,8 +210,9 @@ def test_page_says_what_half_precision_changes():
     assert min(at[0.965]) < -1 and max(at[0.965]) > 1
 
 
-def test_page_says_which_channels_of_resnet20_are_empty():
-    (empties,) = (one for one in findings.find(_together("cifar10_resnet20")) if one.name == "F8")
+@pytest.mark.parametrize("name", ["cifar10_resnet20", "cifar10_resnet20_4_epochs"])
+def test_page_says_which_channels_of_resnet20_are_empty(name):
+    (empties,) = (one for one in findings.find(_together(name)) if one.name == "F8")
     empty = {method: round(100 * shares["89.3 %"]) for method, shares in empties.numbers["empty"].items()}
     assert said(
         "SynFlow leaves {synflow} % of all channels empty, SNIP {snip} %, GraSP {grasp} %, magnitude none".format(**empty)

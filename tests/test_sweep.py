@@ -108,9 +108,9 @@ def test_an_archive_has_the_runs_of_the_grid_alone(whole, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("more", [["--status"], ["--dry_run"], ["--emit=slurm"]])
-def test_what_runs_nothing_is_not_combined(tmp_path, capsys, more):
+def test_an_archive_is_not_combined_with_what_else_runs_nothing(tmp_path, capsys, more):
     assert here(tmp_path, *ALONE, "--archive=runs.jsonl", *more) == 2
-    assert "cannot be combined" in capsys.readouterr().err
+    assert f"archive cannot be combined with {more[0].lstrip('-').partition('=')[0]}" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
 
 

@@ -35,10 +35,9 @@ def command(argv: Sequence[str]) -> None:
     execution = flags.execution(given)
     if execution.overwrite:
         raise UsageError("overwrite is for main: a sweep runs only what is missing; remove the directories of runs to rerun")
-    instead = {"status": options.status, "dry_run": execution.dry_run, "archive": options.archive, "emit": options.emit}
-    chosen = [name for name, value in instead.items() if value]
-    if len(chosen) > 1:
-        raise UsageError(f"{' and '.join(chosen)} cannot be combined: each is another thing to do than running")
+    others = {"status": options.status, "dry_run": execution.dry_run, "emit": options.emit}
+    if options.archive and any(others.values()):
+        raise UsageError(f"archive cannot be combined with {', '.join(name for name, value in others.items() if value)}")
     if options.status and not (options.grid or options.also or options.preset):
         plan = manifest.everything(execution.workdir)
     else:
