@@ -1,9 +1,11 @@
 """What is kept of the study is whole, small, and says what docs/study.md says."""
 
 import functools
+import json
 import os
 import pathlib
 import re
+import tarfile
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 FILES = {path.stem: path for path in sorted((ROOT / "flags/study").glob("*.flags"))}
 ARCHIVES = {path.stem: path for path in sorted((ROOT / "results").glob("*.jsonl"))}
 PAGE = ROOT / "docs/study.md"
+BEGIN = ROOT / "results/cifar10_resnet20_16_epochs.tar.gz"
 
 
 def planned(path: pathlib.Path) -> plan.Plan:
@@ -356,3 +359,38 @@ def test_page_of_methods_says_what_the_rules_show():
         levels = (0.956 if network == "lenet" else 0.95, 0.977, 0.994)
         found = signs.of_pairs({level: (one[level], other[level]) for level in levels}, view.noise, view.margin)
         assert "".join(sign.sign for sign in found.values()) == expected, (network, names)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """The working directory with the network to begin from, as the page unpacks it."""
+    workdir = tmp_path_factory.mktemp("W")
+    with tarfile.open(BEGIN) as file:
+        file.extractall(workdir, filter="data")
+    return workdir
+
+
+@pytest.mark.slow
+def test_network_to_begin_from_is_the_run_that_is_saved(begun):
+    (run,) = runs_of("cifar10_resnet20_16_epochs")
+    folder = begun / run.config.address
+    assert [path.name for path in begun.iterdir()] == [folder.name]
+    assert json.loads((folder / "result.json").read_text()) == run.source.values("result.json")
+    network = tf_pruneinit.load(str(folder / "saved_model"))
+    weights = {variable.path: variable.numpy() for variable in network.variables}
+    steps = {int(path.stem.removeprefix("step-")) for path in (folder / "snapshots").iterdir()}
+    assert steps == {100, 391, 1564, 3128, 6256}
+    end, early = (np.load(folder / f"snapshots/step-{step}.npz") for step in (6256, 100))
+    assert weights.keys() >= set(end) == set(early)
+    assert all((weights[path] == end[path]).all() for path in end)
+    assert not (weights["stem/kernel"] == early["stem/kernel"]).any()
+    assert said(f"It has {100 * run.accuracy:.2f} % of the test images right")
+    assert said(f"({BEGIN.stat().st_size / 1e6:.1f} MB)")
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_from_the_network_to_begin_from(begun, capsys):
+    more = ["--also=method=magnitude sparsity=0.893 prune_at=end", "--dry_run", "--json"]
+    assert sweep.main(["sweep", f"--flagfile={FILES['cifar10_resnet20_16_epochs']}", f"--workdir={begun}", *more]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["runs"], found["complete"], found["parents"], found["remaining_parents"]) == (2, 1, 1, 0)
