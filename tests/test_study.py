@@ -306,6 +306,19 @@ def _together(*names: str) -> curves.View:
     return view
 
 
+def test_page_that_recommends_has_the_accuracies_of_resnet20():
+    view = _together("cifar10_resnet20_4_epochs")
+    shown = [
+        curves.Series("random", "scope=erk"),
+        *(curves.Series(method) for method in ("snip", "magnitude", "grasp", "synflow", "random")),
+    ]
+    low, high = ([f"{100 * view.curves[series][sparsity].mean:.1f}" for series in shown] for sparsity in (0.893, 0.965))
+    names = ['`random` with `scope="erk"`', "`snip`", "`magnitude`", "`grasp`", "`synflow`", "`random`"]
+    at_low = ", ".join(f"{name} {accuracy}" for name, accuracy in zip(names, low, strict=True))
+    row = f"dense {100 * view.dense.mean:.1f} %: at 89.3 % {at_low}; at 96.5 % {', '.join(high)}."
+    assert row in (ROOT / "docs/which_method.md").read_text()
+
+
 def test_table_of_the_page_that_recommends_is_of_these_runs():
     text = (ROOT / "docs/which_method.md").read_text()
     head, _, *rows = [

@@ -139,7 +139,8 @@ def write_archive(workdirs: Sequence[str], path: str, console: Console, only: Co
       only: addresses of the runs to save; default None, all of them.
 
     Raises:
-      UsageError: if there are no working directories, or the archive cannot be written.
+      UsageError: if there are no working directories or no run to save, or the archive cannot be written or would lose what the
+        file holds now.
     """
     several = [*run_sources.sources(workdirs)[0], *collect.planned(workdirs)]
     if only is not None:

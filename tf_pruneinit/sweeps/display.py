@@ -87,7 +87,8 @@ class Board:
     def seconds_left(self) -> float | None:
         """Returns the time left; None while it is not known.
 
-        It is that of the estimates, at the pace of the runs that have ended; of runs without one, that of all that have ended.
+        Estimates are scaled by the pace of the runs that have ended: their seconds over their estimates. A run without an
+        estimate is taken to be as long as the mean of these runs.
         """
         # Another thread draws, while this one counts jobs.
         if not (remaining := len(self._remaining)):

@@ -49,7 +49,7 @@ class Options:
     retry_failed: bool = option(False, "retry runs that have failed")
     status: bool = option(False, "show how far the runs are, of the grid or of all sweeps in workdir, and run nothing")
     archive: str | None = option(
-        None, "file to save the runs of the grid in that are in workdir, for reports (*.jsonl); run nothing"
+        None, "save those runs of the grid that are in workdir in this file (*.jsonl), for reports, and run nothing"
     )
     json: bool = option(False, "with dry_run or status: write one JSON object, and nothing else, to standard output")
     manifest: str | None = option(None, "file with the runs of an emitted sweep")

@@ -42,12 +42,12 @@ class Survey:
         return sum(known) if len(known) == len(self.remaining) else None
 
     def time(self, workers: int) -> str:
-        """Returns how long the remaining jobs will take so many workers, in words."""
+        """Returns, in words, how long so many workers will take for the remaining jobs."""
         if not self.remaining:
             return "none"
         if self.seconds is not None:
-            workers = min(workers, len(self.remaining))
-            return f"{duration(self.seconds / workers)} on {f'{workers} workers' if workers > 1 else 'one worker'}"
+            busy = min(workers, len(self.remaining))
+            return f"{duration(self.seconds / busy)} on {'one worker' if busy == 1 else f'{busy} workers'}"
         typical = typical_seconds(self._plan.jobs[address].config for address in self.remaining)
         return f"about {duration(typical)} on two cores" if typical else "not known: no run like them is complete"
 
@@ -61,7 +61,7 @@ def forecast(plan: Plan, workdir: str, as_json: bool, workers: int = 1) -> str:
       as_json: whether to return a JSON object: `runs` of the grid, and how many of them are `complete` and `remaining`;
         `parents` that others start from, which may be in the grid too, and `remaining_parents`; `failed` jobs;
         `estimated_seconds` on one worker, or null.
-      workers: the workers whose time the lines say.
+      workers: how many workers the lines say the time of; the JSON object always says that of one.
 
     Returns:
       JSON, or lines.
