@@ -111,7 +111,9 @@ def test_flags_of_commands_are_understood(command, monkeypatch):
         groups = {"Sweep": flags.define(sweep.Options), **flags.experiment_groups()}
         given = flags.parse(["sweep", *arguments], sweep.PURPOSE, groups)
         options = sweep.Options(**{name: given.pop(name) for name in list(given) if name in groups["Sweep"]})
-        assert options.status or options.manifest or sweep.configurations(options.grid, options.also, given, options.preset)
+        typed = flags.typed(["sweep", *arguments], "grid")
+        grid = options.grid, options.also, given, options.preset, typed
+        assert options.status or options.manifest or sweep.configurations(*grid)
     else:
         # By its name alone it may be the function that is called as the module is.
         compact = importlib.import_module("tf_pruneinit.compact")
@@ -215,7 +217,8 @@ def test_commands_of_sweeps_run_as_they_stand_on_the_page(tmp_path, monkeypatch,
         small = ["--dry_run"] if "--flagfile" in line or "--preset" in line else ["--train_steps=1"]
         with unexported():
             assert sweep.main(["sweep", *arguments, *([] if "--status" in arguments else small)]) == 0, line
-    assert len(list((tmp_path / "W").glob("*/result.json"))) == 8
+    assert [len(list((tmp_path / name).glob("*/result.json"))) for name in "WAB"] == [8, 4, 4]
+    assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 8
     assert "complete  8" in capsys.readouterr().out
 
 

@@ -512,7 +512,7 @@ def test_interrupted_run_is_not_complete(tmp_path, capfd, monkeypatch):
 
     monkeypatch.setattr(loop.Training, "records", interrupted)
     assert call(tmp_path) == 130
-    assert capfd.readouterr().err == "error: interrupted; the run is not complete\n"
+    assert capfd.readouterr().err == "error: interrupted; the command is not complete\n"
     assert run_in(tmp_path).result is None
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -105,6 +106,80 @@ def test_an_archive_has_the_runs_of_the_grid_alone(whole, tmp_path, capsys):
     assert said.err == "warning: 1 of 3 runs of the grid are not complete\n"
     assert here(whole, *ALONE, "--archive=nowhere/runs.jsonl") == 2
     assert "archive must be a file that can be written; got 'nowhere/runs.jsonl'" in capsys.readouterr().err
+
+
+def test_an_archive_gets_more_runs_from_another_working_directory(whole, tmp_path, capsys):
+    path = tmp_path / "runs.jsonl"
+    one, two, other = sorted(
+        pathlib.Path(name) for name in whole.iterdir() if "-random-" in name.name or "-snip-0.5" in name.name
+    )
+    for workdir, folders in (("A", [one, other]), ("B", [two, other])):
+        for folder in folders:
+            shutil.copytree(folder, tmp_path / workdir / folder.name)
+    assert here(tmp_path / "A", *ALONE, f"--archive={path}") == 0
+    assert "1 of 2 runs of the grid are not complete" in capsys.readouterr().err
+    assert here(tmp_path / "B", *ALONE, f"--archive={path}") == 0
+    assert capsys.readouterr().err == ""
+    assert [json.loads(line)["name"] for line in path.read_text().splitlines()] == [one.name, two.name]
+
+
+def test_the_grid_of_a_flag_file_is_varied_on_the_command_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("--grid=method=snip,random\n--grid=sparsity=0.5\n--grid=seed=0:3\n--also=method=grasp\n")
+    assert here(tmp_path / "W", f"--flagfile={tmp_path / 'file'}", "--grid=seed=7", "--dry_run") == 0
+    out = capsys.readouterr().out
+    assert [line.split("-")[2] for line in out.splitlines() if "waiting" in line] == ["snip", "random", "grasp"]
+
+
+class TestSkip:
+    """Runs of the grid that an archive has are not trained again."""
+
+    @pytest.fixture
+    def made(self, whole, tmp_path, capsys):
+        """An archive of the runs that random pruning has."""
+        assert here(whole, *ALONE, f"--archive={tmp_path / 'made.jsonl'}") == 0
+        capsys.readouterr()
+        return tmp_path / "made.jsonl"
+
+    def test_only_what_is_missing_is_trained_and_all_is_shown(self, whole, made, tmp_path):
+        grid = [*ALONE, "--also=method=snip sparsity=0.5"]
+        out, _ = make(tmp_path / "W", *grid, f"--skip={made}")
+        require_part(tmp_path / "W", whole, 1)
+        assert f"skipped: 2 runs of the grid, complete in {made}\n1 runs in" in out
+        assert re.search(r"^random +\d", out, re.MULTILINE) and re.search(r"^SNIP +\d", out, re.MULTILINE)
+        assert f"tf_pruneinit.report --workdir={tmp_path / 'W'},{made} " in out
+        assert here(tmp_path / "W", *grid, f"--archive={made}") == 0
+        assert len(made.read_text().splitlines()) == 3
+
+    def test_nothing_is_left_when_the_archive_has_all(self, made, tmp_path):
+        out, _ = make(tmp_path / "W", *ALONE, f"--skip={made}")
+        assert digests(tmp_path / "W") == {}
+        assert "0 runs in" in out and "random" in out
+
+    def test_a_run_that_others_start_from_is_trained_as_far_as_they_need_it(self, whole, tmp_path, capsys):
+        grid = ["--grid=method=dense", "--also=method=magnitude sparsity=0.9 prune_at=10"]
+        made = tmp_path / "dense.jsonl"
+        assert here(whole, "--grid=method=dense", f"--archive={made}") == 0
+        capsys.readouterr()
+        assert here(tmp_path / "W", *grid, f"--skip={made}", "--dry_run") == 0
+        out = capsys.readouterr().out
+        assert "skipped: 1 run of the grid" in out and "saves weights at 10, no further" in out
+        assert here(tmp_path / "W", *grid, f"--skip={made}", "--dry_run", "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["runs"], found["parents"]) == (1, 1)
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            ([*ALONE, "--skip=nowhere.jsonl"], "skip must be archives of runs; got 'nowhere.jsonl', which cannot be read"),
+            ([*ALONE, "--skip=/"], "skip must be archives of runs; got '/', which cannot be read (Is a directory)"),
+            (["--status", "--skip=runs.jsonl"], "skip needs a grid"),
+        ],
+    )
+    def test_a_mistake_is_one_line(self, tmp_path, capsys, arguments, said):
+        assert here(tmp_path, *arguments) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+        assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("more", [["--status"], ["--dry_run"], ["--emit=slurm"]])

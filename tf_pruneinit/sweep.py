@@ -5,13 +5,14 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from tf_pruneinit.config import flags
 from tf_pruneinit.errors import RunError, UsageError
-from tf_pruneinit.reporting import collect, report, series, terminal_table
+from tf_pruneinit.reporting import collect, report, run_sources, series, terminal_table
 from tf_pruneinit.runtime.command_line import exit_code
-from tf_pruneinit.runtime.console import Console
+from tf_pruneinit.runtime.console import Console, counted
 from tf_pruneinit.sweeps import manifest, status
 from tf_pruneinit.sweeps.launch import launch
 from tf_pruneinit.sweeps.launchers import slurm
@@ -39,9 +40,13 @@ def command(argv: Sequence[str]) -> None:
     if options.archive and any(others.values()):
         raise UsageError(f"archive cannot be combined with {', '.join(name for name, value in others.items() if value)}")
     if options.status and not (options.grid or options.also or options.preset):
-        plan = manifest.everything(execution.workdir)
+        if options.skip:
+            raise UsageError("skip needs a grid, of which it leaves out runs; got none")
+        plan, skipped = manifest.everything(execution.workdir), frozenset[str]()
     else:
-        plan = planned(configurations(options.grid, options.also, given, options.preset))
+        plan, skipped = _planned(options, given, flags.typed(argv, "grid"))
+    if skipped and not options.json:
+        console.line(f"skipped: {counted(len(skipped), 'run')} of the grid, complete in {', '.join(options.skip)}")
     manifest.require_version(execution.workdir)
     if options.status:
         console.line(status.status(plan, execution.workdir, options.json))
@@ -52,30 +57,40 @@ def command(argv: Sequence[str]) -> None:
     elif options.emit:
         console.line(slurm.write(plan, execution, options.runs_per_job, argv))
     else:
+        shown = plan.requested | skipped, [execution.workdir, *options.skip], console
         try:
             launch(plan, execution, options, argv, console)
         except RunError:
-            _show_results(plan, execution.workdir, console)
+            _show_results(*shown)
             raise
-        _show_results(plan, execution.workdir, console)
+        _show_results(*shown)
+
+
+def _planned(options: Options, given: Mapping[str, Any], typed: Sequence[str]) -> tuple[Plan, frozenset[str]]:
+    """The plan of the grid without those runs that archives have, and the addresses of these."""
+    configs = configurations(options.grid, options.also, given, options.preset, typed)
+    rule = "skip must be archives of runs"
+    made = run_sources.complete(run for path in options.skip for run in run_sources.archived(path, rule))
+    skipped = frozenset(config.address for config in configs) & made
+    return planned(config for config in configs if config.address not in skipped), skipped
 
 
 def _save_runs(plan: Plan, workdir: str, path: str, console: Console) -> None:
     """Saves the runs of a grid in an archive, and warns if some of them are not complete."""
     report.write_archive([workdir], path, console, plan.requested)
-    remaining = plan.requested & status.Survey(plan, workdir).remaining.keys()
-    if remaining:
-        warnings.warn(f"{len(remaining)} of {len(plan.requested)} runs of the grid are not complete", stacklevel=2)
+    missing = plan.requested - run_sources.complete(run_sources.replaced(path))
+    if missing:
+        warnings.warn(f"{len(missing)} of {len(plan.requested)} runs of the grid are not complete", stacklevel=2)
 
 
-def _show_results(plan: Plan, workdir: str, console: Console) -> None:
+def _show_results(addresses: Collection[str], workdirs: Sequence[str], console: Console) -> None:
     """Shows the accuracies of the complete runs of a sweep, and the command that reports on them."""
-    runs = [run for run in collect.read([workdir]).runs if run.config.address in plan.requested]
+    runs = [run for run in collect.read(workdirs).runs if run.config.address in addresses]
     for view in series.views(runs):
         console.line("\n" + "\n".join(terminal_table.lines(view, shutil.get_terminal_size().columns)))
     if runs:
-        out = os.path.normpath(workdir) + "-report"
-        console.line(f"\nfigures and findings: python -m tf_pruneinit.report --workdir={workdir} --out={out}")
+        out = os.path.normpath(workdirs[0]) + "-report"
+        console.line(f"\nfigures and findings: python -m tf_pruneinit.report --workdir={','.join(workdirs)} --out={out}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

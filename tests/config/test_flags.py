@@ -265,6 +265,11 @@ def test_flag_file_is_read_with_comments_and_later_flags_win(tmp_path):
     assert parse("--sparsity=0.8", f"--flagfile={file}")["sparsity"] == 0.5
 
 
+def test_what_is_typed_is_known_from_what_a_flag_file_has():
+    line = ["sweep", "--flagfile=file", "--grid=seed=0", "-grid", "method=snip", "--grids=1", "--also=grid"]
+    assert flags.typed(line, "grid") == ["seed=0", "method=snip"]
+
+
 def test_flag_files_name_others(tmp_path):
     (tmp_path / "common").write_text("--seed=3\n")
     (tmp_path / "one").write_text(f"--flagfile={tmp_path}/common\n--sparsity=0.5\n")

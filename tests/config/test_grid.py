@@ -93,6 +93,16 @@ def test_mistakes_in_blocks_are_named_too():
 
 
 class TestConfigurations:
+    def test_a_grid_that_is_typed_replaces_that_of_the_same_flag_in_a_flag_file(self):
+        file, typed = ["method=snip,grasp sparsity=0.5,0.9", "seed=0:3"], ["sparsity=0.8", "batch_size=64,128"]
+        also = ["method=random sparsity=0.1", "method=magnitude"]
+        found = configurations([*file, *typed], also, {}, typed=typed)
+        of_seed = [(c.prune.method, c.prune.sparsity) for c in found if (c.seed, c.train.batch_size) == (2, 128)]
+        assert of_seed == [("snip", 0.8), ("grasp", 0.8), ("random", 0.1), ("magnitude", 0.8)]
+        assert len(found) == 24
+        with pytest.raises(UsageError, match="got seed again in --grid=seed=2"):
+            configurations(["seed=0", "seed=1", "seed=2"], [], {"method": "random"}, typed=["seed=1", "seed=2"])
+
     def test_what_does_not_vary_is_given(self):
         found = configurations(["sparsity=0.5,0.9"], [], {"model": "convnet", "method": "grasp", "sparsity": 0.1})
         assert [(c.model, c.prune.method, c.prune.sparsity) for c in found] == [("convnet", "grasp", s) for s in (0.5, 0.9)]

@@ -333,7 +333,7 @@ class TestAskedToEnd:
         with self.process(tmp_path, "--method=synflow", "--iterations=100000") as process:
             while "pruning by synflow" not in process.stdout.readline():
                 assert process.poll() is None
-            assert self.terminate(process) == (143, "error: preempted (SIGTERM); the run is not complete\n")
+            assert self.terminate(process) == (143, "error: preempted (SIGTERM); the command is not complete\n")
 
     def test_while_tensorflow_starts_it_ends_at_once(self, tmp_path):
         def start(arguments, **options):
@@ -341,7 +341,7 @@ class TestAskedToEnd:
 
         with self.process(tmp_path, start=start) as process:
             wait_for(lambda: "libtensorflow" in pathlib.Path(f"/proc/{process.pid}/maps").read_text(), [process])
-            assert self.terminate(process) == (143, "error: preempted (SIGTERM); the run is not complete\n")
+            assert self.terminate(process) == (143, "error: preempted (SIGTERM); the command is not complete\n")
 
 
 class TestSnapshots:

@@ -58,7 +58,7 @@ def test_columns_are_aligned_names_to_the_left_numbers_to_the_right():
         (OSError(errno.ENOSPC, "No space left on device", "W/masks.npz"), 1, "error: No space left on device (W/masks.npz)"),
         (OSError("just so"), 1, "error: just so"),
         (MemoryError(), 1, "error: out of memory; a smaller batch_size or model needs less"),
-        (KeyboardInterrupt(), 130, "error: interrupted; the run is not complete"),
+        (KeyboardInterrupt(), 130, "error: interrupted; the command is not complete"),
     ],
 )
 def test_error_is_one_line_and_an_exit_code(capsys, error, code, line):

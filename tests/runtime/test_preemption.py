@@ -12,7 +12,7 @@ import pytest
 from tf_pruneinit.runtime import preemption
 from tf_pruneinit.training import records
 
-ENDED = (143, b"error: preempted (SIGTERM); the run is not complete\n")
+ENDED = (143, b"error: preempted (SIGTERM); the command is not complete\n")
 
 
 def run(script: str, **options) -> tuple[int, bytes]:

@@ -5,6 +5,7 @@ sweeps can tell a value that was requested from a default.
 """
 
 import dataclasses
+import itertools
 import os
 import re
 import shutil
@@ -102,8 +103,14 @@ def parse(argv: Sequence[str], purpose: str, groups: Mapping[str, flags.FlagValu
         raise UsageError(f"flags are written --name=value; got the argument {extra[0]!r}")
     names = [name for group in groups.values() for name in group]
     given = {name: values[name].value for name in names if values[name].present}
-    typed = [name for name in _EITHER if any(part.lstrip("-").split("=")[0] == name for part in argv)]
-    return given if len(typed) != 1 else {name: value for name, value in given.items() if name not in _EITHER or name in typed}
+    own = [name for name in _EITHER if typed(argv, name)]
+    return given if len(own) != 1 else {name: value for name, value in given.items() if name not in _EITHER or name in own}
+
+
+def typed(argv: Sequence[str], name: str) -> list[str]:
+    """Returns the values of a flag on the command line itself, without those in a flag file."""
+    parts = ((part.partition("="), following) for part, following in itertools.pairwise([*argv[1:], ""]))
+    return [value if equals else following for (flag, equals, value), following in parts if flag in (f"--{name}", f"-{name}")]
 
 
 # What Python and absl say -> what a reader understands who knows neither.

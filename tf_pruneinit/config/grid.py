@@ -25,7 +25,9 @@ Axes = dict[str, list[tuple[str, str]]]
 Read = Callable[[str, str], Any]
 
 
-def points(grids: Sequence[str], blocks: Sequence[str], names: Collection[str], read: Read) -> list[tuple[dict[str, Any], str]]:
+def points(
+    grids: Sequence[str], blocks: Sequence[str], names: Collection[str], read: Read, typed: Sequence[str] = ()
+) -> list[tuple[dict[str, Any], str]]:
     """Returns every combination: flag -> value, and what an error calls the combination.
 
     Args:
@@ -33,20 +35,16 @@ def points(grids: Sequence[str], blocks: Sequence[str], names: Collection[str], 
       blocks: texts of one or more axes each; every block is multiplied with the axes of `grids` that it does not name.
       names: names of all flags that a grid can vary.
       read: `(name of a flag, text) -> value`; raises ValueError, with the reason, for a text that the flag does not take.
+      typed: as `grids`; each of its axes replaces that of `grids` of the same flag.
 
     Raises:
       UsageError: for a text without an axis, a flag that is unknown or named twice, and a value that its flag does not take;
         the error says where.
     """
-    if not grids and not blocks:
+    if not grids and not typed and not blocks:
         raise UsageError("a sweep needs something to vary, as --grid=sparsity=0.5,0.9; got no grid")
-    product: Axes = {}
-    for text in grids:
-        for name, values in _axes(f"--grid={text}", text, names).items():
-            if name in product:
-                raise UsageError(f"each flag can be in one grid, with all its values; got {name} again in --grid={text}")
-            product[name] = values
-    found = [(product, "the grid")] if grids else []
+    product = _product(grids, names) | _product(typed, names)
+    found = [(product, "the grid")] if product else []
     found += [(product | _axes(f"--also={text}", text, names), f"--also={text}") for text in blocks]
     count = sum(math.prod(map(len, axes.values())) for axes, _ in found)
     if count > _MOST:
@@ -78,6 +76,16 @@ def _combinations(axes: Axes, known: Mapping[tuple[str, str], Any], where: str) 
         texts = {name: text for name, (text, _) in zip(axes, values, strict=True)}
         shown = " ".join(f"{name}={text}" for name, text in texts.items())
         yield {name: known[name, text] for name, text in texts.items()}, f"{shown} of {where}"
+
+
+def _product(grids: Sequence[str], names: Collection[str]) -> Axes:
+    product: Axes = {}
+    for text in grids:
+        for name, values in _axes(f"--grid={text}", text, names).items():
+            if name in product:
+                raise UsageError(f"each flag can be in one grid, with all its values; got {name} again in --grid={text}")
+            product[name] = values
+    return product
 
 
 def _axes(flag: str, text: str, names: Collection[str]) -> Axes:

@@ -136,7 +136,7 @@ def write_archive(workdirs: Sequence[str], path: str, console: Console, only: Co
       workdirs: directories of runs, or archives of them.
       path: of the archive.
       console: shows progress and the result.
-      only: addresses of the runs to save; default None, all of them.
+      only: addresses of the runs to add to those of the file; default None: all, and the file may have no others.
 
     Raises:
       UsageError: if there are no working directories or no run to save, or the archive cannot be written or would lose what the
@@ -144,7 +144,7 @@ def write_archive(workdirs: Sequence[str], path: str, console: Console, only: Co
     """
     several = [*run_sources.sources(workdirs)[0], *collect.planned(workdirs)]
     if only is not None:
-        several = [source for source in several if source.name in only]
+        several = [*run_sources.replaced(path), *(source for source in several if source.name in only)]
     try:
         count = run_sources.write(path, several, lambda done, of: console.live(f"writing {path}: {done:,} of {of:,} runs"))
     except OSError as error:

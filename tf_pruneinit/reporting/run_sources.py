@@ -235,14 +235,37 @@ def write(path: str, several: Sequence[Source], progress: Callable[[int, int], N
     return len(lines)
 
 
-def _require_nothing_lost(path: str, complete: Collection[str]) -> None:
-    """Raises `UsageError` if the file that an archive would replace has complete runs of other names, or is no archive."""
-    if not os.path.isfile(path) or not os.path.getsize(path):
-        return
+def archived(path: str, rule: str) -> list[ArchivedRun]:
+    """Returns the runs of an archive.
+
+    Raises:
+      UsageError: if the file is no archive, or has no run; its message begins with `rule`.
+    """
     held, _, reason = _read_archive(path)
     if not held:
-        raise UsageError(f"archive must be a new file, or an archive of runs; got {path!r}, {reason}")
-    lost = sorted({run.name for run in held if run.values(run_directory.RESULT) is not None} - set(complete))
+        raise UsageError(f"{rule}; got {path!r}, {reason}")
+    return held
+
+
+def replaced(path: str) -> list[ArchivedRun]:
+    """Returns the runs of the file that an archive is about to replace; none if there is no file, or it is empty.
+
+    Raises:
+      UsageError: if it is no archive.
+    """
+    if not os.path.isfile(path) or not os.path.getsize(path):
+        return []
+    return archived(path, "archive must be a new file, or an archive of runs")
+
+
+def complete(several: Iterable[ArchivedRun]) -> set[str]:
+    """Returns the names of those archived runs that are complete."""
+    return {run.name for run in several if run.values(run_directory.RESULT) is not None}
+
+
+def _require_nothing_lost(path: str, kept: Collection[str]) -> None:
+    """Raises `UsageError` if the file that an archive would replace has other complete runs than `kept`, or is no archive."""
+    lost = sorted(complete(replaced(path)) - set(kept))
     if lost:
         others = f"{counted(len(lost), 'complete run')} that would be lost, as {lost[0]}"
         raise UsageError(f"archive must keep the runs that it has; {path!r} has {others}: name another file")

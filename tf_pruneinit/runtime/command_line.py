@@ -44,7 +44,7 @@ def exit_code(command: Callable[[Sequence[str]], None], argv: Sequence[str] | No
     except MemoryError:
         return _fail(OUT_OF_MEMORY, 1)
     except KeyboardInterrupt:
-        return _fail("interrupted; the run is not complete", 130)
+        return _fail("interrupted; the command is not complete", 130)
     except preemption.Preempted as reason:
         return _fail(reason, preemption.EXIT_CODE)
     except Exception as error:

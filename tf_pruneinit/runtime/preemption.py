@@ -12,7 +12,7 @@ EXIT_CODE = 143
 # Machines are usually taken back half a minute after SIGTERM.
 GRACE_SECONDS = 30.0
 _SECONDS_TO_HANDLE = 1
-_MESSAGE = "preempted (SIGTERM); the run is not complete"
+_MESSAGE = "preempted (SIGTERM); the command is not complete"
 
 
 class Preempted(BaseException):

@@ -1,5 +1,6 @@
 """Declares the options of a sweep, and expands its grid into experiments."""
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ class Options:
     grid: tuple[str, ...] = option(
         (),
         "flag and its values, as sparsity=0.5,0.9 or sparsity=paper or seed=0:3 (0, 1, 2) or learning_rate_drops=80+120,60; "
-        "several are multiplied",
+        "several are multiplied; one on the command line replaces that of the same flag in a flag file",
         multi=True,
     )
     also: tuple[str, ...] = option(
@@ -49,7 +50,10 @@ class Options:
     retry_failed: bool = option(False, "retry runs that have failed")
     status: bool = option(False, "show how far the runs are, of the grid or of all sweeps in workdir, and run nothing")
     archive: str | None = option(
-        None, "save those runs of the grid that are in workdir in this file (*.jsonl), for reports, and run nothing"
+        None, "add those runs of the grid that are in workdir to this file (*.jsonl), for reports, and run nothing"
+    )
+    skip: tuple[str, ...] = option(
+        (), "archives (*.jsonl), comma-separated, of runs that are made already: those of the grid are not trained again"
     )
     json: bool = option(False, "with dry_run or status: write one JSON object, and nothing else, to standard output")
     manifest: str | None = option(None, "file with the runs of an emitted sweep")
@@ -72,7 +76,11 @@ class Options:
 
 
 def configurations(
-    grids: Sequence[str], also: Sequence[str], base: Mapping[str, Any], preset: str | None = None
+    grids: Sequence[str],
+    also: Sequence[str],
+    base: Mapping[str, Any],
+    preset: str | None = None,
+    typed: Sequence[str] = (),
 ) -> list[Config]:
     """Returns the experiments of a grid.
 
@@ -81,6 +89,7 @@ def configurations(
       also: values of `--also`.
       base: flags that all experiments have, name -> value.
       preset: a row of `PRESETS`, to which the grid and the flags are added, and whose values they replace; default None.
+      typed: those of `grids` that are on the command line, and replace those of the same flags in a flag file; default none.
 
     Raises:
       UsageError: as `grid.points`, and for values that break a rule together: says at which point of the grid.
@@ -88,14 +97,15 @@ def configurations(
     groups = flags.experiment_groups()
     names = {name for title, group in groups.items() if not title.startswith("Execution") for name in group}
     read = functools.partial(flags.read, groups)
+    grids = list((collections.Counter(grids) - collections.Counter(typed)).elements())
     if preset is not None:
         ready = PRESETS[preset]
-        replaced = base.keys() | grid.names(grids, names)
+        replaced = base.keys() | grid.names([*grids, *typed], names)
         grids = [*grids, *(f"{name}={values}" for name, values in ready.axes.items() if name not in replaced)]
         base = {name: read(name, text) for name, text in ready.flags.items()} | dict(base)
         also = [*ready.blocks(base), *also]
     found = []
-    for values, where in grid.points(grids, also, names, read):
+    for values, where in grid.points(grids, also, names, read, typed):
         try:
             found.append(flags.experiment(flags.varied(groups, base, values))[0])
         except UsageError as error:
