@@ -150,8 +150,10 @@ class TestSkip:
         assert here(tmp_path / "W", *grid, f"--archive={made}") == 0
         assert len(made.read_text().splitlines()) == 3
 
-    def test_nothing_is_left_when_the_archive_has_all(self, made, tmp_path):
-        out, _ = make(tmp_path / "W", *ALONE, f"--skip={made}")
+    @pytest.mark.parametrize("where", ["file", "folder of archives", "working directory"])
+    def test_nothing_is_left_when_all_is_made(self, whole, made, tmp_path, where):
+        skip = {"file": made, "folder of archives": tmp_path, "working directory": whole}[where]
+        out, _ = make(tmp_path / "W", *ALONE, f"--skip={skip}")
         assert digests(tmp_path / "W") == {}
         assert "0 runs in" in out and "random" in out
 
@@ -170,8 +172,8 @@ class TestSkip:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            ([*ALONE, "--skip=nowhere.jsonl"], "skip must be archives of runs; got 'nowhere.jsonl', which cannot be read"),
-            ([*ALONE, "--skip=/"], "skip must be archives of runs; got '/', which cannot be read (Is a directory)"),
+            ([*ALONE, "--skip=nowhere.jsonl"], "skip must be a directory of runs, or an archive of them; got 'nowhere.jsonl'"),
+            ([*ALONE, f"--skip={__file__}"], f"got '{__file__}', which has no run in "),
             (["--status", "--skip=runs.jsonl"], "skip needs a grid"),
         ],
     )

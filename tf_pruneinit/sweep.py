@@ -67,10 +67,9 @@ def command(argv: Sequence[str]) -> None:
 
 
 def _planned(options: Options, given: Mapping[str, Any], typed: Sequence[str]) -> tuple[Plan, frozenset[str]]:
-    """The plan of the grid without those runs that archives have, and the addresses of these."""
+    """The plan of the grid without those runs that `skip` has, and the addresses of these."""
     configs = configurations(options.grid, options.also, given, options.preset, typed)
-    rule = "skip must be archives of runs"
-    made = run_sources.complete(run for path in options.skip for run in run_sources.archived(path, rule))
+    made = run_sources.complete(run_sources.sources(options.skip, "skip")[0])
     skipped = frozenset(config.address for config in configs) & made
     return planned(config for config in configs if config.address not in skipped), skipped
 

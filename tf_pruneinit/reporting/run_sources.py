@@ -135,10 +135,14 @@ class ArchivedRun:
 Source = Directory | ArchivedRun
 
 
-def sources(workdirs: Iterable[str]) -> tuple[list[Source], list[tuple[str, str]]]:
+def sources(workdirs: Iterable[str], option: str = "workdir") -> tuple[list[Source], list[tuple[str, str]]]:
     """Returns everything in working directories and archives that may be a run, and what is damaged.
 
     A working directory has run directories, archives (`*.jsonl`), or both: then its run directories come first.
+
+    Args:
+      workdirs: their paths.
+      option: which names them, for the error.
 
     Returns:
       The sources, by name within each working directory; and, for each damaged file or line, where it is and why.
@@ -148,11 +152,12 @@ def sources(workdirs: Iterable[str]) -> tuple[list[Source], list[tuple[str, str]
     """
     found: list[Source] = []
     damaged: list[tuple[str, str]] = []
+    rule = f"{option} must be a directory of runs, or an archive of them"
     for workdir in workdirs:
         if os.path.isfile(workdir):
             runs, lines, reason = _read_archive(workdir)
             if not runs:
-                raise UsageError(f"workdir must be a directory of runs, or an archive of them; got {workdir!r}, {reason}")
+                raise UsageError(f"{rule}; got {workdir!r}, {reason}")
             found += runs
             damaged += lines
         elif os.path.isdir(workdir):
@@ -171,7 +176,7 @@ def sources(workdirs: Iterable[str]) -> tuple[list[Source], list[tuple[str, str]
                     found += runs
                     damaged += lines if runs else [(path, f"{NO_ARCHIVE}, {reason}")]
         else:
-            raise UsageError(f"workdir must be a directory of runs, or an archive of them; got {workdir!r}, which is neither")
+            raise UsageError(f"{rule}; got {workdir!r}, which is neither")
     return found, damaged
 
 
@@ -235,18 +240,6 @@ def write(path: str, several: Sequence[Source], progress: Callable[[int, int], N
     return len(lines)
 
 
-def archived(path: str, rule: str) -> list[ArchivedRun]:
-    """Returns the runs of an archive.
-
-    Raises:
-      UsageError: if the file is no archive, or has no run; its message begins with `rule`.
-    """
-    held, _, reason = _read_archive(path)
-    if not held:
-        raise UsageError(f"{rule}; got {path!r}, {reason}")
-    return held
-
-
 def replaced(path: str) -> list[ArchivedRun]:
     """Returns the runs of the file that an archive is about to replace; none if there is no file, or it is empty.
 
@@ -255,12 +248,22 @@ def replaced(path: str) -> list[ArchivedRun]:
     """
     if not os.path.isfile(path) or not os.path.getsize(path):
         return []
-    return archived(path, "archive must be a new file, or an archive of runs")
+    held, _, reason = _read_archive(path)
+    if not held:
+        raise UsageError(f"archive must be a new file, or an archive of runs; got {path!r}, {reason}")
+    return held
 
 
-def complete(several: Iterable[ArchivedRun]) -> set[str]:
-    """Returns the names of those archived runs that are complete."""
-    return {run.name for run in several if run.values(run_directory.RESULT) is not None}
+def complete(several: Iterable[Source]) -> set[str]:
+    """Returns the names of those sources that are complete runs."""
+    return {source.name for source in several if _is_complete(source)}
+
+
+def _is_complete(source: Source) -> bool:
+    try:
+        return source.values(run_directory.RESULT) is not None
+    except DamagedError:
+        return False
 
 
 def _require_nothing_lost(path: str, kept: Collection[str]) -> None:

@@ -53,7 +53,7 @@ class Options:
         None, "add those runs of the grid that are in workdir to this file (*.jsonl), for reports, and run nothing"
     )
     skip: tuple[str, ...] = option(
-        (), "archives (*.jsonl), comma-separated, of runs that are made already: those of the grid are not trained again"
+        (), "archives (*.jsonl) or directories of runs, comma-separated: what is complete in them is not trained again"
     )
     json: bool = option(False, "with dry_run or status: write one JSON object, and nothing else, to standard output")
     manifest: str | None = option(None, "file with the runs of an emitted sweep")
