@@ -42,6 +42,7 @@ LIGHT = [
     "experiments.array_cache",
     "experiments.run_directory",
     "export.mask_coding",
+    "export.network_path",
     "pruning.ablations",
     "pruning.neurons",
     "pruning.selection",

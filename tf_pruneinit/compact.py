@@ -14,7 +14,8 @@ from typing import Any
 from tf_pruneinit.config import flags
 from tf_pruneinit.config.options import option
 from tf_pruneinit.errors import UsageError
-from tf_pruneinit.runtime.command_line import exit_code, require_network, start_tensorflow
+from tf_pruneinit.export import network_path
+from tf_pruneinit.runtime.command_line import exit_code, start_tensorflow
 
 PURPOSE = "Writes a trained, pruned network as a smaller dense one with the same outputs, without dead channels."
 
@@ -38,7 +39,7 @@ class Options:
 def command(argv: Sequence[str]) -> None:
     """Writes the smaller network, and prints the sizes of both."""
     options = Options(**flags.parse(argv, PURPOSE, {"Flags": flags.define(Options)}))
-    require_network(options.saved_model)
+    network_path.require(options.saved_model)
     start_tensorflow()
     from tf_pruneinit.export import inference_model
 

@@ -9,7 +9,8 @@ from typing import Any
 from tf_pruneinit.config import flags
 from tf_pruneinit.config.options import option
 from tf_pruneinit.errors import UsageError
-from tf_pruneinit.runtime.command_line import exit_code, require_network, start_tensorflow
+from tf_pruneinit.export import network_path
+from tf_pruneinit.runtime.command_line import exit_code, start_tensorflow
 from tf_pruneinit.runtime.console import printable
 
 PURPOSE = "Says what was pruned of a network: sparsity, dead channels, multiply-accumulates, parameters, bytes."
@@ -43,7 +44,7 @@ def command(argv: Sequence[str]) -> None:
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     options = Options(**values)
     for path in options.saved_model:
-        require_network(path)
+        network_path.require(path)
     start_tensorflow()
     from tf_pruneinit.experiments import description
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from tf_pruneinit.config import flags, registry
 from tf_pruneinit.config.options import check, option
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.export import network_path
 from tf_pruneinit.reporting import confusion
 from tf_pruneinit.runtime import extras
-from tf_pruneinit.runtime.command_line import exit_code, require_network, start_tensorflow
+from tf_pruneinit.runtime.command_line import exit_code, start_tensorflow
 from tf_pruneinit.runtime.console import Console, printable
 
 PURPOSE = "Evaluates networks: accuracy, top-5, loss, calibration, accuracy of each class, confusion matrix, sparsity."
@@ -58,7 +59,7 @@ def command(argv: Sequence[str]) -> None:
     options = Options(**flags.parse(argv, PURPOSE, {"Flags": flags.define(Options)}))
     console = Console(sys.stderr)
     for path in options.saved_model:
-        require_network(path)
+        network_path.require(path)
     start_tensorflow()
     from tf_pruneinit.experiments import evaluation
     from tf_pruneinit.runtime import devices

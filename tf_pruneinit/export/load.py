@@ -16,7 +16,6 @@ from tf_pruneinit.export.network_state import Stored
 from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.pruning import masks, model_copy
 from tf_pruneinit.runtime import files, machine
-from tf_pruneinit.runtime.command_line import NETWORK_FORMS
 
 # The forms in which a network is stored, by how their names end.
 KERAS, COMPRESSED, FOLDER = ".keras", ".tfpruned", ""
@@ -50,8 +49,6 @@ def network(path: str) -> Stored:
         return network_state.of(keras_model(path))
     if compressed_file.is_one(path):
         return compressed_file.read(path)
-    if not saved_model.is_one(path):
-        raise UsageError(f"saved_model must be {NETWORK_FORMS}; got {path!r}")
     return saved_model.read(path)
 
 

@@ -14,7 +14,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from tf_pruneinit.datasets.dataset import Preprocessing
 from tf_pruneinit.errors import RunError, UsageError, reason
-from tf_pruneinit.export import model_config
+from tf_pruneinit.export import model_config, network_path
 from tf_pruneinit.export.network_state import Stored
 from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers.masked import mask_name
@@ -139,7 +139,7 @@ def is_one(path: str) -> bool:
 
 def _require_there(path: str) -> None:
     if not is_one(path):
-        raise UsageError(f"saved_model must be the folder of a SavedModel (it has a saved_model.pb); got {path!r}")
+        raise network_path.refused(path)
 
 
 def _unreadable(path: str, why: str) -> UsageError:

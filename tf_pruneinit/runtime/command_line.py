@@ -72,20 +72,6 @@ def _say(kind: str, message: object) -> None:
     print(f"{over_live_line}{kind}: {printable(' '.join(str(message).split()))}", file=sys.stderr)
 
 
-# What a command takes a network from.
-NETWORK_FORMS = "the folder of a SavedModel (it has a saved_model.pb), a .keras file or a compressed file"
-
-
-def require_network(path: str) -> None:
-    """Raises `UsageError` if a path is not there, or is a run's directory; does not wait for TensorFlow."""
-    rule = f"saved_model must be {NETWORK_FORMS}"
-    if not os.path.exists(path):
-        raise UsageError(f"{rule}; got {path!r}, which is not there")
-    inside = os.path.join(path, "saved_model")
-    if os.path.isdir(inside) and not os.path.exists(os.path.join(path, "saved_model.pb")):
-        raise UsageError(f"{rule}; got {path!r} (did you mean {inside!r}?)")
-
-
 def start_tensorflow() -> None:
     """Imports TensorFlow, and lists its devices, without its log on standard error; Python's errors still show."""
     # When a worker is lost TensorFlow says so in many lines, and we in one.
