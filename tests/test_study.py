@@ -272,14 +272,60 @@ def test_page_says_where_masks_of_the_first_layer_are():
     assert (used["grasp"][2], used["snip"][2]) == pytest.approx((77, 88), abs=1)
 
 
+def test_page_says_what_ablations_of_resnet20_change():
+    view = _together(*RESNET20)
+
+    def at(method: str, ablation: str = "none", variant: str = "") -> float:
+        return 100 * view.curves[curves.Series(method, variant, ablation=ablation)][0.893].mean
+
+    methods = ("magnitude", "snip", "grasp", "synflow")
+    shuffled = [at(method, "shuffle") for method in methods]
+    erk = at("random", variant="scope=erk")
+    assert said(f"have {min(shuffled):.1f} to {max(shuffled):.1f} %: as much as random pruning with")
+    alike = f"Erdos-Renyi-kernel densities, {erk:.1f} %, and more than random pruning of all layers alike, {at('random'):.1f} %"
+    assert said(alike) and at("random") < min(shuffled)
+    gains = {method: one - at(method) for method, one in zip(methods, shuffled, strict=True)}
+    assert said(f"they cost up to {max(gains.values()):.1f} points")
+    renewed = {method: at(method, "reinit") - at(method) for method in methods}
+    assert said(f"they gain magnitude {renewed['magnitude']:.1f} of its {gains['magnitude']:.1f} points")
+    assert renewed["synflow"] < 0.1
+    empty = {name: _empty(view, curves.Series("synflow", ablation=name), 0.893) for name in ("none", "reinit", "shuffle")}
+    assert empty["reinit"] == empty["none"]
+    assert said(f"SynFlow leaves {empty['none']:.0f} % of the channels empty, its shuffled masks {empty['shuffle']:.0f} %")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("TFDS_DATA_DIR" not in os.environ, reason="TFDS_DATA_DIR is not set")
+def test_page_says_how_large_the_weights_are_that_remain_of_resnet20():
+    """What finding F4 is explained by there: scores prefer large weights, and shuffled masks do not."""
+    cifar10 = dataset.load("cifar10")
+    model = build.build("resnet20", cifar10.input_shape, cifar10.classes, seeds.derive(0, "weights"))
+    weights = {variable.path: variable.numpy() for variable in model.variables}
+
+    def size(masks) -> float:
+        """The root mean square of the remaining weights over that of all, by layer: their geometric mean."""
+        squares = [(np.mean(weights[path][kept == 1] ** 2), np.mean(weights[path] ** 2)) for path, kept in masks.items()]
+        return np.exp(np.mean([np.log(remaining / every) / 2 for remaining, every in squares]))
+
+    sizes = {}
+    for method in ("magnitude", "snip", "synflow", "grasp"):
+        data = cifar10.scoring_batches(10, 256, 0) if method in ("snip", "grasp") else None
+        masks = masking.masks(tf_pruneinit.prune(model, method, 0.893, data))
+        everywhere = {path: np.ones_like(kept) for path, kept in masks.items()}
+        sizes[method] = size(masks)
+        assert size(ablations.shuffle(masks, everywhere, 0)) == pytest.approx(1, abs=0.02)
+    large = "{magnitude:.2f} times as large as those of their layer, SNIP {snip:.2f}, SynFlow {synflow:.2f}, GraSP {grasp:.2f}"
+    assert said(large.format(**sizes))
+
+
 def test_page_says_how_many_channels_masks_leave_empty():
     """What finding F4 is explained by on the convolutional network."""
     view = _together("mnist_convnet")
     empty, lost = {}, {}
     for method in ("synflow", "snip", "grasp", "magnitude"):
         own, shuffled = curves.Series(method), curves.Series(method, ablation="shuffle")
-        empty[method] = _empty(view, own)
-        assert _empty(view, shuffled) < 0.5
+        empty[method] = _empty(view, own, 0.945)
+        assert _empty(view, shuffled, 0.945) < 0.5
         lost[method] = 100 * (view.curves[own][0.945].mean - view.curves[shuffled][0.945].mean)
     shown = {method: round(share) for method, share in empty.items()}
     left = "SynFlow leaves {synflow} % of all channels and neurons without a weight, SNIP {snip} %, GraSP {grasp} %"
@@ -290,9 +336,9 @@ def test_page_says_how_many_channels_masks_leave_empty():
     assert lost["magnitude"] < 0
 
 
-def _empty(view: curves.View, series: curves.Series) -> float:
-    """Percent of neurons without a weight at 94.5 %, over seeds."""
-    counts = [view.hidden_neurons(run) for run in view.at(series, 0.945)]
+def _empty(view: curves.View, series: curves.Series, sparsity: float) -> float:
+    """Percent of neurons without a weight, over three seeds."""
+    counts = [view.hidden_neurons(run) for run in view.at(series, sparsity)]
     shares = [neurons.empty(one) for one in counts if one]
     assert len(shares) == 3
     return 100 * float(np.mean(shares))
