@@ -144,7 +144,7 @@ class TestSkip:
         grid = [*ALONE, "--also=method=snip sparsity=0.5"]
         out, _ = make(tmp_path / "W", *grid, f"--skip={made}")
         require_part(tmp_path / "W", whole, 1)
-        assert f"skipped: 2 runs of the grid, complete in {made}\n1 runs in" in out
+        assert f"skipped: 2 runs of the grid, complete in {made}\n1 run in" in out
         assert re.search(r"^random +\d", out, re.MULTILINE) and re.search(r"^SNIP +\d", out, re.MULTILINE)
         assert f"tf_pruneinit.report --workdir={tmp_path / 'W'},{made} " in out
         assert here(tmp_path / "W", *grid, f"--archive={made}") == 0
@@ -168,6 +168,10 @@ class TestSkip:
         assert here(tmp_path / "W", *grid, f"--skip={made}", "--dry_run", "--json") == 0
         found = json.loads(capsys.readouterr().out)
         assert (found["runs"], found["parents"]) == (1, 1)
+
+    def test_it_is_said_that_an_archive_has_no_run_of_the_grid(self, made, tmp_path, capsys):
+        assert here(tmp_path / "W", "--grid=method=grasp", f"--skip={made}", "--dry_run") == 0
+        assert capsys.readouterr().out.startswith(f"skipped: 0 runs of the grid, complete in {made}\n")
 
     @pytest.mark.parametrize(
         ("arguments", "said"),

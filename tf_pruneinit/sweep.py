@@ -45,7 +45,7 @@ def command(argv: Sequence[str]) -> None:
         plan, skipped = manifest.everything(execution.workdir), frozenset[str]()
     else:
         plan, skipped = _planned(options, given, flags.typed(argv, "grid"))
-    if skipped and not options.json:
+    if options.skip and not options.json:
         console.line(f"skipped: {counted(len(skipped), 'run')} of the grid, complete in {', '.join(options.skip)}")
     manifest.require_version(execution.workdir)
     if options.status:

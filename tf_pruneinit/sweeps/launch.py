@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tf_pruneinit.config.execution import Execution
 from tf_pruneinit.errors import RunError
 from tf_pruneinit.runtime import machine, preemption
-from tf_pruneinit.runtime.console import Console
+from tf_pruneinit.runtime.console import Console, counted
 from tf_pruneinit.sweeps import display
 from tf_pruneinit.sweeps import manifest as manifests
 from tf_pruneinit.sweeps import plan as plans
@@ -47,7 +47,7 @@ def launch(plan: Plan, execution: Execution, options: Options, argv: Sequence[st
     todo = [address for address in survey.remaining if address not in failed]
     complete = len(plan.jobs) - len(survey.remaining)
     parents = f" ({len(plan.all_parents)} of them parents of others)" if plan.all_parents else ""
-    console.line(f"{len(plan.jobs)} runs in {execution.workdir}{parents}: {complete} complete")
+    console.line(f"{counted(len(plan.jobs), 'run')} in {execution.workdir}{parents}: {complete} complete")
     if todo:
         console.line(f"time: {survey.time(len(shares))}")
     _warn_of_memory(len(shares), len(todo))
