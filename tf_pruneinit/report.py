@@ -25,9 +25,11 @@ class Options:
       UsageError: if no working directory or no directory for the report is named, or the margin is out of its range.
     """
 
-    workdir: tuple[str, ...] = option((), "directories of runs, or archives of them (*.jsonl), comma-separated")
+    workdir: tuple[str, ...] = option((), "directories of runs, or archives of them (*.jsonl, *.jsonl.gz), comma-separated")
     out: str = option("report", "directory for figures/, tables/, findings.json and report.html")
-    archive: str | None = option(None, "file to save the runs in, from which the same report can be written again (*.jsonl)")
+    archive: str | None = option(
+        None, "file to save the runs in, from which the same report can be written again (*.jsonl, *.jsonl.gz)"
+    )
     references: str | None = option(
         None, "CSV file of published results, which are shown beside one's own; `published` for those of the package"
     )

@@ -18,7 +18,7 @@ from tf_pruneinit.reporting.collect import Run
 from tf_pruneinit.reporting.findings import CONTRADICTED, SUPPORTED, UNKNOWN
 from tf_pruneinit.reporting.series import Series, View
 
-# Of LeNet-300-100 in results/mnist_lenet.jsonl: the accuracy of the unpruned network; the mean one of the four early methods at
+# Of LeNet-300-100 in results/mnist_lenet.jsonl.gz: accuracy of the unpruned network; the mean one of the four early methods at
 # three sparsities; and the standard deviation over seeds of the logit of an accuracy. This says whether they are still right:
 # `python -m pytest tests/reporting/test_error_rates.py -k saved_runs`.
 UNPRUNED = 0.981
@@ -145,7 +145,7 @@ def test_fewer_than_three_seeds_decide_nothing(seeds):
 
 @pytest.mark.slow
 def test_accuracies_and_noise_are_those_of_the_saved_runs():
-    (view,) = series.views(collect.read(["results/mnist_lenet.jsonl"]).runs)
+    (view,) = series.views(collect.read(["results/mnist_lenet.jsonl.gz"]).runs)
     assert view.dense.mean == pytest.approx(UNPRUNED, abs=1e-4)
     for sparsity, accuracy in ACCURACIES.items():
         saved = [view.curves[Series(method)][sparsity].mean for method in EARLY]

@@ -202,8 +202,8 @@ def test_what_is_called_like_an_archive_is_named_and_the_others_are_read(tmp_pat
     (tmp_path / "empty.jsonl").write_bytes(b"")
     (tmp_path / "cut.jsonl").write_bytes(content + content[: len(content) // 2])
     (tmp_path / "records.jsonl").write_bytes((path / "records.jsonl").read_bytes())
-    (tmp_path / "packed.jsonl.gz").write_bytes(gzip.compress(content))
-    (tmp_path / "packed.jsonl").write_bytes(gzip.compress(content))
+    (tmp_path / "packed.jsonl.zst").write_bytes(b"\x28\xb5\x2f\xfd, as zstd begins")
+    (tmp_path / "packed.jsonl").write_bytes(gzip.compress(content)[:-9])
     (tmp_path / ".good.jsonl.1234").write_bytes(content[:10])  # As it is being written.
     (tmp_path / "notes.txt").write_text("no archive")
     shutil.rmtree(tmp_path / "work")
@@ -212,10 +212,45 @@ def test_what_is_called_like_an_archive_is_named_and_the_others_are_read(tmp_pat
     assert {gap.what.removeprefix(f"{tmp_path}/"): gap.reason for gap in found.gaps} == {
         "cut.jsonl, line 2": "it does not describe a run",
         "empty.jsonl": "no archive, which has no run: it is empty",
-        "packed.jsonl": "no archive, which has no run: it is compressed (gz), unpack it first",
-        "packed.jsonl.gz": "no archive, which has no run: it is compressed (gz), unpack it first",
+        "packed.jsonl": "no archive, which has no run: it is compressed (gz), and damaged",
+        "packed.jsonl.zst": "no archive, which has no run: it is compressed (zst), unpack it first",
         "records.jsonl": "no archive, which has no run in 10 lines",
     }
+
+
+@pytest.mark.parametrize("end", ["gz", "bz2", "xz"])
+def test_compressed_archives_are_written_read_and_added_to(tmp_path, end):
+    for seed in range(2):
+        write(tmp_path / str(seed), config(seed=seed), 0.8)
+    plain, packed = tmp_path / "runs.jsonl", tmp_path / f"runs.jsonl.{end}"
+    for path in (plain, packed):
+        archived(tmp_path / "0", path)
+        once = path.read_bytes()
+        archived(tmp_path / "0", path)
+        assert path.read_bytes() == once
+        several, _ = run_sources.sources([str(path), str(tmp_path / "1")])
+        assert run_sources.write(str(path), several) == 2
+    assert packed.stat().st_size < plain.stat().st_size / 2
+    one, other = (run_sources.sources([str(path)])[0] for path in (plain, packed))
+    assert [vars(run) | {"path": ""} for run in one] == [vars(run) | {"path": ""} for run in other]
+    with pytest.raises(UsageError, match=r"complete run that would be lost"):
+        archived(tmp_path / "1", packed)
+    # A folder of archives has both, and each run once.
+    shutil.rmtree(tmp_path / "0")
+    shutil.rmtree(tmp_path / "1")
+    assert len(collect.read([str(tmp_path)]).runs) == 2
+
+
+@pytest.mark.parametrize("size", [6, 20, 200, -1])
+def test_a_compressed_archive_that_is_cut_or_changed_is_refused(tmp_path, size):
+    write(tmp_path / "work", config(), 0.8)
+    for end in ("gz", "bz2", "xz"):
+        path = archived(tmp_path / "work", tmp_path / f"runs.jsonl.{end}")
+        content = path.read_bytes()
+        for damaged in (content[:size], content[:100] + bytes([content[100] ^ 255]) + content[101:]):
+            path.write_bytes(damaged)
+            with pytest.raises(UsageError, match=f"it is compressed \\({end}\\), and damaged"):
+                collect.read([str(path)])
 
 
 @pytest.mark.parametrize(

@@ -129,10 +129,8 @@ class Curve:
     style: styles.Style
 
 
-def against_sparsity(
-    axes: "Axes", view: View, curves: Sequence[Curve], low: float | None, best: float, with_axis: bool = True
-) -> None:
-    """Draws curves, and the band of the unpruned network, over the paper's axis.
+def against_sparsity(axes: "Axes", view: View, curves: Sequence[Curve], low: float | None, best: float) -> None:
+    """Draws curves, and the band of the unpruned network, over the paper's axis, which `sparsity_axis` sets.
 
     Args:
       axes: of one panel.
@@ -140,7 +138,6 @@ def against_sparsity(
       curves: one at least that has a point.
       low: where the axis begins, in percent, as `figure_data.bounds` says of all panels that share it; None: nothing is below.
       best: the highest accuracy, in percent.
-      with_axis: whether the axis of sparsity is set, too (default), or the caller sets that of all panels.
     """
     offsets = _offsets(curves)
     for curve, offset in zip(curves, offsets, strict=True):
@@ -150,8 +147,6 @@ def against_sparsity(
         axes.set_ylim(*figure_data.axis(low, best))
         arrows(axes, [({spacing(s) + offset: 100 * one.mean for s, one in curve.samples.items()}, curve.style.color)
                       for curve, offset in zip(curves, offsets, strict=True)], low)  # fmt: skip
-    if with_axis:
-        sparsity_axis(axes, curves)
     axes.set_ylabel("test accuracy (%)")
 
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _MOST_COLUMNS = 3  # Of panels of ablations and of published results.
 _ARROWS = "Arrows: where a curve falls below the axis; the table has its accuracies."
 _DIFFERENCES = (
-    "Differences to {}: mean and 95 % interval of each alone; the axis is linear within the margin of {:g} points, which is "
-    "shaded, and logarithmic beyond."
+    "Differences to {}: mean and 95 % interval of each alone, which goes on beyond the axis where it has no end; the axis is "
+    "linear within the margin of {:g} points, which is shaded, and logarithmic beyond."
 )
 DEFAULT = Shown()
 # Lines of published results, one a source.
@@ -151,9 +151,10 @@ def _ablated(view: View, series: Series, panels: Sequence["Axes"], first: bool) 
     ]
     layout.against_sparsity(panels[0], view, curves, *figure_data.bounds(view, [curve.samples for curve in curves]))
     panels[0].set_title(series.label, pad=3)
+    for axes in panels:
+        layout.sparsity_axis(axes, curves)
     if len(panels) > 1:
         layout.differences(panels[1], view, curves[bool(between or whole) :], [whole] * len(curves[bool(between or whole) :]))
-        layout.sparsity_axis(panels[1], curves)
         panels[1].set_ylabel("difference (points)")
         panels[0].set_xlabel("")
         panels[0].tick_params(labelbottom=False)
@@ -345,7 +346,7 @@ def published(view: View, rows: Sequence[Reference]) -> "Figure | None":
             axes.remove()
         for axes, (series, several) in zip(panels, curves.items(), strict=False):
             curve = layout.Curve(view.curves[series], "here", styles.of(series))
-            layout.against_sparsity(axes, view, [curve], low, best, with_axis=False)
+            layout.against_sparsity(axes, view, [curve], low, best)
             axes.set_title(f"{series.label}, {layout.seeds_label(view.curves[series].values())}", pad=3)
             for one in several:
                 _published(axes, one, letters[one[0].origin], [*letters].index(one[0].origin), low)

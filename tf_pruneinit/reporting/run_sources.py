@@ -1,14 +1,18 @@
 """Reads runs from their directories, or from archives: files with a line of JSON for each of many runs.
 
 A line has the name of the run's directory, the values of its JSON files, its records, and in place of masks the number of
-remaining weights of each neuron.
+remaining weights of each neuron. Archives may be compressed.
 """
 
+import bz2
 import functools
+import gzip
 import json
+import lzma
 import math
 import os
 import warnings
+import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -26,8 +30,14 @@ REPORT_FOLDERS = ("figures", "tables")
 ENDING = ".jsonl"
 # The reason of a gap that is a file with such a name and without a run begins with it.
 NO_ARCHIVE = "no archive"
-# The first bytes of compressed files, and how their names end.
-_COMPRESSED = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"\x28\xb5\x2f\xfd": ".zst", b"PK\x03\x04": ".zip"}
+# Of compressed files: how their names end; their first bytes; what packs and unpacks them. The same runs give the same bytes.
+_COMPRESSED: Mapping[str, tuple[bytes, Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
+    ".gz": (b"\x1f\x8b", functools.partial(gzip.compress, mtime=0), gzip.decompress),
+    ".bz2": (b"BZh", bz2.compress, bz2.decompress),
+    ".xz": (b"\xfd7zXZ", lzma.compress, lzma.decompress),
+}
+# The same of those that Python does not unpack.
+_FOREIGN = {".zst": b"\x28\xb5\x2f\xfd", ".zip": b"PK\x03\x04"}
 # A line of records has no more.
 _LAST_BYTES = 4096
 _FILES = (run_directory.CONFIG, run_directory.RESULT, run_directory.FAILURE)
@@ -138,7 +148,7 @@ Source = Directory | ArchivedRun
 def sources(workdirs: Iterable[str], option: str = "workdir") -> tuple[list[Source], list[tuple[str, str]]]:
     """Returns everything in working directories and archives that may be a run, and what is damaged.
 
-    A working directory has run directories, archives (`*.jsonl`), or both: then its run directories come first.
+    A working directory has run directories, archives (`*.jsonl`, `*.jsonl.gz`), or both: then its run directories come first.
 
     Args:
       workdirs: their paths.
@@ -170,7 +180,7 @@ def sources(workdirs: Iterable[str], option: str = "workdir") -> tuple[list[Sour
             if any(item.name == run_directory.CONFIG for item in items):
                 continue  # The directory of a run, whose records.jsonl is no archive.
             for item in items:
-                if item.is_file() and item.name.endswith((ENDING, *(ENDING + end for end in _COMPRESSED.values()))):
+                if item.is_file() and item.name.endswith((ENDING, *(ENDING + end for end in (*_COMPRESSED, *_FOREIGN)))):
                     path = os.path.join(workdir, item.name)
                     runs, lines, reason = _read_archive(path)
                     found += runs
@@ -187,9 +197,16 @@ def _read_archive(path: str) -> tuple[list[ArchivedRun], list[tuple[str, str]], 
             content = file.read()
     except OSError as error:
         return [], [], f"which cannot be read ({error.strerror})"
-    for begins, end in _COMPRESSED.items():
+    for end, begins in _FOREIGN.items():
         if content.startswith(begins):
             return [], [], f"which has no run: it is compressed ({end[1:]}), unpack it first"
+    for end, (begins, _, unpack) in _COMPRESSED.items():
+        if content.startswith(begins):
+            try:
+                content = unpack(content)
+            except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
+                return [], [], f"which has no run: it is compressed ({end[1:]}), and damaged"
+            break
     runs, damaged = [], []
     for number, line in enumerate(content.splitlines(), 1):
         try:
@@ -216,7 +233,8 @@ def write(path: str, several: Sequence[Source], progress: Callable[[int, int], N
     Sources without a configuration that can be read are left out.
 
     Args:
-      path: of the file. It may be an archive that some of `several` come from.
+      path: of the file. It may be an archive that some of `several` come from. It is compressed if its name ends in `.gz`,
+        `.bz2` or `.xz`.
       several: what `sources` returns; of one name the first complete run is written, else the one with the most steps.
       progress: is called with the number of sources that have been read, and the number of all.
 
@@ -235,8 +253,10 @@ def write(path: str, several: Sequence[Source], progress: Callable[[int, int], N
     if not lines:
         raise UsageError(f"there is no run to save in {path!r}")
     _require_nothing_lost(path, {name for name, (steps, _) in lines.items() if steps == math.inf})
-    with files.atomically(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        file.writelines(lines[name][1] for name in sorted(lines))
+    content = "".join(lines[name][1] for name in sorted(lines)).encode()
+    _, pack, _ = _COMPRESSED.get(os.path.splitext(path)[1], (b"", bytes, bytes))
+    with files.atomically(path) as temporary, open(temporary, "wb") as file:
+        file.write(pack(content))
     return len(lines)
 
 

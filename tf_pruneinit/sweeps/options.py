@@ -50,10 +50,11 @@ class Options:
     retry_failed: bool = option(False, "retry runs that have failed")
     status: bool = option(False, "show how far the runs are, of the grid or of all sweeps in workdir, and run nothing")
     archive: str | None = option(
-        None, "add those runs of the grid that are in workdir to this file (*.jsonl), for reports, and run nothing"
+        None, "add those runs of the grid that are in workdir to this file (*.jsonl, *.jsonl.gz), for reports, and run nothing"
     )
     skip: tuple[str, ...] = option(
-        (), "archives (*.jsonl) or directories of runs, comma-separated: what is complete in them is not trained again"
+        (),
+        "archives (*.jsonl, *.jsonl.gz) or directories of runs, comma-separated: what is complete in them is not trained again",
     )
     json: bool = option(False, "with dry_run or status: write one JSON object, and nothing else, to standard output")
     manifest: str | None = option(None, "file with the runs of an emitted sweep")
