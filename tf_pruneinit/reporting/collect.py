@@ -239,7 +239,7 @@ def _contents(workdirs: Sequence[str], folders: Sequence[str], others: Sequence[
     if folders:
         named = ", ".join(map(os.path.basename, folders[:_MOST_NAMED])) + ", ..." * (len(folders) > _MOST_NAMED)
         found.append(f"{counted(len(folders), 'folder')} without {run_directory.CONFIG} ({named})")
-        patterns = (os.path.join("*", run_directory.CONFIG), f"*{run_sources.ENDING}")
+        patterns = (os.path.join("*", run_directory.CONFIG), f"*{run_sources.ENDING}*")
         meant = [folder for pattern in patterns for folder in folders if glob.glob(pattern, root_dir=folder)]
         found += [f"{meant[0]} seems to be the one"] if meant else []
     return "; ".join(found) or "nothing is in it"
