@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 import pathlib
 import re
@@ -180,7 +181,7 @@ def test_page_has_the_differences_of_resnet20():
             )
             assert cell == said_of, (finding, title)
         shown.add((finding, method))
-    names = ("F1", "F1-ERK", "F2", "F4", "F5", "F8", "F9")
+    names = ("F1", "F1-ERK", "F2", "F4", "F5", "F6", "F8", "F9")
     assert shown == {(name, title) for name in names for title in found[name]}
 
 
@@ -292,6 +293,29 @@ def test_page_says_what_ablations_of_resnet20_change():
     empty = {name: _empty(view, curves.Series("synflow", ablation=name), 0.893) for name in ("none", "reinit", "shuffle")}
     assert empty["reinit"] == empty["none"]
     assert said(f"SynFlow leaves {empty['none']:.0f} % of the channels empty, its shuffled masks {empty['shuffle']:.0f} %")
+
+
+def test_page_says_what_inverted_scores_of_resnet20_leave():
+    view = _together(*RESNET20)
+
+    def inverted(method: str) -> list[Run]:
+        return view.at(curves.Series(method, ablation="invert"), 0.893)
+
+    assert {method: sum(run.dead for run in inverted(method)) for method in ("magnitude", "snip", "grasp", "synflow")} == {
+        "magnitude": 0, "snip": 1, "grasp": 0, "synflow": 3,
+    }  # fmt: skip
+    assert {run.accuracy for method in ("snip", "synflow") for run in inverted(method) if run.dead} == {0.1}
+    own, other = (min(runs, key=lambda run: run.seed) for runs in (view.at(curves.Series("grasp"), 0.893), inverted("grasp")))
+    assert own.seed == other.seed == 0
+    *layers, last = [
+        (100 * remaining / total, 100 * kept / total)
+        for (_, total, remaining), (_, _, kept) in zip(own.layers, other.layers, strict=True)
+    ]
+    assert said(f"densities differ by {math.ceil(max(abs(a - b) for a, b in layers))} points at most")
+    assert said(f"in the last layer, where they are {last[1]:.0f} and {last[0]:.0f} % (seed 0)")
+    (found,) = (one for one in findings.find(view) if one.name == "F6")
+    (change,) = (row.signs[0.893] for row in found.rows if row.title == "GraSP (invert)")
+    assert said(f"which changes by {100 * max(-change.low, change.high):.1f} points at most (F6, {found.verdict})")
 
 
 @pytest.mark.slow
