@@ -241,6 +241,14 @@ def test_compressed_archives_are_written_read_and_added_to(tmp_path, end):
     assert len(collect.read([str(tmp_path)]).runs) == 2
 
 
+@pytest.mark.parametrize("name", ["runs.jsonl.zst", "runs.zip"])
+def test_an_archive_that_cannot_be_compressed_so_is_refused(tmp_path, name):
+    write(tmp_path / "work", config(), 0.8)
+    with pytest.raises(UsageError, match=f"archive must end in .gz, .bz2, .xz to be compressed; got .*{name}'"):
+        archived(tmp_path / "work", tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
 @pytest.mark.parametrize("size", [6, 20, 200, -1])
 def test_a_compressed_archive_that_is_cut_or_changed_is_refused(tmp_path, size):
     write(tmp_path / "work", config(), 0.8)

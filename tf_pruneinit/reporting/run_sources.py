@@ -239,9 +239,12 @@ def write(path: str, several: Sequence[Source], progress: Callable[[int, int], N
       progress: is called with the number of sources that have been read, and the number of all.
 
     Raises:
-      UsageError: if there is no run to write, or the file is there and holds a complete run that is not in `several`, or is no
-        archive. It stays as it is.
+      UsageError: if the name is of a file that is compressed otherwise, or there is no run to write, or the file is there and
+        is no archive, or holds a complete run that is not in `several`. It stays as it is.
     """
+    end = os.path.splitext(path)[1]
+    if end in _FOREIGN:
+        raise UsageError(f"archive must end in {', '.join(_COMPRESSED)} to be compressed; got {path!r}")
     lines: dict[str, tuple[float, str]] = {}  # Name -> steps of the run (infinity: it is complete), its line.
     for done, source in enumerate(several, 1):
         known, _ = lines.get(source.name, (-1, ""))
@@ -254,7 +257,7 @@ def write(path: str, several: Sequence[Source], progress: Callable[[int, int], N
         raise UsageError(f"there is no run to save in {path!r}")
     _require_nothing_lost(path, {name for name, (steps, _) in lines.items() if steps == math.inf})
     content = "".join(lines[name][1] for name in sorted(lines)).encode()
-    _, pack, _ = _COMPRESSED.get(os.path.splitext(path)[1], (b"", bytes, bytes))
+    _, pack, _ = _COMPRESSED.get(end, (b"", bytes, bytes))
     with files.atomically(path) as temporary, open(temporary, "wb") as file:
         file.write(pack(content))
     return len(lines)
