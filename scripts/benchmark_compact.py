@@ -2,6 +2,7 @@ r"""Times a training step of compacted networks against the masked ones that the
 
     python scripts/benchmark_compact.py
     python scripts/benchmark_compact.py --cases=vgg16:snip:0.99,lenet_300_100:synflow:0.95
+    python scripts/benchmark_compact.py --cases=vgg16:synflow:0.99 --precision=mixed_bfloat16
 
 The two networks of a case take turns in one process. A turn is some training steps on random images: gather, augment,
 normalize, forward, backward, L2 term, momentum, masks, accuracy. Prints the medians of both, the median of the ratios of
@@ -27,6 +28,7 @@ _CASES = flags.DEFINE_list(
     "cases, each model:method:sparsity",
 )
 _BATCH = flags.DEFINE_integer("batch_size", 128, "images in one step", lower_bound=1)
+_PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"], "of both networks")
 _SECONDS = flags.DEFINE_float("seconds", 2.0, "about how long a turn of the masked network takes", 0.01)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "turns that count", lower_bound=1)
 _ITERATIONS = flags.DEFINE_integer("iterations", None, "iterations of pruning (default: the method's)", lower_bound=1)
@@ -53,7 +55,7 @@ def main(_):
         plan = Train(batch_size=_BATCH.value, learning_rate=1e-3)
         batches = dataset.scoring_batches(10, 256, 0)
         options = {} if _ITERATIONS.value is None else {"iterations": _ITERATIONS.value}
-        dense = build.build(name, shape, 10, seed=0)
+        dense = build.build(name, shape, 10, seed=0, precision=_PRECISION.value)
         examples = batches if registry.METHODS[method].needs_data else None
         model = prune.prune(dense, method, float(sparsity), examples, **options)
         work = multiply_accumulates.work(Liveness(model))
