@@ -222,6 +222,19 @@ def test_page_says_which_channels_of_resnet20_are_empty():
     assert empty["magnitude"] == 0
 
 
+def test_page_says_what_compaction_of_vgg16_saves():
+    dense, small = sorted(runs_of("cifar10_vgg16_4_epochs"), key=lambda run: run.sparsity)
+    assert [run.source.values("result.json")["compact"] for run in (dense, small)] == [False, True]
+    hours = [run.source.values("result.json")["seconds"]["train"] / 3600 for run in (dense, small)]
+    _, *rows = tables("VGG-16: SynFlow at 99 %, trained as a smaller network")
+    assert [row[1:] for row in rows] == [
+        [f"{run.source.values('result.json')['remaining']:,}", f"{100 * run.accuracy:.2f}", f"{taken:.2f}"]
+        for run, taken in zip((dense, small), hours, strict=True)
+    ]
+    assert said(f"the network is {100 * (dense.accuracy - small.accuracy):.1f} points below the unpruned one")
+    assert said(f"take {hours[0]:.2f} hours, too: the smaller network saves {hours[0] - hours[1]:.2f} of them")
+
+
 def test_page_of_methods_has_the_accuracies_of_the_runs():
     head, *rows = tables("What was measured here", ROOT / "docs/methods.md")
     views = {"LeNet": _together("mnist_lenet", "beyond_mnist_lenet"), "convnet": _together("beyond_mnist_convnet")}
