@@ -121,13 +121,22 @@ def test_page_says_what_a_longer_schedule_would_give():
 
 
 def test_page_says_where_synflow_leads():
-    for name, first in (("mnist_lenet", 0.986), ("mnist_convnet", 0.977)):
-        view = _together(name)
+    for names, first in ((("mnist_lenet", "mnist_lenet_ablations"), 0.982), (("mnist_convnet",), 0.977)):
+        view = _together(*names)
         own = view.curves[curves.Series("synflow")]
         others = [curve for series, curve in view.curves.items() if series.ablation == "none" and series.method != "synflow"]
         ahead = [own[at].mean > max(curve[at].mean for curve in others if at in curve) for at in own]
         assert ahead == [at >= first for at in own]
-        assert said(f"{100 * first:.1f} % on {'LeNet' if name == 'mnist_lenet' else 'the convolutional network'}")
+        assert said(f"{100 * first:.1f} % on {'LeNet' if 'mnist_lenet' in names else 'the convolutional network'}")
+
+
+def test_page_says_how_much_few_seeds_decide():
+    view = _together(*LENET)
+    (found,) = (one for one in findings.find(view) if one.name == "F1")
+    several = [sign.sign for row in found.rows for sign in row.signs.values()]
+    assert said(f"of {len(several)} differences of F1 on LeNet {sum(sign in '+-' for sign in several)} have a sign")
+    assert said("Twenty of LeNet's runs fail among other seeds, sixteen of them with inverted scores")
+    assert (view.outliers.startswith("20 runs fail"), view.outliers.count("invert at")) == (True, 16)
 
 
 def of_seeds(sample: Sample) -> str:
@@ -135,8 +144,9 @@ def of_seeds(sample: Sample) -> str:
     return f"{100 * sample.mean:.2f}" + (f" ± {100 * sample.std:.2f}" if sample.std is not None else "")
 
 
-# All runs of ResNet-20 in half precision.
+# All runs of ResNet-20 in half precision, and of LeNet.
 RESNET20 = [name for name in ARCHIVES if name.startswith("cifar10_resnet20_4_epochs") and "float32" not in name]
+LENET = ["mnist_lenet", "beyond_mnist_lenet", "mnist_lenet_ablations"]
 
 
 @pytest.mark.parametrize(
@@ -164,15 +174,25 @@ def test_page_has_the_accuracies_of_resnet20(names, heading):
 
 
 @pytest.mark.slow
-def test_page_has_the_differences_of_resnet20():
-    head, *rows = tables("Differences on ResNet-20")
-    assert head == ["finding", "difference", "89.3 %", "96.5 %"]
-    found = {one.name: {row.title: row.signs for row in one.rows} for one in findings.find(_together(*RESNET20))}
+@pytest.mark.parametrize(
+    ("heading", "archives", "sparsities", "names"),
+    [
+        (
+            "Differences on ResNet-20", RESNET20, ["89.3 %", "96.5 %"],
+            ("F1", "F1-ERK", "F2", "F4", "F5", "F6", "F8", "F9"),
+        ),
+        ("LeNet's ablations: eight seeds", LENET, ["79.0 %", "89.3 %", "95.6 %", "98.2 %"], ("F4", "F5", "F6")),
+    ],
+)  # fmt: skip
+def test_page_has_the_differences(heading, archives, sparsities, names):
+    head, *rows = tables(heading)
+    assert head == ["finding", "difference", *sparsities]
+    found = {one.name: {row.title: row.signs for row in one.rows} for one in findings.find(_together(*archives))}
     shown = set()
     for finding, title, *cells in rows:
         method = title if title in found[finding] else title.partition(" - ")[0]
         signs_of = {f"{100 * level:.1f} %": one for level, one in found[finding][method].items()}
-        for sparsity, cell in zip(head[2:], cells, strict=True):
+        for sparsity, cell in zip(sparsities, cells, strict=True):
             one = signs_of.get(sparsity)
             said_of = (
                 f"{100 * one.estimate.difference:+.2f} ({100 * one.low:+.2f} to {100 * one.high:+.2f}) `{one.sign}`"
@@ -181,7 +201,6 @@ def test_page_has_the_differences_of_resnet20():
             )
             assert cell == said_of, (finding, title)
         shown.add((finding, method))
-    names = ("F1", "F1-ERK", "F2", "F4", "F5", "F6", "F8", "F9")
     assert shown == {(name, title) for name in names for title in found[name]}
 
 
