@@ -139,6 +139,21 @@ def test_page_says_how_much_few_seeds_decide():
     assert (view.outliers.startswith("20 runs fail"), view.outliers.count("invert at")) == (True, 16)
 
 
+def test_page_says_what_inverted_scores_of_lenet_leave():
+    view = _together(*LENET)
+
+    def inverted(method: str, sparsity: float) -> list[Run]:
+        return view.at(curves.Series(method, ablation="invert"), sparsity)
+
+    nothing = {*inverted("magnitude", 0.956), *inverted("magnitude", 0.982), *inverted("synflow", 0.79)}
+    assert {(len(nothing), f"{100 * run.accuracy:.2f}") for run in nothing} == {(24, "11.35")} and said("all images, 11.35 %")
+    # The first seeds do not say whether a path is left.
+    assert {run.dead for run in inverted("synflow", 0.79)} == {True, None}
+    assert {run.dead for run in inverted("magnitude", 0.956)} == {False, None}
+    threads = [run.source.values("result.json")["threads"] for run in runs_of("mnist_lenet_ablations")]
+    assert said(f"{threads.count(2)} runs of LeNet's ablations, two") and {*threads} == {1, 2}
+
+
 def of_seeds(sample: Sample) -> str:
     """The mean in percent, with the standard deviation of several seeds."""
     return f"{100 * sample.mean:.2f}" + (f" ± {100 * sample.std:.2f}" if sample.std is not None else "")
@@ -347,7 +362,7 @@ def test_page_says_what_inverted_scores_of_resnet20_leave():
     assert said(f"in the last layer, where they are {last[1]:.0f} and {last[0]:.0f} % (seed 0)")
     (found,) = (one for one in findings.find(view) if one.name == "F6")
     (change,) = (row.signs[0.893] for row in found.rows if row.title == "GraSP (invert)")
-    assert said(f"which changes by {100 * max(-change.low, change.high):.1f} points at most (F6, {found.verdict})")
+    assert said(f"which it changes by {100 * max(-change.low, change.high):.1f} points at most (F6, {found.verdict})")
 
 
 @pytest.mark.slow
