@@ -150,9 +150,12 @@ class TestSkip:
         assert here(tmp_path / "W", *grid, f"--archive={made}") == 0
         assert len(made.read_text().splitlines()) == 3
 
-    @pytest.mark.parametrize("where", ["file", "folder of archives", "working directory"])
+    @pytest.mark.parametrize("where", ["file", "compressed file", "folder of archives", "working directory"])
     def test_nothing_is_left_when_all_is_made(self, whole, made, tmp_path, where):
-        skip = {"file": made, "folder of archives": tmp_path, "working directory": whole}[where]
+        packed = tmp_path / "packed.jsonl.gz"
+        skip = {"file": made, "compressed file": packed, "folder of archives": tmp_path, "working directory": whole}[where]
+        if where == "compressed file":
+            assert here(whole, *ALONE, f"--archive={packed}") == 0
         out, _ = make(tmp_path / "W", *ALONE, f"--skip={skip}")
         assert digests(tmp_path / "W") == {}
         assert "0 runs in" in out and "random" in out

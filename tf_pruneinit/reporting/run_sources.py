@@ -14,7 +14,7 @@ import os
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.experiments import array_cache, run_directory
@@ -30,13 +30,23 @@ REPORT_FOLDERS = ("figures", "tables")
 ENDING = ".jsonl"
 # The reason of a gap that is a file with such a name and without a run begins with it.
 NO_ARCHIVE = "no archive"
-# Of compressed files: how their names end; their first bytes; what packs and unpacks them. The same runs give the same bytes.
-_COMPRESSED: Mapping[str, tuple[bytes, Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
-    ".gz": (b"\x1f\x8b", functools.partial(gzip.compress, mtime=0), gzip.decompress),
-    ".bz2": (b"BZh", bz2.compress, bz2.decompress),
-    ".xz": (b"\xfd7zXZ", lzma.compress, lzma.decompress),
+
+
+class _Compression(NamedTuple):
+    """A way to compress a file: its first bytes, and what packs and unpacks it. The same content gives the same bytes."""
+
+    begins: bytes
+    pack: Callable[[bytes], bytes]
+    unpack: Callable[[bytes], bytes]
+
+
+# By how names end.
+_COMPRESSED = {
+    ".gz": _Compression(b"\x1f\x8b", functools.partial(gzip.compress, mtime=0), gzip.decompress),
+    ".bz2": _Compression(b"BZh", bz2.compress, bz2.decompress),
+    ".xz": _Compression(b"\xfd7zXZ", lzma.compress, lzma.decompress),
 }
-# The same of those that Python does not unpack.
+# The first bytes of files that are compressed in other ways.
 _FOREIGN = {".zst": b"\x28\xb5\x2f\xfd", ".zip": b"PK\x03\x04"}
 # A line of records has no more.
 _LAST_BYTES = 4096
@@ -200,10 +210,10 @@ def _read_archive(path: str) -> tuple[list[ArchivedRun], list[tuple[str, str]], 
     for end, begins in _FOREIGN.items():
         if content.startswith(begins):
             return [], [], f"which has no run: it is compressed ({end[1:]}), unpack it first"
-    for end, (begins, _, unpack) in _COMPRESSED.items():
-        if content.startswith(begins):
+    for end, compression in _COMPRESSED.items():
+        if content.startswith(compression.begins):
             try:
-                content = unpack(content)
+                content = compression.unpack(content)
             except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
                 return [], [], f"which has no run: it is compressed ({end[1:]}), and damaged"
             break
@@ -257,9 +267,10 @@ def write(path: str, several: Sequence[Source], progress: Callable[[int, int], N
         raise UsageError(f"there is no run to save in {path!r}")
     _require_nothing_lost(path, {name for name, (steps, _) in lines.items() if steps == math.inf})
     content = "".join(lines[name][1] for name in sorted(lines)).encode()
-    _, pack, _ = _COMPRESSED.get(end, (b"", bytes, bytes))
+    if end in _COMPRESSED:
+        content = _COMPRESSED[end].pack(content)
     with files.atomically(path) as temporary, open(temporary, "wb") as file:
-        file.write(pack(content))
+        file.write(content)
     return len(lines)
 
 
