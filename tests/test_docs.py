@@ -132,6 +132,21 @@ def test_files_that_pages_name_are_there():
             assert path.exists(), f"{page.name} names {path}"
 
 
+def anchors(page: pathlib.Path) -> set[str]:
+    """The addresses of a page's headings that GitHub and the documentation site agree on; the site joins hyphens."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)", prose, re.MULTILINE)
+    addresses = (re.sub(r"[^\w -]", "", heading.strip().lower()).replace(" ", "-") for heading in headings)
+    return {address for address in addresses if address.isascii() and "--" not in address}
+
+
+def test_headings_that_pages_link_to_have_one_address_on_github_and_on_the_site():
+    linked = [(page, *link) for page in PAGES for link in re.findall(r"\]\(([^):#]*)#([^)]+)\)", page.read_text())]
+    assert linked
+    for page, name, anchor in linked:
+        assert anchor in anchors(page.parent / name if name else page), f"{page.name} links to {name}#{anchor}"
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """The directory of a complete run; tests leave it as it is."""
