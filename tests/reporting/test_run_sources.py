@@ -203,7 +203,8 @@ def test_what_is_called_like_an_archive_is_named_and_the_others_are_read(tmp_pat
     (tmp_path / "cut.jsonl").write_bytes(content + content[: len(content) // 2])
     (tmp_path / "records.jsonl").write_bytes((path / "records.jsonl").read_bytes())
     (tmp_path / "packed.jsonl.zst").write_bytes(b"\x28\xb5\x2f\xfd, as zstd begins")
-    (tmp_path / "packed.jsonl").write_bytes(gzip.compress(content)[:-9])
+    (tmp_path / "packed.jsonl").write_bytes(gzip.compress(content)[:-8])
+    (tmp_path / "changed.jsonl.gz").write_bytes(gzip.compress(content)[:-8] + b"checksum")
     (tmp_path / ".good.jsonl.1234").write_bytes(content[:10])  # As it is being written.
     (tmp_path / "notes.txt").write_text("no archive")
     shutil.rmtree(tmp_path / "work")
@@ -212,7 +213,8 @@ def test_what_is_called_like_an_archive_is_named_and_the_others_are_read(tmp_pat
     assert {gap.what.removeprefix(f"{tmp_path}/"): gap.reason for gap in found.gaps} == {
         "cut.jsonl, line 2": "it does not describe a run",
         "empty.jsonl": "no archive, which has no run: it is empty",
-        "packed.jsonl": "no archive, which has no run: it is compressed (gz), and damaged",
+        "packed.jsonl": "it is compressed (gz), and cut after line 1",
+        "changed.jsonl.gz": "no archive, which has no run: it is compressed (gz), and damaged",
         "packed.jsonl.zst": "no archive, which has no run: it is compressed (zst), unpack it first",
         "records.jsonl": "no archive, which has no run in 10 lines",
     }
@@ -249,16 +251,48 @@ def test_an_archive_that_cannot_be_compressed_so_is_refused(tmp_path, name):
     assert not (tmp_path / name).exists()
 
 
-@pytest.mark.parametrize("size", [6, 20, 200, -1])
-def test_a_compressed_archive_that_is_cut_or_changed_is_refused(tmp_path, size):
+@pytest.mark.parametrize("end", ["gz", "bz2", "xz"])
+def test_of_a_compressed_archive_that_is_cut_the_runs_before_are_read(tmp_path, end):
+    for seed in range(30):
+        write(tmp_path / "work", config(seed=seed), 0.8)
+    path = archived(tmp_path / "work", tmp_path / f"runs.jsonl.{end}")
+    content = path.read_bytes()
+    whole = [run.name for run in run_sources.sources([str(path)])[0]]
+    counts = set()
+    for size in (6, 20, len(content) // 2, 3 * len(content) // 4, -9, -1):
+        path.write_bytes(content[:size])
+        try:
+            runs, damaged = run_sources.sources([str(path)])
+        except UsageError as error:
+            assert f"which has no run: it is compressed ({end}), and cut after line 0" in str(error)
+            continue
+        assert [run.name for run in runs] == whole[: len(runs)]
+        assert damaged == [(str(path), f"it is compressed ({end}), and cut after line {len(runs)}")]
+        counts.add(len(runs))
+    assert max(counts, default=0) > 0 or end == "bz2"  # Which has one block of 900 kB.
+
+
+@pytest.mark.parametrize("end", ["gz", "bz2", "xz"])
+def test_a_compressed_archive_whose_bytes_have_changed_is_refused(tmp_path, end):
     write(tmp_path / "work", config(), 0.8)
-    for end in ("gz", "bz2", "xz"):
-        path = archived(tmp_path / "work", tmp_path / f"runs.jsonl.{end}")
-        content = path.read_bytes()
-        for damaged in (content[:size], content[:100] + bytes([content[100] ^ 255]) + content[101:]):
-            path.write_bytes(damaged)
-            with pytest.raises(UsageError, match=f"it is compressed \\({end}\\), and damaged"):
-                collect.read([str(path)])
+    path = archived(tmp_path / "work", tmp_path / f"runs.jsonl.{end}")
+    content = path.read_bytes()
+    for at in (100, len(content) // 2, len(content) - 7):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :])
+        with pytest.raises(UsageError, match=f"it is compressed \\({end}\\), and (damaged|cut after line 0)$"):
+            collect.read([str(path)])
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_a_damaged_archive_is_not_replaced(tmp_path, end):
+    for seed in range(30):
+        write(tmp_path / "work", config(seed=seed), 0.8)
+    path = archived(tmp_path / "work", tmp_path / f"runs.jsonl{end}")
+    path.write_bytes(path.read_bytes()[:-9])
+    content = path.read_bytes()
+    with pytest.raises(UsageError, match=r"runs.jsonl\S*', which is damaged \((line \d+: it does not|.*: it is compressed)"):
+        archived(tmp_path / "work", path)
+    assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize(

@@ -4,22 +4,18 @@ A line has the name of the run's directory, the values of its JSON files, its re
 remaining weights of each neuron. Archives may be compressed.
 """
 
-import bz2
 import functools
-import gzip
 import json
-import lzma
 import math
 import os
 import warnings
-import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.experiments import array_cache, run_directory
 from tf_pruneinit.pruning import neurons
-from tf_pruneinit.runtime import files
+from tf_pruneinit.runtime import compressed_lines, files
 from tf_pruneinit.runtime.console import counted
 from tf_pruneinit.sweeps import manifest
 from tf_pruneinit.training import records
@@ -31,23 +27,6 @@ ENDING = ".jsonl"
 # The reason of a gap that is a file with such a name and without a run begins with it.
 NO_ARCHIVE = "no archive"
 
-
-class _Compression(NamedTuple):
-    """A way to compress a file: its first bytes, and what packs and unpacks it. The same content gives the same bytes."""
-
-    begins: bytes
-    pack: Callable[[bytes], bytes]
-    unpack: Callable[[bytes], bytes]
-
-
-# By how names end.
-_COMPRESSED = {
-    ".gz": _Compression(b"\x1f\x8b", functools.partial(gzip.compress, mtime=0), gzip.decompress),
-    ".bz2": _Compression(b"BZh", bz2.compress, bz2.decompress),
-    ".xz": _Compression(b"\xfd7zXZ", lzma.compress, lzma.decompress),
-}
-# The first bytes of files that are compressed in other ways.
-_FOREIGN = {".zst": b"\x28\xb5\x2f\xfd", ".zip": b"PK\x03\x04"}
 # A line of records has no more.
 _LAST_BYTES = 4096
 _FILES = (run_directory.CONFIG, run_directory.RESULT, run_directory.FAILURE)
@@ -173,6 +152,8 @@ def sources(workdirs: Iterable[str], option: str = "workdir") -> tuple[list[Sour
     found: list[Source] = []
     damaged: list[tuple[str, str]] = []
     rule = f"{option} must be a directory of runs, or an archive of them"
+    compressed = (*compressed_lines.ENDINGS, *compressed_lines.FOREIGN_ENDINGS)
+    endings = (ENDING, *(ENDING + end for end in compressed))
     for workdir in workdirs:
         if os.path.isfile(workdir):
             runs, lines, reason = _read_archive(workdir)
@@ -190,7 +171,7 @@ def sources(workdirs: Iterable[str], option: str = "workdir") -> tuple[list[Sour
             if any(item.name == run_directory.CONFIG for item in items):
                 continue  # The directory of a run, whose records.jsonl is no archive.
             for item in items:
-                if item.is_file() and item.name.endswith((ENDING, *(ENDING + end for end in (*_COMPRESSED, *_FOREIGN)))):
+                if item.is_file() and item.name.endswith(endings):
                     path = os.path.join(workdir, item.name)
                     runs, lines, reason = _read_archive(path)
                     found += runs
@@ -203,27 +184,19 @@ def sources(workdirs: Iterable[str], option: str = "workdir") -> tuple[list[Sour
 def _read_archive(path: str) -> tuple[list[ArchivedRun], list[tuple[str, str]], str]:
     """The runs of an archive, its damaged lines, and the reason why there is no run if there is none."""
     try:
-        with open(path, "rb") as file:
-            content = file.read()
+        lines, missing = compressed_lines.read(path)
     except OSError as error:
         return [], [], f"which cannot be read ({error.strerror})"
-    for end, begins in _FOREIGN.items():
-        if content.startswith(begins):
-            return [], [], f"which has no run: it is compressed ({end[1:]}), unpack it first"
-    for end, compression in _COMPRESSED.items():
-        if content.startswith(compression.begins):
-            try:
-                content = compression.unpack(content)
-            except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
-                return [], [], f"which has no run: it is compressed ({end[1:]}), and damaged"
-            break
     runs, damaged = [], []
-    for number, line in enumerate(content.splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         try:
             runs.append(_read_line(line, path))
         except DamagedError as error:
             damaged.append((f"{path}, line {number}", str(error)))
-    return runs, damaged, f"which has no run in {counted(len(damaged), 'line')}" if content else "which has no run: it is empty"
+    if missing:
+        damaged.append((path, missing))
+        return runs, damaged, f"which has no run: {missing}"
+    return runs, damaged, f"which has no run in {counted(len(lines), 'line')}" if lines else "which has no run: it is empty"
 
 
 def _read_line(line: bytes, archive: str) -> ArchivedRun:
@@ -252,9 +225,8 @@ def write(path: str, several: Sequence[Source], progress: Callable[[int, int], N
       UsageError: if the name is of a file that is compressed otherwise, or there is no run to write, or the file is there and
         is no archive, or holds a complete run that is not in `several`. It stays as it is.
     """
-    end = os.path.splitext(path)[1]
-    if end in _FOREIGN:
-        raise UsageError(f"archive must end in {', '.join(_COMPRESSED)} to be compressed; got {path!r}")
+    if path.endswith(compressed_lines.FOREIGN_ENDINGS):
+        raise UsageError(f"archive must end in {', '.join(compressed_lines.ENDINGS)} to be compressed; got {path!r}")
     lines: dict[str, tuple[float, str]] = {}  # Name -> steps of the run (infinity: it is complete), its line.
     for done, source in enumerate(several, 1):
         known, _ = lines.get(source.name, (-1, ""))
@@ -266,11 +238,7 @@ def write(path: str, several: Sequence[Source], progress: Callable[[int, int], N
     if not lines:
         raise UsageError(f"there is no run to save in {path!r}")
     _require_nothing_lost(path, {name for name, (steps, _) in lines.items() if steps == math.inf})
-    content = "".join(lines[name][1] for name in sorted(lines)).encode()
-    if end in _COMPRESSED:
-        content = _COMPRESSED[end].pack(content)
-    with files.atomically(path) as temporary, open(temporary, "wb") as file:
-        file.write(content)
+    compressed_lines.write(path, "".join(lines[name][1] for name in sorted(lines)).encode())
     return len(lines)
 
 
@@ -278,12 +246,14 @@ def replaced(path: str) -> list[ArchivedRun]:
     """Returns the runs of the file that an archive is about to replace; none if there is no file, or it is empty.
 
     Raises:
-      UsageError: if it is no archive.
+      UsageError: if it is no archive, or damaged.
     """
     if not os.path.isfile(path) or not os.path.getsize(path):
         return []
-    held, _, reason = _read_archive(path)
-    if not held:
+    held, damaged, reason = _read_archive(path)
+    if held and damaged:
+        reason = f"which is damaged ({damaged[0][0].removeprefix(f'{path}, ')}: {damaged[0][1]})"
+    if not held or damaged:
         raise UsageError(f"archive must be a new file, or an archive of runs; got {path!r}, {reason}")
     return held
 
