@@ -192,7 +192,7 @@ class View:
             if run.dead:
                 label = Series(run.method, run.variant, run.ablation).label
                 points.setdefault(f"{label} at {percent(run.sparsity)}", []).append(run.seed)
-        named = [f"{point} ({seeds_named(seeds)})" for point, seeds in points.items()]
+        named = [f"{point} ({seeds_named(sorted(seeds))})" for point, seeds in points.items()]
         count = sum(map(len, points.values()))
         rule = "masks leave no path from input to output"
         return f"{count} dead run{'s' * (count > 1)}, whose {rule}: {'; '.join(named)}." if named else ""
