@@ -40,17 +40,28 @@ def test_time_left_is_by_estimates_at_the_pace_of_the_runs_that_have_ended(board
     assert board.seconds_left() is None  # Nothing is known of c.
     board.add(Event(STARTED, "b"))
     now[0] += 20
-    board.add(Event(COMPLETE, "b"))  # It took twice its 10 seconds: d will take 60, and c is taken to be as long as b.
-    assert board.seconds_left() == (20 + 60) / 2
+    # It took twice its 10 seconds. With a mean estimate of 20 that came true d will take 40; c is taken to be as long as b.
+    board.add(Event(COMPLETE, "b"))
+    assert board.seconds_left() == pytest.approx((20 + 40) / 2)
     board.add(Event(STARTED, "d"))
     now[0] += 4
-    assert board.seconds_left() == (20 + 56) / 2
+    assert board.seconds_left() == pytest.approx((20 + 36) / 2)
     now[0] += 80  # More than d should take: c will take its time all the same.
-    assert board.seconds_left() == 20 / 2
+    assert board.seconds_left() == pytest.approx(20 / 2)
     board.add(Event(COMPLETE, "d"))
     board.add(Event(STARTED, "c"))
     board.add(Event(COMPLETE, "c"))
     assert board.seconds_left() == 0
+
+
+def test_a_first_run_with_little_left_says_little_of_the_others(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(boards.time, "monotonic", lambda: now[0])
+    board = boards.Board(0, {"resumed": 1.0, **{str(n): 100.0 for n in range(9)}}, workers=1)
+    board.add(Event(STARTED, "resumed"))
+    now[0] += 50  # Its process had to start.
+    board.add(Event(COMPLETE, "resumed"))
+    assert 900 < board.seconds_left() < 1500
 
 
 def test_what_another_sweep_makes_is_counted(board):

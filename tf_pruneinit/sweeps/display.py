@@ -31,6 +31,8 @@ class Board:
         # Sums, since each event shows them: estimates that are not known, and the sum of the others.
         self._unknown = sum(estimate is None for estimate in self._remaining.values())
         self._known = math.fsum(estimate for estimate in self._remaining.values() if estimate is not None)
+        estimated = len(self._remaining) - self._unknown
+        self._mean_estimate = self._known / estimated if estimated else 0.0
         self._workers = workers
         self._running: dict[str, tuple[float, str]] = {}
         self._elsewhere: set[str] = set()
@@ -87,8 +89,9 @@ class Board:
     def seconds_left(self) -> float | None:
         """Returns the time left; None while it is not known.
 
-        Estimates are scaled by the pace of the runs that have ended: their seconds over their estimates. A run without an
-        estimate is taken to be as long as the mean of these runs.
+        Estimates are scaled by the pace of the runs that have ended: their seconds over their estimates. A mean estimate that
+        came true counts as one of them, so that a first run with little left to do says little of the others. A run without an
+        estimate is taken to be as long as the mean of the runs that have ended.
         """
         # Another thread draws, while this one counts jobs.
         if not (remaining := len(self._remaining)):
@@ -96,7 +99,8 @@ class Board:
         if self._unknown and not self._ended:
             return None
         usual = self._seconds_of_ended / self._ended if self._ended else 0.0
-        pace = self._taken / self._estimated if self._estimated else 1.0
+        estimated = self._estimated + self._mean_estimate
+        pace = (self._taken + self._mean_estimate) / estimated if estimated else 1.0
         now = time.monotonic()
         running = [(self._remaining.get(address, 0.0), now - started) for address, (started, _) in list(self._running.items())]
         # A run that takes longer than it should says nothing of the others.

@@ -136,7 +136,7 @@ class State:
     Attributes:
       name: complete, running, failed, begun or waiting.
       text: the error of a failed job, the process of a running one, else "".
-      step: of the last record.
+      step: of the last record; 0 for a complete run that lacks weights that others need.
     """
 
     name: str
@@ -162,7 +162,8 @@ def _state(workdir: str, job: Job) -> State:
     if (result is not None or not job.complete) and _has_snapshots(run, job, result):
         return State(COMPLETE)
     found = records.read(run.file(run_directory.RECORDS))
-    step = found[-1].step if found else 0
+    # A complete run without those weights trains again, from the first step.
+    step = found[-1].step if found and result is None else 0
     if (owner := locks.owner(run.path)) is not None:
         return State(RUNNING, owner, step)
     if (error := run.failure) is not None:
