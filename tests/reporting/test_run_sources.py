@@ -57,6 +57,19 @@ def test_an_archive_grows_by_runs_that_are_new(tmp_path):
     assert [run.accuracy for run in collect.read([str(path)]).runs] == [0.8, 0.9]
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", '"done"', '{"steps": 100', "3"])
+def test_a_run_with_a_damaged_result_is_not_complete_and_makes_room_for_one_that_is(tmp_path, content):
+    (write(tmp_path / "one", config(seed=0), 0.8) / "result.json").write_text(content)
+    write(tmp_path / "two", config(seed=0), 0.9)
+    damaged, _ = run_sources.sources([str(tmp_path / "one")])
+    assert run_sources.complete(damaged) == set()
+    path = archived(tmp_path / "one", tmp_path / "runs.jsonl")
+    assert run_sources.complete(run_sources.replaced(str(path))) == set()
+    several, _ = run_sources.sources([str(path), str(tmp_path / "two")])
+    run_sources.write(str(path), several)
+    assert [run.accuracy for run in collect.read([str(path)]).runs] == [0.9]
+
+
 def test_an_archive_does_not_lose_a_run_that_it_has(tmp_path):
     write(tmp_path / "one", config(seed=0), 0.8)
     write(tmp_path / "one", config(seed=1), 0.8)

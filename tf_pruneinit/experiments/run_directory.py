@@ -221,6 +221,11 @@ def existing(workdir: str, config: Config) -> Run | None:
     return run
 
 
+def is_result(value: Any) -> bool:
+    """Returns whether what result.json holds is the result of a run."""
+    return isinstance(value, dict) and {"steps", "epochs"} <= value.keys()
+
+
 def results(workdir: str) -> Iterator[tuple[Config, dict[str, Any]]]:
     """Yields configuration and result of every complete run of a working directory that can be read."""
     names = sorted(os.listdir(workdir)) if os.path.isdir(workdir) else []

@@ -231,7 +231,7 @@ def write(path: str, several: Sequence[Source], progress: Callable[[int, int], N
     for done, source in enumerate(several, 1):
         known, _ = lines.get(source.name, (-1, ""))
         if known < math.inf and (held := _held(source)) is not None:
-            steps = math.inf if run_directory.RESULT in held else source.last_step()
+            steps = math.inf if run_directory.is_result(held.get(run_directory.RESULT)) else source.last_step()
             if steps > known:
                 lines[source.name] = steps, json.dumps(held, separators=(",", ":")) + "\n"
         progress(done, len(several))
@@ -265,7 +265,7 @@ def complete(several: Iterable[Source]) -> set[str]:
 
 def _is_complete(source: Source) -> bool:
     try:
-        return source.values(run_directory.RESULT) is not None
+        return run_directory.is_result(source.values(run_directory.RESULT))
     except DamagedError:
         return False
 

@@ -157,7 +157,7 @@ def _state(workdir: str, job: Job) -> State:
     if run is None:
         return State(WAITING)
     result = run.result
-    if result is not None and not (isinstance(result, dict) and {"steps", "epochs"} <= result.keys()):
+    if result is not None and not run_directory.is_result(result):
         return State(FAILED, f"{run.file(run_directory.RESULT)} is damaged: it is not the result of a run")
     if (result is not None or not job.complete) and _has_snapshots(run, job, result):
         return State(COMPLETE)
