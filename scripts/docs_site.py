@@ -13,6 +13,8 @@ import tf_pruneinit
 ROOT = pathlib.Path(__file__).parent.parent
 # Files outside of docs/ -> their pages.
 PAGES = {"README.md": "index.md", "BUILD.md": "build.md", "CHANGELOG.md": "changelog.md"}
+# Of a longer output of a notebook a page has these lines.
+_FIRST_LINES, _LAST_LINES = 5, 25
 NOTEBOOKS = {f"notebooks/{path.name}": f"{path.stem}.md" for path in sorted(ROOT.glob("notebooks/*.ipynb"))}
 COMMANDS = ("main", "sweep", "report", "evaluate", "describe", "compact")
 
@@ -79,10 +81,19 @@ def notebook(content: dict[str, Any]) -> str:
         parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
         for output in cell.get("outputs", ()):
             if "text" in output:
-                parts.append(f"```text\n{''.join(output['text']).strip()}\n```")
+                parts.append(f"```text\n{_shortened(''.join(output['text']).strip())}\n```")
             elif image := output.get("data", {}).get("image/png"):
                 parts.append(f"![Figure](data:image/png;base64,{''.join(image.split())})")
     return "\n\n".join(parts)
+
+
+def _shortened(output: str) -> str:
+    """An output with its begin and end alone if it is long: the lines between are progress."""
+    lines = output.splitlines()
+    between = len(lines) - _FIRST_LINES - _LAST_LINES
+    if between > 0:
+        lines[_FIRST_LINES:-_LAST_LINES] = [f"[{between} lines more]"]
+    return "\n".join(lines)
 
 
 def _of_root(text: str) -> str:
