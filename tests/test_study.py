@@ -165,27 +165,34 @@ LENET = ["mnist_lenet", "beyond_mnist_lenet", "mnist_lenet_ablations"]
 
 
 @pytest.mark.parametrize(
-    ("names", "heading"),
+    ("names", "heading", "by_step"),
     [
-        (RESNET20, "ResNet-20 on CIFAR-10: a JPEG copy, 4 epochs, three seeds"),
-        (["cifar10_resnet20_4_epochs_float32"], "19 of the runs in float32"),
+        (RESNET20, "ResNet-20 on CIFAR-10: a JPEG copy, 4 epochs, three seeds", True),
+        (["cifar10_resnet20_4_epochs_float32"], "19 of the runs in float32", False),
     ],
 )
-def test_page_has_the_accuracies_of_resnet20(names, heading):
+def test_page_has_the_accuracies_of_resnet20(names, heading, by_step):
     head, *rows = tables(heading)
     view = _together(*names)
     assert "JPEG" in view.note
-    shown = 0
+    shown = set(view.at(curves.Series("dense"), 0.0))
     for row in rows:
         method, *variant = re.findall(r"`([^`]+)`", row[0])
         for column, cell in zip(head[1:], row[1:], strict=True):
             sparsity, *ablation = re.split(r" %,? ?", column)
             series = curves.Series(method, *variant, ablation="".join(ablation) or "none")
-            sample = view.curves.get(series, {}).get(round(float(sparsity) / 100, 3))
+            level = round(float(sparsity) / 100, 3)
+            sample = view.curves.get(series, {}).get(level)
             assert cell == (of_seeds(sample) if sample else ""), (method, column)
-            shown += sample.n if sample else 0
+            shown.update(view.at(series, level))
     assert view.dense is not None and said(f"Unpruned: {of_seeds(view.dense)}.")
-    assert shown + view.dense.n == len(view.runs)
+    for row in tables("Later steps on ResNet-20")[1:] if by_step else ():
+        series = curves.Series(row[0].strip("`"))
+        samples = view.by_step[series][0.893]
+        assert tables("Later steps on ResNet-20")[0] == ["method", *(f"step {step:,}" for step in samples)]
+        assert row[1:] == [of_seeds(sample) for sample in samples.values()]
+        shown.update(run for step in samples for run in view.at(series, 0.893, step))
+    assert shown == set(view.runs)
 
 
 @pytest.mark.slow
@@ -340,6 +347,21 @@ def test_page_says_what_ablations_of_resnet20_change():
     empty = {name: _empty(view, curves.Series("synflow", ablation=name), 0.893) for name in ("none", "reinit", "shuffle")}
     assert empty["reinit"] == empty["none"]
     assert said(f"SynFlow leaves {empty['none']:.0f} % of the channels empty, its shuffled masks {empty['shuffle']:.0f} %")
+
+
+def test_page_says_what_later_steps_gain_on_resnet20():
+    by_step = _together(*RESNET20).by_step
+    at = {
+        method: {step: 100 * sample.values[0] for step, sample in by_step[curves.Series(method)][0.893].items()}
+        for method in ("random", "magnitude", "snip", "grasp", "synflow")
+    }
+    gained = {method: steps[782] - steps[0] for method, steps in at.items()}
+    assert said("gains magnitude {magnitude:.1f} points, SNIP {snip:.1f} and SynFlow {synflow:.1f}".format(**gained))
+    assert said(f"Random pruning gains {gained['random']:.1f}:")
+    end = f"SNIP then has {at['snip'][782]:.1f} %, as much as magnitude pruning after training, {at['magnitude'][1564]:.1f} %"
+    assert said(end)
+    lost = [at["grasp"][0] - at["grasp"][step] for step in (98, 391, 782, 1564)]
+    assert said(f"later masks cost it {min(lost):.1f} to {max(lost):.1f} points")
 
 
 def test_page_says_what_inverted_scores_of_resnet20_leave():

@@ -225,7 +225,10 @@ def test_f7_says_from_which_step_on_rewinding_is_reached():
     runs = later([0.80, 0.82, 0.90, 0.90]) + control() + points((0.9, 0.9, 0.8), "magnitude", **REWOUND)
     found = decide(runs, "F7")
     assert found.numbers["first_step_within_the_margin_of_ltr"]["snip"] == {"80 %": 50}
-    assert found.sentence.endswith("Within the margin of LTR: SNIP at 80 % from step 50.")
+    assert found.sentence.endswith("Shown to be within the margin of LTR: SNIP at 80 % from step 50.")
+    # With one seed at two of the four steps nothing is said of steps.
+    fewer = [one for one in runs if one.seed == 0 or one.pruned_at not in (10, 50)]
+    assert "LTR" not in decide(fewer, "F7").sentence
 
 
 @pytest.mark.parametrize("empty, expected", [(3, SUPPORTED), (0, CONTRADICTED)])

@@ -154,24 +154,24 @@ def steps_said(view: View, series: Series) -> str:
 def first_near_rewinding(view: View, series: Series) -> dict[float, int | None]:
     """Returns the first step of pruning at which a method is not below lottery-ticket rewinding by more than the margin.
 
-    That is the first whose lower bound is above -margin, at 5 % over the number of steps.
+    That is the first whose lower bound is above -margin, at 5 % over the number of steps. Steps count that have three seeds in
+    common with rewinding.
 
     Returns:
-      Sparsity -> step, or None if there is no such step; sparsities with three steps or more, and rewinding.
+      Sparsity -> step, or None if that is shown of no step; sparsities with rewinding and three such steps or more.
     """
     late, found = view.curves.get(rewinding(view), {}), {}
     for sparsity, steps in view.by_step.get(series, {}).items():
-        if len(steps) < _FEWEST_STEPS or sparsity not in late:
+        if sparsity not in late:
             continue
         estimates = {
             step: view.noise.estimate(((1.0, sample), (-1.0, late[sparsity]))) for step, sample in sorted(steps.items())
         }
-        tail = _STEP_LEVEL / len(steps)
-        near = [
-            step
-            for step, one in estimates.items()
-            if one is not None and one.seeds >= FEWEST_PAIRS and one.bounds(tail)[0] > -view.margin
-        ]
+        known = {step: one for step, one in estimates.items() if one is not None and one.seeds >= FEWEST_PAIRS}
+        if len(known) < _FEWEST_STEPS:
+            continue
+        tail = _STEP_LEVEL / len(known)
+        near = [step for step, one in known.items() if one.bounds(tail)[0] > -view.margin]
         found[sparsity] = near[0] if near else None
     return found
 

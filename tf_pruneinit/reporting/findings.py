@@ -213,7 +213,7 @@ def later_is_better(view: View) -> Decision:
         for method, steps in first.items()
         for sparsity, step in steps.items()
     ]
-    sentence = decision.sentence + (f" Within the margin of LTR: {', '.join(told)}." if told else "")
+    sentence = decision.sentence + (f" Shown to be within the margin of LTR: {', '.join(told)}." if told else "")
     steps_of = {method: {percent(s): step for s, step in steps.items()} for method, steps in first.items()}
     numbers = {**decision.numbers, "first_step_within_the_margin_of_ltr": steps_of}
     return dataclasses.replace(decision, sentence=sentence, numbers=numbers)
