@@ -21,6 +21,7 @@ from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.reporting import collect, findings, published, run_sources, signs
 from tf_pruneinit.reporting import series as curves
 from tf_pruneinit.reporting.collect import Run
+from tf_pruneinit.reporting.noise import Noise
 from tf_pruneinit.reporting.seed_statistics import Sample
 from tf_pruneinit.sweeps import plan
 
@@ -347,6 +348,20 @@ def test_page_says_what_ablations_of_resnet20_change():
     empty = {name: _empty(view, curves.Series("synflow", ablation=name), 0.893) for name in ("none", "reinit", "shuffle")}
     assert empty["reinit"] == empty["none"]
     assert said(f"SynFlow leaves {empty['none']:.0f} % of the channels empty, its shuffled masks {empty['shuffle']:.0f} %")
+
+
+def test_page_says_what_a_larger_rate_gives_magnitude_on_resnet20():
+    own, shuffled = curves.Series("magnitude"), curves.Series("magnitude", ablation="shuffle")
+    view, usual = (_together(*names) for names in (["rate_cifar10_resnet20_4_epochs"], RESNET20))
+    at = {series: (view.curves[series][0.893], usual.curves[series][0.893]) for series in (own, shuffled)}
+    noise = Noise([sample for samples in at.values() for sample in samples])
+    gained = {series: noise.estimate(((1.0, fast), (-1.0, slow))) for series, (fast, slow) in at.items()}
+    low, high = (100 * bound for bound in gained[own].bounds(0.025))
+    assert said(f"magnitude has {of_seeds(at[own][0])} %, {100 * gained[own].difference:.1f} points more")
+    assert said(
+        f"than at 0.1 (95 % interval: {low:.1f} to {high:.1f}), and shuffled masks {of_seeds(at[shuffled][0])} %, as at 0.1"
+    )
+    assert abs(gained[shuffled].difference) < 0.001 and abs(at[own][0].mean - at[shuffled][0].mean) < 0.005
 
 
 def test_page_says_what_later_steps_gain_on_resnet20():
