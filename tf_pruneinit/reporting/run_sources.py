@@ -223,7 +223,7 @@ def write(path: str, several: Sequence[Source], progress: Callable[[int, int], N
 
     Raises:
       UsageError: if the name is of a file that is compressed otherwise, or there is no run to write, or the file is there and
-        is no archive, or holds a complete run that is not in `several`. It stays as it is.
+        is no archive, is damaged, or holds a complete run that is not in `several`. It stays as it is.
     """
     if path.endswith(compressed_lines.FOREIGN_ENDINGS):
         raise UsageError(f"archive must end in {', '.join(compressed_lines.ENDINGS)} to be compressed; got {path!r}")
@@ -252,7 +252,9 @@ def replaced(path: str) -> list[ArchivedRun]:
         return []
     held, damaged, reason = _read_archive(path)
     if held and damaged:
-        reason = f"which is damaged ({damaged[0][0].removeprefix(f'{path}, ')}: {damaged[0][1]})"
+        where, why = damaged[0]
+        line = where.removeprefix(path).removeprefix(", ")
+        reason = f"which is damaged ({line + ': ' if line else ''}{why})"
     if not held or damaged:
         raise UsageError(f"archive must be a new file, or an archive of runs; got {path!r}, {reason}")
     return held
