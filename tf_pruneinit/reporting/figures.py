@@ -254,6 +254,7 @@ def weights_remaining(view: View) -> "Figure | None":
             axes.set(xlim=(0, length), ylabel="weights remaining (%)")
             sheet.legend([axes], axes)
         axes.set_xlabel("training step")
+        axes.xaxis.set_major_formatter("{x:,.10g}")
     return sheet.figure
 
 
