@@ -187,11 +187,12 @@ def test_page_has_the_accuracies_of_resnet20(names, heading, by_step):
             assert cell == (of_seeds(sample) if sample else ""), (method, column)
             shown.update(view.at(series, level))
     assert view.dense is not None and said(f"Unpruned: {of_seeds(view.dense)}.")
-    for row in tables("Later steps on ResNet-20")[1:] if by_step else ():
-        series = curves.Series(row[0].strip("`"))
+    head, *rows = tables("Later steps on ResNet-20") if by_step else [[]]
+    for method, *cells in rows:
+        series = curves.Series(method.strip("`"))
         samples = view.by_step[series][0.893]
-        assert tables("Later steps on ResNet-20")[0] == ["method", *(f"step {step:,}" for step in samples)]
-        assert row[1:] == [of_seeds(sample) for sample in samples.values()]
+        assert head == ["method", *(f"step {step:,}" for step in samples)]
+        assert cells == [of_seeds(sample) for sample in samples.values()]
         shown.update(run for step in samples for run in view.at(series, 0.893, step))
     assert shown == set(view.runs)
 

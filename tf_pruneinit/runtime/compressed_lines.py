@@ -28,6 +28,7 @@ _COMPRESSIONS = {
 }
 # The first bytes of files that are compressed in other ways.
 _FOREIGN = {".zst": b"\x28\xb5\x2f\xfd", ".zip": b"PK\x03\x04"}
+_LONGEST_BEGIN = 8
 # How names of compressed files end, and of those that are compressed in other ways.
 ENDINGS = tuple(_COMPRESSIONS)
 FOREIGN_ENDINGS = tuple(_FOREIGN)
@@ -55,7 +56,7 @@ def read(path: str) -> Lines:
       OSError: if it cannot be read.
     """
     with open(path, "rb") as file:
-        begin = file.read(max(len(one.begins) for one in _COMPRESSIONS.values()))
+        begin = file.read(_LONGEST_BEGIN)
     for end, begins in _FOREIGN.items():
         if begin.startswith(begins):
             return Lines([], f"it is compressed ({end[1:]}), unpack it first")
@@ -74,7 +75,9 @@ def _unpacked(file: io.BufferedIOBase, what: str) -> Lines:
                 lines += line.splitlines()
     except EOFError:
         return Lines(lines, f"{what}, and cut after line {len(lines)}")
-    except (OSError, ValueError, zlib.error, lzma.LZMAError):
+    except (OSError, ValueError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # The system cannot read it; what modules say of damaged content has no number.
         return Lines([], f"{what}, and damaged")
     return Lines(lines)
 
