@@ -170,11 +170,20 @@ def test_python_in_readme_runs(tmp_path, monkeypatch, run):
 
 
 @pytest.mark.slow
+def test_page_of_experiments_explains_every_field_of_a_result(run):
+    rows = (ROOT / "docs/experiments.md").read_text().split("### What is in a result")[1].split("\n## ")[0].split("\n")
+    explained = {name for row in rows if row.startswith("| `") for name in re.findall(r"`(\w+)`", row.split(" | ")[0])}
+    fields = json.loads((pathlib.Path(run) / "result.json").read_text())
+    assert explained - fields.keys() == {"validation_accuracy", "validation_loss", "best"}  # They need --validation.
+    assert not fields.keys() - explained
+
+
+@pytest.mark.slow
 def test_python_on_the_page_of_smaller_networks_runs(tmp_path, monkeypatch):
-    (block,) = blocks(ROOT / "docs/compact.md", "python")
     monkeypatch.chdir(tmp_path)
     scope: dict = {}
-    exec(block, scope)
+    for block in blocks(ROOT / "docs/compact.md", "python"):
+        exec(block, scope)
     assert scope["shipped"].count_params() < scope["pruned"].count_params()
 
 

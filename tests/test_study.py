@@ -1,5 +1,6 @@
 """What is kept of the study is whole, small, and says what docs/study.md says."""
 
+import collections
 import functools
 import json
 import math
@@ -135,7 +136,9 @@ def test_page_says_how_much_few_seeds_decide():
     view = _together(*LENET)
     (found,) = (one for one in findings.find(view) if one.name == "F1")
     several = [sign.sign for row in found.rows for sign in row.signs.values()]
-    assert said(f"of {len(several)} differences of F1 on LeNet {sum(sign in '+-' for sign in several)} have a sign")
+    signs = collections.Counter(several)
+    assert said(f"of {len(several)} differences of F1 on LeNet {signs['+']} are above the margin, {signs['=']} within it, and")
+    assert said(f"{signs['?']} undecided") and signs["-"] == 0
     assert said("Twenty-four of LeNet's runs fail among other seeds, nineteen of them with inverted scores")
     assert (view.outliers.startswith("24 runs fail"), view.outliers.count("invert at")) == (True, 19)
 

@@ -1,13 +1,16 @@
 import dataclasses
 import inspect
 import math
+import pathlib
 import random
+import re
 
 import keras
 import numpy as np
 import pytest
 
 from tf_pruneinit.compaction import compact_model
+from tf_pruneinit.config import registry
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.layers.batch_normalization import BatchNormalization
 from tf_pruneinit.models import build as models
@@ -16,6 +19,7 @@ from tf_pruneinit.pruning import masks as masking
 
 L = keras.layers
 SHAPE = (32, 32, 3)
+PAGE = pathlib.Path(__file__).parents[2] / "docs/networks.md"
 # Those of the PyTorch library's, without biases and normalization.
 RESNET18 = 11_689_512 - 9_600 - 1_000 - 990 * 512
 # Network -> how many weights can be pruned, for ten classes. A family has one network here, deeper ones are below.
@@ -91,6 +95,24 @@ def require_float32_logits(model, computed):
     assert np.isfinite(logits).all()
     inner = next(iter(masking.kernels(model).values()))
     assert inner.layer.compute_dtype == computed
+
+
+def rows_of_the_page():
+    rows = re.findall(r"^\| `(\w[\w.]*)` \| ([\dx]+), (\d+) \| ([\d,]+) \| ([\d,]+) \|", PAGE.read_text(), re.MULTILINE)
+    return [(name, tuple(map(int, shape.split("x"))), int(classes), *numbers) for name, shape, classes, *numbers in rows]
+
+
+def test_the_page_has_every_network():
+    listed = {row[0] for row in rows_of_the_page()}
+    assert not [name for name in registry.MODELS if not any(one == name or one.startswith(f"{name}x") for one in listed)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "shape", "classes", "prunable", "trainable"), rows_of_the_page())
+def test_the_page_says_how_many_weights_networks_have(name, shape, classes, prunable, trainable):
+    model = models.build(name, shape, classes, 0)
+    assert f"{sum(mask.size for mask in masking.masks(model).values()):,}" == prunable
+    assert f"{sum(math.prod(variable.shape) for variable in model.trainable_variables):,}" == trainable
 
 
 class TestEveryModel:

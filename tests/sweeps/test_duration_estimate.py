@@ -47,7 +47,7 @@ class TestTypicalSeconds:
 
     @pytest.mark.parametrize(
         "changed",
-        [{"model": "convnet"}, {"dataset": "digits", "model": "resnet20"}, {"train": Train(epochs=None, steps=5)}],
+        [{"model": "lenet5"}, {"dataset": "digits", "model": "resnet20"}, {"train": Train(epochs=None, steps=5)}],
         ids=str,
     )
     def test_are_not_known_of_what_was_not_measured(self, changed):

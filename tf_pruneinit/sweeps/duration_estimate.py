@@ -9,10 +9,12 @@ from tf_pruneinit.config.experiment import Config
 from tf_pruneinit.config.training_point import TrainingPoint
 from tf_pruneinit.sweeps.plan import Job
 
-# Seconds of an epoch on two cores (docs/training.md; of digits, `--preset=quick`).
+# Seconds of an epoch on two cores (docs/training.md; digits: `--preset=quick`, flags/digits_sweep.flags; convnet: results/).
 _EPOCHS = {
     ("digits", "lenet_300_100"): 0.02,
+    ("digits", "convnet"): 0.12,
     ("mnist", "lenet_300_100"): 469 * 0.00135,
+    ("mnist", "convnet"): 5.6,
     **{(f"cifar{classes}", "resnet20"): 391 * 0.209 for classes in (10, 100)},
     **{(f"cifar{classes}", "vgg16"): 391 * 1.109 for classes in (10, 100)},
 }
