@@ -558,6 +558,16 @@ def test_network_to_begin_from_is_the_run_that_is_saved(begun):
 
 
 @pytest.mark.slow
+def test_python_of_the_network_to_begin_from_runs(begun):
+    (block,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    scope: dict = {}
+    exec(block.replace('"W/', f'"{begun}/'), scope)
+    stem = next(variable for variable in scope["network"].variables if variable.path == "stem/kernel")
+    np.testing.assert_array_equal(stem.numpy(), scope["early"]["stem/kernel"])
+    assert np.isfinite(scope["network"].evaluate(np.zeros((4, 32, 32, 3)), np.arange(4), verbose=0)).all()
+
+
+@pytest.mark.slow
 def test_a_sweep_goes_on_from_the_network_to_begin_from(begun, capsys):
     more = ["--also=method=magnitude sparsity=0.893 prune_at=end", "--dry_run", "--json"]
     assert sweep.main(["sweep", f"--flagfile={FILES['cifar10_resnet20_16_epochs']}", f"--workdir={begun}", *more]) == 0

@@ -510,6 +510,30 @@ class TestNames:
         with pytest.raises(UsageError, match=message):
             tf_pruneinit.register(L.Dense, *kernels)
 
+    def test_a_property_of_the_class_is_refused_and_its_variable_is_not(self):
+        class Normed(L.Layer):
+            def build(self, input_shape):
+                self._kernel = self.add_weight(shape=(input_shape[-1], 3), name="kernel")
+
+            @property
+            def kernel(self):
+                return self._kernel / keras.ops.norm(self._kernel)
+
+            def call(self, inputs):
+                return inputs @ self.kernel
+
+        with pytest.raises(UsageError, match="Normed computes its kernel in a property, .*: register the attribute that has"):
+            tf_pruneinit.register(Normed, "kernel")
+        tf_pruneinit.register(Normed, "_kernel")
+        model = keras.Sequential([keras.Input((4,)), Normed(), L.Dense(2)])
+        np.testing.assert_array_equal(tf_pruneinit.with_masks(model)(ROWS[:, 0]), model(ROWS[:, 0]))
+
+    def test_weights_beside_the_kernel_are_refused_in_place(self):
+        model = keras.Sequential([keras.Input((4,)), L.Dense(3, name="adapted"), L.Dense(2)])
+        model.get_layer("adapted").enable_lora(2)
+        with pytest.raises(UsageError, match="adapted has LoRA or quantized weights"):
+            tf_pruneinit.prune(model, "magnitude", 0.5, in_place=True)
+
     def test_an_attribute_named_as_the_mask_is_refused(self):
         def build(self, input_shape):
             self.w = self.add_weight(shape=(4, 4), name="w")

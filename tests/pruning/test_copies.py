@@ -692,6 +692,61 @@ def test_what_is_compiled_is_kept_for_models_that_have_learned_the_same():
     assert model_signature.signature(learned(OfATable)[0]) is None
 
 
+def redefined(turn):
+    """A function, an object with one, and a layer with one, each of the same name every time that this is called."""
+
+    def act(x):
+        return keras.ops.tanh(x) if turn % 2 == 0 else x * x
+
+    @keras.saving.register_keras_serializable("redefined")
+    class Penalty(keras.regularizers.Regularizer):
+        def __call__(self, w):
+            return keras.ops.sum(act(w))
+
+        def get_config(self):
+            return {}
+
+    return keras.saving.register_keras_serializable("redefined")(act), Penalty
+
+
+@keras.saving.register_keras_serializable("test_copies")
+class OfFunctions(L.Layer):
+    def __init__(self, functions=(), **options):
+        super().__init__(**options)
+        self.functions = list(functions)
+
+    def get_config(self):
+        return super().get_config() | {"functions": []}
+
+    def call(self, inputs):
+        return self.functions[0](inputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["recurrent_activation", "regularizer", "attribute"])
+def test_a_function_of_a_name_that_is_defined_again_is_another_one(where):
+    inputs, x, labels = keras.Input((3, 4)), np.random.default_rng(0).normal(size=(6, 3, 4)), np.arange(6) % 2
+
+    def build(turn):
+        act, penalty = redefined(turn)
+        layers = {
+            "recurrent_activation": lambda: [L.LSTM(3, recurrent_activation=act)],
+            "regularizer": lambda: [L.Flatten(), L.Dense(3, kernel_regularizer=penalty())],
+            "attribute": lambda: [L.Flatten(), L.Dense(3), OfFunctions([act])],
+        }[where]()
+        keras.utils.set_random_seed(0)
+        return keras.Sequential([inputs, *layers, L.Dense(2)])
+
+    first, second = (model_signature.signature(build(turn), named=False) for turn in (0, 1))
+    assert first is None or first != second
+    for turn in (0, 0, 1):  # The second score of an architecture is compiled.
+        got = tf_pruneinit.score(build(turn), "snip", (x, labels), regularizers=True)
+    tf_pruneinit.clear_cache()
+    expected = tf_pruneinit.score(build(1), "snip", (x, labels), regularizers=True)
+    for scores, wanted in zip(got.values(), expected.values(), strict=True):
+        np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=1e-7)
+
+
 # Names like those that we make up, of layers, inputs and variables, and such as a file system or a graph may not like.
 _STEMS = ["add", "fc", "removed", "mask", "kernel", "x", "a b", "é.", "outputs"]
 _NAMES = _STEMS + [f"{stem}_{end}" for stem in _STEMS[:4] for end in ("0", "1", "inputs", "inputs_1")]

@@ -490,6 +490,126 @@ def test_a_layer_inside_several_others_is_refused():
         tf_pruneinit.with_masks(model)
 
 
+@keras.saving.register_keras_serializable("test_masks")
+class Decode(keras.layers.Layer):
+    """Multiplies by the transposed kernel of another layer."""
+
+    def __init__(self, units, kernel=None, **options):
+        super().__init__(**options)
+        self.units, self.kernel = units, kernel
+
+    def build(self, input_shape):
+        if self.kernel is None:
+            self.kernel = self.add_weight(shape=(self.units, input_shape[-1]), name="kernel")
+
+    def call(self, inputs):
+        return inputs @ keras.ops.transpose(self.kernel)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable("test_masks")
+class Block(keras.layers.Layer):
+    """Has a layer that it builds itself, and one that shares its kernel."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = keras.layers.Dense(4)
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+        self.decode = Decode(input_shape[-1], self.dense.kernel)
+        self.decode.build((None, 4))
+
+    def call(self, inputs):
+        return self.decode(self.dense(inputs))
+
+
+def test_a_variable_of_two_layers_is_refused_unless_their_copies_share_it():
+    inputs = keras.Input((5,))
+    encode = keras.layers.Dense(4, name="encode")
+    hidden = encode(inputs)
+    model = keras.Model(inputs, Decode(5, encode.kernel, name="decode")(hidden))
+    rows = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+    for copy in (tf_pruneinit.with_masks, lambda model: tf_pruneinit.score(model, "snip", (rows, rows), loss="mse")):
+        with pytest.raises(UsageError, match="no variable may be in two layers.*; got .*kernel in encode and decode"):
+            copy(model)
+    model = keras.Sequential([inputs, Block(), keras.layers.Dense(2)])
+    with pytest.warns(UserWarning, match="no masked class is known"):
+        copy = tf_pruneinit.with_masks(model)
+    assert len(copy.trainable_variables) == len(model.trainable_variables)
+    np.testing.assert_array_equal(copy(rows), model(rows))
+
+
+def test_layers_of_a_block_that_were_masked_in_place_keep_their_masks_in_copies():
+    inputs = keras.Input((5,))
+    model = keras.Sequential([inputs, Block(), keras.layers.Dense(2)])
+    tf_pruneinit.prune(model, "random", 0.5, in_place=True)
+    masks = tf_pruneinit.masks(model)
+    copy = tf_pruneinit.with_masks(model)
+    assert len(masks) == 2
+    for (path, mask), (own, kept) in zip(masks.items(), tf_pruneinit.masks(copy).items(), strict=True):
+        assert path == own
+        np.testing.assert_array_equal(mask, kept)
+    further = tf_pruneinit.masks(tf_pruneinit.prune(copy, "magnitude", 0.8))
+    assert all((further[path] <= mask).all() for path, mask in masks.items())
+    assert sum(mask.sum() for mask in further.values()) == round(0.2 * 30)
+    assert all(type(layer).__module__.startswith("keras.") for layer in tf_pruneinit.strip(copy).layers[-1:])
+    assert not tf_pruneinit.with_masks(model, exclude=["*block*/dense*"]).layers[0].dense.__class__.__name__.startswith("Masked")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("build", [sequential, subclassed])
+def test_functions_that_were_traced_before_masks_are_traced_again(build):
+    model = build()
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(20, *((6, 6, 2) if build is sequential else (3,))))
+    model.compile("adam", "mse")
+    targets = np.ones(model(images).shape)
+    model.fit(images, targets, verbose=0)
+    model.evaluate(images, targets, verbose=0)
+    model.predict(images, verbose=0)
+    tf_pruneinit.prune(model, "magnitude", 0.7, in_place=True)
+    np.testing.assert_allclose(model.predict(images, verbose=0), model(images), rtol=1e-5, atol=1e-6)
+    model.fit(images, targets, verbose=0)
+    for path, kernel in masking.kernels(model).items():
+        assert not kernel.variable.numpy()[tf_pruneinit.masks(model)[path] == 0].any()
+    loss = float(np.mean((np.asarray(model(images)) - targets) ** 2))
+    assert model.evaluate(images, targets, verbose=0) == pytest.approx(loss, rel=1e-4)
+
+
+class Boosted(keras.optimizers.AdamW):
+    def __init__(self, boost=1.0, **options):
+        super().__init__(**options)
+        self.boost = boost
+
+
+class Times(keras.metrics.Mean):
+    def __init__(self, factor=1, **options):
+        super().__init__(**options)
+        self.factor = factor
+
+    def update_state(self, targets, outputs, sample_weight=None):
+        super().update_state(self.factor)
+
+
+def test_a_copy_is_compiled_alike_whatever_configurations_leave_out():
+    for excluded in ({"var_names": ["bias"]}, {"var_list": None}):
+        model = sequential()
+        biases = [variable for variable in model.trainable_variables if variable.name == "bias"]
+        optimizer = Boosted(50.0, weight_decay=0.5)
+        optimizer.exclude_from_weight_decay(**({"var_list": biases} if "var_list" in excluded else excluded))
+        model.compile(optimizer, "mse", metrics=[Times(5)])
+        masked = tf_pruneinit.with_masks(model)
+        for copy in (masked, tf_pruneinit.strip(masked)):
+            assert copy.optimizer.boost == 50.0
+            decay = {variable.path: variable.name != "bias" for variable in copy.trainable_variables}
+            assert {one.path: copy.optimizer._use_weight_decay(one) for one in copy.trainable_variables} == decay
+        images = np.zeros((2, *model.input_shape[1:]))
+        assert masked.evaluate(images, np.zeros(model(images).shape), verbose=0)[1] == 5
+
+
 @pytest.mark.slow
 def test_a_kernel_that_a_block_makes_in_its_build_has_the_same_path_in_the_copy():
     class Inner(keras.layers.Layer):

@@ -62,6 +62,15 @@ def text():
     return keras.Model(inputs, L.Dense(1, "sigmoid", name="head")(hidden(x)))
 
 
+def padded(activation=None, end=lambda x: x):
+    def build():
+        inputs = keras.Input((6,), dtype="int32")
+        x = L.SimpleRNN(4, return_sequences=True, name="rnn")(L.Embedding(7, 4, mask_zero=True, name="words")(inputs))
+        return keras.Model(inputs, end(L.Dense(3, activation, name="head")(hidden(x))))
+
+    return build
+
+
 def classes(logits, labels, weights=1.0, smoothing=0.0):
     """Mean softmax cross-entropy of integers."""
     logits = tf.reshape(logits, (-1, logits.shape[-1]))
@@ -101,6 +110,10 @@ class Task:
     tempered: tuple[bool, ...] = (True,)
 
 
+PADDED = np.where(np.arange(6) < 1 + np.arange(N)[:, None] % 6, 1 + WORDS % 6, 0)
+EACH_WORD, OF_EACH_WORD = RNG.integers(0, 3, (N, 6)), RNG.uniform(0.1, 2, (N, 6))
+# So that the mean over all positions is that over those that padding leaves.
+LEFT = (PADDED > 0) * PADDED.size / (PADDED > 0).sum()
 SOFT = np.abs(NUMBERS[:, :1]) * [[1, 2, 3]] + 0.1
 SOFT /= SOFT.sum(-1, keepdims=True)
 from_logits = {"from_logits": True}
@@ -178,6 +191,20 @@ TASKS = {
         lambda o: tf.reduce_mean(WEIGHTS[:, None] * tf.square(o - NUMBERS)),
         {"loss": "mse"},
         tempered=(False,),
+    ),
+    "sample weights in a column": Task(dense(3), (X, CLASSES, WEIGHTS[:, None]), lambda o: classes(o, CLASSES, WEIGHTS)),
+    "weights of examples and of classes": Task(
+        dense(3),
+        (X, CLASSES, WEIGHTS[:, None]),
+        lambda o: classes(o, CLASSES, WEIGHTS * np.where(CLASSES == 1, 5.0, 1.0)),
+        options={"class_weight": {1: 5.0}},
+    ),
+    "padding": Task(padded(), (PADDED, EACH_WORD), lambda o: classes(o, EACH_WORD, LEFT.ravel())),
+    "padding and a softmax, weights of words": Task(
+        padded("softmax"),
+        (PADDED, EACH_WORD, OF_EACH_WORD[:, :, None]),
+        lambda o: classes(o, EACH_WORD, (LEFT * OF_EACH_WORD).ravel()),
+        {"loss": "sparse_categorical_crossentropy"},
     ),
     "class weights": Task(
         dense(3),
@@ -291,6 +318,8 @@ class TestTheLoss:
     @pytest.mark.parametrize(
         "loss",
         [
+            K.BinaryFocalCrossentropy(from_logits=True),  # Behind a sigmoid Keras computes another one.
+            K.BinaryFocalCrossentropy(),
             K.BinaryCrossentropy(label_smoothing=0.2),
             K.BinaryFocalCrossentropy(gamma=1.0, apply_class_balancing=True, alpha=0.3),
         ],
@@ -315,6 +344,37 @@ class TestTheLoss:
         expected = [np.abs(w.numpy() * g.numpy()) for w, g in zip(kernels, gradients, strict=True)]
         require_close(regularized, dict(zip(regularized, expected, strict=True)), 1e-5)
         assert not np.allclose(plain["head/kernel"], regularized["head/kernel"])
+
+    def test_regularizers_of_what_is_not_pruned_count_too(self):
+        """Keras reads them in a scope in which only kernels have values."""
+        options = {"bias_regularizer": keras.regularizers.L2(0.3), "kernel_regularizer": keras.regularizers.L2(0.3)}
+        with_bias, without = dense(3, **options)(), dense(3, kernel_regularizer=keras.regularizers.L2(0.3))()
+        without.set_weights(with_bias.get_weights())
+        require_close(*(score(model, regularizers=True) for model in (with_bias, without)))
+
+    def test_padding_does_not_count_if_an_operation_behind_the_logits_has_no_mask(self):
+        """As Keras trains it: its operations lose the mask."""
+        models = [padded(end=end)() for end in (keras.ops.softmax, lambda x: L.Lambda(lambda y: keras.ops.softmax(y))(x))]
+        models[1].set_weights(models[0].get_weights())
+        data = PADDED, EACH_WORD
+        got, expected = (score(model, data=data, loss="sparse_categorical_crossentropy") for model in models)
+        assert keras.backend.standardize_dtype(got["head/kernel"].dtype) == "float32"
+        require_close(got, expected, 1e-5)
+
+    @pytest.mark.parametrize(
+        ("build", "loss", "labels"),
+        [
+            (dense(3), K.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"), CLASSES),
+            (dense(3), K.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0), CLASSES),
+            (padded(), None, EACH_WORD),
+        ],
+    )
+    def test_gradients_of_batches_are_averaged_of_means_over_examples_alone(self, build, loss, labels):
+        data = PADDED if labels.ndim == 2 else X.astype("float32")
+        batches = [(data[part], labels[part]) for part in (slice(7), slice(7, 10))]
+        with pytest.raises(UsageError, match="accumulate='gradients' needs a loss that is a mean over examples"):
+            score(build(), data=batches, loss=loss, accumulate="gradients")
+        score(build(), data=[(data, labels)], loss=loss, accumulate="gradients")
 
     def test_a_function_that_changes_is_traced_again(self):
         factor = 1.0
@@ -398,6 +458,7 @@ BROKEN = [
     ),
     (dense(3), {"loss": K.CategoricalCrossentropy(), "data": (X, NUMBERS)}, "loss .* must take these labels"),
     (dense(3), {"class_weight": {"cat": 2}}, "class_weight must be a dict"),
+    (padded(), {"data": (PADDED, EACH_WORD, EACH_WORD[:, :4] + 1)}, "sample weights must be for each example, or for each pos"),
     (
         dense(3),
         {"class_weight": {0: 2}, "loss": "mse", "data": (X, NUMBERS)},

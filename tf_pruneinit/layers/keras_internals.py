@@ -172,9 +172,49 @@ def unlocked(layer: Any) -> Iterator[None]:
         layer._tracker.lock()
 
 
+def forget_compiled(model: Any) -> None:
+    """Has a model trace its functions again: `fit` and others keep theirs, with the layers as they were (`train_function`)."""
+    model.train_function = model.test_function = model.predict_function = None
+
+
+def mask_of(tensor: Any) -> Any:
+    """Returns the padding mask that layers have attached to a tensor, symbolic or not, or None (`_keras_mask`)."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def with_mask_of(tensor: Any, source: Any) -> Any:
+    """Returns a tensor with the padding mask of another one attached (`_keras_mask`)."""
+    if (mask := mask_of(source)) is not None:
+        tensor._keras_mask = mask
+    return tensor
+
+
+def regularized(model: Any) -> list[tuple[keras.Variable, Any]]:
+    """Returns the variables of a model with a regularizer, and their values: `losses` reads them in a `StatelessScope`."""
+    return [(one, one.value) for one in model.trainable_variables if one.regularizer is not None]
+
+
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
     """Returns the arguments that a model was compiled with, as objects (`_compile_config`)."""
     return model._compile_config.config
+
+
+def exclude_alike(optimizer: Any, new: Any, variables: Sequence[tuple[keras.Variable, keras.Variable]]) -> None:
+    """Leaves the same variables without weight decay in a new optimizer (`_exclude_from_weight_decay`, `_var_key`).
+
+    Args:
+      optimizer: of any class.
+      new: another one of its class, not built.
+      variables: each variable that the first trains, and the one in its place.
+    """
+    inner, new_inner = (getattr(each, "inner_optimizer", None) for each in (optimizer, new))
+    if inner is not None and new_inner is not None:
+        exclude_alike(inner, new_inner, variables)
+    if (pattern := getattr(optimizer, "_exclude_from_weight_decay_pattern", None)) is not None:
+        new._exclude_from_weight_decay_pattern = pattern
+    if excluded := getattr(optimizer, "_exclude_from_weight_decay", None):
+        keys = {new._var_key(target) for source, target in variables if optimizer._var_key(source) in excluded}
+        new._exclude_from_weight_decay = keys
 
 
 def loss_of(identifier: Any) -> keras.Loss:

@@ -47,6 +47,11 @@ def register(cls: Any, *kernels: str) -> Any:
         raise UsageError(f"kernels must be names of attributes of {cls.__name__}; got {shown(kernels)}")
     if issubclass(cls, _Masked):
         raise UsageError(f"{cls.__name__} is a masked class already")
+    for name in kernels:
+        definer = next((one for one in cls.__mro__ if isinstance(vars(one).get(name), property)), None)
+        if definer is not None and not definer.__module__.startswith("keras."):
+            rule = f"{cls.__name__} computes its {name} in a property, which a mask would replace"
+            raise UsageError(f"{rule}: register the attribute that has the variable")
     if len({mask_name(name) for name in kernels}) < len(kernels):
         raise UsageError(f"the masks of kernels must have different names; got {', '.join(kernels)}")
     if cls in MASKED and MASKED[cls].kernel_names == kernels:
@@ -303,6 +308,10 @@ def mask_in_place(layer: keras.Layer) -> None:
     """Turns a layer inside another one into its masked class, with masks of ones, if there is such a class."""
     if type(layer) not in MASKED:
         return
+    if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
+        raise UsageError(
+            f"{layer.name} has LoRA or quantized weights, beside which a mask would be wrong: prune it before that"
+        )
     layer.__class__ = MASKED[type(layer)]
     build = layer.build
 

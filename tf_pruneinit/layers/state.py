@@ -89,6 +89,15 @@ def give_attributes(source: Any, target: Any) -> None:
             raise _refusal(source, f"has {name} ({type(value).__name__}), which was set after its constructor") from error
 
 
+def give_numbers(source: Any, target: Any) -> None:
+    """Gives a copy of an optimizer or metric of a user's class the numbers and texts that its configuration does not have."""
+    if users_class(source):
+        for name, value in list(vars(source).items()):
+            known = name.startswith("_") or name in ("built", "name", "dtype")
+            if not known and isinstance(value, _NUMBERS) and not _same(value, vars(target).get(name, _MISSING)):
+                setattr(target, name, value)
+
+
 def differs(one: Any, other: Any) -> bool:
     """Returns whether two layers of equal configuration and variables differ in their other state."""
     return not _same(of(one), of(other))
@@ -100,6 +109,15 @@ def key(layer: Any) -> bytes | None:
         return pickle.dumps(_plain(of(layer)))
     except Exception:  # A user's layer may have any state.
         return None
+
+
+def code(layer: Any) -> tuple[tuple[str, Any], ...]:
+    """Returns the functions and the classes of users that a layer has in attributes, each with the name of the attribute.
+
+    Configurations and pickles have their names alone, which may stand for other ones by now, as in a notebook.
+    """
+    attributes = [(name, value) for name, value in vars(layer).items() if name not in _attributes_of_every_layer()]
+    return tuple((name, found) for name, value in attributes for found in _code_in(value))
 
 
 def vocabulary(layer: Any) -> dict[str, Any]:
@@ -174,6 +192,29 @@ def _attributes_of_every_layer() -> frozenset[str]:
 
 def _is_function(value: Any) -> bool:
     return isinstance(value, (types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial, type))
+
+
+def _code_in(value: Any, depth: int = 0) -> Iterator[Any]:
+    if depth > _MAX_DEPTH or isinstance(value, (*_TRACKED, *_ARRAYS, *_NUMBERS)):
+        return
+    if isinstance(value, functools.partial):
+        parts = [value.func, *value.args, *value.keywords.values()]
+    elif isinstance(value, types.MethodType):
+        parts = [value.__func__, value.__self__]
+    elif _is_function(value):
+        yield value
+        return
+    elif isinstance(value, Mapping):
+        parts = list(value.values())
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        parts = list(value)
+    elif type(value).__module__.split(".")[0] in ("keras", "tensorflow", "numpy", "tf_pruneinit", "builtins"):
+        return
+    else:
+        yield type(value)
+        parts = list(getattr(value, "__dict__", {}).values())
+    for part in parts:
+        yield from _code_in(part, depth + 1)
 
 
 def _same(one: Any, other: Any, depth: int = 0) -> bool:

@@ -14,6 +14,7 @@ from tf_pruneinit.errors import UsageError, did_you_mean, shown
 from tf_pruneinit.layers import keras_internals
 from tf_pruneinit.layers import masked as masked_layers
 from tf_pruneinit.layers.keras_internals import raw_kernel
+from tf_pruneinit.layers.keras_layers import KernelAxes, kernel_axes
 from tf_pruneinit.layers.masked import MASKED, mask_name
 from tf_pruneinit.pruning import connectivity, kernel_names
 from tf_pruneinit.pruning import summary as summaries
@@ -51,6 +52,11 @@ class Kernel:
         return vars(self.layer).get(mask_name(self.name))
 
     @property
+    def axes(self) -> KernelAxes:
+        """Which axes are inputs and outputs."""
+        return kernel_axes(self.layer, self.variable)
+
+    @property
     def value(self) -> np.ndarray:
         """The kernel in effect: kernel * mask."""
         kernel = self.variable.numpy()
@@ -82,12 +88,14 @@ def with_masks(model: keras.Model, exclude: Sequence[str] = ()) -> keras.Model:
         table = MASKED | REPLACEMENTS
         return table.get(type(layer), type(layer)), layer.get_config()
 
-    copy = copy_with(model, replace)
+    with model.distribute_strategy.scope():
+        copy = copy_with(model, replace)
     if not kernels(copy):
         raise UsageError(f"{summaries.NO_LAYER}; got no prunable layer in {model.name}")
     _warn_of_unmasked(copy, [layer.name for layer in keras_internals.layers_of(model) if id(layer) in unmasked])
     if model.compiled:
-        compile_alike(copy, model)
+        with model.distribute_strategy.scope():
+            compile_alike(copy, model)
     return copy
 
 
@@ -112,6 +120,9 @@ def mask_in_place(model: keras.Model, exclude: Sequence[str] = ()) -> keras.Mode
             masked_layers.mask_in_place(layer)
     if not kernels(model):
         raise UsageError(f"{summaries.NO_LAYER}; got no prunable layer in {model.name}")
+    for inner in keras_internals.layers_of(model):
+        if isinstance(inner, keras.Model):
+            keras_internals.forget_compiled(inner)
     _warn_of_unmasked(model, [layer.name for layer in keras_internals.layers_of(model) if id(layer) in unmasked])
     return model
 

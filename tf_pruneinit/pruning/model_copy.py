@@ -4,7 +4,7 @@ import contextlib
 import functools
 import itertools
 import random
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tf_pruneinit.errors import UsageError, reason
 from tf_pruneinit.layers import keras_internals, state
-from tf_pruneinit.layers.masked import MASKED, mask_name
+from tf_pruneinit.layers.masked import MASKED, mask_in_place, mask_name, stock_class
 
 Replace = Callable[[keras.Layer], tuple[type, dict[str, Any]]]
 
@@ -68,8 +68,29 @@ def _copy(model: keras.Model, replace: Replace, dtype: str | None, early: bool) 
     for source, target in zip(sources, targets, strict=True):
         if id(source) not in cloner.clones:  # The `build` of another layer has made it, and Keras its name.
             target.name = source.name
+        if _loses_masks(source, target, replace):
+            mask_in_place(target)
         copy_state(source, target)
+    _require_shared(sources, targets)
     return copy
+
+
+def _loses_masks(source: Any, target: Any, replace: Replace) -> bool:
+    """Whether a layer was masked where it is, in a layer of a user's that makes it without masks."""
+    made_unmasked = type(source) in MASKED.values() and type(target) is stock_class(type(source))
+    return made_unmasked and replace(source)[0] is type(source)
+
+
+def _require_shared(sources: Sequence[Any], targets: Sequence[Any]) -> None:
+    """Raises `UsageError` if two layers have a variable in common, and their copies each one of their own."""
+    places: dict[int, tuple[Any, Any]] = {}
+    for source, target in zip(sources, targets, strict=True):
+        pairs = zip(_variables_without(_masks_of(source), source), _variables_without(_masks_of(target), target), strict=True)
+        for old, new in pairs:
+            owner, place = places.setdefault(id(old), (source, new))
+            if place is not new:
+                rule = "no variable may be in two layers, whose copies would not share it"
+                raise UsageError(f"{rule}; got {old.path} in {owner.name} and {source.name}: compute with it in one layer")
 
 
 def operations(model: keras.Model) -> list[Any]:
@@ -261,10 +282,17 @@ def _not_compiled(model: keras.Model) -> Iterator[None]:
 
 def compile_alike(copy: keras.Model, model: keras.Model, **changes: Any) -> None:
     """Compiles a copy as its model is compiled, with a new optimizer and new metrics, but for arguments in `changes`."""
+    in_place = {variable.path: variable for variable in copy.trainable_variables}
+    pairs = [(one, in_place[one.path]) for one in model.trainable_variables if one.path in in_place]
 
     def fresh(value: Any) -> Any:
-        stateful = isinstance(value, (keras.optimizers.Optimizer, keras.Metric))
-        return type(value).from_config(value.get_config()) if stateful else value
+        if not isinstance(value, (keras.optimizers.Optimizer, keras.Metric)):
+            return value
+        new = type(value).from_config(value.get_config())
+        state.give_numbers(value, new)
+        if isinstance(value, keras.optimizers.Optimizer):
+            keras_internals.exclude_alike(value, new, pairs)
+        return new
 
     arguments = keras_internals.compile_arguments(model)
     copy.compile(**{name: keras.tree.map_structure(fresh, value) for name, value in arguments.items()} | changes)

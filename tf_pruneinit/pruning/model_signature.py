@@ -30,8 +30,10 @@ def signature(model: keras.Model, named: bool = True) -> Any:
     keys = [state.key(layer) for layer in layers]
     if None in keys:
         return None
-    # Configurations name functions, and a name may stand for another function by now.
-    own = [(type(layer), layer.trainable, vars(layer).get("activation"), key) for layer, key in zip(layers, keys, strict=True)]
+    own = [
+        (type(layer), layer.trainable, vars(layer).get("activation"), state.code(layer), key)
+        for layer, key in zip(layers, keys, strict=True)
+    ]
     # Nor do they say which of the layers inside several layers are one.
     indices = {id(layer): index for index, layer in enumerate(layers)}
     inside = [tuple(indices[id(part)] for part in keras_internals.children_of(layer)) for layer in layers]

@@ -418,7 +418,7 @@ class Scorer:
             return self._over_batches()
         if self._examples.single:
             return self._of_batch([chunk for batch in self._examples for chunk in self._chunks(*batch)])
-        return self._of_batch(_Flat(self._examples, self._chunks))
+        return self._of_batch(_Flat(self._examples, self._chunks, self._loss is None or self._loss.is_mean))
 
     def _over_batches(self) -> tuple[list[tf.Tensor], Any]:
         """The mean of the scores of all batches, or, if each learns from the one before, those of the last."""
@@ -497,12 +497,16 @@ def _checked(score: Callable[..., Any]) -> Callable[..., list[tf.Tensor]]:
 
 
 class _Flat:
-    """The chunks of all batches as those of one batch, which can be read several times."""
+    """The chunks of all batches as those of one batch, which can be read several times; of one batch if no means are of them."""
 
-    def __init__(self, examples: "Examples", split: Any):
+    def __init__(self, examples: "Examples", split: Any, means: bool):
         self._examples = examples
         self._split = split
+        self._means = means
 
     def __iter__(self) -> Iterator[Checked]:
-        for batch in self._examples:
+        for index, batch in enumerate(self._examples):
+            if index and not self._means:
+                rule = "accumulate='gradients' needs a loss that is a mean over examples, in which each of them counts"
+                raise UsageError(f"{rule}: give one batch, or accumulate='scores'")
             yield from self._split(*batch)

@@ -31,6 +31,8 @@ _CLASSES: dict[Any, type] = {
 }
 # Options of a cross-entropy of classes that make it another loss, and their values when they do not.
 _USUAL = {"axis": -1, "ignore_class": None, "label_smoothing": 0.0, "reduction": "sum_over_batch_size"}
+# Those that compute the activation again where they are given its outputs as logits.
+_FOCAL = (_K.CategoricalFocalCrossentropy, _K.BinaryFocalCrossentropy)
 _BY_SHAPE = ("crossentropy", "ce")
 _REMEDY = "compile the model with a loss, or give loss="
 
@@ -91,6 +93,7 @@ class ScoringLoss:
             _require_classifier(model, finals[0])
             loss = _K.SparseCategoricalCrossentropy(from_logits=finals[0].name is None)
         self.left_out: list[FinalActivation | None] = [None] * len(finals)
+        self._masked = [keras_internals.mask_of(output) is not None for output in model.outputs]
         self._terms: list[_Term] = []
         for index, terms in enumerate(_by_output(model, self.names, loss, weights)):
             self._add(index, finals[index], terms, dtype)
@@ -99,10 +102,11 @@ class ScoringLoss:
         first = self._terms[0]
         plain = len(self._terms) == 1 and first.weight == 1 and first.logits and _is_plain(first.loss)
         self.classes = int(model.outputs[first.output].shape[-1]) if plain else None
-        self.is_mean = all(term.loss.reduction in ("sum_over_batch_size", "mean") for term in self._terms)
+        self.is_mean = all(_is_mean(term.loss, model.outputs[term.output]) for term in self._terms)
         self.most_terms = max(Counter(term.output for term in self._terms).values())
         keys = [_key(term) for term in self._terms]
-        self.key = None if None in keys else (dtype, plain, *keys)
+        without = tuple(final is not None for final in self.left_out)
+        self.key = None if None in keys else (dtype, plain, without, *keys)
 
     def _add(self, index: int, final: FinalActivation, terms: Sequence[tuple[keras.Loss, float]], dtype: str) -> None:
         """Adds the terms of one output, of its logits if all of them can be computed of these."""
@@ -110,7 +114,7 @@ class ScoringLoss:
         removable = [
             final.name is not None
             and _CROSS_ENTROPIES.get(type(loss)) == final.name
-            and (final.direct or not loss.get_config()["from_logits"])
+            and (not loss.get_config()["from_logits"] or (final.direct and type(loss) not in _FOCAL))
             for loss in losses
         ]
         if terms and final.operation is not None and all(removable):
@@ -139,7 +143,10 @@ class ScoringLoss:
         total = []
         for term in self._terms:
             output = outputs[term.output]
-            output = output / temperature if term.logits and temperature != 1 else output
+            if not self._masked[term.output] and keras_internals.mask_of(output) is not None:
+                output = tf.identity(output)  # Logits have a padding mask that an operation behind them has not.
+            if term.logits and temperature != 1:
+                output = keras_internals.with_mask_of(output / temperature, output)
             of_labels, of_examples = given[term.output]
             if self.classes is not None:
                 return cross_entropy(output, of_labels, of_examples)
@@ -249,6 +256,12 @@ def _is_plain(loss: keras.Loss) -> bool:
     config = loss.get_config()
     classes = type(loss) in (_K.SparseCategoricalCrossentropy, _K.CategoricalCrossentropy)
     return classes and all(config.get(name, usual) == usual for name, usual in _USUAL.items())
+
+
+def _is_mean(loss: keras.Loss, output: Any) -> bool:
+    """Whether the loss of examples is the mean of the losses of each, as it is not if padding or labels leave some out."""
+    left_out = keras_internals.mask_of(output) is not None or getattr(loss, "ignore_class", None) is not None
+    return loss.reduction in ("sum_over_batch_size", "mean") and not left_out
 
 
 def _key(term: _Term) -> Any:

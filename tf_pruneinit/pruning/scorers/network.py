@@ -111,7 +111,8 @@ class Network:
     @contextlib.contextmanager
     def _with(self, kernels: Sequence[tf.Tensor], state: State = ()) -> Iterator[None]:
         """Within it, the model has these kernels, and these values of other variables."""
-        mapping = [*zip(self.variables.values(), kernels, strict=True), *state]
+        others = keras_internals.regularized(self.model) if self.regularized else ()
+        mapping = [*others, *zip(self.variables.values(), kernels, strict=True), *state]
         with exact_normalization(self.exact), keras.StatelessScope(state_mapping=mapping, collect_losses=self.regularized):
             yield
 
@@ -230,12 +231,15 @@ class Batch:
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:
-    """Returns the mean softmax cross-entropy, a scalar.
+    """Returns the mean softmax cross-entropy, a scalar; of logits with a padding mask the mean over those that it leaves.
 
     Args:
       logits: (batch, ..., classes).
       labels: integers, (batch, ...), or probabilities of the shape of the logits.
-      weights: of the examples, (batch, ...); None (default) means 1 each.
+      weights: of the examples, (batch,) or (batch, ...), axes of size 1 at the end are left out; None (default) means 1 each.
+
+    Raises:
+      UsageError: for weights of another shape.
     """
     labels = tf.convert_to_tensor(labels)
     if labels.dtype.is_integer:
@@ -243,9 +247,26 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor | Non
     else:
         values = tf.nn.softmax_cross_entropy_with_logits(tf.cast(labels, logits.dtype), logits)
     if weights is not None:
-        missing = [1] * (values.shape.rank - weights.shape.rank)
-        values *= tf.reshape(tf.cast(weights, values.dtype), [*weights.shape, *missing])
-    return tf.reduce_mean(values)
+        values *= _of_each(weights, values)
+    if (mask := keras_internals.mask_of(logits)) is None:
+        return tf.reduce_mean(values)
+    left = tf.broadcast_to(_of_each(mask, values), tf.shape(values))
+    # A product would keep a loss that is not finite.
+    return tf.math.divide_no_nan(tf.reduce_sum(tf.where(left > 0, values, 0.0)), tf.reduce_sum(left))
+
+
+def _of_each(weights: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Weights of examples, or of each of their positions, in the type of the values that they multiply and of their rank."""
+    shape = list(weights.shape)
+    while len(shape) > values.shape.rank and shape[-1] == 1:
+        shape.pop()
+    shape += [1] * (values.shape.rank - len(shape))
+    if len(shape) > values.shape.rank or any(
+        size not in (1, None) and size != wanted for size, wanted in zip(shape, values.shape, strict=True)
+    ):
+        got = f"the shape {tuple(weights.shape)} for losses of the shape {tuple(values.shape)}"
+        raise UsageError(f"sample weights must be for each example, or for each position of an output; got {got}")
+    return tf.reshape(tf.cast(weights, values.dtype), [-1 if size is None else size for size in shape])
 
 
 def require_floating_inputs(method: str, network: Network) -> None:

@@ -59,7 +59,8 @@ class DenseGradients:
 
     def _of_replica(self, batch: Any) -> list[tf.Tensor]:
         x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
-        dense, state = [], []
+        dense: list[tf.Tensor] = []
+        state = keras_internals.regularized(self._model)
         with tf.GradientTape() as tape:
             for kernel in self._kernels.values():
                 mask = tf.convert_to_tensor(kernel.mask.value)  # type: ignore[union-attr]
