@@ -150,6 +150,9 @@ def test_damaged_records_and_masks_stop_nothing(tmp_path, capsys):
         (["--workdir=W", "--out=FILE"], "out must be"),
         (["--workdir=W", "--out="], "out must name"),
         (["--workdir=W", "--archive=nowhere/runs.jsonl"], "archive must be"),
+        (["--workdir=W", "--archive="], "archive must name a file"),
+        (["--workdir=W", "--references="], "references must name a file"),
+        (["--workdir=W", "--step=inf"], "step must be whole numbers"),
         (["--workdir=FILE"], "has no run"),
         (["--workdir=W", "--nonsense"], "nonsense"),
     ],
@@ -231,11 +234,41 @@ def test_a_figure_that_no_longer_has_runs_is_removed(tmp_path):
     other = write(tmp_path / "W", config("snip", model="resnet20"), 0.85)
     assert run(tmp_path / "W", tmp_path / "R") == 0
     assert (tmp_path / "R" / "tables" / "accuracy-resnet20-on-digits.csv").exists()
-    (tmp_path / "R" / "tables" / "mine.txt").write_text("")
+    (tmp_path / "R" / "tables" / "accuracy-mine.csv").write_text("")
     shutil.rmtree(other)
     assert run(tmp_path / "W", tmp_path / "R") == 0
     assert not (tmp_path / "R" / "tables" / "accuracy-resnet20-on-digits.csv").exists()
-    assert (tmp_path / "R" / "tables" / "mine.txt").exists()
+    assert (tmp_path / "R" / "tables" / "accuracy-mine.csv").exists()
+    listed = json.loads((tmp_path / "R" / "findings.json").read_text())["files"]
+    there = {str(path.relative_to(tmp_path / "R")) for path in (tmp_path / "R").glob("*/*")}
+    assert {*listed} == there - {"tables/accuracy-mine.csv"}
+
+
+@pytest.mark.parametrize("own", ["report.html", "findings.json", "figures/accuracy.pdf", "tables/networks-mine.csv"])
+def test_files_of_somebody_elses_are_never_replaced_or_removed(tmp_path, capsys, own):
+    write(tmp_path / "W", config(), 0.85)
+    file = tmp_path / "paper" / own
+    file.parent.mkdir(parents=True)
+    file.write_text('{"views": 3}')
+    assert run(tmp_path / "W", tmp_path / "paper") == 2
+    assert capsys.readouterr().err.startswith("error: out must be a new directory, or that of a report; got ")
+    assert file.read_text() == '{"views": 3}'
+    assert [path for path in (tmp_path / "paper").rglob("*") if path.is_file()] == [file]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
+def test_a_first_report_that_was_killed_is_written_again(tmp_path, monkeypatch):
+    write(tmp_path / "W", config("dense"), 0.9)
+    write(tmp_path / "W", config(), 0.85)
+
+    def killed(view):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setitem(figures.FIGURES, "training", figures.Picture(killed, ""))
+        assert run(tmp_path / "W", tmp_path / "R") == 130
+    assert run(tmp_path / "W", tmp_path / "R") == 0
 
 
 def test_a_folder_of_archives_and_published_rows_of_every_kind_give_a_report(tmp_path, capsys):

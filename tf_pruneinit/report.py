@@ -1,6 +1,7 @@
 """Reports on runs, as figures, tables and one page: `python -m tf_pruneinit.report --workdir=W --out=R`. No TensorFlow."""
 
 import dataclasses
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -51,7 +52,10 @@ class Options:
         for sparsity in self.sparsity:
             require(0 < sparsity < 1, "sparsity must be fractions in (0, 1)", sparsity)
         for step in self.step:
-            require(step == int(step) and step >= 0, "step must be whole numbers, at least 0", step)
+            require(math.isfinite(step) and step == int(step) and step >= 0, "step must be whole numbers, at least 0", step)
+        for name in ("archive", "references"):
+            if getattr(self, name) == "":
+                raise UsageError(f"{name} must name a file; got none")
         if not 0 <= self.margin <= 100:
             raise UsageError(f"margin must be points of accuracy, from 0 to 100; got {self.margin:g}")
 

@@ -11,7 +11,7 @@ from typing import Any
 from tf_pruneinit.config import flags
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.reporting import collect, report, run_sources, series, terminal_table
-from tf_pruneinit.runtime.command_line import exit_code
+from tf_pruneinit.runtime.command_line import exit_code, require_keras
 from tf_pruneinit.runtime.console import Console, counted
 from tf_pruneinit.sweeps import manifest, status
 from tf_pruneinit.sweeps.launch import launch
@@ -57,6 +57,7 @@ def command(argv: Sequence[str]) -> None:
     elif options.emit:
         console.line(slurm.write(plan, execution, options.runs_per_job, argv))
     else:
+        require_keras()
         shown = plan.requested | skipped, [execution.workdir, *options.skip], console
         try:
             launch(plan, execution, options, argv, console)

@@ -273,7 +273,13 @@ def test_rounds_that_rewind_to_where_they_prune_are_not_those_that_go_on():
     [
         ("synflow", "cifar10", "keras:MobileNetV2", {}, {"revision": 1}),
         ("synflow", "cifar10", "resnet20", {}, {}),
-        ("ntk_sap", "cifar10", "keras:MobileNetV2", {}, {"revision": 2}),
+        ("ntk_sap", "cifar10", "keras:MobileNetV2", {}, {"revision": 3}),
+        ("ntk_sap", "cifar10", "keras:ResNet50", {}, {"revision": 2}),
+        ("ntk_sap", "cifar10", "vit_tinyx2", {}, {"revision": 3}),
+        ("snip", "cifar10", "vit_tiny", {}, {}),
+        ("snip", "cifar10", "vit_tiny", {"ablation": "shuffle_channels"}, {"mask_revision": 1}),
+        ("snip", "cifar10", "keras:ConvNeXtTiny", {"target": "effective"}, {"mask_revision": 1}),
+        ("snip", "cifar10", "resnet20", {"ablation": "stage_densities"}, {}),
         ("ntk_sap", "cifar10", "keras:VGG16", {}, {"revision": 1}),
         ("ntk_sap", "cifar10", "vgg16x2", {}, {"revision": 2}),
         ("ntk_sap", "mnist", "lenet_300_100", {}, {}),
@@ -306,6 +312,7 @@ def test_address_of_what_has_other_results_than_before_is_another_one(method, da
     for row in registry.DATASETS:
         monkeypatch.setitem(registry.DATASETS, row, dataclasses.replace(registry.DATASETS[row], revisions=()))
     monkeypatch.setattr(registry, "STEP_REVISIONS", ())
+    monkeypatch.setattr(registry, "MASK_REVISIONS", ())
     assert (config.address != address) == bool(revisions)
 
 

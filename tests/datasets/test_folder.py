@@ -1,5 +1,7 @@
 """Images in a folder for each class: splits, sizes, streams, and what is refused."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -54,8 +56,26 @@ def test_splits_of_ones_own_are_taken(tmp_path):
     found = load(tmp_path)
     assert (len(found.train), len(found.test)) == (9, 4)
     assert np.unique(found.test.labels).tolist() == [1, 2]
-    fill(tmp_path / "test", 1)
+    fill(tmp_path / "Test", 1)
     assert len(load(tmp_path).test) == 3
+
+
+@pytest.mark.parametrize("names", [("seg_train", "seg_test"), ("train", "others"), ("test", "cats"), ("Training", "holdout")])
+def test_folders_that_look_like_splits_are_no_classes(tmp_path, names):
+    for name in names:
+        fill(tmp_path / name, 2)
+    with pytest.raises(UsageError, match=rf"to train and to test on must be in .*; got {', '.join(sorted(names))}$"):
+        load(tmp_path)
+    (tmp_path / "__MACOSX").mkdir()
+
+
+@pytest.mark.slow
+def test_classes_may_have_names_like_those_of_splits(tmp_path):
+    fill(tmp_path, 5, classes={"trainers": 1, "boots": 2})
+    (tmp_path / "train").mkdir()
+    fill(tmp_path / "train", 5, classes={"trainers": 1, "boots": 2})
+    shutil.rmtree(tmp_path / "train")
+    assert load(tmp_path).classes == 2
 
 
 @pytest.mark.slow

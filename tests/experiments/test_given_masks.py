@@ -112,6 +112,13 @@ class TestRead:
         with pytest.raises(UsageError, match=r"\(not in both: fc3/kernel\)$"):
             given_masks.matching(masks, {path: SHAPES[path] for path in ("fc1/kernel", "fc2/kernel")}, "masks")
 
+    def test_the_order_of_patterns_counts(self, tmp_path):
+        addresses = set()
+        for patterns in ({"fc1": 0.1, "fc*": 0.2}, {"fc*": 0.2, "fc1": 0.1}):
+            (tmp_path / "d.json").write_text(json.dumps(patterns))
+            addresses.add(Config(prune=Prune("snip", densities=str(tmp_path / "d.json"))).address)
+        assert len(addresses) == 2
+
     @pytest.mark.parametrize("text", ["[]", "{", '{"a": 2}', "{}"])
     def test_a_json_file_without_densities_is_refused(self, tmp_path, text):
         (tmp_path / "d.json").write_text(text)

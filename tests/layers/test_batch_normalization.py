@@ -299,14 +299,18 @@ def _cases():
     layer(vector, L.BatchNormalization)
     layer(images, L.BatchNormalization, name="of images")
     layer(rows, L.BatchNormalization, axis=1, name="of another axis")
+    layer(rows, L.BatchNormalization, axis=-2, name="of an axis from the end")
     layer(rows, L.BatchNormalization, scale=False, center=False, name="without scale and shift")
     layer(images, L.BatchNormalization, synchronized=True, name="synchronized")
     layer(rows, L.LayerNormalization)
     layer(images, L.LayerNormalization, axis=[1, -1], name="of two axes")
+    layer(images, L.LayerNormalization, axis=[-1, -2], name="of two axes from the end")
     layer(rows, L.LayerNormalization, scale=False, center=False, name="without scale and shift")
     layer(images, L.GroupNormalization, 2)
     layer(images, L.GroupNormalization, -1, name="of instances")
     layer(images, L.GroupNormalization, 2, axis=1, name="of another axis")
+    layer(images, L.GroupNormalization, 2, axis=-3, name="of an axis from the end")
+    layer(images, L.GroupNormalization, 3, axis=-2, name="of another axis from the end")
     layer(rows, L.GroupNormalization, 1, name="of one group")
     layer(rows, L.RMSNormalization)
     layer(rows, L.UnitNormalization)
@@ -557,11 +561,17 @@ class TestReplacements:
         (L.LayerNormalization, {}),
         (L.LayerNormalization, {"axis": [1, -1]}),
         (L.LayerNormalization, {"axis": 1}),
+        (L.LayerNormalization, {"axis": [1, 2]}),
+        (L.LayerNormalization, {"axis": [-2, -1]}),
+        (L.LayerNormalization, {"axis": [-1, -2]}),
+        (L.LayerNormalization, {"axis": -2}),
         (L.LayerNormalization, {"scale": False}),
         (L.LayerNormalization, {"center": False}),
         (L.GroupNormalization, {"groups": 2}),
         (L.GroupNormalization, {"groups": -1}),
         (L.GroupNormalization, {"groups": 3, "axis": 1}),
+        (L.GroupNormalization, {"groups": 3, "axis": -2}),
+        (L.GroupNormalization, {"groups": 2, "axis": -1}),
         (L.GroupNormalization, {"groups": 2, "scale": False, "center": False}),
     )
 
@@ -569,7 +579,7 @@ class TestReplacements:
         ("cls", "options", "policy", "mode"),
         [
             *((*layer, policy, lambda run: run) for layer in LAYERS for policy in ("float32", "float64", "mixed_float16")),
-            *((*layer, "float32", tf.function) for layer in (LAYERS[1], LAYERS[7])),
+            *((*layer, "float32", tf.function) for layer in (LAYERS[1], LAYERS[11])),
         ],
     )
     def test_outputs_and_gradients_are_those_of_keras(self, cls, options, policy, mode):

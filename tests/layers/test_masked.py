@@ -522,7 +522,7 @@ class TestNames:
             def call(self, inputs):
                 return inputs @ self.kernel
 
-        with pytest.raises(UsageError, match="Normed computes its kernel in a property, .*: register the attribute that has"):
+        with pytest.raises(UsageError, match=r"Normed computes its kernel in a property, .*: register the attribute that has"):
             tf_pruneinit.register(Normed, "kernel")
         tf_pruneinit.register(Normed, "_kernel")
         model = keras.Sequential([keras.Input((4,)), Normed(), L.Dense(2)])

@@ -54,6 +54,14 @@ def test_has_masks_and_weights_of_its_seed(built):
             ),
             "which ends in a softmax: leave it out",
         ),
+        (
+            sequential(L.Dense(4, trainable=False, name="held")),
+            "all of whose kernels are trained; got .* with frozen ones: .*held/k",
+        ),
+        (
+            sequential(L.Dense(4, kernel_regularizer="l2")),
+            "whose layers add losses, such as regularizers, with which no run trains",
+        ),
     ],
 )
 def test_anything_else_is_refused(built, function, got):

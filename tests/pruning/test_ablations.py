@@ -10,6 +10,7 @@ import tf_pruneinit
 from tf_pruneinit import main
 from tf_pruneinit.config import registry
 from tf_pruneinit.errors import UsageError
+from tf_pruneinit.layers.keras_layers import KernelAxes
 from tf_pruneinit.pruning import ablations, selection
 from tf_pruneinit.pruning import masks as masking
 
@@ -139,30 +140,57 @@ LAYERS = {
 WITHIN = {path: np.maximum(mask, np.random.default_rng(2).random(mask.shape) < 0.5) for path, mask in LAYERS.items()}
 
 
+def axes(masks):
+    """As of dense layers and convolutions."""
+    return {path: KernelAxes((mask.ndim - 2,), (mask.ndim - 1,)) for path, mask in masks.items()}
+
+
 class TestShuffleParts:
-    @pytest.mark.parametrize("part, axes", [("kernels", (0, 1)), ("channels", (0, 1, 2))])
-    def test_moves_weights_and_keeps_their_number_in_each_part(self, part, axes):
-        shuffled = ablations.shuffled(f"shuffle_{part}", LAYERS, WITHIN, 0)
+    @pytest.mark.parametrize("part, sides", [("kernels", (0, 1)), ("channels", (0, 1, 2))])
+    def test_moves_weights_and_keeps_their_number_in_each_part(self, part, sides):
+        shuffled = ablations.shuffled(f"shuffle_{part}", LAYERS, WITHIN, 0, axes(LAYERS))
         conv, dense = shuffled.values()
-        np.testing.assert_array_equal(conv.sum(axis=axes), LAYERS["conv/kernel"].sum(axis=axes))
+        np.testing.assert_array_equal(conv.sum(axis=sides), LAYERS["conv/kernel"].sum(axis=sides))
         np.testing.assert_array_equal(dense.sum(axis=0), LAYERS["fc/kernel"].sum(axis=0))
         assert (conv != LAYERS["conv/kernel"]).mean() > 0.1
         assert (dense != LAYERS["fc/kernel"]).any() == (part == "channels")
         for path, mask in shuffled.items():
             assert (mask.dtype, mask.shape) == (np.uint8, LAYERS[path].shape)
             assert (mask <= WITHIN[path]).all()
-        other = ablations.shuffle_parts(LAYERS, WITHIN, 1, part)
+        other = ablations.shuffle_parts(LAYERS, WITHIN, 1, part, axes(LAYERS))
         assert (other["conv/kernel"] != conv).any()
+
+    @pytest.mark.parametrize(
+        ("shape", "one", "sides"),
+        [
+            ((3, 3, 5, 4), KernelAxes((3,), (2,)), (0, 1)),  # Transposed.
+            ((3, 3, 4, 2), KernelAxes((), (2, 3)), (0, 1)),  # Depthwise.
+            ((12, 2, 3), KernelAxes((0,), (1, 2)), ()),  # Of an attention's queries.
+        ],
+    )
+    def test_an_output_is_where_the_kernel_has_it(self, shape, one, sides):
+        mask = {"a": (np.random.default_rng(0).random(shape) < 0.5).astype(np.uint8)}
+        within = {"a": np.ones(shape, np.uint8)}
+        found = ablations.shuffle_parts(mask, within, 0, "channels", {"a": one})["a"]
+        np.testing.assert_array_equal(found.sum(axis=(*sides, *one.inputs)), mask["a"].sum(axis=(*sides, *one.inputs)))
+        assert (found != mask["a"]).mean() > 0.1
+        if sides:
+            found = ablations.shuffle_parts(mask, within, 0, "kernels", {"a": one})["a"]
+            np.testing.assert_array_equal(found.sum(axis=sides), mask["a"].sum(axis=sides))
+        else:
+            with pytest.raises(UsageError, match="it would change nothing"):
+                ablations.shuffle_parts(mask, within, 0, "kernels", {"a": one})
 
     def test_every_place_is_as_likely(self):
         mask = {"a": np.array([[1], [1], [0], [0], [0]], np.uint8)}
         within = {"a": np.array([[1], [1], [1], [0], [1]], np.uint8)}
-        found = [ablations.shuffle_parts(mask, within, seed, "channels")["a"][:, 0] for seed in range(600)]
+        found = [ablations.shuffle_parts(mask, within, seed, "channels", axes(mask))["a"][:, 0] for seed in range(600)]
         np.testing.assert_allclose(np.mean(found, axis=0), [0.5, 0.5, 0.5, 0, 0.5], atol=0.07)
 
     def test_kernels_of_one_entry_are_refused(self):
         with pytest.raises(UsageError, match=r"ablation=shuffle_kernels needs a network with kernels .* than 1x1; got one of"):
-            ablations.shuffle_parts({"a": np.ones((3, 4), np.uint8)}, {"a": np.ones((3, 4), np.uint8)}, 0, "kernels")
+            ones = {"a": np.ones((3, 4), np.uint8)}
+            ablations.shuffle_parts(ones, ones, 0, "kernels", axes(ones))
 
 
 class TestStageDensities:
@@ -176,7 +204,7 @@ class TestStageDensities:
             "e": ((5, 2), 0.4),
         }
         masks = {path: (draw.random(shape) < density).astype(np.uint8) for path, (shape, density) in sizes.items()}
-        found = ablations.stage_densities(masks)
+        found = ablations.stage_densities(masks, axes(masks))
         for stage in (("a", "b"), ("c", "d"), ("e",)):
             total = sum(masks[path].sum() for path in stage)
             assert round(sum(found[path] * masks[path].size for path in stage)) == total
@@ -184,10 +212,17 @@ class TestStageDensities:
             for path in stage:
                 assert abs(found[path] - mean) <= 1 / masks[path].size
 
+    def test_the_number_of_output_channels_is_where_the_kernel_has_it(self):
+        masks = {"a": np.ones((3, 3, 2, 8), np.uint8), "b": np.zeros((3, 3, 8, 5), np.uint8), "c": np.ones((5, 2, 4), np.uint8)}
+        found = ablations.stage_densities(
+            masks, {"a": KernelAxes((2,), (3,)), "b": KernelAxes((3,), (2,)), "c": KernelAxes((0,), (1, 2))}
+        )
+        assert found == pytest.approx(dict.fromkeys("abc", (144 + 40) / (144 + 360 + 40)), abs=1 / 40)
+
     def test_a_network_whose_stages_are_its_layers_is_refused(self):
         masks = {"a": np.ones((3, 4), np.uint8), "b": np.ones((4, 5), np.uint8)}
         with pytest.raises(UsageError, match=r"^ablation=stage_densities needs consecutive layers .* a network of 2 layers"):
-            ablations.stage_densities(masks)
+            ablations.stage_densities(masks, axes(masks))
 
 
 @pytest.mark.slow

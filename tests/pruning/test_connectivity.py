@@ -367,10 +367,86 @@ class TestWhatMayMixUnits:
         found = connected(keras.Model(inputs, outputs), masks)
         assert found is None or (found["in/kernel"].sum(), found["out/kernel"].sum()) == (1, 1)
 
-    @pytest.mark.parametrize("function", [tf.nn.relu, keras.activations.gelu, keras.ops.tanh, "softmax"])
+    @pytest.mark.parametrize("function", [tf.nn.relu, keras.activations.gelu, keras.ops.tanh])
     def test_a_known_function_does_not(self, function):
         model = chain((1,), L.Dense(3, function, name="in"), L.Activation(function), L.Dense(1, name="out"))
         assert not any(on_path.any() for on_path in connected(model, ENDS).values())
+
+
+def first_to_last(mixing, hidden=4, final=None):
+    """Of four channels the first alone is reached, and of those behind a layer the last alone leads on."""
+    x = inputs = keras.Input((5,))
+    x = mixing(L.Dense(hidden, name="in")(x))
+    x = L.Flatten()(x)
+    model = keras.Model(inputs, L.Dense(2, final, name="out")(x))
+    masks = ones(model)
+    masks["in/kernel"][:, 1:] = 0
+    masks["out/kernel"][:-1] = 0
+    return model, masks
+
+
+class TestNormalizations:
+    """What is constant before them varies behind them."""
+
+    @pytest.mark.parametrize(
+        ("mixing", "alive"),
+        [
+            (L.LayerNormalization(), True),
+            (L.RMSNormalization(), True),
+            (L.UnitNormalization(), True),
+            (L.GroupNormalization(1), True),
+            (L.GroupNormalization(2), False),
+            (L.GroupNormalization(-1), False),
+            (L.Softmax(), True),
+            (L.Activation("softmax"), True),
+            (L.Activation(L.Softmax()), True),
+            (keras.ops.log_softmax, True),
+            (lambda x: L.LayerNormalization(axis=[-2, -1])(L.Reshape((2, 2))(x)), True),
+            (lambda x: L.LayerNormalization(axis=1)(L.Reshape((2, 2))(x)), False),
+            (lambda x: L.Softmax(axis=1)(L.Reshape((2, 2))(x)), False),
+            (lambda x: L.GroupNormalization(2, axis=-2)(L.Reshape((2, 2))(x)), False),
+            (lambda x: L.GroupNormalization(1, axis=-2)(L.Reshape((2, 2))(x)), True),
+            (lambda x: L.GroupNormalization(2, axis=1)(L.Reshape((4, 1))(x)), False),
+            (L.BatchNormalization(), False),
+            (lambda x: L.Normalization(mean=0, variance=1)(x), False),
+        ],
+        ids=str,
+    )
+    def test_lead_to_all_that_is_normalized_together_and_nowhere_else(self, mixing, alive):
+        model, masks = first_to_last(mixing)
+        found = connected(model, masks)
+        assert (found["in/kernel"].sum(), found["out/kernel"].sum()) == ((5, 2) if alive else (0, 0))
+        masked = tf_pruneinit.with_masks(model)
+        tf_pruneinit.set_masks(masked, masks)
+        masked.get_layer("in").bias.assign([0.1, 0.2, 0.3, 0.4])
+        outputs = masked(np.random.default_rng(0).normal(size=(16, 5)).astype("float32")).numpy()
+        assert (np.ptp(outputs, axis=0).max() > 1e-3) == alive
+
+    def test_nothing_before_them_leads_nowhere(self):
+        model, masks = first_to_last(L.LayerNormalization())
+        masks["in/kernel"][:] = 0
+        assert not any(on_path.any() for on_path in connected(model, masks).values())
+
+    def test_a_group_is_that_of_all_positions(self):
+        inputs = keras.Input((3, 4))
+        x = L.GroupNormalization(2)(L.Conv1D(4, 1, name="in")(inputs))
+        model = keras.Model(inputs, L.Dense(1, name="out")(L.Flatten()(x)))
+        masks = ones(model)
+        masks["out/kernel"][1:] = 0  # The first channel of the first position.
+        found = connected(model, masks)
+        np.testing.assert_array_equal(found["in/kernel"], [[[1, 1, 0, 0]] * 4])
+
+    @pytest.mark.parametrize("final", [None, "softmax"])
+    def test_a_last_softmax_changes_no_count(self, final):
+        model, masks = first_to_last(lambda x: x, final=final)
+        assert not any(on_path.any() for on_path in connected(model, masks).values())
+        masks["out/kernel"][0, 1] = 1
+        found = connected(model, masks)
+        assert (found["in/kernel"].sum(), found["out/kernel"].sum()) == (5, 1)
+
+    def test_a_cell_whose_activation_mixes_units_is_not_known(self):
+        inputs = keras.Input((3, 2))
+        assert connected(keras.Model(inputs, L.Dense(1)(L.SimpleRNN(3, activation="softmax")(inputs)))) is None
 
 
 def residual(x):

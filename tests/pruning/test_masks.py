@@ -533,7 +533,7 @@ def test_a_variable_of_two_layers_is_refused_unless_their_copies_share_it():
     model = keras.Model(inputs, Decode(5, encode.kernel, name="decode")(hidden))
     rows = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
     for copy in (tf_pruneinit.with_masks, lambda model: tf_pruneinit.score(model, "snip", (rows, rows), loss="mse")):
-        with pytest.raises(UsageError, match="no variable may be in two layers.*; got .*kernel in encode and decode"):
+        with pytest.raises(UsageError, match=r"no variable may be in two layers.*; got .*kernel in encode and decode"):
             copy(model)
     model = keras.Sequential([inputs, Block(), keras.layers.Dense(2)])
     with pytest.warns(UserWarning, match="no masked class is known"):
@@ -556,7 +556,8 @@ def test_layers_of_a_block_that_were_masked_in_place_keep_their_masks_in_copies(
     assert all((further[path] <= mask).all() for path, mask in masks.items())
     assert sum(mask.sum() for mask in further.values()) == round(0.2 * 30)
     assert all(type(layer).__module__.startswith("keras.") for layer in tf_pruneinit.strip(copy).layers[-1:])
-    assert not tf_pruneinit.with_masks(model, exclude=["*block*/dense*"]).layers[0].dense.__class__.__name__.startswith("Masked")
+    excluded = tf_pruneinit.with_masks(model, exclude=["*block*/dense*"])
+    assert type(excluded.layers[0].dense) is keras.layers.Dense
 
 
 @pytest.mark.slow

@@ -134,6 +134,20 @@ class TestNames:
         with pytest.raises(UsageError, match="a mask must be for one of the kernels"):
             tf_pruneinit.set_masks(masked, {"sequential_99/dense_97/kernel": np.zeros((6, 8))})
 
+    @pytest.mark.slow
+    def test_masks_by_sorted_names_of_another_build_are_of_the_same_layers(self):
+        def build():
+            x = inputs = keras.Input((8,))
+            for _ in range(12):
+                x = L.Dense(8, "relu")(x)
+            return keras.Model(inputs, L.Dense(3, name="out")(x))
+
+        masks = tf_pruneinit.masks(tf_pruneinit.prune(build(), "random", 0.5))
+        other = tf_pruneinit.with_masks(build())
+        tf_pruneinit.set_masks(other, dict(sorted(masks.items())))
+        for mask, wanted in zip(values(tf_pruneinit.masks(other)), masks.values(), strict=True):
+            np.testing.assert_array_equal(mask, wanted)
+
     def test_too_few_in_order_are_refused(self):
         with pytest.raises(UsageError, match="masks must be a dict"):
             tf_pruneinit.set_masks(tf_pruneinit.with_masks(network()), [np.ones((6, 8))])
@@ -201,6 +215,20 @@ class TestPatterns:
         assert depthwise.all()
         assert (pointwise[0, 0, :4].sum(axis=0) == 2).all()
         assert (pointwise[0, 0, 4:].sum(axis=0) == 1).all()
+
+    @pytest.mark.slow
+    def test_groups_are_of_inputs_wherever_a_kernel_has_them(self):
+        inputs = keras.Input((6, 6, 8))
+        for layer, density in ((L.DepthwiseConv2D(3), 1), (L.Conv2DTranspose(6, 3), 0.5)):
+            model = keras.Model(inputs, layer(inputs))
+            (mask,) = values(tf_pruneinit.masks(tf_pruneinit.prune(model, "magnitude", 0.5, scope="2:4")))
+            assert mask.mean() == density
+        assert (mask.reshape(3, 3, 6, 2, 4).sum(axis=-1) == 2).all()
+        inputs = keras.Input((5, 8))
+        model = keras.Model(inputs, L.MultiHeadAttention(2, 6)(inputs, inputs))
+        *queries, output = values(tf_pruneinit.masks(tf_pruneinit.prune(model, "magnitude", 0.5, scope="2:4")))
+        assert all((mask.reshape(2, 4, 2, 6).sum(axis=1) == 2).all() for mask in queries)
+        assert (output.reshape(3, 4, 8).sum(axis=1) == 2).all()
 
     def test_of_equal_scores_the_earlier_one_remains(self):
         model = keras.Sequential([keras.Input((4,)), L.Dense(3, kernel_initializer="ones")])

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 import warnings
 
 import numpy as np
@@ -121,6 +122,36 @@ class TestAtomically:
         with files.atomically("file"):
             pass
         assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_link_stays_one_and_a_device_stays_a_device(tmp_path):
+    (tmp_path / "old").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "old")
+    os.mkfifo(tmp_path / "pipe")
+    with files.atomically(str(tmp_path / "link")) as temporary, open(temporary, "w") as file:
+        file.write("new")
+    assert ((tmp_path / "link").is_symlink(), (tmp_path / "old").read_text()) == (True, "new")
+    with pytest.raises(OSError, match="no regular file"), files.atomically(str(tmp_path / "pipe")):
+        pass
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_one_thread_at_a_time_is_alone_with_files_of_a_folder(tmp_path):
+    order = []
+
+    def other():
+        with files.alone(str(tmp_path / "b")):
+            order.append("other")
+
+    with files.alone(str(tmp_path / "a")):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "other"]
+    with files.alone(str(tmp_path / "nowhere" / "a")):
+        pass
 
 
 def test_unfinished_are_the_temporaries_of_a_process_that_was_killed(tmp_path):

@@ -541,16 +541,17 @@ class Config:
         """The name of this experiment's directory: readable, then 12 hex digits of a hash.
 
         The hash is of the fields that differ from their defaults, so that a field added later changes no address; and of the
-        revisions of its scores, of its images and of the training step, where these have changed for this experiment.
+        revisions of its scores and masks, of its images and of the training step, where these have changed for this experiment.
         """
         return self._address(self.revisions)
 
     @property
     def revisions(self) -> dict[str, int]:
-        """The numbers of the last changes of its scores, images and training step, by what they are called in addresses."""
+        """The numbers of the last changes of its scores, masks, images and training step, by their names in addresses."""
         changes = {"data_revision": registry.dataset(self.dataset).revisions, "step_revision": registry.STEP_REVISIONS}
         if self.prune:
             changes["revision"] = registry.scorer(self.prune.initial).revisions
+            changes["mask_revision"] = registry.MASK_REVISIONS
             if self.prune.density_method:
                 changes["density_revision"] = registry.scorer(self.prune.density_method).revisions
         last = {

@@ -72,6 +72,22 @@ def of_bfloat16_batch_normalization(config: Any) -> bool:
     return config.train.precision == "mixed_bfloat16" and of_batch_normalization(config)
 
 
+def of_other_kernels(config: Any) -> bool:
+    """Returns whether a network has depthwise kernels, attention or layer normalization, or may; a member of `revisions`."""
+    if of_keras_applications(config):
+        return config.model.removeprefix(KERAS).startswith(_WITH_OTHER_KERNELS)
+    return family(config.model)[0] == "vit_tiny" or is_open("model", config.model)
+
+
+def of_paths_or_parts_of_other_kernels(config: Any) -> bool:
+    """Returns whether masks depend on the axes of such kernels, or on paths past them; a member of `revisions`."""
+    parts = config.prune.ablation in ("shuffle_channels", "shuffle_kernels", "stage_densities")
+    return (parts or config.prune.target == "effective") and of_other_kernels(config)
+
+
+# Which experiments each change of what is made of scores affects, as `Method.revisions`: inputs and outputs of kernels are told
+# apart by their layers, and normalization leads from each channel to each.
+MASK_REVISIONS = (of_paths_or_parts_of_other_kernels,)
 # Which experiments each change of the training step affects, as `Method.revisions`.
 STEP_REVISIONS = (of_bfloat16_batch_normalization,)  # The fused operation normalizes.
 
@@ -310,8 +326,9 @@ METHODS = {
         iterations=100,
         options=("seed",),
         by_path=True,
-        # Inputs enter behind preprocessing; both passes have one mean and variance, scale 1 and shift 0.
-        revisions=(of_keras_applications, of_batch_normalization),
+        # Inputs enter behind preprocessing; both passes have one mean and variance, scale 1 and shift 0; the fan-in is right of
+        # all kernels.
+        revisions=(of_keras_applications, of_batch_normalization, of_other_kernels),
     ),
     "phew": Method(
         Lazy("pruning.scorers.phew:phew"),
@@ -415,6 +432,8 @@ MODELS = {
 KERAS = "keras:"
 # How the names of those begin that have no batch normalization.
 _WITHOUT_BATCH_NORMALIZATION = ("VGG", "ConvNeXt")
+# And of those that have depthwise kernels or layer normalization.
+_WITH_OTHER_KERNELS = ("ConvNeXt", "EfficientNet", "MobileNet", "NASNet", "Xception")
 
 # The method of a run that is given masks.
 GIVEN = "given"

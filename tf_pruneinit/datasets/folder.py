@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -17,7 +18,8 @@ from tf_pruneinit.datasets.stream import Read, Stream, as_decoded
 from tf_pruneinit.errors import DataError, UsageError, reason
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
-_TRAIN, _TEST = ("train", "training"), ("test", "validation", "valid", "val")
+# In capitals, too.
+_TRAIN, _TEST = ("train", "training"), ("test", "testing", "validation", "valid", "val", "eval")
 # The part of each class that is to test on where the folder has no such split.
 _TESTED = 0.2
 _FINGERPRINT_BYTES = 1 << 14
@@ -58,9 +60,14 @@ Files = list[tuple[str, int]]
 
 def _splits(path: str) -> tuple[tuple[str, ...], Files, Files]:
     """The classes of a folder, and its files to train and to test on, each with its class."""
-    train = next((os.path.join(path, name) for name in _TRAIN if os.path.isdir(os.path.join(path, name))), None)
-    test = next((os.path.join(path, name) for name in _TEST if os.path.isdir(os.path.join(path, name))), None)
+    train, test = _split(path, _TRAIN), _split(path, _TEST)
     if train is None or test is None:
+        names = sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and next(iter(_images(entry.path)), None))
+        named = [[bool(re.search("|".join(split), name.lower())) for name in names] for split in (_TRAIN, _TEST)]
+        all_splits = all(any(of) for of in named) and all(map(any, zip(*named, strict=True)))
+        if (train and len(names) > 1) or test or all_splits:
+            rule = f"images to train and to test on must be in {path}/train and {path}/test"
+            raise UsageError(f"{rule}, or the classes in {path} itself; got {', '.join(names)}")
         top = train or path
         classes = _classes(top)
         return classes, *_divided(_files(top, classes))
@@ -69,6 +76,12 @@ def _splits(path: str) -> tuple[tuple[str, ...], Files, Files]:
         rule = f"{test} must have images of the classes of {train}"
         raise UsageError(f"{rule}; got others: {', '.join(sorted({*others} - {*classes}))}")
     return classes, _files(train, classes), _files(test, classes)
+
+
+def _split(path: str, names: Sequence[str]) -> str | None:
+    """The folder of a split: the first of these names that there is."""
+    folders = {entry.name.lower(): entry.path for entry in os.scandir(path) if entry.is_dir()}
+    return next((folders[name] for name in names if name in folders), None)
 
 
 def _classes(path: str) -> tuple[str, ...]:

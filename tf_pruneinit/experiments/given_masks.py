@@ -83,7 +83,8 @@ def identity(path: str, option: str = "masks") -> tuple[str, float | None]:
     """
     if path.endswith(".json"):
         values = densities_by_pattern(path)
-        return hashlib.sha256(repr(sorted(values.items())).encode()).hexdigest()[:16], None
+        # In their order: of several patterns that match a layer the first one counts.
+        return hashlib.sha256(repr(list(values.items())).encode()).hexdigest()[:16], None
     masks = read(path, option)
     return digest(masks), sparsity(masks)
 

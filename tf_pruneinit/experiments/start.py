@@ -43,7 +43,7 @@ def network(setup: Setup, config: Config) -> keras.Model:
     if prune.ablation.startswith("shuffle"):
         masks = masking.masks(model)
         everywhere = {path: np.ones_like(mask) for path, mask in masks.items()}
-        masking.assign_masks(model, ablations.shuffled(prune.ablation, masks, everywhere, config.seed))
+        masking.assign_masks(model, ablations.shuffled(prune.ablation, masks, everywhere, config.seed, _axes(model)))
     if prune.ablation == "reinit":
         _set_weights(model, _weights(setup.network("ablation", "reinit")))
     elif setup.rewound_to is not None:
@@ -53,6 +53,10 @@ def network(setup: Setup, config: Config) -> keras.Model:
         for path, kernel in masking.kernels(model).items():
             kernel.variable.assign(np.copysign(others[path].variable.numpy(), kernel.variable.numpy()))
     return model
+
+
+def _axes(model: keras.Model) -> ablations.Axes:
+    return {path: kernel.axes for path, kernel in masking.prunable(model).items()}
 
 
 def _densities(setup: Setup, config: Config, prune: Prune, model: keras.Model) -> dict[str, float] | None:
@@ -70,7 +74,7 @@ def _densities(setup: Setup, config: Config, prune: Prune, model: keras.Model) -
             plain |= {"method": prune.density_method, "densities": None, "source": "", "iterations": None}
         masks = masking.masks(_pruned(setup, config, dataclasses.replace(prune, **plain), model, None))
     if prune.ablation == "stage_densities":
-        densities = ablations.stage_densities(masks)
+        densities = ablations.stage_densities(masks, _axes(model))
     else:
         densities = {path: int(mask.sum()) / mask.size for path, mask in masks.items()}
     return {glob.escape(path): density for path, density in densities.items()}

@@ -1,18 +1,18 @@
 """Tabulates what is known of Keras' layers, of its operations on tensors, and of its activation functions.
 
 Connectivity, compaction, constant channels, exact second derivatives and PHEW read it. Classes match exactly: a subclass
-computes what its author wants, and is unknown.
+computes what its author wants, and is unknown. Axes of kernels are those of the class of Keras that a subclass is of.
 """
 
 import dataclasses
 import enum
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from tf_pruneinit.layers import masked
+from tf_pruneinit.layers import keras_internals, masked
 from tf_pruneinit.layers.batch_normalization import BatchNormalization
 
 
@@ -20,7 +20,8 @@ class PathRule(enum.Enum):
     """How paths lead from the inputs of a layer to its outputs (see `pruning.connectivity`)."""
 
     LINEAR = "through the remaining entries of its kernels"
-    EACH_POSITION = "to the same position; other positions only scale it, as in a softmax"
+    EACH_POSITION = "to the same position"
+    NORMALIZED = "to the positions that are normalized together: what is constant before it may vary behind it"
     SUM = "to the same position, from any of its inputs, which are broadcast"
     AS_IT_IS = "where the layer's own `call` sends numbers >= 0"
     POOLED = "to the position of the window: the average stands for the maximum"
@@ -100,8 +101,9 @@ _LAYERS = (
     (Row(P.EACH_POSITION, C.EACH, K.NORMALIZED, True), "BatchNormalization"),
     (Row(P.EACH_POSITION, C.RANDOM, K.PASSED, True), "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D"),
     (Row(P.EACH_POSITION, C.RANDOM, K.PASSED), "GaussianDropout GaussianNoise"),
-    (Row(P.EACH_POSITION, twice_differentiable=True), "LayerNormalization GroupNormalization RMSNormalization Normalization"),
-    (Row(P.EACH_POSITION, twice_differentiable=True), "UnitNormalization Rescaling Softmax"),
+    (Row(P.NORMALIZED, twice_differentiable=True), "LayerNormalization GroupNormalization RMSNormalization UnitNormalization"),
+    (Row(P.NORMALIZED, twice_differentiable=True), "Softmax"),
+    (Row(P.EACH_POSITION, twice_differentiable=True), "Normalization Rescaling"),
     (Row(P.EACH_POSITION), "ActivityRegularization AlphaDropout"),
     (Row(P.SUM, C.EACH, K.COMPUTED, True), "Add Average Maximum Minimum Multiply Subtract"),
     (Row(P.AS_IT_IS, C.CONCATENATED, K.CONCATENATED, True), "Concatenate"),
@@ -137,7 +139,8 @@ _OPERATIONS = (
     (Row(P.SUM, twice_differentiable=True), "Power"),
     (Row(P.EACH_POSITION, C.EACH, K.COMPUTED, True), "Absolute Negative Sqrt Square Relu Relu6 LeakyRelu Elu Selu Gelu Silu"),
     (Row(P.EACH_POSITION, C.EACH, K.COMPUTED, True), "HardSilu Sigmoid HardSigmoid Softplus Tanh"),
-    (Row(P.EACH_POSITION, twice_differentiable=True), "Abs Cast Clip Exp Log Rsqrt Identity Softmax LogSoftmax Softsign"),
+    (Row(P.EACH_POSITION, twice_differentiable=True), "Abs Cast Clip Exp Log Rsqrt Identity Softsign"),
+    (Row(P.NORMALIZED, twice_differentiable=True), "Softmax LogSoftmax"),
     (Row(P.AS_IT_IS, twice_differentiable=True), "Concatenate ExpandDims GetItem Mean Pad Reshape Squeeze Sum Transpose"),
     (UNKNOWN, "BatchNorm LayerNorm MaxPool Moments Resize"),
 )
@@ -171,8 +174,12 @@ _OF_EACH_NUMBER = [
 ]
 # `silu` and `swish` are names of one function, whose gradient TensorFlow defines itself.
 SILU = _activations("silu swish")
-# These depend on the other numbers of the last axis too, which only scale the output.
-_OF_EACH_POSITION = [*_OF_EACH_NUMBER, *_activations("softmax log_softmax sparsemax")]
+# These depend on the other numbers of the last axis too.
+_OF_LAST_AXIS = _activations("softmax log_softmax sparsemax")
+
+
+_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+_TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
 
 
 def stock(cls: type) -> type:
@@ -197,13 +204,49 @@ def is_of_each_number(function: Any) -> bool:
     return function is None or any(function is known for known in _OF_EACH_NUMBER)
 
 
-def is_of_each_position(function: Any) -> bool:
-    """Returns whether other positions at most scale the output of an activation, or None, at a position."""
-    if function is None or any(function is known for known in _OF_EACH_POSITION):
-        return True
-    return row(function).paths is PathRule.EACH_POSITION
+def is_of_last_axis(function: Any) -> bool:
+    """Returns whether an activation is a known function of all numbers of the last axis, as a softmax is."""
+    return any(function is known for known in _OF_LAST_AXIS)
+
+
+def is_known(function: Any) -> bool:
+    """Returns whether it is known which numbers the output of an activation, or None, depends on."""
+    known = is_of_each_number(function) or is_of_last_axis(function)
+    return known or row(function).paths in (PathRule.EACH_POSITION, PathRule.NORMALIZED)
 
 
 def is_transposed(layer: Any) -> bool:
     """Returns whether a layer is a transposed convolution, whose kernel has outputs before inputs."""
-    return stock(type(layer)) in (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
+    return stock(type(layer)) in _TRANSPOSED
+
+
+class KernelAxes(NamedTuple):
+    """The axes of a kernel that are neither inputs nor outputs are the sides of a convolution.
+
+    Attributes:
+      inputs: of the inputs that an output has weights from; none if that is one, as in a depthwise convolution.
+      outputs: of the outputs; each combination of indices is one output, or neuron.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def kernel_axes(layer: keras.Layer, kernel: keras.Variable) -> KernelAxes:
+    """Returns which axes of a kernel are its inputs and outputs.
+
+    Of a class that is none of Keras' they are the last two, as in a convolution; a vector has outputs.
+
+    Args:
+      layer: that has the kernel, built.
+      kernel: as `keras_internals.raw_kernel` returns it.
+    """
+    cls, rank = stock(type(layer)), len(kernel.shape)
+    last, before = (rank - 1,)[:rank], (rank - 2,)[: max(rank - 1, 0)]
+    if issubclass(cls, keras.layers.EinsumDense) and kernel is keras_internals.raw_kernel(layer, "kernel"):
+        letters, outputs = layer.equation.partition(",")[2].split("->")
+        gives = [letter in outputs for letter in letters]
+        return KernelAxes(*(tuple(n for n in range(rank) if gives[n] is side) for side in (False, True)))
+    if issubclass(cls, _DEPTHWISE) or kernel is keras_internals.raw_kernel(layer, "depthwise_kernel"):
+        return KernelAxes((), (*before, *last))
+    return KernelAxes(last, before) if issubclass(cls, _TRANSPOSED) else KernelAxes(before, last)

@@ -39,7 +39,7 @@ class ExactGroupNormalization(keras.layers.GroupNormalization):
 
     def _apply_normalization(self, reshaped_inputs, input_shape):
         x = keras.ops.cast(reshaped_inputs, keras.backend.result_type(reshaped_inputs.dtype, "float32"))
-        group = len(input_shape) - 1 if self.axis == -1 else self.axis
+        group = self.axis % len(input_shape)
         outputs, *_ = standardize(x, [axis for axis in range(1, len(x.shape)) if axis != group], self.epsilon)
         shape = self._create_broadcast_shape(input_shape)
         outputs = _scaled_and_shifted(outputs, self.gamma, self.beta, shape)
@@ -109,6 +109,10 @@ def _exact_convolution(stock: type) -> type:
 
 class PassOn(keras.layers.Layer):
     """Returns its inputs; stands for a last softmax layer, which may be called with a mask: scores need logits."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
 
     def call(self, inputs, mask=None):
         return inputs

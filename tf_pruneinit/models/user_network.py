@@ -8,6 +8,7 @@ import numpy as np
 from tf_pruneinit.config import open_names
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.models import stock
+from tf_pruneinit.pruning import masks
 from tf_pruneinit.pruning.final_activation import final_activations
 
 
@@ -50,6 +51,11 @@ def _require_network(name: str, model: Any, input_shape: tuple[int, ...], classe
     if shapes != [[input_shape], [(classes,)]]:
         got = " -> ".join(", ".join(map(str, several)) or "unknown" for several in shapes)
         raise UsageError(f"{rule}; got {model.name} of {got}")
+    if frozen := [path for path, kernel in masks.prunable(model).items() if not kernel.variable.trainable]:
+        raise UsageError(f"{rule}, all of whose kernels are trained; got {model.name} with frozen ones: {', '.join(frozen)}")
+    if model.losses:
+        what = "whose layers add losses, such as regularizers, with which no run trains"
+        raise UsageError(f"{rule}; got {model.name}, {what}: leave them out (--weight_decay is the decay of all weights)")
     (end,) = final_activations(model)
     if end.name is not None:
         raise UsageError(f"{rule}; got {model.name}, which ends in a {end.name}: leave it out")

@@ -4,7 +4,7 @@ Vysogorets, Kempe, "Connectivity Matters: Neural Network Pruning Through the Len
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -38,10 +38,11 @@ def connected(model: keras.Model, kernels: Mapping[str, Any]) -> dict[str, np.nd
     """Returns which of the remaining weights lie on a path from the model's inputs to its outputs.
 
     A path runs through remaining weights, through the positions of images that a convolution really reads, and through whatever
-    lies between: an activation, a normalization or a pooling passes on its inputs, and a gate or an attention passes on all
-    that it is computed from. Values do not matter, nor do biases. A layer of an unknown class without masks connects every
-    input with every output. Classes match exactly: a subclass, or an unknown activation function, may mix its inputs, and
-    connects all of them, too.
+    lies between: an activation, a batch normalization or a pooling passes on its inputs, and a gate or an attention passes on
+    all that it is computed from. Layer normalization, group normalization and softmax lead from every channel to all that are
+    normalized with it. So do those that only scale (RMS, unit): a constant channel varies behind them, unless it is 0, and
+    values do not matter, nor do biases. A layer of an unknown class without masks connects every input with every output.
+    Classes match exactly: a subclass, or an unknown activation function, may mix its inputs, and connects all of them, too.
 
     One image of ones is sent through the network with masks for kernels, every activation cut to 0 or 1, and so is its
     derivative backwards: a mask's entry has a derivative exactly if it lies on a path.
@@ -143,19 +144,21 @@ def _rule(operation: Any, values: _Values) -> Callable:
         return lambda x, *_, **__: keras_internals.run_graph(graph, x, lambda inner: _flow(inner, values))
     match keras_layers.row(operation).paths:
         case PathRule.LINEAR:
-            return lambda x, *_, **__: _activated(operation, _linear(operation, x, values))
+            return lambda x, *_, **__: _activated(operation, _linear(operation, x, values), values)
         case PathRule.ATTENTION:
             return lambda *args, **kwargs: _attention(operation, values, *args, **kwargs)
         case PathRule.EACH_TIME:
             return lambda x, *_, **__: _each_time(_flow(operation.layer, values), x)
-        case PathRule.RECURRENT if stock_class(type(operation.cell)) in _CELLS:
+        case PathRule.RECURRENT if _is_known_cell(operation.cell):
             return lambda x, *_, **options: _recurrent(operation, values, x, options)
         case PathRule.BOTH_WAYS if not operation.return_state:
             return lambda x, *_, **options: _both_ways(operation, values, x, options)
         case PathRule.EMBEDDED:
             return lambda x: tf.repeat(x[..., None], operation.output_dim, axis=-1)
         case PathRule.EACH_POSITION:
-            return lambda x, *_, **__: _activated(operation, x)
+            return lambda x, *_, **__: _activated(operation, x, values)
+        case PathRule.NORMALIZED:
+            return lambda x, *_, **__: _normalized(operation, x)
         case PathRule.SUM:
             return lambda *args, **_: _total(args)
         case PathRule.POOLED:
@@ -167,16 +170,34 @@ def _rule(operation: Any, values: _Values) -> Callable:
     return _dense(operation)
 
 
-def _activated(layer: Any, x: tf.Tensor) -> tf.Tensor:
+def _activated(layer: Any, x: tf.Tensor, values: _Values) -> tf.Tensor:
     """The signal behind the activation of a layer, if it has one."""
     function = vars(layer).get("activation")
-    if keras_layers.is_of_each_position(function):
+    if keras_layers.is_of_each_number(function):
         return x
+    if keras_layers.is_of_last_axis(function):
+        return _among(x, [-1])
+    if keras_layers.is_known(function):  # A layer.
+        return _flow(function, values)(x)
     try:
         shape = function(x).shape
     except Exception as error:  # A user's function may raise anything.
         raise _UnknownError from error
     return tf.ones(shape) * tf.reduce_sum(x)
+
+
+def _normalized(operation: Any, x: tf.Tensor) -> tf.Tensor:
+    """The signal behind a normalization or a softmax."""
+    if not isinstance(operation, _KERAS.GroupNormalization):
+        return _among(x, None if operation.axis is None else np.ravel(operation.axis).tolist())
+    axis = operation.axis % len(x.shape)
+    parts = tf.reshape(x, (*x.shape[:axis], operation.groups, -1, *x.shape[axis + 1 :]))
+    return tf.reshape(_among(parts, [n for n in range(1, len(parts.shape)) if n != axis]), x.shape)
+
+
+def _among(x: tf.Tensor, axes: Sequence[int] | None) -> tf.Tensor:
+    """A signal at any position along some axes, or None for all, counts for all of them."""
+    return tf.broadcast_to(tf.reduce_sum(x, axes, keepdims=True), x.shape)
 
 
 def _total(args: Any) -> tf.Tensor:
@@ -216,6 +237,12 @@ def _attention(layer: Any, values: _Values, query, value, key=None, **_) -> tf.T
     if parts["gate"] is not None:
         attended += _flow(parts["gate"], values)(query)
     return _flow(parts["output"], values)(_cut(attended))
+
+
+def _is_known_cell(cell: Any) -> bool:
+    """Whether a unit of a cell depends on others through its kernels alone."""
+    functions = [vars(cell).get(name) for name in ("activation", "recurrent_activation")]
+    return stock_class(type(cell)) in _CELLS and all(map(keras_layers.is_of_each_number, functions))
 
 
 def _recurrent(layer: Any, values: _Values, x: tf.Tensor, options: Mapping[str, Any]) -> Any:

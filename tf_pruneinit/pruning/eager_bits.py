@@ -65,7 +65,7 @@ def _is_added_up_alike(part: Any) -> bool:
     paths, activation = keras_layers.row(part).paths, getattr(part, "activation", None)
     overlaps = np.any(np.greater(getattr(part, "pool_size", 0), getattr(part, "strides", 0)))
     silu = any(activation is function for function in keras_layers.SILU) or type(part).__name__ == "Silu"
-    known = paths is not PathRule.ALL and keras_layers.is_of_each_position(activation)
+    known = paths is not PathRule.ALL and keras_layers.is_known(activation)
     return known and paths not in _LOOPS and not overlaps and not silu
 
 

@@ -24,7 +24,7 @@ def by_path(densities: Mapping[str, float], paths: Sequence[str]) -> dict[str, f
       paths: of the kernels.
 
     Raises:
-      UsageError: for a density out of range, or a pattern that matches no kernel.
+      UsageError: for a density out of range, or a pattern that matches no kernel, or none that an earlier one does not match.
     """
     rule = "densities must be a dict, pattern of layers -> fraction in [0, 1] that remains"
     if not isinstance(densities, Mapping) or not densities:
@@ -36,6 +36,9 @@ def by_path(densities: Mapping[str, float], paths: Sequence[str]) -> dict[str, f
         matched = [path for path in paths if _matches(path, pattern)]
         if not matched:
             raise UsageError(f"densities must be for layers of the model ({', '.join(paths)}); got {pattern!r}")
+        if all(path in found for path in matched):
+            rule = "of several patterns of densities that match a layer the first one counts"
+            raise UsageError(f"{rule}; got {pattern!r} after those for all its layers: put it before them, or leave it out")
         for path in matched:
             found.setdefault(path, float(density))
     return found

@@ -129,6 +129,7 @@ class _Options:
     ablation: str
     scoring: ScoringOptions
     densities: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    axes: ablations.Axes = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         row = registry.method(self.method)
@@ -171,7 +172,7 @@ class _Options:
         """
         pattern = n_of_m.parse(self.scope)
         select: Callable[..., Masks] = (
-            functools.partial(n_of_m.n_of_m_masks, *pattern) if pattern else registry.SCOPES[self.scope]
+            functools.partial(n_of_m.n_of_m_masks, *pattern, axes=self.axes) if pattern else registry.SCOPES[self.scope]
         )
         if self.densities:
             select = given_densities.selecting(select, self.densities, self.sparsity)
@@ -189,6 +190,7 @@ def _pruned(
 ) -> keras.Model:
     """Prunes `pruned`, a copy of the model with masks, or the model itself."""
     before = masking.masks(pruned)
+    options = dataclasses.replace(options, axes={path: kernel.axes for path, kernel in masking.kernels(pruned).items()})
     if scores is not None:
         scores = kernel_names.matched(scores, list(before))
         _require_scores(scores, before, options)
@@ -199,7 +201,7 @@ def _pruned(
         find = _repeat if options.repeats else _once
         with Scorer(model, options.method, data, options.scoring, options.repeats) as scorer:
             masks = _reach(find(scorer, options, before, on_iteration), options, pruned)
-    masks = ablations.shuffled(options.ablation, masks, before, options.scoring.seed)
+    masks = ablations.shuffled(options.ablation, masks, before, options.scoring.seed, options.axes)
     masking.set_masks(pruned, masks)
     _warn_of_cuts(pruned, masks)
     return pruned

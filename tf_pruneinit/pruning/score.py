@@ -497,7 +497,7 @@ def _checked(score: Callable[..., Any]) -> Callable[..., list[tf.Tensor]]:
 
 
 class _Flat:
-    """The chunks of all batches as those of one batch, which can be read several times; of one batch if no means are of them."""
+    """The chunks of all batches as those of one batch, which can be read several times; of one alone if there are no means."""
 
     def __init__(self, examples: "Examples", split: Any, means: bool):
         self._examples = examples

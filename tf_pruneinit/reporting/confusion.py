@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tf_pruneinit.errors import UsageError
-from tf_pruneinit.runtime import extras
+from tf_pruneinit.runtime import extras, files
 
 FORMATS = (".png", ".pdf", ".svg")
 _MOST_COUNTS = 20  # With more classes the numbers in the cells cannot be read.
@@ -61,4 +61,5 @@ def write(path: str, matrices: Sequence[tuple[str, Any]]) -> None:
     bar = figure.colorbar(image, ax=list(panels), shrink=0.8)
     bar.set_label("fraction of the class", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    figure.savefig(path, dpi=200)
+    with files.atomically(path) as temporary:
+        figure.savefig(temporary, dpi=200, format=os.path.splitext(path)[1][1:].lower())

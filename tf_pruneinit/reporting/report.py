@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _DOTS_PER_INCH = 300  # A figure of 7 inches is 2,100 dots wide.
 _FORMATS = ("png", "pdf")
+_FINDINGS, _PAGE = "findings.json", "report.html"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Report:
         shown = ", ".join(f"{count:,} {'with ' * kind.startswith('missing ')}{kind}" for kind, count in kinds.items())
         return [*lines, f"gaps, named in report.html: {shown}" if kinds else "nothing is missing"]
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the value of findings.json."""
+    def to_json(self, written: Collection[str]) -> dict[str, Any]:
+        """Returns the value of findings.json, with the files of figures and tables that are written."""
         views = [
             {
                 "name": view.name,
@@ -72,7 +73,7 @@ class Report:
             }
             for view, found in zip(self.views, self.findings, strict=True)
         ]
-        return {"views": views, "gaps": [dataclasses.asdict(gap) for gap in self.gaps]}
+        return {"views": views, "gaps": [dataclasses.asdict(gap) for gap in self.gaps], "files": sorted(written)}
 
 
 def require_packages() -> None:
@@ -103,7 +104,7 @@ def write(
 
     Raises:
       UsageError: without the extra `report`; if there are no runs, or none at a sparsity or a step that was chosen, references
-        are damaged, or `out` cannot be written.
+        are damaged, or `out` cannot be written, or has files of these names that no report has written.
       RunError: if a process that draws is killed.
     """
     require_packages()
@@ -117,15 +118,21 @@ def write(
     ]
     gaps += published.of_no_view(views, rows)
     console.line(page.summary(views))
+    earlier = _earlier(out)
     _make_folders(out)
-    pictures = _draw_figures(views, rows, several, out, console)
     report = Report(views, [findings.find(view) for view in views], gaps)
+    if not os.path.exists(os.path.join(out, _FINDINGS)):
+        _write_findings(out, report, ())  # With it the folder is known as a report's, even if this one is killed.
+    pictures = _draw_figures(views, rows, several, out, console)
     tabled = tables.every(views, report.findings, rows)
-    _write_tables([table for several in tabled.values() for table in several], out)
-    _write_text(os.path.join(out, "findings.json"), json.dumps(report.to_json(), indent=2) + "\n")
+    written = {f"figures/{one.name}.{ending}" for images in pictures.values() for one in images for ending in _FORMATS}
+    written |= _write_tables([table for several in tabled.values() for table in several], out)
+    for name in earlier - written:
+        files.remove(os.path.join(out, name))
+    _write_findings(out, report, written)
     console.live("writing report.html")
     by_slug = {view.slug: found for view, found in zip(views, report.findings, strict=True)}
-    _write_text(os.path.join(out, "report.html"), page.write(views, by_slug, tabled, pictures, gaps, rows, several))
+    _write_text(os.path.join(out, _PAGE), page.write(views, by_slug, tabled, pictures, gaps, rows, several))
     return report
 
 
@@ -142,11 +149,12 @@ def write_archive(workdirs: Sequence[str], path: str, console: Console, only: Co
       UsageError: if there are no working directories or no run to save, or the archive cannot be written or would lose what the
         file holds now.
     """
-    several = [*run_sources.sources(workdirs)[0], *collect.planned(workdirs)]
-    if only is not None:
-        several = [*run_sources.replaced(path), *(source for source in several if source.name in only)]
     try:
-        count = run_sources.write(path, several, lambda done, of: console.live(f"writing {path}: {done:,} of {of:,} runs"))
+        with files.alone(path):  # Two that add runs would each lose those of the other.
+            several = [*run_sources.sources(workdirs)[0], *collect.planned(workdirs)]
+            if only is not None:
+                several = [*run_sources.replaced(path), *(source for source in several if source.name in only)]
+            count = run_sources.write(path, several, lambda done, of: console.live(f"writing {path}: {done:,} of {of:,} runs"))
     except OSError as error:
         raise UsageError(f"archive must be a file that can be written; got {path!r} ({error.strerror})") from error
     console.line(f"in {path}: {counted(count, 'run')}, {os.path.getsize(path) / 1e6:.1f} MB")
@@ -195,7 +203,6 @@ def _draw_figures(
                 found[view.slug] = next(drawn)
             except concurrent.futures.BrokenExecutor as error:
                 raise RunError("a process that draws figures was killed, perhaps for want of memory") from error
-    _remove_old(folder, [f"{one.name}.{ending}" for images in found.values() for one in images for ending in _FORMATS])
     return found
 
 
@@ -220,12 +227,19 @@ def _save(figure: "Figure", path: str) -> bytes:
     return content["png"]
 
 
-def _write_tables(several: Sequence[tables.Table], out: str) -> None:
-    folder = os.path.join(out, "tables")
-    _remove_old(folder, [f"{table.name}.{ending}" for table in several for ending in tables.FORMATS])
+def _write_tables(several: Sequence[tables.Table], out: str) -> set[str]:
+    """Writes tables; returns the names of their files in `out`."""
+    written = set()
     for table in several:
         for ending, formatted in tables.FORMATS.items():
-            _write_text(os.path.join(folder, f"{table.name}.{ending}"), formatted(table))
+            name = f"tables/{table.name}.{ending}"
+            _write_text(os.path.join(out, name), formatted(table))
+            written.add(name)
+    return written
+
+
+def _write_findings(out: str, report: Report, written: Collection[str]) -> None:
+    _write_text(os.path.join(out, _FINDINGS), json.dumps(report.to_json(written), indent=2) + "\n")
 
 
 def _make_folders(out: str) -> None:
@@ -236,12 +250,33 @@ def _make_folders(out: str) -> None:
         raise UsageError(f"out must be a directory that can be written; got {out!r} ({error.strerror})") from error
 
 
-def _remove_old(folder: str, names: Collection[str]) -> None:
-    """Removes files that an earlier report wrote and that are not among `names`, and nothing else."""
-    kinds, endings = "|".join({*figures.FIGURES, *tables.KINDS, "published"}), "|".join((*_FORMATS, *tables.FORMATS))
-    for name in os.listdir(folder):
-        if re.fullmatch(rf"(?:{kinds})(?:-.*)?\.(?:{endings})", name) and name not in names:
-            files.remove(os.path.join(folder, name))
+def _earlier(out: str) -> set[str]:
+    """Returns the names of the figures and tables in `out` that an earlier report says that it wrote.
+
+    Raises:
+      UsageError: if there is no earlier report, and what a report would replace is somebody's.
+    """
+    rule, remedy = "out must be a new directory, or that of a report", "name another one, or remove it"
+    path = os.path.join(out, _FINDINGS)
+    if not os.path.lexists(path):
+        folders = (name for name in run_sources.REPORT_FOLDERS if _has_any(os.path.join(out, name)))
+        if own := next((name for name in (_PAGE, *folders) if os.path.lexists(os.path.join(out, name))), None):
+            raise UsageError(f"{rule}; got {out!r}, which has {own} without {_FINDINGS}: {remedy}")
+        return set()
+    try:
+        with open(path, "rb") as file:
+            found = json.load(file)
+        if not (isinstance(found, dict) and {"views", "gaps"} <= found.keys()):
+            raise ValueError
+        written = [name for name in found.get("files", ()) if isinstance(name, str)]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UsageError(f"{rule}; got {out!r}, whose {_FINDINGS} is not that of one: {remedy}") from error
+    parts = "|".join(run_sources.REPORT_FOLDERS)
+    return {name for name in written if re.fullmatch(rf"(?:{parts})/[^/]+", name)}
+
+
+def _has_any(folder: str) -> bool:
+    return os.path.isdir(folder) and bool(os.listdir(folder))
 
 
 def _write_text(path: str, text: str) -> None:

@@ -72,8 +72,20 @@ def _say(kind: str, message: object) -> None:
     print(f"{over_live_line}{kind}: {printable(' '.join(str(message).split()))}", file=sys.stderr)
 
 
+def require_keras() -> None:
+    """Raises `UsageError` if the environment asks for another Keras than Keras 3 on TensorFlow."""
+    for name, value in {"KERAS_BACKEND": "tensorflow", "TF_USE_LEGACY_KERAS": "0"}.items():
+        if (found := os.environ.get(name, value)).lower() not in (value, "", "false"):
+            raise UsageError(f"Keras must be Keras 3 on TensorFlow; got {name}={found} in the environment: unset it")
+
+
 def start_tensorflow() -> None:
-    """Imports TensorFlow, and lists its devices, without its log on standard error; Python's errors still show."""
+    """Imports TensorFlow, and lists its devices, without its log on standard error; Python's errors still show.
+
+    Raises:
+      UsageError: if the environment asks for another Keras than that on TensorFlow, with channels last.
+    """
+    require_keras()
     # When a worker is lost TensorFlow says so in many lines, and we in one.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
     if os.path.exists("/dev/nvidiactl"):  # What XLA has compiled for a GPU is there for the next process.
@@ -90,6 +102,11 @@ def start_tensorflow() -> None:
         tf.config.list_physical_devices()
         # It warns of functions that are retraced, as they are for each of several runs.
         tf.get_logger().setLevel("ERROR")
+        import keras
     finally:
         os.dup2(saved, 2)
         os.close(saved)
+    settings = keras.config.backend(), keras.config.image_data_format()
+    if settings != ("tensorflow", "channels_last"):
+        rule = "Keras must have the backend tensorflow and images of channels_last"
+        raise UsageError(f"{rule}; got {', '.join(settings)}: change keras.json in {os.environ.get('KERAS_HOME', '~/.keras')}")

@@ -1,6 +1,8 @@
 """Writes files that are whole or absent, and reads files that may be damaged or hostile."""
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -29,8 +31,14 @@ def path_of(value: Any) -> str:
 def atomically(path: str) -> Iterator[str]:
     """Gives a temporary path to write; afterwards the file is at `path` whole and on disk, or, on any failure, absent.
 
-    SIGTERM ends the process after it, not within.
+    A link stays one, and the file that it leads to is written. SIGTERM ends the process after it, not within.
+
+    Raises:
+      OSError: if it cannot be written, or there is a device or the like.
     """
+    path = os.path.realpath(path) if os.path.islink(path) else path
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise OSError(errno.EINVAL, "It is no regular file", path)
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}")
     with preemption.writing(), naming(path):
@@ -45,6 +53,23 @@ def atomically(path: str) -> Iterator[str]:
                 os.unlink(temporary)
             raise
         _sync(folder or os.curdir)
+
+
+@contextlib.contextmanager
+def alone(path: str) -> Iterator[None]:
+    """Within it, no other process of this machine is within it for a file of the same folder; waits for that."""
+    folder = os.path.dirname(os.path.realpath(path))
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # To write the file will fail, and says more.
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):  # Some file systems lock no folders.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

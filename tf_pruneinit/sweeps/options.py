@@ -70,6 +70,8 @@ class Options:
             registry.require_known(self.emit, EMITS, "emit")
         if self.engine != "local" and self.workers is not None:
             raise UsageError(f"workers needs engine=local: a cluster has the workers that it has; got {self.workers}")
+        if self.archive == "":
+            raise UsageError("archive must name a file; got none")
         if self.runs_per_job < 1:
             raise UsageError(f"runs_per_job must be an integer >= 1; got {self.runs_per_job}")
         if (self.manifest is None) != (self.task is None):

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 import tf_pruneinit
 from tf_pruneinit import seeds
+from tf_pruneinit.pruning.scorers import ntk_sap
 
 
 def model_of(sizes, scale=1.0):
@@ -99,3 +100,23 @@ def test_both_passes_have_the_moments_of_the_first_and_scale_one(masked):
             assert scores[path][at] == pytest.approx(expected, rel=1e-5, abs=1e-12)
     for variable, value in zip(norm.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs", "fan_in"),
+    [
+        (keras.layers.Dense(4, name="layer"), (3,), 3),
+        (keras.layers.Conv2D(4, 3, name="layer"), (4, 4, 2), 18),
+        (keras.layers.DepthwiseConv2D(3, name="layer"), (4, 4, 8), 9),
+        (keras.layers.Conv2DTranspose(2, 3, name="layer"), (4, 4, 8), 72),
+        (keras.layers.EinsumDense("abc,cde->abde", (None, 2, 3), name="layer"), (4, 5), 5),
+    ],
+    ids=lambda one: one.__class__.__name__ if isinstance(one, keras.layers.Layer) else "",
+)
+@pytest.mark.usefixtures("eagerly")
+def test_weights_have_the_variance_of_the_number_that_an_output_is_computed_from(monkeypatch, layer, inputs, fan_in):
+    deviations = []
+    monkeypatch.setattr(ntk_sap.math, "sqrt", lambda value: deviations.append(value) or value**0.5)
+    x = symbol = keras.Input(inputs)
+    tf_pruneinit.score(keras.Model(symbol, layer(x)), "ntk_sap", precision="float64")
+    assert 2 / fan_in in deviations

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from tf_pruneinit import seeds
+from tf_pruneinit.layers import keras_internals
+from tf_pruneinit.layers.keras_layers import kernel_axes
 from tf_pruneinit.pruning.scorers.flow import enter
 from tf_pruneinit.pruning.scorers.network import Network, State, require_floating_inputs
 
@@ -57,9 +59,14 @@ def ntk_sap(network: Network, batch: None, *, seed: int) -> list[tf.Tensor]:
         for n, (shape, symbol) in enumerate(zip(shapes, network.inputs, strict=True))
     ]
     masks = [tf.cast(mask, w.dtype) for mask, w in zip(network.masks, network.kernels, strict=True)]
+    owners = {
+        id(one): layer for layer in keras_internals.layers_of(network.model) for one in keras_internals.own_variables(layer)
+    }
     weights, changed = [], []
-    for path, mask in zip(network.paths, masks, strict=True):
-        weight = normal(mask.shape, math.sqrt(2 / max(1, math.prod(mask.shape[:-1]))), "weights", path)
+    for (path, kernel), mask in zip(network.variables.items(), masks, strict=True):
+        outputs_of = kernel_axes(owners[id(kernel)], kernel).outputs
+        fan_in = math.prod(size for axis, size in enumerate(mask.shape) if axis not in outputs_of)
+        weight = normal(mask.shape, math.sqrt(2 / max(1, fan_in)), "weights", path)
         weights.append(tf.cast(weight, mask.dtype))
         changed.append(tf.cast(weight + normal(mask.shape, _CHANGE, "change", path), mask.dtype))
     state = _normalization(network, [v * m for v, m in zip(weights, masks, strict=True)], inputs)

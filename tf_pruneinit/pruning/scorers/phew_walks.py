@@ -222,8 +222,7 @@ class Graph:
             found = [len(self.kernels)]
             self.kernels.append(variable)
             self._ends.append(None)
-        indices = np.indices(variable.shape).reshape(len(variable.shape), -1)
-        self._ends[found[0]] = _ends(layer, name)(indices, variable.shape, layer)
+        self._ends[found[0]] = _ends(layer, variable)
         return found[0]
 
     @staticmethod
@@ -270,23 +269,13 @@ def _channels(layer: Any) -> ChannelRule:
     return keras_layers.row(layer).channels
 
 
-def _ends(layer: Any, name: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """A function of the indices of weights, the kernel's shape and the layer: the units that the weights join."""
-    if name == "depthwise_kernel" or _channels(layer) is ChannelRule.DEPTHWISE:
-        return _depthwise
-    return _transposed if keras_layers.is_transposed(layer) else _convolution
-
-
-def _convolution(index: np.ndarray, shape: Sequence[int], layer: Any) -> tuple[np.ndarray, np.ndarray]:
+def _ends(layer: Any, kernel: keras.Variable) -> tuple[np.ndarray, np.ndarray]:
+    """The units that the weights of a kernel join, sources and targets, in C order."""
+    shape, axes = kernel.shape, keras_layers.kernel_axes(layer, kernel)
+    index = np.indices(shape).reshape(len(shape), -1)
+    if not axes.inputs:  # Each channel gives several.
+        channel, part = axes.outputs
+        return index[channel], index[channel] * shape[part] + index[part]
+    (given,), (gives,) = axes
     groups = getattr(layer, "groups", 1)
-    return index[-1] // (shape[-1] // groups) * shape[-2] + index[-2], index[-1]
-
-
-def _transposed(index: np.ndarray, shape: Sequence[int], layer: Any) -> tuple[np.ndarray, np.ndarray]:
-    del shape, layer
-    return index[-1], index[-2]
-
-
-def _depthwise(index: np.ndarray, shape: Sequence[int], layer: Any) -> tuple[np.ndarray, np.ndarray]:
-    del layer
-    return index[-2], index[-2] * shape[-1] + index[-1]
+    return index[gives] // (shape[gives] // groups) * shape[given] + index[given], index[gives]
