@@ -55,8 +55,9 @@ def _found(config: Config, run: run_directory.Run, devices: int) -> str:
     try:
         where = f", run on {result['replicas']} device(s)" if result["replicas"] != devices * result["workers"] else ""
         return f"This run is complete{where} (--overwrite reruns it):\n\n{_summary(config, result, run.path)}"
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{run.file(run_directory.RESULT)} is damaged: it lacks {error}; --overwrite retrains") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else "is not the result of a run"
+        raise RunError(f"{run.file(run_directory.RESULT)} is damaged: it {what}; --overwrite retrains") from error
 
 
 def _summary(config: Config, result: dict[str, Any], path: str) -> str:

@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from tf_pruneinit.errors import OUT_OF_MEMORY, DataError, HelpRequested, RunError, UsageError, of_tensorflow
 from tf_pruneinit.runtime import preemption
@@ -20,6 +21,7 @@ def exit_code(command: Callable[[Sequence[str]], None], argv: Sequence[str] | No
     Returns:
       The exit code. 0: done. 1: the run failed, or data is damaged. 2: a mistake of the user. 130: interrupted. 143: preempted.
     """
+    _require_streams()
     warnings.showwarning = _show_warning
     warnings.simplefilter("ignore", DeprecationWarning)
     warnings.simplefilter("ignore", FutureWarning)
@@ -51,6 +53,16 @@ def exit_code(command: Callable[[Sequence[str]], None], argv: Sequence[str] | No
         if (known := of_tensorflow(error)) is None:
             raise  # A defect: its traceback is what helps.
         return _fail(known, 1)
+
+
+def _require_streams() -> None:
+    """Lets a command write to streams that are closed, or whose encoding lacks a character, without an error."""
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (it stays open)
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace" if name == "stderr" else "replace")
 
 
 def system_error(error: OSError) -> str:
