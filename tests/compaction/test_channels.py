@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+import tf_pruneinit
 from tf_pruneinit.compaction import multiply_accumulates
 from tf_pruneinit.compaction.channels import Liveness
 from tf_pruneinit.compaction.compact_model import compact
@@ -122,3 +123,45 @@ def test_inputs_of_a_dense_layer_are_chosen():
     model, alive = network(outputs, {"a": (range(5, 20), [0, 1])})
     assert alive.selected(model.get_layer("a")).tolist() == list(range(5, 20))
     assert compact(model).model.get_layer("a").kernel.shape == (15, 2)
+
+
+def test_a_reshape_that_is_called_twice_keeps_all():
+    def outputs(x):
+        reshape = keras.layers.Reshape((16, 32))
+        ends = [keras.layers.Conv1D(4, 1, name=name)(reshape(convolution(32, f"{name}0")(x))) for name in "ab"]
+        return keras.layers.Add()(ends)
+
+    model, alive = network(outputs, {"a": (range(16), range(4))})
+    assert len(alive.kept(model.get_layer("a0").output)) == 32
+
+
+def test_a_flattening_that_is_called_twice_passes_each_channel():
+    def outputs(x):
+        flatten = keras.layers.Flatten()
+        ends = [
+            keras.layers.Dense(2, name=name)(flatten(convolution(20, f"{name}0", size)(x)))
+            for name, size in (("a", 1), ("b", 2))
+        ]
+        return keras.layers.Add()(ends)
+
+    model, alive = network(outputs, {"a": (range(0, 320, 20), [0, 1])})
+    assert len(alive.kept(model.get_layer("a0").output)) == 8
+    assert len(alive.kept(model.get_layer("b0").output)) == 20
+
+
+def test_an_operation_is_known_if_it_is_in_each_of_its_calls():
+    flatten, inputs = keras.layers.Flatten(), [keras.Input((None, 2)), keras.Input((4, 2))]
+    ends = [flatten(inputs[0]), keras.layers.Dense(2, name="a")(flatten(inputs[1]))]
+    model = masking.with_masks(keras.Model(inputs, ends))
+    assert not Liveness(model).known(model.get_layer(flatten.name))
+    assert len(tf_pruneinit.ship(model).outputs) == 2
+
+
+def test_a_layer_that_is_in_a_nested_model_as_well_keeps_all():
+    def outputs(x):
+        shared = convolution(20, "a")
+        inner = keras.Sequential([keras.Input(IMAGES), shared, convolution(2, "inner")])
+        return keras.layers.Add()([convolution(2, "b")(shared(x)), inner(x)])
+
+    model, alive = network(outputs, {"b": ([3], [0, 1])})
+    assert len(alive.kept(model.get_layer("a").output)) == 20

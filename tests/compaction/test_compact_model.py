@@ -17,6 +17,7 @@ from tf_pruneinit.config.execution import Interval
 from tf_pruneinit.config.experiment import Train
 from tf_pruneinit.datasets.dataset import Augmentation, Dataset, Preprocessing
 from tf_pruneinit.datasets.split import Split
+from tf_pruneinit.errors import UsageError
 from tf_pruneinit.models import build
 from tf_pruneinit.pruning import masks as masking
 from tf_pruneinit.pruning import model_copy
@@ -216,3 +217,103 @@ def test_pays_where_it_saves_more_than_a_new_network_costs():
     saved = multiply_accumulates.work(alive).dense - multiply_accumulates.work(alive).compact
     assert pays(alive, int(1.01e12 / saved))
     assert not pays(alive, int(0.99e12 / saved))
+
+
+def dense(units, **options):
+    return keras.layers.Dense(units, "tanh", **options)
+
+
+def small_input(*shape):
+    return keras.Input(shape or (6,))
+
+
+def of_a_nested_model():
+    shared, inputs = dense(6), small_input()
+    inner = keras.Sequential([small_input(), shared, dense(6)])
+    return keras.Model(inputs, dense(3)(inner(shared(inputs))))
+
+
+def of_two_nested_models():
+    encoder, inputs = keras.Sequential([small_input(), dense(6)]), small_input()
+    one, other = (keras.Sequential([small_input(), encoder, dense(5)]) for _ in range(2))
+    return keras.Model(inputs, dense(3)(keras.layers.Add()([one(inputs), other(inputs)])))
+
+
+def of_a_model_in_a_nested_model():
+    shared, inputs = dense(6), small_input()
+    innermost = keras.Sequential([small_input(), shared])
+    inner = keras.Sequential([small_input(), innermost, dense(6)])
+    return keras.Model(inputs, dense(3)(shared(inner(innermost(inputs)))))
+
+
+def as_an_activation():
+    activation, inputs = keras.layers.PReLU("random_normal"), small_input()
+    inner = keras.Sequential([small_input(), keras.layers.Dense(6, activation)])
+    model = keras.Model(inputs, dense(3)(inner(keras.layers.Dense(6, activation)(inputs))))
+    model(np.zeros((1, 6), "float32"))
+    return model
+
+
+class TestSharedLayers:
+    @pytest.mark.slow
+    @pytest.mark.usefixtures("eagerly")
+    @pytest.mark.parametrize(
+        "network", [of_a_nested_model, of_two_nested_models, of_a_model_in_a_nested_model, as_an_activation]
+    )
+    def test_are_one_layer_that_trains_as_in_the_full_network(self, network):
+        model = tf_pruneinit.prune(network(), "magnitude", 0.5)
+        rng = np.random.default_rng(0)
+        images, targets = rng.normal(size=(16, 6)).astype("float32"), rng.normal(size=(16, 3)).astype("float32")
+        full, small = copied(model), compact(model)
+        assert len(small.model.trainable_variables) == len(model.trainable_variables) + 1
+        np.testing.assert_allclose(small.model(images), model(images), rtol=0, atol=1e-6)
+        for each in (full, small.model):
+            each.compile(keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=0.01), "mse")
+            each.fit(images, targets, batch_size=8, epochs=2, shuffle=False, verbose=0)
+        small.write_back()
+        for variable, expected in zip(model.variables, full.variables, strict=True):
+            np.testing.assert_allclose(variable.numpy(), expected.numpy(), rtol=0, atol=1e-6, err_msg=variable.path)
+
+    @pytest.mark.parametrize("make", [compact, tf_pruneinit.ship])
+    def test_inside_layers_that_copy_them_are_refused(self, make):
+        shared, inputs = dense(6), small_input(5, 6)
+        model = keras.Model(inputs, keras.layers.TimeDistributed(shared)(shared(inputs)))
+        tf_pruneinit.mask_in_place(model)
+        with pytest.raises(UsageError, match=r"^no weight may be of several layers .*; got dense.*/kernel: give each of them"):
+            make(model)
+
+    def test_an_activation_that_is_not_built_is_refused(self):
+        inputs = small_input()
+        model = masking.with_masks(keras.Model(inputs, keras.layers.Dense(6, keras.layers.PReLU(), name="last")(inputs)))
+        with pytest.raises(UsageError, match=r"^activations must be built; got p_re_lu.*, the activation of last, .* call the"):
+            compact(model)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
+def test_steps_of_optimizers_that_treat_each_weight_alone_are_those_of_the_full_network():
+    model = masking.with_masks(keras.Sequential([small_input(), dense(32), dense(32), dense(3)]))
+    *_, last = masks = masking.masks(model)
+    masks[last][10:] = 0
+    masking.set_masks(model, masks)
+    rng = np.random.default_rng(0)
+    images, targets = rng.normal(size=(16, 6)).astype("float32"), rng.normal(size=(16, 3)).astype("float32")
+    full, small = copied(model), compact(model)
+    assert small.model.count_params() < model.count_params()
+    initial = [each.get_weights() for each in (full, small.model)]
+
+    def difference(name):
+        for each, weights in zip((full, small.model), initial, strict=True):
+            each.set_weights(weights)
+            each.compile(getattr(keras.optimizers, name)(0.01, global_clipnorm=0.5), "mse")
+            for _ in range(3):
+                each.train_on_batch(images, targets)
+        assert np.abs(full.get_weights()[0] - initial[0][0]).max() > 1e-5
+        return max(
+            np.abs(a - b).max() for a, b in zip(small.values(small.model.get_weights()), full.get_weights(), strict=True)
+        )
+
+    for name in ("SGD", "RMSprop", "Adam", "AdamW", "Adadelta", "Adagrad", "Adamax", "Nadam", "Ftrl", "Lion"):
+        assert difference(name) < 1e-5, name
+    for name in ("Lamb", "Adafactor", "Muon"):
+        assert difference(name) > 1e-4, name

@@ -255,6 +255,46 @@ def test_a_difference_is_an_error(run, monkeypatch):
         tf_pruneinit.ship(run[1])
 
 
+class TestOutputsThatAreNotFinite:
+    def model(self, function, size=10, **options):
+        """A model whose last layer takes 6 of 32 neurons, behind a function of its inputs."""
+        inputs = keras.Input((size,), **options)
+        hidden = keras.layers.Dense(32, name="hidden")(function(inputs))
+        model = masking.with_masks(keras.Model(inputs, keras.layers.Dense(2, name="last")(hidden)))
+        masking.set_masks(model, {"last/kernel": np.broadcast_to(np.arange(32)[:, None] < 6, (32, 2))})
+        return model
+
+    @pytest.mark.parametrize("function", [keras.ops.log, lambda x: keras.ops.sqrt(x + 1)])
+    def test_are_compared_on_other_noise(self, function, recwarn):
+        model = self.model(function)
+        small = tf_pruneinit.ship(model)
+        assert small.count_params() < model.count_params()
+        assert not [warning for warning in recwarn if "not compared" in str(warning.message)]
+
+    def test_that_are_never_finite_are_not_compared(self):
+        with pytest.warns(UserWarning, match=r"was not compared .* which has an output that is not finite for noise: compare"):
+            tf_pruneinit.ship(self.model(lambda x: keras.ops.log(-x * x - 1)))
+
+    def test_of_a_model_that_does_not_take_noise_are_not_compared(self):
+        def function(x):
+            return keras.layers.Flatten()(keras.layers.Embedding(1, 4)(x))
+
+        with pytest.warns(UserWarning, match=r"was not compared .* which does not take noise: compare"):
+            tf_pruneinit.ship(self.model(function, dtype="int32"))
+
+    @pytest.mark.parametrize("other", [np.nan, np.inf, -np.inf, 0.0])
+    def test_are_equal_at_the_same_positions_alone(self, other, run, monkeypatch):
+        expected = np.array([np.nan, np.inf, 1.0])
+        pairs = iter([expected, np.array([np.nan, np.inf, 1.0])] * 2 + [expected, np.array([np.nan, other, 1.0])] * 2)
+        monkeypatch.setattr(inference_model, "_outputs", lambda model, inputs: [next(pairs)])
+        tf_pruneinit.ship(run[1])
+        if other == np.inf:
+            tf_pruneinit.ship(run[1])
+        else:
+            with pytest.raises(RunError, match="differs from the trained one in which outputs are NaN or infinite"):
+                tf_pruneinit.ship(run[1])
+
+
 @pytest.mark.slow
 class TestWhatIsSaidOfASize:
     @pytest.mark.parametrize(("method", "name"), [("random", "lenet_300_100"), ("magnitude", "convnet")])

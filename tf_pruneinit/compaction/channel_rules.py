@@ -84,7 +84,7 @@ def rule_of(node: Any, shared: bool, absorbed: Mapping[int, np.ndarray] | None) 
 
     Args:
       node: the call, as of `keras_internals.nodes_of`.
-      shared: whether the operation is called more than once.
+      shared: whether the operation is called more than once, or is inside another layer as well.
       absorbed: None for training; see `channels.Liveness`.
     """
     operation, inputs, outputs = node.operation, node.input_tensors, node.outputs
@@ -94,7 +94,7 @@ def rule_of(node: Any, shared: bool, absorbed: Mapping[int, np.ndarray] | None) 
     if (
         len(outputs) != 1
         or not all(len(tensor.shape) > 1 and tensor.shape[-1] for tensor in [*inputs, *outputs])
-        or (shared and getattr(operation, "variables", None))
+        or (shared and _depends_on_channels(operation))
         or getattr(operation, "data_format", None) == "channels_first"
         or getattr(operation, "activity_regularizer", None)
         or (training and _depends_on_shape(operation))
@@ -145,6 +145,11 @@ def _passes_each_channel(node: Any, channels: ChannelRule) -> bool:
         return is_of_each_number(vars(operation).get("activation"))
     arguments = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
     return all(isinstance(x, keras.KerasTensor) or x is None or np.ndim(x) == 0 for x in arguments)
+
+
+def _depends_on_channels(operation: Any) -> bool:
+    """Returns whether an operation has weights, or a configuration, for one number of channels alone."""
+    return bool(getattr(operation, "variables", None)) or isinstance(operation, keras.layers.Reshape)
 
 
 def _is_regularized(layer: Any) -> bool:

@@ -23,8 +23,9 @@ class Liveness:
 
     Channels that are added to others go where all of them can, unless the sum needs at most half of what is added: then that is
     cut to the sum's. Those of a feature map that is flattened go where all of its positions can. Layers that are not known,
-    shared ones that have weights, nested models, and layers of random numbers keep all their channels. Every tensor keeps a
-    channel. Layers with kernels keep 8 or a multiple of 16, if they have as many, which is faster.
+    shared ones that have weights or a shape, nested models, and layers of random numbers keep all their channels. A layer is
+    shared if it is called more than once, or is inside another layer as well. Every tensor keeps a channel. Layers with kernels
+    keep 8 or a multiple of 16, if they have as many, which is faster.
 
     Args:
       model: a built functional or sequential model. Of kernels without a mask all weights remain.
@@ -35,7 +36,7 @@ class Liveness:
     def __init__(self, model: keras.Model, absorbed: Mapping[int, np.ndarray] | None = None):
         graph = keras_internals.graph_of(model)
         nodes = [node for node in keras_internals.nodes_of(graph) if node.operation and not node.is_input]
-        counts = collections.Counter(id(node.operation) for node in nodes)
+        counts = collections.Counter(id(part) for node in nodes for part in _parts(node.operation))
         calls = [(node, rule_of(node, counts[id(node.operation)] > 1, absorbed)) for node in nodes]
         tensors = [*graph.inputs, *(tensor for node in nodes for tensor in [*node.input_tensors, *node.outputs])]
         live = {id(tensor): np.zeros(channels_of(tensor), bool) for tensor in tensors}
@@ -48,7 +49,7 @@ class Liveness:
                 live[id(tensor)] |= channels
         flow = Flow(graph, calls, live)
         self._nodes = nodes
-        self._known = {id(node.operation) for node, rule in calls if not rule.whole}
+        self._known = {id(node.operation) for node in nodes} - {id(node.operation) for node, rule in calls if rule.whole}
         self._live = live
         self._kept = keep_policy.kept(flow)
         self._selected = keep_policy.selected(flow, self._kept)
@@ -63,7 +64,7 @@ class Liveness:
         return np.flatnonzero(self._kept[id(tensor)])
 
     def known(self, operation: Any) -> bool:
-        """Returns whether channels can go from what an operation of the model is given or gives."""
+        """Returns whether channels can go from what an operation of the model is given or gives, in each of its calls."""
         return id(operation) in self._known
 
     @property
@@ -89,3 +90,8 @@ class Liveness:
     def removes(self) -> bool:
         """Whether a smaller network has fewer channels anywhere."""
         return bool(self._selected) or not all(kept.all() for kept in self._kept.values())
+
+
+def _parts(operation: Any) -> list[Any]:
+    """Returns an operation, and the layers inside it at any depth."""
+    return keras_internals.layers_of(operation) if isinstance(operation, keras.Layer) else [operation]

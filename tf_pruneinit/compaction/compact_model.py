@@ -1,6 +1,6 @@
 """Builds a smaller network that trains as a masked one does, and writes its weights back into that."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -9,6 +9,7 @@ import numpy as np
 from tf_pruneinit.compaction import cuts as cutting
 from tf_pruneinit.compaction import multiply_accumulates
 from tf_pruneinit.compaction.channels import Liveness
+from tf_pruneinit.errors import UsageError
 from tf_pruneinit.layers import keras_internals, state
 from tf_pruneinit.layers.compacted import Removed, Selected
 from tf_pruneinit.layers.masked import MASKED
@@ -25,19 +26,21 @@ def compact(model: keras.Model) -> "Compact":
     """Returns the smaller network that trains as a masked model does, and the way back.
 
         small = tf_pruneinit.compact(pruned)
-        small.model.compile(tf_pruneinit.optimizers.SGD(0.1, momentum=0.9, l2=1e-4), loss)
+        small.model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
         small.model.fit(images, labels)
         small.write_back()  # `pruned` has the trained weights
 
     Dead channels, neurons and inputs are removed, from which no remaining weight leads to an output; see `channels.Liveness`.
-    The outputs are those of the masked model, and so is every step of training, up to rounding. Layers that are not known keep
-    their shapes. Where nothing can be removed, `model` of what is returned is a copy.
+    Up to rounding, the outputs are those of the masked model. So is every step of an optimizer that treats each weight alone,
+    as SGD and Adam do. Lamb, Muon and Adafactor take other steps: their norms of whole kernels count removed weights, too.
+    Layers that are not known keep their shapes. Where nothing can be removed, `model` of what is returned is a copy.
 
     Args:
       model: a built functional or sequential model with masks. If it is compiled, the smaller one is compiled alike.
 
     Raises:
-      UsageError: if the model is neither, has not been built, or has a layer that cannot be made from its configuration.
+      UsageError: if the model is neither, has not been built, or has a layer that cannot be made from its configuration; or if
+        layers share a weight, and their copies cannot.
     """
     model_copy.require_model(model)
     return Compact(model, Liveness(model))
@@ -147,9 +150,15 @@ def smaller(
     layers: Layers = {}
 
     def build(early: bool) -> keras.Model:
-        def make(layer: Any) -> keras.Layer:
-            if id(layer) not in layers:
-                layers[id(layer)] = layer, _resized(layer, sizes.get(id(layer)), changed.get(id(layer), {}), early)
+        def make(layer: Any) -> Any:
+            if not isinstance(layer, keras.Layer):
+                return layer
+            if id(layer) not in layers:  # Nested models that share a layer share its copy.
+                if isinstance(layer, keras.Model) and type(layer) not in (*MASKED, *MASKED.values()):
+                    new = _copied(layer, make)
+                else:
+                    new = _resized(layer, sizes.get(id(layer)), changed.get(id(layer), {}), early, layers)
+                layers[id(layer)] = layer, new
             return layers[id(layer)][1]
 
         layers.clear()
@@ -160,13 +169,14 @@ def smaller(
                 raise model_copy.other_variables(source)
             for part, copied in zip(keras_internals.layers_of(source), keras_internals.layers_of(target), strict=True):
                 state.give(part, copied)
+        _require_one_target_each(pair for key, pair in layers.items() if key not in changed)
         return small
 
     return model_copy.built_twice(model, build), layers
 
 
-def _connected(model: keras.Model, alive: Liveness, make: Callable[[Any], keras.Layer], trains: bool) -> keras.Model:
-    """Returns the model of the layers that `make` gives for those of a model, connected as these are."""
+def _connected(model: keras.Model, alive: Liveness, make: Callable[[Any], Any], trains: bool) -> keras.Model:
+    """Returns the model of the operations that `make` gives for those of a model, connected as these are."""
     graph: Any = keras_internals.graph_of(model)
     free = model_copy.FreeNames(model_copy.names(model))
 
@@ -178,8 +188,6 @@ def _connected(model: keras.Model, alive: Liveness, make: Callable[[Any], keras.
         return Selected(indices.tolist(), name=free.name(name), dtype=x.dtype)(x)
 
     def operation(layer: Any) -> Callable:
-        if not isinstance(layer, keras.Layer):
-            return layer
         made = make(layer)
         if (narrowed := alive.narrowed(layer)) is not None:
             names = [f"{layer.name}_{i}" for i in range(len(narrowed))]
@@ -198,13 +206,51 @@ def _connected(model: keras.Model, alive: Liveness, make: Callable[[Any], keras.
     return keras.Model(inputs, outputs, name=model.name)
 
 
-def _resized(layer: Any, channels: int | None, changes: Mapping[str, Any], early: bool) -> keras.Layer:
-    """Returns a new layer like another one that gives so many channels; None leaves them as they are."""
-    if isinstance(layer, keras.Model) and type(layer) not in (*MASKED, *MASKED.values()):
-        return model_copy.copy_with(layer, lambda part: (type(part), part.get_config()))
+def _copied(model: Any, make: Callable[[Any], Any]) -> keras.Model:
+    """Returns a nested model of the operations that `make` gives for those of another one."""
+    model_copy.require_model(model)
+    tensors = model.inputs if isinstance(model, keras.Sequential) else model.input
+    inputs = keras.tree.map_structure(model_copy.new_input, tensors)
+    compiled, model.compiled = model.compiled, False  # Keras would compile the copy, which fails for a user's loss.
+    try:
+        return keras.models.clone_model(model, input_tensors=inputs, clone_function=make)
+    finally:
+        model.compiled = compiled
+
+
+def _resized(layer: Any, channels: int | None, changes: Mapping[str, Any], early: bool, layers: Layers) -> keras.Layer:
+    """Returns a new layer like another one that gives so many channels; None leaves them as they are.
+
+    `layers` has the activations that are layers already, and gets others.
+    """
     config = layer.get_config()
     if channels is not None:
         config |= {name: channels for name in ("units", "filters") if name in config}
         if isinstance(layer, keras.layers.Reshape):
             config["target_shape"] = (*config["target_shape"][:-1], channels)
-    return model_copy.made(layer, type(layer), config | changes, early=early)
+    activation = vars(layer).get("activation")
+    if not isinstance(activation, keras.Layer) or "activation" not in config:
+        return model_copy.made(layer, type(layer), config | changes, early=early)
+    if not activation.built and type(activation).build is not keras.Layer.build:
+        what = f"{activation.name}, the activation of {layer.name}"
+        raise UsageError(f"activations must be built; got {what}, which is not: call the model once")
+    # A layer that is the activation of several layers is one layer in their copies, too.
+    if id(activation) not in layers:
+        new = model_copy.made(layer, type(layer), config | changes, early=early)
+        layers[id(activation)] = activation, new.activation
+        return new
+    new = model_copy.made(layer, type(layer), config | changes | {"activation": "linear"}, early=early)
+    new.activation = layers[id(activation)][1]
+    return new
+
+
+def _require_one_target_each(pairs: Iterable[tuple[Any, Any]]) -> None:
+    """Raises `UsageError` if layers share a weight, and their copies do not; pairs: of a layer and its copy."""
+    targets: dict[int, Any] = {}
+    for source, target in pairs:
+        for variable, copied in zip(source.variables, target.variables, strict=True):
+            if targets.setdefault(id(variable), copied) is not copied:
+                raise UsageError(
+                    f"no weight may be of several layers whose copies do not share it; got {variable.path}: give each of them "
+                    "a weight of its own, or make them one layer"
+                )
