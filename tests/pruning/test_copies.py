@@ -692,6 +692,48 @@ def test_what_is_compiled_is_kept_for_models_that_have_learned_the_same():
     assert model_signature.signature(learned(OfATable)[0]) is None
 
 
+def unregistered(x):
+    return keras.ops.tanh(x) * 1.5
+
+
+class Unregistered(keras.regularizers.Regularizer):
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, w):
+        return self.factor * keras.ops.sum(w**2)
+
+    def get_config(self):
+        return {"factor": self.factor}
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: L.Dense(3, unregistered),
+        lambda: L.Dense(3, lambda x: unregistered(x)),
+        lambda: L.Dense(3, kernel_regularizer=Unregistered(0.3), bias_regularizer=lambda w: keras.ops.sum(w**2)),
+        lambda: L.Dense(3, kernel_constraint=unregistered, activity_regularizer=Unregistered(0.1)),
+        lambda: L.Dense(3, kernel_initializer=lambda shape, dtype=None: keras.random.normal(shape)),
+        lambda: L.LSTM(3, activation=unregistered, recurrent_activation=lambda x: keras.ops.sigmoid(x)),
+    ],
+    ids=["activation", "lambda", "regularizer", "constraint", "initializer", "recurrent"],
+)
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+def test_functions_and_objects_that_are_not_registered_are_those_of_the_copy(layer):
+    recurrent = isinstance(layer(), L.LSTM)
+    model = keras.Sequential([keras.Input((2, 4)), *([] if recurrent else [L.Flatten()]), layer(), L.Dense(2)])
+    x = np.random.default_rng(0).normal(size=(5, 2, 4)).astype("float32")
+    masked = tf_pruneinit.with_masks(model)
+    for copy in (masked, tf_pruneinit.strip(masked), tf_pruneinit.compact(masked).model):
+        np.testing.assert_allclose(copy(x), model(x), rtol=1e-6)
+        assert [float(one) for one in copy.losses] == pytest.approx([float(one) for one in model.losses])
+    own, ours = (each.layers[-2].cell if recurrent else each.layers[-2] for each in (model, masked))
+    for name in ("activation", "kernel_initializer", "kernel_constraint", "activity_regularizer"):
+        if getattr(getattr(own, name, None), "__module__", "").startswith("test"):
+            assert getattr(ours, name) is getattr(own, name)
+
+
 def redefined(turn):
     """A function, an object with one, and a layer with one, each of the same name every time that this is called."""
 

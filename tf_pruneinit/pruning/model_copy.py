@@ -189,7 +189,7 @@ class _Cloner:
             new = made(layer, cls, config, early=self._early)
             self.clones[id(activation)] = new.activation
         for name, value in list(vars(new).items()):
-            if isinstance(value, keras.Initializer):
+            if isinstance(value, keras.Initializer) or (name.endswith("_initializer") and callable(value)):
                 self._initializers.append((new, name, value))
                 vars(new)[name] = keras.initializers.Zeros()
         return new
@@ -249,12 +249,12 @@ def made(layer: keras.Layer, cls: Any, config: dict[str, Any], *, early: bool = 
         return keras.layers.Lambda(
             layer.function, keras_internals.output_shape_of(layer), layer.mask, layer.arguments, **options
         )
-    # Nor a function without a name.
-    nameless = getattr(vars(layer).get("activation"), "__name__", None) == "<lambda>"
+    # Nor one with a function that is not registered.
+    unknown = _unregistered(layer, config)
     try:
-        new = cls.from_config(config | {"activation": "linear"} if nameless else config)
-        if nameless:
-            new.activation = layer.activation
+        new = cls.from_config(config | {name: _IN_PLACE.get(name.rpartition("_")[2]) for name in unknown})
+        for name, function in unknown.items():
+            setattr(new.cell if isinstance(new, keras.layers.RNN) else new, name, function)
         new.name = config.get("name", layer.name)
         if state.users_class(layer):
             state.build(layer, new)
@@ -267,6 +267,27 @@ def made(layer: keras.Layer, cls: Any, config: dict[str, Any], *, early: bool = 
         raise UsageError(
             f"layer {layer.name} ({cls.__name__}) cannot be made from its get_config(): {reason(error)}"
         ) from error
+
+
+# What a layer is made with in place of a function that is set afterwards; None for regularizers and constraints.
+_IN_PLACE = {"activation": "linear", "initializer": "zeros"}
+
+
+def _unregistered(layer: keras.Layer, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The activations, regularizers, constraints and initializers of a layer that Keras does not find by their names."""
+    found = {}
+    for name in config:
+        if name.rpartition("_")[2] in ("activation", "regularizer", "constraint", "initializer"):
+            function = getattr(layer, name, None)
+            made_of: Any = function if hasattr(function, "__name__") else type(function)
+            users = function is not None and not made_of.__module__.startswith(("keras.", "tf_pruneinit."))
+            if (
+                users
+                and keras.saving.get_registered_name(made_of) == made_of.__name__
+                and not isinstance(function, keras.Layer)
+            ):
+                found[name] = function
+    return found
 
 
 @contextlib.contextmanager
