@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tf_pruneinit.config import flags
+from tf_pruneinit.config.execution import Execution
 from tf_pruneinit.errors import RunError, UsageError
 from tf_pruneinit.reporting import collect, report, run_sources, series, terminal_table
 from tf_pruneinit.runtime.command_line import exit_code, require_keras
@@ -44,7 +45,7 @@ def command(argv: Sequence[str]) -> None:
             raise UsageError("skip needs a grid, of which it leaves out runs; got none")
         plan, skipped = manifest.everything(execution.workdir), frozenset[str]()
     else:
-        plan, skipped = _planned(options, given, flags.typed(argv, "grid"))
+        plan, skipped = _planned(options, given, flags.typed(argv, "grid"), execution)
     if options.skip and not options.json:
         console.line(f"skipped: {counted(len(skipped), 'run')} of the grid, complete in {', '.join(options.skip)}")
     manifest.require_version(execution.workdir)
@@ -67,12 +68,15 @@ def command(argv: Sequence[str]) -> None:
         _show_results(*shown)
 
 
-def _planned(options: Options, given: Mapping[str, Any], typed: Sequence[str]) -> tuple[Plan, frozenset[str]]:
+def _planned(
+    options: Options, given: Mapping[str, Any], typed: Sequence[str], execution: Execution
+) -> tuple[Plan, frozenset[str]]:
     """The plan of the grid without those runs that `skip` has, and the addresses of these."""
     configs = configurations(options.grid, options.also, given, options.preset, typed)
     made = run_sources.complete(run_sources.sources(options.skip, "skip")[0])
     skipped = frozenset(config.address for config in configs) & made
-    return planned(config for config in configs if config.address not in skipped), skipped
+    left = [config for config in configs if config.address not in skipped]
+    return planned(left, execution.export, execution.snapshot_steps), skipped
 
 
 def _save_runs(plan: Plan, workdir: str, path: str, console: Console) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -32,6 +33,15 @@ def test_pruning_at_initialization_begins_with_nothing():
 
 def test_what_is_asked_for_twice_is_made_once():
     assert len(plan("method=snip sparsity=0.5", also=["sparsity=0.5,0.9"]).jobs) == 2
+
+
+def test_files_and_weights_that_are_asked_for_are_of_the_grid_and_not_of_what_it_starts_from():
+    several = configurations(["method=snip prune_at=10"], (), {"train_steps": 100})
+    jobs = plans.plan(several, ["onnx"], [0, 30]).jobs.values()
+    assert {job.config.method: (job.exports, job.snapshots_at) for job in jobs} == {
+        "snip": (("onnx",), ("0", "30")),
+        "dense": ((), ("10",)),
+    }
 
 
 def test_a_dense_run_of_each_seed_serves_all_methods_steps_and_sparsities():
@@ -120,6 +130,13 @@ class TestState:
         assert plans.state(workdir, job) == plans.State(plans.BEGUN)
         run.save_snapshot(50, {"w": np.zeros(1)})
         assert plans.state(workdir, job).name == plans.COMPLETE
+        # A file that is asked for afterwards takes no training.
+        exported = dataclasses.replace(job, exports=("compressed",))
+        assert plans.state(workdir, exported) == plans.State(plans.BEGUN, step=50)
+        pathlib.Path(run.file(run_directory.EXPORTS["compressed"])).write_bytes(b"")
+        assert plans.state(workdir, exported).name == plans.COMPLETE
+        assert plans.Job.from_json(json.loads(json.dumps(exported.to_json()))) == exported
+        assert "exports" not in job.to_json()
 
     def test_a_parent_is_complete_when_it_has_what_others_need(self, tmp_path, job):
         job = dataclasses.replace(job, complete=False)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tf_pruneinit.config.experiment import Config
@@ -23,11 +23,13 @@ class Job:
       config: the experiment.
       snapshots_at: training points, as `TrainingPoint.parse` reads them, whose weights other runs start from.
       complete: whether the run is to be completed; if not, it is trained up to the last of these training points.
+      exports: further files of the trained network that are to be there, of `execution.EXPORTS`.
     """
 
     config: Config
     snapshots_at: tuple[str, ...] = ()
     complete: bool = True
+    exports: tuple[str, ...] = ()
 
     @property
     def address(self) -> str:
@@ -36,12 +38,14 @@ class Job:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the job as JSON values, with the names that version 0.1.0 gave them."""
-        return {"config": self.config.to_json(), "moments": [*self.snapshots_at], "complete": self.complete}
+        exports = {"exports": [*self.exports]} if self.exports else {}
+        return {"config": self.config.to_json(), "moments": [*self.snapshots_at], "complete": self.complete, **exports}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Job":
         """Returns the job that `to_json` gave."""
-        return cls(Config.from_json(values["config"]), tuple(values["moments"]), values["complete"])
+        exports = tuple(values.get("exports", ()))
+        return cls(Config.from_json(values["config"]), tuple(values["moments"]), values["complete"], exports)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +83,14 @@ class Plan:
         return max((self.level(parent) + 1 for parent in self.parents[address]), default=0)
 
 
-def plan(configs: Iterable[Config]) -> Plan:
-    """Returns the plan of experiments and their parents: each once, and parents trained only as far as others need them."""
+def plan(configs: Iterable[Config], exports: Sequence[str] = (), snapshot_steps: Sequence[int] = ()) -> Plan:
+    """Returns the plan of experiments and their parents: each once, and parents trained only as far as others need them.
+
+    Args:
+      configs: the experiments.
+      exports: further files of the networks of the experiments, of `execution.EXPORTS`; default none.
+      snapshot_steps: steps at which the experiments save weights, too; default none.
+    """
     requested = dict.fromkeys(configs)
     parents: dict[Config, tuple[Config, ...]] = {}
     snapshots: dict[Config, set[TrainingPoint]] = {}
@@ -97,6 +107,8 @@ def plan(configs: Iterable[Config]) -> Plan:
 
     for config in requested:
         add(config)
+    for config in requested:
+        snapshots[config] |= {TrainingPoint.parse("training point", str(step)) for step in snapshot_steps}
     # Runs of one network and schedule stand together: they share the compiled step.
     groups: dict[Any, int] = {}
     for config in (*requested, *parents):
@@ -105,7 +117,8 @@ def plan(configs: Iterable[Config]) -> Plan:
     for config in sorted(parents, key=lambda config: groups[_network_and_schedule(config)]):
         # Points of one unit are in order; which of a step and an epoch comes later does not matter here.
         points = tuple(str(point) for point in sorted(snapshots[config]))
-        jobs[config] = Job(config, points, config in requested or "end" in points)
+        files = tuple(exports) if config in requested else ()
+        jobs[config] = Job(config, points, config in requested or "end" in points, files)
     addresses = {config: config.address for config in jobs}
     return Plan(
         {addresses[config]: job for config, job in jobs.items()},
@@ -159,11 +172,12 @@ def _state(workdir: str, job: Job) -> State:
     result = run.result
     if result is not None and not run_directory.is_result(result):
         return State(FAILED, f"{run.file(run_directory.RESULT)} is damaged: it is not the result of a run")
-    if (result is not None or not job.complete) and _has_snapshots(run, job, result):
+    saved = (result is not None or not job.complete) and _has_snapshots(run, job, result)
+    if saved and not (result is not None and run.lacks(job.exports)):
         return State(COMPLETE)
     found = records.read(run.file(run_directory.RECORDS))
     # A complete run without those weights trains again, from the first step.
-    step = found[-1].step if found and result is None else 0
+    step = found[-1].step if found and (result is None or saved) else 0
     if (owner := locks.owner(run.path)) is not None:
         return State(RUNNING, owner, step)
     if (error := run.failure) is not None:
