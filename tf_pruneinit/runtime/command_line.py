@@ -1,5 +1,6 @@
 """Runs commands: turns errors into one line and an exit code, and starts TensorFlow without its log."""
 
+import contextlib
 import os
 import sys
 import warnings
@@ -62,7 +63,8 @@ def _require_streams() -> None:
         if stream is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (it stays open)
         elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace" if name == "stderr" else "replace")
+            with contextlib.suppress(OSError):  # Some streams cannot be changed any more.
+                stream.reconfigure(errors="backslashreplace" if name == "stderr" else "replace")
 
 
 def system_error(error: OSError) -> str:
