@@ -336,6 +336,22 @@ def test_a_network_that_ends_in_a_softmax_has_the_same_loss(forms, capfd, tmp_pa
     assert softmax["confusion"] == plain["confusion"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("outputs", [lambda x: {"logits": x}, lambda x: [x]], ids=["dict", "list"])
+def test_one_output_may_be_in_a_structure(capfd, tmp_path, outputs):
+    import keras
+
+    inputs = keras.Input((8, 8, 1))
+    logits = keras.layers.Dense(10)(keras.layers.Flatten()(inputs))
+    keras.Model(inputs, logits).save(tmp_path / "plain.keras")
+    keras.Model(inputs, outputs(logits)).save(tmp_path / "other.keras")
+    found = []
+    for name in ("plain", "other"):
+        assert evaluate.main(["evaluate", f"--saved_model={tmp_path}/{name}.keras", "--dataset=digits", "--json"]) == 0
+        found.append(json.loads(capfd.readouterr().out)["loss"])
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("name", ["confusion.txt", "confusion", "nowhere/confusion.png"])
 def test_picture_that_cannot_be_written_is_refused_before_anything_is_done(capfd, name, tmp_path):
     assert "confusion must be a file" in mistake(capfd, "--saved_model=nowhere", f"--confusion={tmp_path / name}")

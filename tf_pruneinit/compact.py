@@ -6,6 +6,7 @@ function; so the module can be called, and does what the function does.
 
 import dataclasses
 import json
+import os
 import sys
 import types
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from tf_pruneinit.errors import UsageError
 from tf_pruneinit.export import network_path
 from tf_pruneinit.runtime.command_line import exit_code, start_tensorflow
 
+# Of files that networks are written to elsewhere, or here, in small letters.
+_OTHER_ENDINGS = (".h5", ".hdf5", ".keras", ".npz", ".onnx", ".pb", ".pt", ".tflite", ".tfpruned", ".zip")
 PURPOSE = "Writes a trained, pruned network as a smaller dense one with the same outputs, without dead channels."
 
 
@@ -34,6 +37,9 @@ class Options:
         for name in ("saved_model", "out"):
             if not getattr(self, name):
                 raise UsageError(f"{name} must name a file or folder; got none")
+        ending = os.path.splitext(self.out)[1]
+        if ending.lower() in _OTHER_ENDINGS and ending not in (".keras", ".tfpruned"):
+            raise UsageError(f"out must end in .keras or .tfpruned, or name a folder for a SavedModel; got {self.out!r}")
 
 
 def command(argv: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -49,6 +50,9 @@ class Options:
             raise UsageError("workdir must name a directory of runs, or an archive of them; got none")
         if not self.out:
             raise UsageError("out must name a directory; got none")
+        # A shell leaves the ~ of --out=~/R as it is.
+        object.__setattr__(self, "workdir", tuple(os.path.expanduser(one) for one in self.workdir))
+        object.__setattr__(self, "out", os.path.expanduser(self.out))
         for sparsity in self.sparsity:
             require(0 < sparsity < 1, "sparsity must be fractions in (0, 1)", sparsity)
         for step in self.step:

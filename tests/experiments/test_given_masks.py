@@ -112,6 +112,11 @@ class TestRead:
         with pytest.raises(UsageError, match=r"\(not in both: fc3/kernel\)$"):
             given_masks.matching(masks, {path: SHAPES[path] for path in ("fc1/kernel", "fc2/kernel")}, "masks")
 
+    def test_empty_arrays_are_refused(self, tmp_path):
+        np.savez(tmp_path / "some.npz", a=np.zeros((0, 3), "uint8"))
+        with pytest.raises(UsageError, match="masks must have entries; got empty arrays"):
+            given_masks.identity(str(tmp_path / "some.npz"))
+
     def test_the_order_of_patterns_counts(self, tmp_path):
         addresses = set()
         for patterns in ({"fc1": 0.1, "fc*": 0.2}, {"fc*": 0.2, "fc1": 0.1}):

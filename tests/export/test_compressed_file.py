@@ -32,6 +32,10 @@ def content(model):
 
 
 class TestCompress:
+    def test_the_name_of_a_keras_file_is_refused(self, tmp_path):
+        with pytest.raises(UsageError, match=r"a compressed file must not end in \.keras"):
+            tf_pruneinit.compress(pruned(sparsity=0.7), tmp_path / "model.keras")
+
     @pytest.mark.slow
     @pytest.mark.parametrize("network", [lambda: pruned(sparsity=0.7), small_blocks.pruned_blocks])
     def test_loads_back_in_one_call_to_the_bits_that_remain(self, network, tmp_path):

@@ -179,6 +179,8 @@ class TestCommand:
             (["--saved_model=empty.keras", "--out=there"], "is no Keras model, or damaged"),
             (["--saved_model=nowhere.keras", "--out=there.keras"], "which is not there"),
             (["--saved_model=empty.keras", "--out=."], "out must not exist yet"),
+            (["--saved_model=empty.keras", "--out=small.h5"], "out must end in .keras or .tfpruned, or name a folder"),
+            (["--saved_model=empty.keras", "--out=small.KERAS"], "out must end in .keras or .tfpruned, or name a folder"),
         ],
     )
     def test_mistakes_are_a_line(self, argv, message, tmp_path, monkeypatch, capsys):

@@ -410,7 +410,6 @@ class TestNormalizations:
             (L.BatchNormalization(), False),
             (lambda x: L.Normalization(mean=0, variance=1)(x), False),
         ],
-        ids=str,
     )
     def test_lead_to_all_that_is_normalized_together_and_nowhere_else(self, mixing, alive):
         model, masks = first_to_last(mixing)

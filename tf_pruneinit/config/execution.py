@@ -1,6 +1,7 @@
 """Defines how an experiment is executed: settings that are recorded with its result and do not change what it is."""
 
 import dataclasses
+import os
 
 from tf_pruneinit.config import registry
 from tf_pruneinit.config.options import check, is_number, option, require
@@ -81,6 +82,8 @@ class Execution:
     def __post_init__(self):
         check(self)
         require(bool(self.workdir), "workdir must not be empty", self.workdir)
+        # A shell leaves the ~ of --workdir=~/runs as it is.
+        object.__setattr__(self, "workdir", os.path.expanduser(self.workdir))
         Interval.parse("checkpoint_every", self.checkpoint_every)
         several = isinstance(self.export, (tuple, list)) and bool(self.export)
         require(several, f"export must be some of {', '.join(EXPORTS)}", self.export)

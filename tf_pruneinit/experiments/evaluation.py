@@ -124,17 +124,19 @@ def _open(path: str) -> _Network:
 
 
 def _of_model(model: keras.Model, preprocess: Callable[[Any], Any] | None, dataset: Any) -> _Network:
-    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.output_shape) != 2:
+    shape = model.outputs[0].shape
+    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(shape) != 2:
         shapes = f"{len(model.inputs)} inputs and {len(model.outputs)} outputs, {model.output_shape}"
         raise UsageError(f"the network must have one input, images, and one output, (batch, classes); got {shapes}")
     probabilities = load.ends_in_softmax(model)
 
     def logits(images: Any) -> Any:
-        outputs = tf.cast(model(images, training=False), tf.float64)
+        (outputs,) = keras.tree.flatten(model(images, training=False))
+        outputs = tf.cast(outputs, tf.float64)
         return tf.math.log(tf.maximum(outputs, _SMALLEST)) if probabilities else outputs
 
     summary = sparsity.summarize(load.remaining(model))
-    return _Network(logits, preprocess, dataset, tuple(model.input_shape[1:]), model.output_shape[-1], summary)
+    return _Network(logits, preprocess, dataset, tuple(model.inputs[0].shape[1:]), shape[-1], summary)
 
 
 def _require_fit(data: datasets.Dataset, network: _Network, path: str) -> None:

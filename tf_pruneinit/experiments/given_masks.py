@@ -72,6 +72,8 @@ def digest(masks: Masks) -> str:
 def sparsity(masks: Masks) -> float:
     """Returns the fraction of weights that masks remove, to 12 digits."""
     total = sum(mask.size for mask in masks.values())
+    if not total:
+        raise UsageError("masks must have entries; got empty arrays")
     return round(1 - sum(int(mask.sum()) for mask in masks.values()) / total, 12)
 
 

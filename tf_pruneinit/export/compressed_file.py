@@ -72,9 +72,12 @@ def compress(model: keras.Model, path: str | os.PathLike[str], metadata: Mapping
       How large the file is, and how large the network was.
 
     Raises:
-      UsageError: if no model could be made of the file: a layer holds code, or is of a class that is not registered with Keras.
+      UsageError: if no model could be made of the file: a layer holds code, or is of a class that is not registered with Keras;
+        or if its name is that of a `.keras` file, which `tf_pruneinit.load` would take it for.
     """
     path = files.path_of(path)
+    if path.endswith(".keras"):
+        raise UsageError(f"a compressed file must not end in .keras, which model.save writes; got {path!r}: take .tfpruned")
     return write(network_state.of(model, metadata), path)
 
 
