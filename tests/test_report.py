@@ -240,7 +240,8 @@ def test_a_figure_that_no_longer_has_runs_is_removed(tmp_path):
     assert not (tmp_path / "R" / "tables" / "accuracy-resnet20-on-digits.csv").exists()
     assert (tmp_path / "R" / "tables" / "accuracy-mine.csv").exists()
     listed = json.loads((tmp_path / "R" / "findings.json").read_text())["files"]
-    there = {str(path.relative_to(tmp_path / "R")) for path in (tmp_path / "R").glob("*/*")}
+    # Processes that draw write PDF files, too, which this one does not know of (`as_png`).
+    there = {str(path.relative_to(tmp_path / "R")) for path in (tmp_path / "R").glob("*/*") if path.suffix != ".pdf"}
     assert {*listed} == there - {"tables/accuracy-mine.csv"}
 
 

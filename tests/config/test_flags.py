@@ -249,13 +249,6 @@ def test_last_of_repeated_flags_holds():
     assert experiment("--seed=1", "--seed=2")[0].seed == 2
 
 
-def test_a_list_is_given_once(tmp_path):
-    with pytest.raises(UsageError, match=r"^exclude takes one list; got it 2 times: --exclude=fc1,fc2$"):
-        experiment("--exclude=fc1", "--exclude=fc2")
-    (tmp_path / "some.flags").write_text("--exclude=fc1")
-    assert experiment(f"--flagfile={tmp_path}/some.flags", "--exclude=fc2")[0].prune.exclude == ("fc2",)
-
-
 def test_a_directory_below_home_may_be_written_as_shells_leave_it(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert experiment("--workdir=~/runs")[1].workdir == "/home/me/runs"

@@ -102,9 +102,6 @@ def parse(argv: Sequence[str], purpose: str, groups: Mapping[str, flags.FlagValu
     if extra:
         raise UsageError(f"flags are written --name=value; got the argument {extra[0]!r}")
     names = [name for group in groups.values() for name in group]
-    for name in names:
-        if isinstance(values[name].parser, flags.ListParser) and len(found := typed(argv, name)) > 1:
-            raise UsageError(f"{name} takes one list; got it {len(found)} times: --{name}={','.join(found)}")
     given = {name: values[name].value for name in names if values[name].present}
     own = [name for name in _EITHER if typed(argv, name)]
     return given if len(own) != 1 else {name: value for name, value in given.items() if name not in _EITHER or name in own}

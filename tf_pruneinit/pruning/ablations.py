@@ -7,16 +7,18 @@ Pure functions. (The third ablation, reinitialization, is the network built with
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tf_pruneinit import seeds
 from tf_pruneinit.errors import UsageError
-from tf_pruneinit.layers.keras_layers import KernelAxes
+
+if TYPE_CHECKING:
+    from tf_pruneinit.layers.keras_layers import KernelAxes
 
 Arrays = Mapping[str, np.ndarray]
-Axes = Mapping[str, KernelAxes]
+Axes = Mapping[str, "KernelAxes"]
 
 
 def shuffle(masks: Arrays, within: Arrays, seed: int) -> dict[str, np.ndarray]:

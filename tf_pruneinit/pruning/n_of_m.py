@@ -3,12 +3,15 @@
 import math
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_pruneinit.errors import UsageError
-from tf_pruneinit.layers.keras_layers import KernelAxes
 from tf_pruneinit.pruning import selection
+
+if TYPE_CHECKING:
+    from tf_pruneinit.layers.keras_layers import KernelAxes
 
 Scores = Mapping[str, np.ndarray]
 Masks = dict[str, np.ndarray]
@@ -36,7 +39,7 @@ def n_of_m_masks(
     sparsity: float,
     within: Scores | None = None,
     *,
-    axes: Mapping[str, KernelAxes],
+    axes: Mapping[str, "KernelAxes"],
     min_remaining: int = 0,
     finite: bool = False,
 ) -> Masks:
