@@ -37,7 +37,7 @@ def test_what_is_asked_for_twice_is_made_once():
 
 def test_files_and_weights_that_are_asked_for_are_of_the_grid_and_not_of_what_it_starts_from():
     several = configurations(["method=snip prune_at=10"], (), {"train_steps": 100})
-    jobs = plans.plan(several, ["onnx"], [0, 30]).jobs.values()
+    jobs = plans.plan(several, ["saved_model", "onnx"], [0, 30]).jobs.values()
     assert {job.config.method: (job.exports, job.snapshots_at) for job in jobs} == {
         "snip": (("onnx",), ("0", "30")),
         "dense": ((), ("10",)),

@@ -117,7 +117,8 @@ def plan(configs: Iterable[Config], exports: Sequence[str] = (), snapshot_steps:
     for config in sorted(parents, key=lambda config: groups[_network_and_schedule(config)]):
         # Points of one unit are in order; which of a step and an epoch comes later does not matter here.
         points = tuple(str(point) for point in sorted(snapshots[config]))
-        files = tuple(exports) if config in requested else ()
+        # A run that is complete has had its SavedModel, which may have been removed for its size.
+        files = tuple(kind for kind in exports if kind != run_directory.SAVED_MODEL) if config in requested else ()
         jobs[config] = Job(config, points, config in requested or "end" in points, files)
     addresses = {config: config.address for config in jobs}
     return Plan(
