@@ -716,12 +716,13 @@ class Unregistered(keras.regularizers.Regularizer):
         lambda: L.Dense(3, kernel_constraint=unregistered, activity_regularizer=Unregistered(0.1)),
         lambda: L.Dense(3, kernel_initializer=lambda shape, dtype=None: keras.random.normal(shape)),
         lambda: L.LSTM(3, activation=unregistered, recurrent_activation=lambda x: keras.ops.sigmoid(x)),
+        lambda: L.GRU(3, activity_regularizer=Unregistered(0.1), recurrent_regularizer=Unregistered(0.2)),
     ],
-    ids=["activation", "lambda", "regularizer", "constraint", "initializer", "recurrent"],
+    ids=["activation", "lambda", "regularizer", "constraint", "initializer", "recurrent", "regularizers of recurrent"],
 )
 @pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
 def test_functions_and_objects_that_are_not_registered_are_those_of_the_copy(layer):
-    recurrent = isinstance(layer(), L.LSTM)
+    recurrent = isinstance(layer(), L.RNN)
     model = keras.Sequential([keras.Input((2, 4)), *([] if recurrent else [L.Flatten()]), layer(), L.Dense(2)])
     x = np.random.default_rng(0).normal(size=(5, 2, 4)).astype("float32")
     masked = tf_pruneinit.with_masks(model)

@@ -211,11 +211,8 @@ def _copied(model: Any, make: Callable[[Any], Any]) -> keras.Model:
     model_copy.require_model(model)
     tensors = model.inputs if isinstance(model, keras.Sequential) else model.input
     inputs = keras.tree.map_structure(model_copy.new_input, tensors)
-    compiled, model.compiled = model.compiled, False  # Keras would compile the copy, which fails for a user's loss.
-    try:
+    with model_copy.not_compiled(model):
         return keras.models.clone_model(model, input_tensors=inputs, clone_function=make)
-    finally:
-        model.compiled = compiled
 
 
 def _resized(layer: Any, channels: int | None, changes: Mapping[str, Any], early: bool, layers: Layers) -> keras.Layer:

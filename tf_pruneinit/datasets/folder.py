@@ -41,7 +41,7 @@ def folder(path: str, data_dir: str | None = None, image_size: int | None = None
 
     Raises:
       UsageError: if there is no such folder, or it or a folder of a class has no images, or the images to test on are of other
-        classes.
+        classes; or if its folders look like splits and are not those two.
       DataError: if an image cannot be decoded; names it.
     """
     del data_dir

@@ -163,7 +163,7 @@ class _Cloner:
         require_model(model)
         tensors = model.inputs if isinstance(model, keras.Sequential) else model.input
         inputs = keras.tree.map_structure(functools.partial(new_input, dtype=self._dtype), tensors)
-        with _not_compiled(model):
+        with not_compiled(model):
             return keras.models.clone_model(model, input_tensors=inputs, clone_function=self._clone)
 
     def restore_initializers(self) -> None:
@@ -254,7 +254,8 @@ def made(layer: keras.Layer, cls: Any, config: dict[str, Any], *, early: bool = 
     try:
         new = cls.from_config(config | {name: _IN_PLACE.get(name.rpartition("_")[2]) for name in unknown})
         for name, function in unknown.items():
-            setattr(new.cell if isinstance(new, keras.layers.RNN) else new, name, function)
+            # A recurrent layer has those of its cell as properties.
+            setattr(new.cell if isinstance(new, keras.layers.RNN) and name not in vars(new) else new, name, function)
         new.name = config.get("name", layer.name)
         if state.users_class(layer):
             state.build(layer, new)
@@ -291,7 +292,7 @@ def _unregistered(layer: keras.Layer, config: Mapping[str, Any]) -> dict[str, An
 
 
 @contextlib.contextmanager
-def _not_compiled(model: keras.Model) -> Iterator[None]:
+def not_compiled(model: keras.Model) -> Iterator[None]:
     """Keeps Keras from compiling the clone from a serialized configuration, which fails for a user's loss."""
     compiled = model.compiled
     model.compiled = False

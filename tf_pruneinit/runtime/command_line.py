@@ -22,7 +22,7 @@ def exit_code(command: Callable[[Sequence[str]], None], argv: Sequence[str] | No
     Returns:
       The exit code. 0: done. 1: the run failed, or data is damaged. 2: a mistake of the user. 130: interrupted. 143: preempted.
     """
-    _require_streams()
+    _make_streams_writable()
     warnings.showwarning = _show_warning
     warnings.simplefilter("ignore", DeprecationWarning)
     warnings.simplefilter("ignore", FutureWarning)
@@ -56,7 +56,7 @@ def exit_code(command: Callable[[Sequence[str]], None], argv: Sequence[str] | No
         return _fail(known, 1)
 
 
-def _require_streams() -> None:
+def _make_streams_writable() -> None:
     """Lets a command write to streams that are closed, or whose encoding lacks a character, without an error."""
     for name in ("stdout", "stderr"):
         stream: Any = getattr(sys, name)
