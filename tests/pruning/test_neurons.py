@@ -16,6 +16,24 @@ def test_the_last_axis_is_that_of_the_neurons():
     np.testing.assert_allclose(found, [0, 0.5, 17 / 18, 1])
 
 
+def test_outputs_may_be_other_axes():
+    depthwise = np.ones((3, 3, 2, 2), np.uint8)
+    depthwise[..., 1, 0] = 0
+    transposed = np.ones((2, 2, 3, 5), np.uint8)
+    transposed[:, :, 2] = 0
+    attention = np.ones((4, 2, 3), np.uint8)
+    attention[1:, 1, 2] = 0
+    outputs = {"depthwise": (2, 3), "transposed": (2,), "attention": (1, 2)}
+    found = neurons.counts({"depthwise": depthwise, "transposed": transposed, "attention": attention}, outputs)
+    assert {path: (incoming, kept.tolist()) for path, (incoming, kept) in found.items()} == {
+        "depthwise": (9, [9, 9, 0, 9]),
+        "transposed": (20, [20, 20, 0]),
+        "attention": (4, [4, 4, 4, 4, 4, 1]),
+    }
+    with pytest.raises(ValueError):
+        neurons.counts({"k": np.ones((2, 2), np.uint8)}, {"k": (2,)})
+
+
 def test_at_least_counts_what_is_equal():
     found = neurons.at_least(np.array([0.0, 0.5, 0.9, 1.0]), np.array([0.0, 0.5, 0.6, 1.0]))
     np.testing.assert_allclose(found, [1, 0.75, 0.5, 0.25])

@@ -6,11 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
-from made_runs import config, write
+from made_runs import LAYERS, config, write
 
 from tf_pruneinit.errors import UsageError
 from tf_pruneinit.pruning import neurons
 from tf_pruneinit.reporting import collect, run_sources
+from tf_pruneinit.runtime import files
 
 
 def archived(workdir, path):
@@ -39,6 +40,28 @@ def test_an_archive_gives_the_same_runs_and_gaps(tmp_path):
     assert [(gap.kind, gap.reason) for gap in lines.gaps] == [(gap.kind, gap.reason) for gap in directories.gaps]
     assert {gap.reason for gap in lines.gaps} == {"after step 100", "memory ran out"}
     assert (neurons.sparsities(lines.runs[1].source.neurons()) == 1).sum() == 4
+
+
+def test_neurons_are_the_outputs_that_a_result_names(tmp_path):
+    made = write(tmp_path / "work", config())
+    name = next(iter(LAYERS))
+    masks = {name: np.ones((3, 3, 2, 4), np.uint8)}
+    masks[name][:, :, 0, 1:] = 0
+    files.save_arrays(str(made / "masks.npz"), masks, compressed=True)
+
+    def counted():
+        incoming, remaining = run_sources.Directory(str(made)).neurons()[name]
+        return incoming, remaining.tolist()
+
+    assert counted() == (18, [18, 9, 9, 9])
+    result = json.loads((made / "result.json").read_text())
+    for outputs, expected in (([2, 3], (9, [9, 0, 0, 0, 9, 9, 9, 9])), ([2], (36, [9, 36]))):
+        layers = [{**layer, "outputs": outputs} for layer in result["layers"] if layer["name"] == name]
+        (made / "result.json").write_text(json.dumps(result | {"layers": layers}))
+        assert counted() == expected
+    for damaged in ("x", [9], 3):
+        (made / "result.json").write_text(json.dumps(result | {"layers": [{"name": name, "outputs": damaged}]}))
+        assert run_sources.Directory(str(made)).neurons() is None
 
 
 def test_an_archive_of_an_archive_is_the_same_file(tmp_path):

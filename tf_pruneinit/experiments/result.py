@@ -52,6 +52,7 @@ def outcome(dataset: Dataset, model: keras.Model, records: Sequence[Record]) -> 
         equal ones the first.
     """
     summary = masks.summary(model)
+    axes = {path: kernel.axes for path, kernel in masks.kernels(model).items()}
     record, chosen = records[-1], {}
     if record.validation_accuracy is not None:
         best = max(records, key=lambda one: one.validation_accuracy or 0)
@@ -73,7 +74,10 @@ def outcome(dataset: Dataset, model: keras.Model, records: Sequence[Record]) -> 
         "dead": summary.dead,
         "remaining": summary.remaining,
         "total": summary.total,
-        "layers": [layer.to_json() | {"connected": layer.connected} for layer in summary.layers],
+        "layers": [
+            layer.to_json() | {"connected": layer.connected, "outputs": list(axes[layer.name].outputs)}
+            for layer in summary.layers
+        ],
         "exempt": list(summary.exempt),
         "weights_sha256": digest(model),
     }

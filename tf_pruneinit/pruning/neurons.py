@@ -1,6 +1,7 @@
-"""Computes the sparsity of each neuron, or channel of a convolution: the last axis of a kernel. NumPy only."""
+"""Computes the sparsity of each neuron, or channel of a convolution: an output of a kernel. NumPy only."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,25 @@ import numpy as np
 Counts = Mapping[str, tuple[int, np.ndarray]]
 
 
-def counts(masks: Mapping[str, np.ndarray]) -> Counts:
+def counts(masks: Mapping[str, np.ndarray], outputs: Mapping[str, Sequence[int]] | None = None) -> Counts:
     """Returns the number of incoming weights of each neuron, and of those that remain.
 
     Args:
-      masks: kernel path -> array of 0 and 1, the last axis being that of the neurons.
+      masks: kernel path -> array of 0 and 1.
+      outputs: kernel path -> the axes of its outputs (`masks.Kernel.axes`): each combination of their indices is a neuron.
+        Default, and of other kernels, the last axis.
+
+    Raises:
+      ValueError: if a kernel has no such axes.
     """
-    return {
-        path: (mask.size // mask.shape[-1], mask.reshape(-1, mask.shape[-1]).sum(axis=0, dtype=np.int64))
-        for path, mask in masks.items()
-        if mask.size
-    }
+    found = {}
+    for path, mask in masks.items():
+        if mask.size:
+            axes = tuple((outputs or {}).get(path, (-1,)))
+            by_neuron = np.moveaxis(mask, axes, range(len(axes)))
+            number = math.prod(by_neuron.shape[: len(axes)])
+            found[path] = (mask.size // number, by_neuron.reshape(number, -1).sum(axis=1, dtype=np.int64))
+    return found
 
 
 def sparsities(found: Counts) -> np.ndarray:

@@ -82,11 +82,14 @@ class Directory:
             return 0
 
     def neurons(self) -> neurons.Counts | None:
-        """Returns how many weights each neuron has, and how many remain; None if the masks cannot be read."""
+        """Returns how many weights each neuron has, and how many remain; None if the masks or their axes cannot be read."""
         path = os.path.join(self.path, run_directory.MASKS)
         try:
-            return _counts(path, os.stat(path).st_mtime_ns)
-        except OSError:
+            layers = (self.values(run_directory.RESULT) or {}).get("layers", ())
+            # Results of earlier versions do not name the outputs: kernels of their archived runs have them last.
+            outputs = tuple((layer["name"], tuple(layer["outputs"])) for layer in layers if "outputs" in layer)
+            return _counts(path, os.stat(path).st_mtime_ns, outputs)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
 
@@ -96,11 +99,11 @@ def _records(path: str, modified: int) -> tuple[records.Record, ...]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _counts(path: str, modified: int) -> neurons.Counts | None:
+def _counts(path: str, modified: int, outputs: tuple[tuple[str, tuple[int, ...]], ...]) -> neurons.Counts | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # The report lists damaged masks as gaps.
         masks = files.load_arrays(path)
-    return neurons.counts(masks) if masks else None
+    return neurons.counts(masks, dict(outputs)) if masks else None
 
 
 class ArchivedRun:
