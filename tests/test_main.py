@@ -14,7 +14,7 @@ import processes
 import pytest
 from light_runs import unexported
 
-from tf_pruneinit import evaluate, main
+from tf_pruneinit import evaluate, main, sweep
 from tf_pruneinit.config import registry
 from tf_pruneinit.experiments import run_directory
 from tf_pruneinit.training import records
@@ -304,6 +304,45 @@ def test_batch_larger_than_the_dataset_is_the_dataset_and_a_minimum_larger_than_
 def test_epochs_far_beyond_the_end_are_never_reached(tmp_path, capfd, flags):
     assert call(tmp_path, *flags) == 0
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "late"),
+    [
+        (["--epochs=4"], "80,120"),
+        (["--epochs=80"], "80,120"),
+        (["--epochs=81"], "120"),
+        (["--epochs=121"], ""),
+        (["--epochs=4", "--learning_rate_drops=2,3.5"], ""),
+        (["--epochs=4", "--schedule=cosine"], ""),
+    ],
+)
+def test_drops_that_training_does_not_reach_are_named(tmp_path, capfd, flags, late):
+    of_recipe = ["--dataset=cifar10", "--model=resnet20", f"--workdir={tmp_path}", "--dry_run", *flags]
+    epochs = flags[0].partition("=")[2]
+    expected = f"warning: training ends after epoch {epochs}, before learning_rate_drops={late}\n" if late else ""
+    assert main.main(["main", *of_recipe]) == 0
+    assert capfd.readouterr().err == expected
+    assert sweep.main(["sweep", "--grid=sparsity=0.5,0.9", *of_recipe]) == 0
+    assert capfd.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (["--method=snip", "--temperature=100"], ["temperature"]),
+        (["--method=magnitude", "--examples_per_class=3", "--inner_steps=1"], ["examples_per_class", "inner_steps"]),
+        (["--optimizer=adamw", "--momentum=0.5"], ["momentum"]),
+        (["--schedule=cosine", "--learning_rate_drops=0.5"], ["learning_rate_drops"]),
+        (["--method=grasp", "--temperature=100", "--momentum=0.5", "--prune_at=1ep", "--seed=0"], []),
+        (["--method=snip", "--temperature=200"], []),
+        (["--train_steps=5", "--prune_at=5"], []),
+    ],
+)
+def test_flags_that_change_nothing_are_named(tmp_path, capfd, flags, names):
+    assert call(tmp_path, "--dry_run", *flags) == 0
+    expected = [f"warning: this run does not read {name}: it is the same without it" for name in names]
+    assert capfd.readouterr().err.splitlines() == expected
 
 
 class TestADeadNetwork:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,8 +20,13 @@ PURPOSE = "Prunes a network at initialization, or later, trains it, evaluates it
 
 def command(argv: Sequence[str]) -> None:
     """Runs the experiment that the flags describe, unless it is complete already."""
-    config, execution = flags.experiment(flags.parse(argv, PURPOSE, flags.experiment_groups()))
+    given = flags.parse(argv, PURPOSE, flags.experiment_groups())
+    config, execution = flags.experiment(given)
     console = Console()
+    for name in flags.without_effect(given, config):
+        warnings.warn(f"this run does not read {name}: it is the same without it", stacklevel=2)
+    if config.train.unreached:
+        warnings.warn(config.train.unreached, stacklevel=2)
     if execution.dry_run:
         console.line(_plan(config, execution.workdir))
         return

@@ -76,6 +76,8 @@ def _planned(
     made = run_sources.complete(run_sources.sources(options.skip, "skip")[0])
     skipped = frozenset(config.address for config in configs) & made
     left = [config for config in configs if config.address not in skipped]
+    for text in sorted({config.train.unreached for config in left} - {""}):
+        warnings.warn(text, stacklevel=2)
     return planned(left, execution.export, execution.snapshot_steps), skipped
 
 

@@ -414,6 +414,12 @@ class Train:
         require(not (self.ema and self.sign_in_every), rule, f"ema={self.ema:g}, sign_in_every={self.sign_in_every}")
 
     @property
+    def unreached(self) -> str:
+        """What a warning says of drops of the learning rate that come after the last epoch; "" if there are none."""
+        late = [f"{epoch:g}" for epoch in self.learning_rate_drops if self.epochs is not None and epoch >= self.epochs]
+        return f"training ends after epoch {self.epochs}, before learning_rate_drops={','.join(late)}" if late else ""
+
+    @property
     def zeroes_removed(self) -> bool:
         """Whether removed weights are set to 0 before training, with all of the optimizer's state of them.
 

@@ -239,6 +239,30 @@ def experiment(given: Mapping[str, Any]) -> tuple[Config, Execution]:
     return config, execution(given)
 
 
+def without_effect(given: Mapping[str, Any], config: Config) -> list[str]:
+    """Returns the given flags that an experiment does not read, as `--temperature` with SNIP: it is the same without them.
+
+    Args:
+      given: flag -> value, of one run.
+      config: what `experiment` returns for them.
+    """
+    parts = [part for part in (config, config.prune, config.train) if part is not None]
+    changed = [
+        field.metadata.get("flag", field.name)
+        for part in parts
+        for field in dataclasses.fields(part)
+        if (value := fields(type(part), given).get(field.name)) is not None and value != getattr(part, field.name)
+    ]
+    return [name for name in changed if _same_without(name, given, config)]
+
+
+def _same_without(name: str, given: Mapping[str, Any], config: Config) -> bool:
+    try:
+        return experiment({other: value for other, value in given.items() if other != name})[0] == config
+    except UsageError:
+        return False
+
+
 def execution(given: Mapping[str, Any]) -> Execution:
     """Returns the execution settings among the same flags; the others are not checked.
 
