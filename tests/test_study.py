@@ -98,6 +98,18 @@ def test_page_says_of_each_finding_what_the_runs_say():
     assert [row[0].split()[0] for row in rows] == list(findings.FINDINGS)
 
 
+@pytest.mark.slow
+def test_methods_after_the_paper_change_no_sign_of_the_findings_on_resnet20():
+    paper, more = (findings.find(_together(*names)) for names in (RESNET20, [*RESNET20, "beyond_cifar10_resnet20_4_epochs"]))
+
+    def signs_of(found):
+        return {(one.name, row.title): {at: s.sign for at, s in row.signs.items()} for one in found for row in one.rows}
+
+    assert signs_of(paper) == signs_of(more) and len(signs_of(more)) > 30
+    assert [one.verdict for one in paper] == [one.verdict for one in more]
+    assert said("adds `beyond_cifar10_resnet20_4_epochs` to ResNet-20's") and said("no sign or verdict changes")
+
+
 def seconds_of(run: Run) -> float:
     """The seconds of a run, by its records too: some results have only the last process of those that trained it."""
     stages = dict(run.source.values("result.json")["seconds"])
