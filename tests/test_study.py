@@ -489,6 +489,13 @@ def test_page_that_recommends_has_the_accuracies_of_resnet20():
     at_low = ", ".join(f"{name} {accuracy}" for name, accuracy in zip(names, low, strict=True))
     row = f"dense {100 * view.dense.mean:.1f} %: at 89.3 % {at_low}; at 96.5 % {', '.join(high)}."
     assert row in (ROOT / "docs/which_method.md").read_text()
+    later = _together("beyond_cifar10_resnet20_4_epochs").curves
+    gradual, lamp = later[curves.Series("gradual_magnitude", "scope=global")], later[curves.Series("lamp_after_training")]
+    of_gradual, of_lamp = (
+        " and ".join(f"{100 * curve[sparsity].mean:.1f}" for sparsity in (0.893, 0.965)) for curve in (gradual, lamp)
+    )
+    found = f"`GradualMagnitude` has {of_gradual}, after it `lamp` {of_lamp}."
+    assert found in (ROOT / "docs/which_method.md").read_text()
 
 
 def test_table_of_the_page_that_recommends_is_of_these_runs():

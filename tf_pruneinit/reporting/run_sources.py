@@ -86,7 +86,7 @@ class Directory:
         path = os.path.join(self.path, run_directory.MASKS)
         try:
             layers = (self.values(run_directory.RESULT) or {}).get("layers", ())
-            # Results of earlier versions do not name the outputs: kernels of their archived runs have them last.
+            # Results of earlier versions do not name the outputs: the last axis is taken for them.
             outputs = tuple((layer["name"], tuple(layer["outputs"])) for layer in layers if "outputs" in layer)
             return _counts(path, os.stat(path).st_mtime_ns, outputs)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
